@@ -1,0 +1,59 @@
+"""JAX's arrays on its devices; the derivatives are polynet's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from polynet.backend import Backend
+from polynet.errors import MissingDependency
+
+INSTALL = "pip install 'polynet-array[jax]'"
+
+
+class JaxBackend(Backend):
+    name = "jax"
+    contract = 1
+
+    def __init__(self) -> None:
+        try:
+            import jax
+        except ImportError as error:
+            raise MissingDependency("JAX", INSTALL) from error
+        self.xp = jax.numpy
+        self._jax = jax
+        self.version = jax.__version__
+
+    def devices(self) -> Mapping[str, Any]:
+        found = {f"{d.platform}:{d.id}": d for d in self._jax.devices()}
+        return {"cpu": found["cpu:0"]} if list(found) == ["cpu:0"] else found
+
+    def device_of(self, array: Any) -> Any:
+        (device,) = array.devices()
+        return device
+
+    def is_array(self, x: object) -> bool:
+        return isinstance(x, self._jax.Array)
+
+    def from_host(self, array: np.ndarray, device: Any) -> Any:
+        if array.dtype.itemsize == 8 and not self._jax.config.jax_enable_x64:
+            raise TypeError(
+                f"JAX would turn {array.dtype} into 32 bits; give a 32-bit dtype, or allow 64 bits "
+                "with jax.config.update('jax_enable_x64', True)"
+            )
+        # JAX may share a NumPy array's memory even where it is asked to copy.
+        return self._jax.device_put(np.array(array), device)
+
+    def to_host(self, array: Any) -> np.ndarray:
+        return np.array(array)
+
+    def owned(self, array: Any) -> Any:
+        return array  # it cannot change, so sharing is safe
+
+    def synchronize(self) -> None:
+        self._jax.effects_barrier()
+
+
+load = JaxBackend

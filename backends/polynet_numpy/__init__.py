@@ -1,0 +1,48 @@
+"""NumPy on the CPU, with fused kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from polynet_numpy.kernels import KERNELS
+
+from polynet.backend import Backend
+
+
+class NumpyBackend(Backend):
+    name = "numpy"
+    contract = 1
+    version = np.__version__
+    kernels = KERNELS
+
+    def __init__(self) -> None:
+        import array_api_compat.numpy as xp
+
+        self.xp = xp
+
+    def devices(self) -> Mapping[str, Any]:
+        return {"cpu": "cpu"}
+
+    def device_of(self, array: np.ndarray) -> Any:
+        return "cpu"
+
+    def is_array(self, x: object) -> bool:
+        return isinstance(x, np.ndarray | np.generic) and not isinstance(x, np.ma.MaskedArray)
+
+    def from_host(self, array: np.ndarray, device: Any) -> np.ndarray:
+        return np.array(array)
+
+    def to_host(self, array: np.ndarray) -> np.ndarray:
+        return np.array(array)
+
+    def owned(self, array: np.ndarray) -> np.ndarray:
+        alone = isinstance(array, np.ndarray) and array.flags.owndata and array.flags.c_contiguous
+        return array if alone else np.array(array, order="C")
+
+    def synchronize(self) -> None:
+        """NumPy returns when it is done."""
+
+
+load = NumpyBackend

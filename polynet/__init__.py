@@ -1,0 +1,43 @@
+"""polynet: neural networks and gradient descent, trained on whatever array library you have."""
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "Backend": "polynet.backend",
+    "Context": "polynet.nn",
+    "History": "polynet.train",
+    "RecordError": "polynet.errors",
+    "Tensor": "polynet.tensor",
+    "Trainer": "polynet.train",
+    "asarray": "polynet.backend",
+    "check_grad": "polynet.testing",
+    "composition": "polynet.tensor",
+    "get_backend": "polynet.backend",
+    "grad": "polynet.derivative",
+    "op": "polynet.tensor",
+    "set_backend": "polynet.backend",
+    "stop_gradient": "polynet.derivative",
+    "to_numpy": "polynet.backend",
+    "use_backend": "polynet.backend",
+    "value_and_grad": "polynet.derivative",
+}
+_MODULES = ("backend", "data", "functional", "losses", "metrics", "nn", "optim", "random", "testing", "train", "tree")
+
+__version__ = "0.1.0"
+__all__ = [*_HOME, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
+    elif name in _MODULES:
+        value = import_module(f"polynet.{name}")
+    else:
+        raise AttributeError(f"module 'polynet' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

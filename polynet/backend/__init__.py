@@ -1,0 +1,33 @@
+"""What a plug-in must be; finding plug-ins and their states; choosing one; moving arrays."""
+
+from polynet.backend.contract import CONTRACT, Array, Backend
+from polynet.backend.registry import Status, registry
+from polynet.backend.selection import (
+    AUTO_ORDER,
+    backend_of,
+    chosen_backend,
+    common_backend,
+    get_backend,
+    refresh,
+    set_backend,
+    use_backend,
+)
+from polynet.backend.transfer import asarray, to_numpy
+
+__all__ = [
+    "AUTO_ORDER",
+    "CONTRACT",
+    "Array",
+    "Backend",
+    "Status",
+    "asarray",
+    "backend_of",
+    "chosen_backend",
+    "common_backend",
+    "get_backend",
+    "refresh",
+    "registry",
+    "set_backend",
+    "to_numpy",
+    "use_backend",
+]

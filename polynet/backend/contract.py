@@ -1,0 +1,146 @@
+"""What a plug-in must be."""
+
+from __future__ import annotations
+
+import abc
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+Array = Any
+"""An array of any backend, or a `Tensor` around one."""
+
+CONTRACT = 1
+"""The version of this contract. A plug-in states the one it was written for."""
+
+
+class Backend(abc.ABC):
+    """One array library, as polynet uses it.
+
+    A plug-in is a subclass, and a zero-argument factory that returns an instance,
+    registered under the entry-point group `polynet.backends`:
+
+        [project.entry-points."polynet.backends"]
+        metal = "polynet_metal:load"
+
+        [project.entry-points."polynet.arrays"]   # optional: whose arrays choose it
+        metal_arrays = "polynet_metal:load"
+
+    The second group names the top-level module of the array class; where nobody chose a
+    backend, an array from that module chooses this one.
+
+    Set the four attributes and write the five methods below; everything else has a default.
+    """
+
+    name: str
+    """The entry point's name: a lower-case identifier."""
+    contract: int
+    """The `CONTRACT` this plug-in was written for, as a literal."""
+    version: str
+    """The version of the array library."""
+    xp: Any
+    """The Array API namespace (2024.12)."""
+
+    @abc.abstractmethod
+    def devices(self) -> Mapping[str, Any]:
+        """The devices by name, the default first: `{"cuda:0": <native device>, …}`."""
+
+    @abc.abstractmethod
+    def is_array(self, x: object) -> bool:
+        """Whether `x` is an array of this library."""
+
+    @abc.abstractmethod
+    def from_host(self, array: np.ndarray, device: Any) -> Array:
+        """A copy of a NumPy array on a native device, with the same dtype.
+
+        A dtype that the device lacks raises TypeError.
+        """
+
+    @abc.abstractmethod
+    def to_host(self, array: Array) -> np.ndarray:
+        """A copy as a NumPy array, with the same dtype."""
+
+    @abc.abstractmethod
+    def synchronize(self) -> None:
+        """Return once all work that was started on the devices has ended."""
+
+    # Optional from here on.
+
+    kernels: Mapping[str, Callable[..., Any]] = {}
+    """Compositions that this backend does faster, by name.
+
+    A kernel has the signature of an op: `kernel(xp, *arrays, **options)` returns its result
+    and one pullback per array, or `NotImplemented` to decline. It writes to nothing it was
+    given and its pullbacks may be called any number of times.
+    """
+
+    def device_of(self, array: Array) -> Any:
+        """The native device that holds `array`."""
+        return array.device
+
+    def probe(self, device: Any) -> None:
+        """Allocate and compute on `device`; raise if that is impossible."""
+        xp = self.xp
+        total = xp.sum(xp.ones((2, 2), dtype=xp.float32, device=device))
+        if float(self.to_host(total)) != 4.0:
+            raise ArithmeticError(f"the sum of four ones on {device} came out as {total}")
+
+    def owned(self, array: Array) -> Array:
+        """`array`, or a copy where it might share memory with another; contiguous."""
+        return self.xp.asarray(array, copy=True)
+
+    def compile(self, step: Callable[[Any, Any, Array], tuple[Any, Array]]) -> Callable[..., Any]:
+        """Make a runner of several training steps out of one.
+
+        `step(state, data, rows) -> (state, loss)` is pure. The runner is called with a list
+        of such `rows` and returns the last state and the list of losses, on the device. It
+        may spend the state it was given.
+        """
+
+        def run(state: Any, data: Any, batches: list[Array]) -> tuple[Any, list[Array]]:
+            losses = []
+            for rows in batches:
+                state, loss = step(state, data, rows)
+                losses.append(loss)
+            return state, losses
+
+        return run
+
+    # What polynet derives from the above.
+
+    def device(self, name: str | None) -> Any:
+        """The native device called `name`; the default one for None."""
+        devices = self.devices()
+        if name is None:
+            return next(iter(devices.values()))
+        if name not in devices:
+            raise ValueError(
+                f"backend {self.name!r} has no device {name!r}; "
+                f"it has: {', '.join(devices) or '(none)'}"
+            )
+        return devices[name]
+
+    def device_name(self, array: Array) -> str:
+        """The name, in `devices()`, of the device that holds `array`."""
+        native = self.device_of(array)
+        return next((name for name, d in self.devices().items() if d == native), str(native))
+
+    def dtype(self, name: str) -> Any:
+        """The dtype called `name`, such as `"float32"`."""
+        names = ("float32", "float64", "int32", "int64", "bool")
+        if name not in names:
+            raise ValueError(
+                f"unknown dtype {name!r}: expected one of {', '.join(names)}, as a string"
+            )
+        return getattr(self.xp, name)
+
+    def without_kernels(self) -> Backend:
+        """The same backend, on which every composition runs by its definition."""
+        plain = copy.copy(self)
+        plain.kernels = {}
+        return plain
+
+    def __repr__(self) -> str:
+        return f"<polynet backend {self.name!r}>"

@@ -1,0 +1,56 @@
+"""Moving arrays, explicitly: host to device, device to host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from polynet.backend.contract import Array, Backend
+from polynet.backend.selection import backend_of, get_backend, is_claimed
+
+
+def asarray(
+    x: Any,
+    *,
+    backend: str | Backend | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+) -> Array:
+    """A copy of `x` on a backend's device.
+
+    `x` is a number, a nested sequence, a NumPy array or an array of any backend; the dtype
+    stays, unless `dtype` names another, and Python floats become float32. The backend is the
+    one given, else the one chosen, else numpy.
+
+    >>> import polynet
+    >>> polynet.asarray([1.0, 2.0], backend="numpy").dtype
+    dtype('float32')
+    """
+    target = get_backend(backend)
+    host = to_numpy(x)
+    if dtype is None and not hasattr(x, "dtype") and host.dtype == np.float64:
+        dtype = "float32"
+    if dtype is not None:
+        target.dtype(dtype)
+        host = host.astype(dtype)
+    return target.from_host(host, target.device(device))
+
+
+def to_numpy(x: Any) -> np.ndarray:
+    """A NumPy copy of a number, a nested sequence or an array of any backend.
+
+    Raises TypeError for what cannot be an array of numbers, and for a recorded `Tensor`,
+    whose record would be lost.
+    """
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError("masked arrays would lose their mask; call .filled(value) first")
+    if not isinstance(x, np.ndarray | np.generic) and is_claimed(x):
+        return backend_of(x).to_host(x)
+    host = np.array(x)
+    if host.dtype.kind not in "biufc":
+        raise TypeError(
+            f"cannot make an array of numbers from {type(x).__name__} (dtype {host.dtype}); "
+            "expected numbers or booleans in rows of equal length"
+        )
+    return host

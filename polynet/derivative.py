@@ -1,0 +1,137 @@
+"""Derivatives of functions: `value_and_grad`, `grad`, `stop_gradient`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+from polynet import tree
+from polynet.backend import Array, Backend, common_backend
+from polynet.ops import namespace
+from polynet.tensor import Level, Tensor, plain_value, sweep
+
+_open_levels: ContextVar[int] = ContextVar("polynet_open_levels", default=0)
+
+
+def value_and_grad(
+    f: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False
+) -> Callable[..., Any]:
+    """A function that returns `f`'s value and its gradient.
+
+    `f` takes arrays, or trees of them (dicts, lists, tuples), by position, and returns one real
+    0-d array; with `has_aux`, a pair of it and anything else. The function returned takes the
+    same arguments and returns `(value, gradient)`, or `((value, aux), gradient)`. The gradient
+    has the structure, shapes and dtypes of the argument `argnums`; for several, a tuple.
+
+    Raises TypeError for an argument that is no array or not real floating, and for a result
+    that is not 0-d. Reference: Griewank and Walther, *Evaluating Derivatives* (2008), ch. 3.
+
+    >>> import numpy as np, polynet
+    >>> f = polynet.value_and_grad(lambda x: (x**2).sum() if hasattr(x, "sum") else x[0] ** 2)
+    >>> value, slope = f(np.asarray([3.0]))
+    >>> float(value), slope
+    (9.0, array([6.]))
+    """
+    places = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+
+    def run(*args: Any, **options: Any) -> Any:
+        for place in places:
+            if place >= len(args):
+                raise TypeError(
+                    f"argnums names argument {place}, but {len(args)} were given by position"
+                )
+        wanted = [args[place] for place in places]
+        level = _open(wanted)
+        token = _open_levels.set(_open_levels.get() + 1)
+        try:
+            recorded = tree.map(level.leaf, wanted)
+            full = list(args)
+            for place, branch in zip(places, recorded, strict=True):
+                full[place] = branch
+            result = f(*full, **options)
+            output, aux = result if has_aux else (result, None)
+            value, gradients = _gradients(level, output, tree.leaves(wanted))
+            aux = tree.map(lambda a: _off(level, a), aux)
+        finally:
+            level.close()
+            _open_levels.reset(token)
+        arrived = iter(gradients)
+        slopes = tree.map(lambda _: next(arrived), wanted)
+        gradient = slopes[0] if isinstance(argnums, int) else tuple(slopes)
+        return ((value, aux), gradient) if has_aux else (value, gradient)
+
+    return run
+
+
+def grad(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Callable[..., Any]:
+    """The gradient of `f` alone; see `value_and_grad`.
+
+    >>> import numpy as np, polynet
+    >>> square = lambda x: x * x
+    >>> float(polynet.grad(square)(np.asarray(3.0))), float(polynet.grad(polynet.grad(square))(np.asarray(3.0)))
+    (6.0, 2.0)
+    """
+    both = value_and_grad(f, argnums)
+    return lambda *args, **options: both(*args, **options)[1]
+
+
+def stop_gradient(x: Array) -> Array:
+    """`x`, as a constant: no gradient of any order goes back through it."""
+    if type(x) is not Tensor:
+        return x
+    return Tensor(stop_gradient(x._value), x._level)
+
+
+def _open(wanted: list[Any]) -> Level:
+    """A new level for the arrays in `wanted`, which must be real, of one backend and device."""
+    found = tree.named_leaves(wanted)
+    backend, nested = _backend_of_leaves(found)
+    for path, leaf in found:
+        dtype = plain_value(leaf).dtype
+        if not backend.xp.isdtype(dtype, "real floating"):
+            where = path.partition(".")[2] or f"argument {path}"
+            raise TypeError(f"cannot differentiate by {where}, which is {dtype}; expected floating point")
+    level = Level(backend, namespace(backend))
+    if not nested and _open_levels.get() == 0:
+        level.kernels = backend.kernels
+    return level
+
+
+def _backend_of_leaves(found: list[tuple[str, Any]]) -> tuple[Backend, bool]:
+    for path, leaf in found:
+        if not hasattr(leaf, "dtype"):
+            where = path.partition(".")[2] or f"argument {path}"
+            raise TypeError(
+                f"cannot differentiate by {where}, a {type(leaf).__name__}; expected an array: "
+                "polynet.asarray(x) makes one"
+            )
+    for _, leaf in found:
+        if type(leaf) is Tensor:
+            return leaf._level.backend, True
+    return common_backend((leaf for _, leaf in found), "the arrays to differentiate by")[0], False
+
+
+def _gradients(level: Level, output: Any, wanted: list[Array]) -> tuple[Array, list[Array]]:
+    xp = level.xp if level.plain else level.namespace
+    shape = getattr(output, "shape", None)
+    if shape is None or tuple(shape) != ():
+        came = type(output).__name__ if shape is None else f"an array of shape {tuple(shape)}"
+        raise TypeError(f"the differentiated function returned {came}; expected a 0-d array, such as a sum or mean")
+    value = _off(level, output)
+    if type(output) is not Tensor or output._level is not level or output._line is None:
+        return value, [xp.zeros_like(leaf) for leaf in wanted]
+    gradients = sweep(level, output, xp.ones_like(value), len(wanted))
+    owned, seen = level.backend.owned, set()
+    for i, g in enumerate(gradients):
+        if g is None:
+            gradients[i] = xp.zeros_like(wanted[i])
+        elif type(g) is not Tensor:
+            gradients[i] = xp.asarray(g, copy=True) if id(g) in seen else owned(g)
+            seen.add(id(g))
+    return value, gradients
+
+
+def _off(level: Level, x: Any) -> Any:
+    """`x` with `level` taken off."""
+    return x._value if type(x) is Tensor and x._level is level else x

@@ -1,0 +1,53 @@
+"""The errors polynet raises, each with what came, what was expected and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BackendError(RuntimeError):
+    """A backend that was asked for cannot be used."""
+
+
+class UnknownBackendError(BackendError):
+    """No plug-in of that name is installed."""
+
+
+class BackendUnavailableError(BackendError):
+    """The plug-in is installed, but its library or device cannot be used here."""
+
+
+class MissingDependency(ImportError):
+    """Raised by a plug-in's factory whose array library is not installed.
+
+    `install` is the command that would install it; `python -m polynet` prints it.
+    """
+
+    def __init__(self, package: str, install: str) -> None:
+        super().__init__(f"{package} is not installed; install it with: {install}", name=package)
+        self.install = install
+
+
+class MixedBackendsError(TypeError):
+    """Arrays of different backends or devices met; polynet never moves one silently."""
+
+
+class RecordError(RuntimeError):
+    """A recorded array was used where its record would be lost, or after the record ended."""
+
+
+class NotFiniteError(ArithmeticError):
+    """A loss that is NaN or infinite; `step` is the first step it appeared in."""
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+def unknown(kind: str, given: object, choices: Iterable[str]) -> str:
+    """The message for a name that is not among `choices`, with the nearest one."""
+    names = list(choices)
+    near = difflib.get_close_matches(str(given), names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"unknown {kind} {given!r}.{hint} Expected one of: {', '.join(names) or '(none)'}."

@@ -1,0 +1,9 @@
+"""The functions of the standard that have derivatives, a file per chapter of the standard.
+
+`namespace(backend)` is the differentiable namespace assembled from them.
+"""
+
+from polynet.ops import operators as _operators  # noqa: F401  (gives Tensor its operators)
+from polynet.ops.namespace import LOCALLY_CONSTANT, OPS, Namespace, namespace
+
+__all__ = ["LOCALLY_CONSTANT", "OPS", "Namespace", "namespace"]

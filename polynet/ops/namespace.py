@@ -1,0 +1,83 @@
+"""The differentiable namespace of a backend, assembled from the chapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from polynet.backend import Backend
+from polynet.errors import RecordError
+from polynet.ops import elementwise, indexing, linear_algebra, manipulation, statistical
+from polynet.tensor import Level, Tensor, highest_level, plain_value
+from polynet.tree import leaves
+from polynet.tree import map as tree_map
+
+CHAPTERS = (elementwise, statistical, linear_algebra, manipulation, indexing)
+
+OPS: dict[str, Callable[..., Any]] = {
+    name: f for chapter in CHAPTERS for name, f in vars(chapter).items() if hasattr(f, "rule")
+}
+"""Every op of the standard that has a derivative, by name."""
+
+LOCALLY_CONSTANT = frozenset(
+    "all any argmax argmin argsort ceil count_nonzero empty_like equal floor full_like greater "
+    "greater_equal isfinite isinf isnan less less_equal logical_and logical_not logical_or "
+    "logical_xor nonzero not_equal ones_like round searchsorted sign signbit trunc zeros_like "
+    "bitwise_and bitwise_invert bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor".split()
+)
+"""Functions whose derivative is zero wherever it exists: no gradient goes back through them."""
+
+INQUIRIES = frozenset("__array_namespace_info__ can_cast finfo iinfo isdtype result_type".split())
+"""Functions that return no array."""
+
+
+class Namespace:
+    """An Array API namespace whose functions take Tensors and plain arrays and return Tensors."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.constants = Level(backend, self, constant=True)
+        for name, function in OPS.items():
+            setattr(self, name, function)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.backend.xp, name)
+        if callable(value) and not isinstance(value, type):
+            value = self._inquiry(value) if name in INQUIRIES else self._constant(name, value)
+        setattr(self, name, value)
+        return value
+
+    def _inquiry(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **options: function(*map(plain_value, args), **options)
+
+    def _constant(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            given = [a for a in leaves([*args, *options.values()]) if type(a) is Tensor]
+            if name not in LOCALLY_CONSTANT and any(t._line is not None for t in given):
+                raise RecordError(
+                    f"polynet has no derivative of {name!r} yet; apply it to "
+                    "polynet.stop_gradient(x), or write an op for it (polynet.op)"
+                )
+            level = highest_level(given) or self.constants
+            result = function(
+                *tree_map(plain_value, list(args)),
+                **{k: tree_map(plain_value, v) for k, v in options.items()},
+            )
+            return tree_map(lambda a: Tensor(a, level) if self.backend.is_array(a) else a, result)
+
+        call.__name__ = name
+        return call
+
+    def __repr__(self) -> str:
+        return f"<differentiable namespace of backend {self.backend.name!r}>"
+
+
+_namespaces: WeakKeyDictionary[Backend, Namespace] = WeakKeyDictionary()
+
+
+def namespace(backend: Backend) -> Namespace:
+    """The differentiable namespace around `backend`'s own."""
+    if backend not in _namespaces:
+        _namespaces[backend] = Namespace(backend)
+    return _namespaces[backend]

@@ -1,0 +1,62 @@
+"""A Tensor's operators and methods, which are ops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from polynet.ops.namespace import OPS
+from polynet.tensor import Tensor
+
+BINARY = {
+    "add": "add",
+    "sub": "subtract",
+    "mul": "multiply",
+    "truediv": "divide",
+    "pow": "pow",
+    "matmul": "matmul",
+}
+COMPARISONS = {
+    "eq": "equal",
+    "ne": "not_equal",
+    "lt": "less",
+    "le": "less_equal",
+    "gt": "greater",
+    "ge": "greater_equal",
+    "and": "logical_and",
+    "or": "logical_or",
+    "xor": "logical_xor",
+}
+
+
+def _reflected(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self, other: function(other, self)
+
+
+def _by_name(name: str) -> Callable[..., Any]:
+    return lambda self, *others: getattr(self._level.namespace, name)(self, *others)
+
+
+def attach() -> None:
+    """Give `Tensor` its operators."""
+    for operator, name in BINARY.items():
+        setattr(Tensor, f"__{operator}__", OPS[name])
+        setattr(Tensor, f"__r{operator}__", _reflected(OPS[name]))
+    for operator, name in COMPARISONS.items():
+        setattr(Tensor, f"__{operator}__", _by_name(name))
+    Tensor.__neg__ = OPS["negative"]
+    Tensor.__pos__ = OPS["positive"]
+    Tensor.__abs__ = OPS["abs"]
+    Tensor.__invert__ = _by_name("logical_not")
+    Tensor.__getitem__ = OPS["getitem"]
+    Tensor.mT = property(OPS["matrix_transpose"])
+    Tensor.T = property(_transpose)
+
+
+def _transpose(self: Tensor) -> Any:
+    if self.ndim != 2:
+        raise ValueError(f"T is for two dimensions, this Tensor has {self.ndim}; use permute_dims or mT")
+    return OPS["matrix_transpose"](self)
+
+
+attach()

@@ -1,0 +1,106 @@
+"""Counter-based random numbers, bit-identical on every backend.
+
+Threefry2x32-20 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011) in
+32-bit integers with wraparound: adds, exclusive ors and rotations, which every library has.
+A number is a function of a key and a counter; nothing is kept between calls. A key is made of
+a seed and names, so that every parameter, epoch and dropout layer has a stream of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from polynet.backend import Array
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = 0x1BD11BDA
+HALVES_PER_BLOCK = 4
+"""A block of 64 random bits serves four elements of a dropout mask."""
+
+
+def key(seed: int, *names: str | int) -> np.ndarray:
+    """The key, int32 of shape (2,), of the stream that `names` have under `seed`.
+
+    Raises TypeError for a seed that is not an integer.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise TypeError(f"a seed is an integer; got {seed!r}")
+    text = "/".join([str(int(seed)), *map(str, names)])
+    digest = hashlib.sha256(text.encode()).digest()
+    return np.frombuffer(digest[:8], dtype="<i4").astype(np.int32)
+
+
+def threefry2x32(key: Array, x0: Array, x1: Array) -> tuple[Array, Array]:
+    """Two words of random bits for each pair of counters; all int32, `key` of shape (2,).
+
+    It is plain array code: `x0` and `x1` broadcast, on any backend.
+    """
+    k0, k1 = key[0:1], key[1:2]
+    keys = (k0, k1, k0 ^ k1 ^ _PARITY)
+    x0 = x0 + k0
+    x1 = x1 + k1
+    for turn in range(5):
+        for r in _ROTATIONS[turn % 2]:
+            x0 = x0 + x1
+            x1 = ((x1 << r) | ((x1 >> (32 - r)) & ((1 << r) - 1))) ^ x0
+        x0 = x0 + keys[(turn + 1) % 3]
+        x1 = x1 + keys[(turn + 2) % 3] + (turn + 1)
+    return x0, x1
+
+
+def keep_mask(
+    xp: Any, key: Array, step: Array, shape: tuple[int, ...], keep: float, *, first: int = 0
+) -> Array:
+    """A boolean mask that is true with probability `keep`, in steps of 2**-16.
+
+    The first axis of `shape` counts samples. An element's bit depends on `key`, `step` (int32
+    of shape (1,)), the sample's position in the step, `first` + its row, and its place within
+    the sample: on nothing else, so a batch may be split at will.
+    """
+    rows, size = shape[0], math.prod(shape[1:])
+    blocks = -(-size // HALVES_PER_BLOCK)
+    device = array_api_compat.device(step)
+    counters = xp.arange(first * blocks, (first + rows) * blocks, dtype=xp.int32, device=device)
+    low, high = threefry2x32(key, counters, step)
+    halves = xp.stack([low, low >> 16, high, high >> 16], axis=-1) & 0xFFFF
+    flat = xp.reshape(halves, (rows, blocks * HALVES_PER_BLOCK))[:, :size]
+    return xp.reshape(flat < round(keep * 65536), shape)
+
+
+# On the host
+
+
+def bits(key: np.ndarray, count: int) -> np.ndarray:
+    """`count` words of 32 random bits, as int32."""
+    blocks = np.arange(-(-count // 2), dtype=np.int32)
+    with np.errstate(over="ignore"):
+        pair = threefry2x32(key, blocks, np.zeros(1, dtype=np.int32))
+    return np.stack(pair, axis=-1).reshape(-1)[:count]
+
+
+def uniform(key: np.ndarray, count: int) -> np.ndarray:
+    """`count` numbers in [0, 1), multiples of 2**-24, as float64."""
+    return ((bits(key, count) >> 8) & 0xFFFFFF).astype(np.float64) * 2.0**-24
+
+
+def normal(key: np.ndarray, count: int) -> np.ndarray:
+    """`count` standard normal numbers, as float64.
+
+    Box and Muller, "A Note on the Generation of Random Normal Deviates" (1958).
+    """
+    pairs = -(-count // 2)
+    u = uniform(key, 2 * pairs)
+    radius = np.sqrt(-2.0 * np.log1p(-u[:pairs]))
+    angle = 2.0 * np.pi * u[pairs:]
+    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
+
+
+def permutation(key: np.ndarray, count: int) -> np.ndarray:
+    """The numbers 0 to `count` - 1 in random order, as int64."""
+    words = bits(key, 2 * count).reshape(count, 2).astype(np.int64)
+    return np.argsort((words[:, 0] << 32) ^ (words[:, 1] & 0xFFFFFFFF), kind="stable")

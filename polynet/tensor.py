@@ -1,0 +1,477 @@
+"""The engine: arrays that record what happens to them, and the sweep back. It knows no formula.
+
+Reverse-mode differentiation as in Griewank and Walther, *Evaluating Derivatives* (2008). Each
+derivative being taken is a `Level`, and its record is a list: one line for each result, which
+says from which earlier lines it was computed and how a gradient goes back to them. A `Tensor`
+is a value, its level, and the number of its line.
+
+Levels nest. An op unwraps the highest level among its inputs and runs its rule on what is
+inside: on plain arrays, or on Tensors of the levels below, which record in turn. So the
+pullbacks, being array code themselves, can be differentiated, to any order.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import operator
+from collections.abc import Callable, Iterable, Iterator
+from functools import update_wrapper
+from typing import Any, NoReturn
+
+from polynet import tree
+from polynet.backend import Array, Backend, backend_of
+from polynet.errors import MixedBackendsError, RecordError
+
+_ids = itertools.count(1)
+
+CONSTANT = 0
+"""The id of levels that record nothing: what is on them is a constant for every derivative."""
+
+
+class Level:
+    """One derivative being taken. Later levels have higher ids.
+
+    `xp` is the backend's own namespace, `namespace` the differentiable one around it. `plain`
+    says that no value on this level has a Tensor inside.
+    """
+
+    __slots__ = ("backend", "id", "kernels", "namespace", "plain", "record", "types", "xp")
+
+    def __init__(self, backend: Backend, namespace: Any, *, constant: bool = False) -> None:
+        self.id = CONSTANT if constant else next(_ids)
+        self.backend = backend
+        self.xp = backend.xp
+        self.namespace = namespace
+        self.kernels: Any = {}
+        self.plain = True
+        self.record: Any = []
+        self.types: set[type] = {bool, int, float, complex}
+
+    def leaf(self, value: Array) -> Tensor:
+        """A recorded Tensor that was computed from nothing."""
+        if type(value) is Tensor:
+            self.plain = False
+        self.record.append((value.shape, (), ()))
+        return Tensor(value, self, len(self.record) - 1)
+
+    def admit(self, value: Any) -> None:
+        """Refuse an array of another backend; what is no array is the rule's to judge."""
+        if self.backend.is_array(value):
+            self.types.add(type(value))
+        elif hasattr(value, "dtype") and hasattr(value, "shape"):
+            raise MixedBackendsError(
+                f"an array of {type(value).__module__}.{type(value).__qualname__} met an array of "
+                f"backend {self.backend.name!r}; move it there with "
+                f"polynet.asarray(x, backend={self.backend.name!r})"
+            )
+
+    def close(self) -> None:
+        """End the derivative; a Tensor that outlives it says so when it is used."""
+        self.record = _ENDED
+
+
+class _Ended:
+    """The record of a level that has ended."""
+
+    def append(self, line: object) -> NoReturn:
+        raise RecordError(
+            "this Tensor belongs to a derivative that has ended; return what you need from the "
+            "differentiated function (has_aux=True), or keep polynet.stop_gradient of it"
+        )
+
+    def __len__(self) -> int:
+        return 0
+
+
+_ENDED = _Ended()
+
+
+class Tensor:
+    """An array that belongs to a derivative being taken. Its operators are ops.
+
+    `_line` is the number of its line in the record, or None where no gradient can reach it.
+    """
+
+    __slots__ = ("_level", "_line", "_value")
+    __array_ufunc__ = None  # NumPy's operators leave `array @ tensor` to the Tensor
+    __hash__ = None  # type: ignore[assignment]  # == is elementwise, as in the standard
+
+    def __init__(self, value: Array, level: Level, line: int | None = None) -> None:
+        self._value = value
+        self._level = level
+        self._line = line
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._value.shape
+
+    @property
+    def dtype(self) -> Any:
+        return self._value.dtype
+
+    @property
+    def device(self) -> Any:
+        value = plain_value(self)
+        return self._level.backend.device_of(value)
+
+    @property
+    def ndim(self) -> int:
+        return len(self._value.shape)
+
+    @property
+    def size(self) -> int:
+        count = 1
+        for n in self._value.shape:
+            count *= n
+        return count
+
+    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
+        return self._level.namespace
+
+    def __repr__(self) -> str:
+        state = "constant" if self._line is None else f"line {self._line}"
+        return f"Tensor({self._value!r}, {state})"
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("a 0-d Tensor has no length")
+        return self.shape[0]
+
+    def _leave(self, convert: Callable[[Any], Any], what: str) -> Any:
+        inner = self
+        while type(inner) is Tensor:
+            if inner._line is not None:
+                raise RecordError(
+                    f"{what} of a recorded Tensor would lose its gradient; take it of "
+                    "polynet.stop_gradient(x), or return x from the differentiated function"
+                )
+            inner = inner._value
+        return convert(inner)
+
+    def __float__(self) -> float:
+        return self._leave(float, "float()")
+
+    def __int__(self) -> int:
+        return self._leave(int, "int()")
+
+    def __bool__(self) -> bool:
+        return self._leave(bool, "the truth value")
+
+    def __complex__(self) -> complex:
+        return self._leave(complex, "complex()")
+
+    def __index__(self) -> int:
+        return self._leave(operator.index, "the index")
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._leave(self._level.backend.to_host, "a NumPy array")
+
+
+def plain_value(x: Any) -> Any:
+    """The array inside all levels of a Tensor; anything else as it is."""
+    while type(x) is Tensor:
+        x = x._value
+    return x
+
+
+# Recording an op
+
+
+def op(rule: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a differentiable function of a rule: a formula with its derivative beside it.
+
+    `rule(xp, *arrays, **options)` returns its result and one pullback for each positional
+    argument (None where no gradient goes back), or None for no pullbacks at all. A pullback takes the gradient `g` of the
+    result to that of its argument; one in a shape that the argument was broadcast to is summed
+    back. A list of arrays is one argument, whose pullback returns a list. Rules and pullbacks
+    write to nothing they were given, may be called any number of times, and put `g` first
+    (`g * y`: an array that is not recorded may not know what to do with a Tensor on its right).
+
+    >>> @op
+    ... def cube(xp, x):
+    ...     return x**3, (lambda g: g * 3 * x**2,)
+    >>> import numpy as np
+    >>> cube(np.asarray([2.0]))
+    array([8.])
+    """
+    parameters = list(inspect.signature(rule).parameters.values())[1:]
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    by_name = _by_name(parameters)
+    if len(parameters) == len(positional) == 1:
+        call = _unary(rule)
+    elif len(parameters) == len(positional) == 2:
+        call = _binary(rule)
+    elif len(positional) == 1:
+        call = _unary_with_options(rule)
+    else:
+
+        def call(*args: Any, **options: Any) -> Any:
+            if options:
+                args, options = _positional(args, options, by_name)
+            return _apply(rule, args, options)
+
+    update_wrapper(call, rule)
+    call.rule = rule  # type: ignore[attr-defined]
+    return call
+
+
+def _by_name(parameters: list[inspect.Parameter]) -> dict[str, tuple[int, Any]]:
+    """Place and default of each parameter that may be given by position or by name."""
+    return {
+        p.name: (i, p.default) for i, p in enumerate(parameters) if p.kind is p.POSITIONAL_OR_KEYWORD
+    }
+
+
+def _positional(args: tuple, options: dict, by_name: dict[str, tuple[int, Any]]) -> tuple[tuple, dict]:
+    """Move arguments that are positional, but were given by name, to their place."""
+    filled = list(args)
+    rest = dict(options)
+    for name, (place, default) in by_name.items():
+        if place < len(filled):
+            continue
+        if not any(other in rest for other in by_name):
+            break
+        value = rest.pop(name, default)
+        if value is inspect.Parameter.empty:
+            raise TypeError(f"missing argument {name!r}")
+        filled.append(value)
+    return tuple(filled), rest
+
+
+def _unary(rule: Callable[..., Any]) -> Callable[..., Any]:
+    def call(x: Any, /) -> Any:
+        if type(x) is Tensor:
+            level = x._level
+            if level.plain:
+                value, pullbacks = rule(level.xp, x._value)
+                line = x._line
+                if line is None or pullbacks is None:
+                    return Tensor(value, level)
+                record = level.record
+                new = len(record)
+                record.append((value.shape, (line,), pullbacks))
+                return Tensor(value, level, new)
+        return _apply(rule, (x,), {})
+
+    return call
+
+
+def _unary_with_options(rule: Callable[..., Any]) -> Callable[..., Any]:
+    def call(x: Any, /, **options: Any) -> Any:
+        if type(x) is Tensor:
+            level = x._level
+            if level.plain:
+                value, pullbacks = rule(level.xp, x._value, **options)
+                line = x._line
+                if line is None or pullbacks is None:
+                    return Tensor(value, level)
+                record = level.record
+                new = len(record)
+                record.append((value.shape, (line,), pullbacks))
+                return Tensor(value, level, new)
+        return _apply(rule, (x,), options)
+
+    return call
+
+
+def _binary(rule: Callable[..., Any]) -> Callable[..., Any]:
+    def call(x: Any, y: Any, /) -> Any:
+        i = j = None
+        if type(x) is Tensor:
+            level = x._level
+            i = x._line
+            a = x._value
+            if type(y) is Tensor:
+                if y._level is not level:
+                    return _apply(rule, (x, y), {})
+                j = y._line
+                b = y._value
+            else:
+                b = y
+                if type(y) not in level.types:
+                    level.admit(y)
+        elif type(y) is Tensor:
+            level = y._level
+            j = y._line
+            a = x
+            b = y._value
+            if type(x) not in level.types:
+                level.admit(x)
+        else:
+            return _apply(rule, (x, y), {})
+        if not level.plain:
+            return _apply(rule, (x, y), {})
+        value, pullbacks = rule(level.xp, a, b)
+        if (i is None and j is None) or pullbacks is None:
+            return Tensor(value, level)
+        record = level.record
+        line = len(record)
+        record.append((value.shape, (i, j), pullbacks))
+        return Tensor(value, level, line)
+
+    return call
+
+
+def _members(args: Iterable[Any]) -> Iterator[Any]:
+    """The arguments, lists and tuples opened."""
+    for a in args:
+        if type(a) is list or type(a) is tuple:
+            yield from a
+        else:
+            yield a
+
+
+def highest_level(args: Iterable[Any]) -> Level | None:
+    """The highest level among the Tensors in `args`, or None."""
+    found = None
+    for a in _members(args):
+        if type(a) is Tensor and (found is None or a._level.id > found.id):
+            found = a._level
+    return found
+
+
+def _each(function: Callable[[Any], Any], args: Iterable[Any]) -> list[Any]:
+    """`function` of every argument, and of every member of those that are lists or tuples."""
+    return [
+        type(a)(function(member) for member in a) if type(a) is list or type(a) is tuple else function(a)
+        for a in args
+    ]
+
+
+def _apply(rule: Callable[..., Any], args: tuple, options: dict[str, Any]) -> Any:
+    """Run a rule on any arguments and record it; NotImplemented where the rule declines."""
+    level = highest_level(args)
+    if level is None:
+        result = rule(backend_of_first(args).xp, *args, **options)
+        return result if result is NotImplemented else result[0]
+    inner, xp = _unwrapped(level, args)
+    result = rule(xp, *inner, **options)
+    if result is NotImplemented:
+        return result
+    value, pullbacks = result
+    if type(value) is Tensor:
+        level.plain = False
+    inputs = _each(lambda a: a._line if type(a) is Tensor and a._level is level else None, args)
+    if pullbacks is None or all(line is None for line in _members(inputs)):
+        return Tensor(value, level)
+    record = level.record
+    record.append((value.shape, inputs, pullbacks))
+    return Tensor(value, level, len(record) - 1)
+
+
+def _unwrapped(level: Level, args: tuple) -> tuple[list[Any], Any]:
+    """The arguments with `level` taken off, and the namespace for what remains.
+
+    Where Tensors of lower levels remain, every plain array among the arguments becomes a
+    constant Tensor, so that the rule meets one kind of array only.
+    """
+
+    def inside(a: Any) -> Any:
+        while type(a) is Tensor and (a._level is level or a._level.id == CONSTANT):
+            a = a._value
+        return a
+
+    inner = _each(inside, args)
+    below = highest_level(inner)
+    if below is None:
+        for a in _members(inner):
+            if type(a) not in level.types:
+                level.admit(a)
+        return inner, level.xp
+    level.plain = False
+    is_array, constants = level.backend.is_array, level.namespace.constants
+    return _each(lambda a: Tensor(a, constants) if is_array(a) else a, inner), below.namespace
+
+
+def backend_of_first(args: Iterable[Any]) -> Backend:
+    """The backend of the first array among arguments that hold no Tensor."""
+    for a in args:
+        for leaf in tree.leaves(a):
+            if not isinstance(leaf, bool | int | float | complex | str):
+                return backend_of(leaf)
+    raise TypeError("expected at least one array, got none; make one with polynet.asarray(x)")
+
+
+# Compositions
+
+
+def composition(definition: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function that is written from ops, and that a backend may replace by a kernel.
+
+    `definition(xp, *arrays, **options)` is what the function means, on every backend. A kernel
+    of the same name runs instead of it on plain arrays whose gradients will be plain; where it
+    returns `NotImplemented`, the definition runs.
+    """
+    name = definition.__name__
+    parameters = list(inspect.signature(definition).parameters.values())[1:]
+    by_name = _by_name(parameters)
+
+    def call(*args: Any, **options: Any) -> Any:
+        if options:
+            args, options = _positional(args, options, by_name)
+        level = highest_level(args)
+        if level is None:
+            backend = backend_of_first(args)
+            xp, kernel = backend.xp, backend.kernels.get(name)
+        else:
+            xp, kernel = level.namespace, level.kernels.get(name)
+        if kernel is not None:
+            result = _apply(kernel, args, options)
+            if result is not NotImplemented:
+                return result
+        return definition(xp, *args, **options)
+
+    update_wrapper(call, definition)
+    call.definition = definition  # type: ignore[attr-defined]
+    return call
+
+
+# The sweep
+
+
+def sweep(level: Level, output: Tensor, g: Array, leaves: int, *, keep: bool = False) -> list[Any]:
+    """Carry the gradient `g` of `output` back to the first `leaves` lines of the record.
+
+    Returns one gradient a leaf, None where nothing arrived. Lines are freed on the way, unless
+    `keep`. Each pullback is called at most once a sweep, and only where its input is recorded.
+    """
+    record = level.record
+    xp = level.xp if level.plain else level.namespace
+    add = operator.add if level.plain else xp.add
+    assert output._line is not None
+    gradients: list[Any] = [None] * (output._line + 1)
+    gradients[output._line] = g
+    for position in range(output._line, leaves - 1, -1):
+        g = gradients.pop()
+        _, inputs, pullbacks = record[position]
+        if not keep:
+            record[position] = None
+        if g is None:
+            continue
+        if not level.plain and type(g) is not Tensor:
+            g = Tensor(g, level.namespace.constants)
+        for line, pullback in zip(inputs, pullbacks, strict=False):
+            if line is None or pullback is None:
+                continue
+            back = pullback(g)
+            pairs = zip(line, back, strict=True) if type(line) is list else ((line, back),)
+            for at, h in pairs:
+                if at is None:
+                    continue
+                shape = record[at][0]
+                if h.shape != shape:
+                    h = _sum_to(xp, h, shape)
+                before = gradients[at]
+                gradients[at] = h if before is None else add(before, h)
+    return gradients + [None] * (leaves - len(gradients))
+
+
+def _sum_to(xp: Any, g: Array, shape: tuple[int, ...]) -> Array:
+    """Sum a gradient over the axes along which its input was broadcast."""
+    extra = len(g.shape) - len(shape)
+    kept = g.shape[max(extra, 0) :]
+    if extra < 0 or any(n not in (1, m) for n, m in zip(shape, kept, strict=True)):
+        raise ValueError(f"a pullback returned shape {tuple(g.shape)} for an input of shape {shape}")
+    stretched = (extra + i for i, n in enumerate(shape) if n != kept[i])
+    return xp.reshape(xp.sum(g, axis=(*range(extra), *stretched)), shape)

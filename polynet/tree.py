@@ -1,0 +1,56 @@
+"""A network's arrays as a tree of named arrays: dicts, lists and tuples with arrays as leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Tree = Any
+
+
+def named_leaves(tree: Tree, prefix: str = "") -> list[tuple[str, Any]]:
+    """Every leaf with the path that names it, in the order in which the tree declares them.
+
+    >>> named_leaves({"layer": {"weight": 1, "bias": 2}, "scale": (3, 4)})
+    [('layer.weight', 1), ('layer.bias', 2), ('scale.0', 3), ('scale.1', 4)]
+    """
+    if isinstance(tree, dict):
+        items = list(tree.items())
+    elif isinstance(tree, list | tuple):
+        items = list(enumerate(tree))
+    elif tree is None:
+        return []
+    else:
+        return [(prefix, tree)]
+    dot = f"{prefix}." if prefix else ""
+    return [leaf for name, branch in items for leaf in named_leaves(branch, f"{dot}{name}")]
+
+
+def leaves(tree: Tree) -> list[Any]:
+    """Every leaf, in order."""
+    return [leaf for _, leaf in named_leaves(tree)]
+
+
+def map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:  # noqa: A001 (as in JAX)
+    """A tree of `function(leaf, *leaves_of_others)`, in the structure of `tree`.
+
+    >>> map(lambda p, g: p - g, {"a": 3, "b": [5]}, {"a": 1, "b": [2]})
+    {'a': 2, 'b': [3]}
+    """
+    if isinstance(tree, dict):
+        for other in others:
+            if set(other) != set(tree):
+                odd = sorted(set(other) ^ set(tree))
+                raise ValueError(f"trees of different structure: {odd} stand in one of them only")
+        return {name: map(function, tree[name], *(o[name] for o in others)) for name in tree}
+    if isinstance(tree, list | tuple):
+        for other in others:
+            if len(other) != len(tree):
+                raise ValueError(f"trees of different structure: {len(tree)} and {len(other)} branches")
+        branches = [map(function, *branch) for branch in zip(tree, *others, strict=True)]
+        if hasattr(tree, "_fields"):
+            return type(tree)(*branches)
+        return type(tree)(branches)
+    if tree is None:
+        return None
+    return function(tree, *others)
