@@ -22,7 +22,7 @@ _HOME = {
     "use_backend": "polynet.backend",
     "value_and_grad": "polynet.derivative",
 }
-_MODULES = ("backend", "data", "functional", "losses", "metrics", "nn", "optim", "random", "testing", "train", "tree")
+_MODULES = ("backend", "checkpoint", "data", "functional", "losses", "metrics", "nn", "optim", "random", "testing", "train", "tree")
 
 __version__ = "0.1.0"
 __all__ = [*_HOME, *_MODULES]

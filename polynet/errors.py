@@ -48,6 +48,7 @@ class NotFiniteError(ArithmeticError):
 def unknown(kind: str, given: object, choices: Iterable[str]) -> str:
     """The message for a name that is not among `choices`, with the nearest one."""
     names = list(choices)
-    near = difflib.get_close_matches(str(given), names, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    by_lower = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(str(given).lower(), by_lower, n=1)
+    hint = f" Did you mean {by_lower[near[0]]!r}?" if near else ""
     return f"unknown {kind} {given!r}.{hint} Expected one of: {', '.join(names) or '(none)'}."

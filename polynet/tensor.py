@@ -283,10 +283,13 @@ def _binary(rule: Callable[..., Any]) -> Callable[..., Any]:
             i = x._line
             a = x._value
             if type(y) is Tensor:
-                if y._level is not level:
-                    return _apply(rule, (x, y), {})
                 j = y._line
                 b = y._value
+                if y._level is not level:
+                    if level.id == CONSTANT:
+                        level = y._level
+                    elif y._level.id != CONSTANT:
+                        return _apply(rule, (x, y), {})
             else:
                 b = y
                 if type(y) not in level.types:
@@ -380,8 +383,17 @@ def _unwrapped(level: Level, args: tuple) -> tuple[list[Any], Any]:
                 level.admit(a)
         return inner, level.xp
     level.plain = False
+    return _lifted(below, inner), below.namespace
+
+
+def _lifted(level: Level, args: Iterable[Any]) -> list[Any]:
+    """The arguments, plain arrays as constant Tensors.
+
+    So array code that was handed Tensors meets nothing else: `array @ tensor` is an error in
+    libraries that do not leave it to the Tensor.
+    """
     is_array, constants = level.backend.is_array, level.namespace.constants
-    return _each(lambda a: Tensor(a, constants) if is_array(a) else a, inner), below.namespace
+    return _each(lambda a: Tensor(a, constants) if is_array(a) else a, args)
 
 
 def backend_of_first(args: Iterable[Any]) -> Backend:
@@ -420,6 +432,8 @@ def composition(definition: Callable[..., Any]) -> Callable[..., Any]:
             result = _apply(kernel, args, options)
             if result is not NotImplemented:
                 return result
+        if level is not None:
+            args = tuple(_lifted(level, args))
         return definition(xp, *args, **options)
 
     update_wrapper(call, definition)

@@ -4,6 +4,7 @@ from polynet.backend.contract import CONTRACT, Array, Backend
 from polynet.backend.registry import Status, registry
 from polynet.backend.selection import (
     AUTO_ORDER,
+    PRECEDENCE,
     backend_of,
     chosen_backend,
     common_backend,
@@ -17,6 +18,7 @@ from polynet.backend.transfer import asarray, to_numpy
 __all__ = [
     "AUTO_ORDER",
     "CONTRACT",
+    "PRECEDENCE",
     "Array",
     "Backend",
     "Status",

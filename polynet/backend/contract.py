@@ -76,6 +76,9 @@ class Backend(abc.ABC):
     given and its pullbacks may be called any number of times.
     """
 
+    steps_per_call: int = 1
+    """How many training steps polynet hands to a compiled runner at a time."""
+
     def device_of(self, array: Array) -> Any:
         """The native device that holds `array`."""
         return array.device

@@ -5,9 +5,15 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from importlib import metadata
+from typing import Any
 
 from polynet.backend.contract import CONTRACT, Backend
-from polynet.errors import BackendUnavailableError, UnknownBackendError, unknown
+from polynet.errors import (
+    BackendUnavailableError,
+    MissingDependency,
+    UnknownBackendError,
+    unknown,
+)
 
 GROUP = "polynet.backends"
 ARRAYS_GROUP = "polynet.arrays"
@@ -17,6 +23,9 @@ MISSING = "missing dependency"
 NO_DEVICE = "no device"
 INCOMPATIBLE = "incompatible"
 BROKEN = "broken"
+
+RESERVED = ("all", "auto")
+"""Words that choose among backends, and so cannot be the name of one."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,7 @@ class Status:
     install: str = ""
     devices: tuple[str, ...] = ()
     backend: Backend | None = field(default=None, repr=False)
-    error: Exception | None = field(default=None, repr=False)
+    error: BaseException | None = field(default=None, repr=False)
 
     @property
     def available(self) -> bool:
@@ -43,12 +52,15 @@ class Status:
         todo = f" To install it: {self.install}" if self.install else ""
         raise BackendUnavailableError(
             f"backend {self.name!r} (from {self.distribution}) cannot be used: {self.state}: "
-            f"{self.reason}.{todo} `python -m polynet` shows every backend."
+            f"{self.reason}. `python -m polynet` shows every backend.{todo}"
         ) from self.error
 
 
 class Registry:
-    """The plug-ins installed. Listing names loads none of them; each is loaded once, when asked for."""
+    """The plug-ins installed.
+
+    Listing names loads none of them; each is loaded once, when asked for.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -99,45 +111,89 @@ class Registry:
             return self._statuses[name]
 
 
+class _Refused(Exception):
+    """A plug-in that cannot be used: its state, and why. What it raised itself is the cause."""
+
+    def __init__(self, state: str, reason: str) -> None:
+        super().__init__(reason)
+        self.state = state
+
+
 def _examine(name: str, points: list[metadata.EntryPoint]) -> Status:
-    owners = [f"{p.dist.name} {p.dist.version}" if p.dist else "?" for p in points]
-    owner = " and ".join(owners)
-
-    def status(state: str, reason: str, error: Exception | None = None) -> Status:
-        install = getattr(error, "install", "")
-        return Status(name, state, owner, reason, install, error=error)
-
-    if len(points) > 1:
-        return status(INCOMPATIBLE, f"{owner} both register {name!r}; uninstall one of them")
-    if not (name.isidentifier() and name == name.lower()):
-        return status(INCOMPATIBLE, f"{name!r} is not a lower-case identifier")
+    owner = " and ".join(f"{p.dist.name} {p.dist.version}" if p.dist else "?" for p in points)
     try:
-        backend = points[0].load()()
+        if len(points) > 1:
+            reason = f"{owner} both register {name!r}; uninstall one of them"
+            raise _Refused(INCOMPATIBLE, reason)
+        _check_name(name)
+        backend = _load(points[0])
+        _check(backend, name)
+        devices = _probe(backend)
+    except _Refused as refused:
+        error = refused.__cause__
+        install = getattr(error, "install", "")
+        return Status(name, refused.state, owner, str(refused), install, error=error)
+    return Status(name, AVAILABLE, owner, devices=devices, backend=backend)
+
+
+def _check_name(name: str) -> None:
+    if not (name.isidentifier() and name == name.lower()):
+        raise _Refused(INCOMPATIBLE, f"{name!r} is not a lower-case identifier")
+    if name in RESERVED:
+        raise _Refused(INCOMPATIBLE, f"{name!r} is a reserved word, not the name of one backend")
+
+
+def _load(point: metadata.EntryPoint) -> Any:
+    try:
+        factory = point.load()
+        if isinstance(factory, type):  # one of another version may not even be instantiable
+            _check_contract(factory)
+        return factory()
+    except _Refused:
+        raise
+    except MissingDependency as error:
+        raise _Refused(MISSING, f"{error.name} is not installed") from error
     except ImportError as error:
-        return status(MISSING, str(error), error)
+        raise _Refused(MISSING, str(error)) from error
     except Exception as error:
-        return status(BROKEN, f"loading it raised {_words(error)}", error)
-    contract = getattr(backend, "contract", None)
+        raise _Refused(BROKEN, f"loading it raised {_words(error)}") from error
+
+
+def _check_contract(plugin: Any) -> None:
+    contract = getattr(plugin, "contract", None)
+    if contract is None:
+        reason = f"it states no version of the contract; this polynet has {CONTRACT}"
+        raise _Refused(INCOMPATIBLE, reason)
     if contract != CONTRACT:
-        return status(
-            INCOMPATIBLE,
-            f"it was written for version {contract} of the contract, this polynet has {CONTRACT}",
-        )
+        reason = f"it was written for version {contract} of the contract; this polynet has {CONTRACT}"
+        raise _Refused(INCOMPATIBLE, reason)
+
+
+def _check(backend: Any, name: str) -> None:
     if not isinstance(backend, Backend):
-        return status(
-            BROKEN,
-            f"its factory returned {type(backend).__name__}; expected a polynet.backend.Backend",
-        )
+        came = type(backend).__name__
+        raise _Refused(BROKEN, f"its factory returned {came}; expected a polynet.backend.Backend")
+    _check_contract(backend)
+    absent = [a for a in ("name", "version", "xp") if not hasattr(backend, a)]
+    if absent:
+        raise _Refused(BROKEN, f"it lacks the attribute {' and '.join(absent)}")
     if backend.name != name:
-        return status(BROKEN, f"it calls itself {backend.name!r}, but is registered as {name!r}")
+        reason = f"it calls itself {backend.name!r}, but is registered as {name!r}"
+        raise _Refused(BROKEN, reason)
+
+
+def _probe(backend: Backend) -> tuple[str, ...]:
+    """The devices' names, the default one having computed something."""
     try:
         devices = backend.devices()
-        if not devices:
-            return status(NO_DEVICE, "it found no device")
-        backend.probe(next(iter(devices.values())))
+        if devices:
+            backend.probe(next(iter(devices.values())))
     except Exception as error:
-        return status(NO_DEVICE, f"computing on its default device raised {_words(error)}", error)
-    return Status(name, AVAILABLE, owner, devices=tuple(devices), backend=backend)
+        reason = f"computing on its default device raised {_words(error)}"
+        raise _Refused(NO_DEVICE, reason) from error
+    if not devices:
+        raise _Refused(NO_DEVICE, "it found no device")
+    return tuple(devices)
 
 
 def _words(error: Exception) -> str:

@@ -1,7 +1,8 @@
-"""Choosing a backend: argument > context manager > set function > POLYNET_BACKEND > arrays > numpy."""
+"""Choosing a backend, by argument, context manager, function, environment or the arrays."""
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,17 @@ from typing import Any
 
 from polynet.backend.contract import Array, Backend
 from polynet.backend.registry import registry
-from polynet.errors import MixedBackendsError, UnknownBackendError, unknown
+from polynet.errors import BackendError, MixedBackendsError
+
+PRECEDENCE = (
+    "an argument",
+    "use_backend",
+    "set_backend",
+    "POLYNET_BACKEND",
+    "the arrays' own",
+    "numpy",
+)
+"""What decides which backend is used, the strongest first."""
 
 AUTO_ORDER = ("cupy", "torch", "jax")
 """`"auto"` takes the first of these that has a device other than the CPU, else numpy."""
@@ -47,10 +58,10 @@ def chosen_backend() -> Backend | None:
     name = os.environ.get("POLYNET_BACKEND", "").strip()
     if not name:
         return None
-    if name != "auto" and name not in registry.names():
-        message = unknown("backend", name, registry.names())
-        raise UnknownBackendError(f"POLYNET_BACKEND: {message}")
-    return get_backend(name)
+    try:
+        return get_backend(name)
+    except BackendError as error:
+        raise type(error)(f"POLYNET_BACKEND: {error}") from error.__cause__
 
 
 def set_backend(backend: str | Backend | None) -> None:
@@ -79,6 +90,7 @@ def use_backend(backend: str | Backend) -> Iterator[Backend]:
         _in_context.reset(token)
 
 
+@functools.cache  # POLYNET_BACKEND is read at every array, but "auto" speaks once
 def _auto() -> Backend:
     found = registry.status("numpy")
     for name in AUTO_ORDER:
@@ -111,6 +123,8 @@ def _claimant(array: Array) -> Backend:
     kind = type(array)
     module = kind.__module__.partition(".")[0]
     names = registry.claimants(module)
+    if len(names) > 1:  # one that cannot be used must not make the others ambiguous
+        names = tuple(n for n in names if registry.status(n).available) or names[:1]
     if len(names) > 1:
         raise TypeError(
             f"several backends take {module}'s arrays: {', '.join(names)}; "
@@ -164,3 +178,4 @@ def refresh() -> None:
     """Look for plug-ins again, and forget which arrays chose which."""
     registry.refresh()
     _by_type.clear()
+    _auto.cache_clear()

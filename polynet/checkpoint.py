@@ -1,0 +1,73 @@
+"""Saving a network's parameters, and loading them on any backend.
+
+The file is safetensors: names as in `net.parameters()`, which are PyTorch's, contiguous
+arrays, nothing that can run. It is written beside its place and moved there whole, so that a
+reader never meets half a file.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from polynet.backend import Backend, asarray, to_numpy
+from polynet.errors import unknown
+from polynet.nn import Module
+
+M = TypeVar("M", bound=Module)
+
+
+def save(path: str | os.PathLike[str], net: Module) -> None:
+    """Write the parameters of `net` to `path`, replacing what is there in one move.
+
+    `safetensors.torch.load_file(path)` gives a `state_dict` that the same network in PyTorch
+    loads.
+    """
+    target = Path(path)
+    arrays = {n: np.ascontiguousarray(to_numpy(p)) for n, p in net.parameters().items()}
+    content = safetensors.numpy.save(arrays, metadata={"format": "pt"})
+    handle, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, target)
+    except BaseException:
+        os.unlink(draft)
+        raise
+
+
+def load(
+    path: str | os.PathLike[str],
+    net: M,
+    *,
+    backend: str | Backend | None = None,
+    device: str | None = None,
+) -> M:
+    """`net` with the parameters in `path`, on the backend given, else the one chosen, else numpy.
+
+    Raises ValueError for a file that is torn or no safetensors file, KeyError where its names
+    are not those of `net`, and ValueError for another shape.
+    """
+    try:
+        arrays = safetensors.numpy.load(Path(path).read_bytes())
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    described = net.parameters()
+    for name in sorted(set(arrays) ^ set(described)):
+        if name in arrays:
+            raise KeyError(f"{path}: {unknown('parameter', name, described)}")
+        raise KeyError(f"{path} lacks the parameter {name!r}")
+    for name, array in arrays.items():
+        if array.shape != tuple(described[name].shape):
+            raise ValueError(
+                f"{path}: {name!r} has shape {array.shape}, the network's {described[name].shape}"
+            )
+    return net.bind({n: asarray(arrays[n], backend=backend, device=device) for n in described})

@@ -1,0 +1,158 @@
+"""Functions of networks, composed from the standard's: activations, linear maps, dropout.
+
+Each composition is the definition of what it computes, on every backend and to any order of
+derivative; a backend may bring a kernel of the same name. Two functions that the standard
+lacks, `erf` and `sigmoid`, are ops of their own.
+"""
+
+from __future__ import annotations
+
+import math
+
+from polynet.derivative import stop_gradient
+from polynet.tensor import composition, op
+
+# Ops that the standard lacks
+
+_ERF_SMALL = (
+    (1.85777706184603153e-1, 3.16112374387056560, 1.13864154151050156e2, 3.77485237685302021e2, 3.20937758913846947e3),
+    (1.0, 2.36012909523441209e1, 2.44024637934444173e2, 1.28261652607737228e3, 2.84423683343917062e3),
+)
+_ERFC_LARGE = (
+    (
+        2.15311535474403846e-8, 5.64188496988670089e-1, 8.88314979438837594, 6.61191906371416295e1,
+        2.98635138197400131e2, 8.81952221241769090e2, 1.71204761263407058e3, 2.05107837782607147e3,
+        1.23033935479799725e3,
+    ),
+    (
+        1.0, 1.57449261107098347e1, 1.17693950891312499e2, 5.37181101862009858e2, 1.62138957456669019e3,
+        3.29079923573345963e3, 4.36261909014324716e3, 3.43936767414372164e3, 1.23033935480374942e3,
+    ),
+)  # fmt: skip
+
+
+def _polynomial(x, coefficients):
+    """Horner's rule, highest power first."""
+    y = x * coefficients[0] + coefficients[1]
+    for c in coefficients[2:]:
+        y = y * x + c
+    return y
+
+
+@op
+def erf(xp, x, /):
+    """The error function 2/√π ∫₀ˣ exp(-t²) dt, elementwise, to the precision of the dtype.
+
+    Rational approximations of W. J. Cody, "Rational Chebyshev Approximations for the Error
+    Function", Math. Comp. 23 (1969).
+    """
+    size = xp.minimum(xp.abs(x), 6.0)  # beyond 6, erf is 1 to the last bit of float64
+    small = xp.minimum(size, 0.5)
+    near = x * _polynomial(small * small, _ERF_SMALL[0]) / _polynomial(small * small, _ERF_SMALL[1])
+    far = 1 - xp.exp(-size * size) * _polynomial(size, _ERFC_LARGE[0]) / _polynomial(size, _ERFC_LARGE[1])
+    y = xp.where(size <= 0.5, near, xp.sign(x) * far)
+    return y, (lambda g: g * (2 / math.sqrt(math.pi)) * xp.exp(-x * x),)
+
+
+@op
+def sigmoid(xp, x, /):
+    """1 / (1 + exp(-x)), elementwise, without overflow.
+
+    >>> import numpy as np
+    >>> sigmoid(np.asarray([-1000.0, 0.0, 1000.0]))
+    array([0. , 0.5, 1. ])
+    """
+    e = xp.exp(-xp.abs(x))
+    y = xp.where(x >= 0, 1, e) / (1 + e)
+    return y, (lambda g: g * y * (1 - y),)
+
+
+# Activations
+
+
+@composition
+def relu(xp, x, /):
+    """max(x, 0), elementwise; at 0 the derivative is 0.
+
+    >>> import numpy as np
+    >>> relu(np.asarray([-1.0, 2.0]))
+    array([0., 2.])
+    """
+    return xp.where(x <= 0, 0, x)
+
+
+@composition
+def leaky_relu(xp, x, /, *, negative_slope=0.01):
+    """x where x > 0, else `negative_slope`·x, elementwise."""
+    return xp.where(x <= 0, x * negative_slope, x)
+
+
+@composition
+def tanh(xp, x, /):
+    """tanh(x), elementwise."""
+    return xp.tanh(x)
+
+
+@composition
+def gelu(xp, x, /):
+    """x·Φ(x), with Φ the distribution function of the standard normal, elementwise.
+
+    Hendrycks and Gimpel, "Gaussian Error Linear Units" (2016); the exact form, with `erf`.
+    """
+    return x * (erf(x * math.sqrt(0.5)) + 1) * 0.5
+
+
+@composition
+def logsumexp(xp, x, /, *, axis=-1, keepdims=False):
+    """log Σ exp(x) along `axis`, without overflow."""
+    top = stop_gradient(xp.max(x, axis=axis, keepdims=True))
+    top = xp.where(xp.isfinite(top), top, 0)
+    y = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
+    return y if keepdims else xp.squeeze(y, axis=axis)
+
+
+@composition
+def softmax(xp, x, /, *, axis=-1):
+    """exp(x) / Σ exp(x) along `axis`: scores become probabilities that sum to 1.
+
+    >>> import numpy as np
+    >>> softmax(np.asarray([0.0, 0.0]))
+    array([0.5, 0.5])
+    """
+    e = xp.exp(x - stop_gradient(xp.max(x, axis=axis, keepdims=True)))
+    return e / xp.sum(e, axis=axis, keepdims=True)
+
+
+@composition
+def log_softmax(xp, x, /, *, axis=-1):
+    """log softmax(x) along `axis`, without overflow."""
+    return x - logsumexp(x, axis=axis, keepdims=True)
+
+
+# Linear maps
+
+
+@composition
+def linear(xp, x, weight, bias=None):
+    """x Wᵀ + b, for `x` (…, in), `weight` (out, in) and `bias` (out,)."""
+    y = xp.matmul(x, xp.matrix_transpose(weight))
+    return y if bias is None else y + bias
+
+
+@composition
+def flatten(xp, x, /):
+    """(batch, a, b, …) becomes (batch, a·b·…)."""
+    return xp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
+
+
+# Regularisation
+
+
+@composition
+def dropout(xp, x, mask, /, *, keep):
+    """x / `keep` where `mask` is true, else 0: the mean over masks is x.
+
+    Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting",
+    JMLR 15 (2014).
+    """
+    return xp.where(mask, x / keep, 0)

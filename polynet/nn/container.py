@@ -1,0 +1,55 @@
+"""Layers made of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from polynet import functional
+from polynet.backend import Array
+from polynet.nn.module import Module
+
+
+class Sequential(Module):
+    """The layers one after another; their names are "0", "1", …
+
+    >>> from polynet import nn
+    >>> nn.Sequential(nn.Linear(4, 2), nn.ReLU())
+    Sequential(
+      0: Linear(4, 2)
+      1: ReLU()
+    )
+    """
+
+    def __init__(self, *layers: Module) -> None:
+        for i, layer in enumerate(layers):
+            if not isinstance(layer, Module):
+                raise TypeError(
+                    f"Sequential: layer {i} is a {type(layer).__name__}; expected a Module, "
+                    "such as nn.Linear(4, 2): layers are given one by one, not in a list"
+                )
+            setattr(self, str(i), layer)
+
+    def __iter__(self) -> Iterator[Module]:
+        return (layer for _, layer in self._children())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __getitem__(self, i: int) -> Module:
+        return list(self)[i]
+
+    def forward(self, x: Array) -> Array:
+        for layer in self:
+            x = layer(x)
+        return x
+
+
+class Flatten(Module):
+    """(batch, a, b, …) becomes (batch, a·b·…)."""
+
+    def forward(self, x: Array) -> Array:
+        if len(x.shape) < 2:
+            raise ValueError(
+                f"{self.label()}: expected inputs of shape (batch, …), got {tuple(x.shape)}"
+            )
+        return functional.flatten(x)

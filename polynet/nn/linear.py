@@ -1,0 +1,62 @@
+"""The fully connected layer."""
+
+from __future__ import annotations
+
+import math
+
+from polynet import functional
+from polynet.backend import Array
+from polynet.nn import init
+from polynet.nn.module import Module, Parameter
+
+
+class Linear(Module):
+    """y = x Wᵀ + b.
+
+    Inputs (…, in_features), outputs (…, out_features); `weight` is (out_features, in_features),
+    `bias` (out_features,), or None with `bias=False`. Both are drawn uniformly in
+    ±1/√in_features, as PyTorch does; `weight_init` and `bias_init` take other initialisers.
+
+    Raises ValueError for another number of features, TypeError for another dtype.
+
+    >>> from polynet import nn
+    >>> import numpy as np
+    >>> nn.Linear(3, 2).init(seed=0, backend="numpy")(np.zeros((5, 3), dtype="float32")).shape
+    (5, 2)
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        weight_init: init.Initialiser | None = None,
+        bias_init: init.Initialiser | None = None,
+    ) -> None:
+        for name, size in (("in_features", in_features), ("out_features", out_features)):
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"Linear: {name} is a positive integer; got {size!r}")
+        self.in_features = in_features
+        self.out_features = out_features
+        bound = 1 / math.sqrt(in_features)
+        drawn = init.uniform(-bound, bound)
+        self.weight = Parameter((out_features, in_features), weight_init or drawn)
+        self.bias = Parameter((out_features,), bias_init or drawn) if bias else None
+
+    def forward(self, x: Array) -> Array:
+        if tuple(x.shape[-1:]) != (self.in_features,):
+            raise ValueError(
+                f"{self.label()}: expected inputs of shape (…, {self.in_features}), "
+                f"got {tuple(x.shape)}"
+            )
+        if x.dtype != self.weight.dtype:
+            raise TypeError(
+                f"{self.label()}: the inputs are {x.dtype}, the parameters {self.weight.dtype}; "
+                "convert the inputs, or draw the parameters with init(dtype=…)"
+            )
+        return functional.linear(x, self.weight, self.bias)
+
+    def settings(self) -> str:
+        bias = "" if self.bias is not None else ", bias=False"
+        return f"{self.in_features}, {self.out_features}{bias}"

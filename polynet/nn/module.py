@@ -1,0 +1,332 @@
+"""Modules: a network as a tree of layers, which hold described or drawn arrays.
+
+Building a network describes it: its parameters are `Parameter`s, which say a shape and how to
+draw it. `init` returns a copy in which they are arrays, drawn on the host and put on a device.
+A network is a value: to train it, `replace` its parameters, which gives another network, as
+often as there are steps. While a derivative is taken, the copy holds Tensors; so a layer's
+`forward` reads like its formula. What a forward pass in training adds (randomness, new
+buffers) is bound to the copy too, as its `Context`: nothing is threaded through by hand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from polynet import random
+from polynet.backend import Array, Backend, asarray, common_backend, get_backend
+from polynet.errors import unknown
+from polynet.nn.init import Initialiser
+from polynet.tensor import Tensor
+
+M = TypeVar("M", bound="Module")
+
+_OWN = frozenset({"_described", "_names", "_path", "_context"})
+"""The attributes that Module itself keeps in an instance."""
+
+
+@dataclass(frozen=True, eq=False)
+class Parameter:
+    """A parameter described: a shape and an initialiser.
+
+    The same Parameter in two places is one parameter, named by the first.
+    """
+
+    shape: tuple[int, ...]
+    init: Initialiser
+
+
+@dataclass(frozen=True, eq=False)
+class RandomStream:
+    """A layer's own stream of random numbers. In a training pass it is bound to its key."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A random stream bound to one training pass."""
+
+    name: str
+    context: Context
+
+    def keep_mask(self, shape: tuple[int, ...], keep: float) -> Array:
+        """A mask for `shape` (samples first), a function of seed, layer, call, step and sample."""
+        xp, step, key = self.context.xp, self.context.step, self.context.keys[self.name]
+        call = self.context.calls.get(self.name, 0)
+        self.context.calls[self.name] = call + 1
+        if call:
+            key = xp.concat(list(random.threefry2x32(key, step * 0 + call, step * 0)))
+        return random.keep_mask(xp, key, step, shape, keep)
+
+
+class Context:
+    """What one training pass adds to the parameters: the step and the keys of the streams.
+
+    `xp` is the backend's namespace, `step` int32 of shape (1,); `keys` holds an int32 array of
+    shape (2,) for every name in `net.streams()`. All are on the network's device.
+    """
+
+    def __init__(self, xp: Any, step: Array, keys: Mapping[str, Array]) -> None:
+        self.xp = xp
+        self.step = step
+        self.keys = keys
+        self.calls: dict[str, int] = {}
+
+
+class Module:
+    """A layer, or a network of layers.
+
+    A subclass's `__init__` sets attributes: `Parameter`s, other modules (also in lists, tuples
+    and dicts), and plain settings. Its `forward` computes the output from `self` and the inputs.
+
+    >>> from polynet import nn
+    >>> class Scale(nn.Module):
+    ...     def __init__(self, size):
+    ...         self.factor = nn.Parameter((size,), nn.init.ones)
+    ...     def forward(self, x):
+    ...         return x * self.factor
+    >>> import numpy as np
+    >>> Scale(2).init(seed=0, backend="numpy")(np.asarray([1.0, 2.0], dtype="float32"))
+    array([1., 2.], dtype=float32)
+    """
+
+    _described: Mapping[str, Parameter | RandomStream] = {}
+    _names: Mapping[str, str] = {}
+    _path: str | None = None
+    _context: Context | None = None
+
+    def forward(self, *inputs: Array) -> Array:
+        """The output for the inputs; a subclass defines it."""
+        raise NotImplementedError(f"{type(self).__name__} defines no forward(self, x)")
+
+    def __call__(self, *inputs: Array) -> Array:
+        if self._described and self._path is None:
+            raise RuntimeError(
+                f"{type(self).__name__} has no parameters yet: draw them with net.init(seed=0), "
+                "or train it with a Trainer and use trainer.net"
+            )
+        if self._path == "" and self._context is None:
+            self._check_place(inputs)
+        return self.forward(*inputs)
+
+    def _check_place(self, inputs: tuple[Array, ...]) -> None:
+        """Refuse plain inputs that are not where the parameters are."""
+        own = next(iter(self.parameters().values()), None)
+        if own is None or type(own) is Tensor:
+            return
+        for x in inputs:
+            if type(x) is not Tensor:
+                common_backend((own, x), f"the parameters of {type(self).__name__} and its input")
+
+    @property
+    def training(self) -> bool:
+        """Whether this is the copy of a training pass."""
+        return self._context is not None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self._path is not None:
+            raise AttributeError(
+                f"{self.label()} cannot set {name!r}: a network that has its parameters does not "
+                "change itself; net.replace({name: array}) gives another one"
+            )
+        if isinstance(value, Parameter | RandomStream):
+            self.__dict__["_described"] = {**self._described, name: value}
+        object.__setattr__(self, name, value)
+
+    def label(self) -> str:
+        """How errors name this layer: its path and what it is."""
+        path = f"layer {self._path!r}, " if self._path else ""
+        return f"{path}{type(self).__name__}({self.settings()})"
+
+    def settings(self) -> str:
+        """The layer's settings, for people."""
+        return ""
+
+    def __repr__(self) -> str:
+        lines = [f"  {name}: {child!r}".replace("\n", "\n  ") for name, child in self._children()]
+        inside = "\n" + "\n".join(lines) + "\n" if lines else self.settings()
+        return f"{type(self).__name__}({inside})"
+
+    # Walking
+
+    def _children(self) -> Iterator[tuple[str, Module]]:
+        for name, value in vars(self).items():
+            if name not in _OWN:
+                yield from _modules(name, value)
+
+    def modules(self, path: str = "") -> Iterator[tuple[str, Module]]:
+        """This module and all below it, each with its path, in order of declaration."""
+        yield path, self
+        for name, child in self._children():
+            yield from child.modules(f"{path}.{name}" if path else name)
+
+    def _places(self) -> Iterator[tuple[str, Module, str, Parameter | RandomStream]]:
+        """Every described thing: its path, the module that holds it, its attribute, itself."""
+        for path, module in self.modules():
+            for attribute, thing in module._described.items():
+                yield f"{path}.{attribute}" if path else attribute, module, attribute, thing
+
+    def _first_paths(self) -> dict[int, str]:
+        """The name of each described thing, by identity: the first path that leads to it."""
+        names: dict[int, str] = {}
+        for path, _, _, thing in self._places():
+            names.setdefault(id(thing), path)
+        return names
+
+    # Parameters
+
+    def init(
+        self: M,
+        seed: int = 0,
+        *,
+        backend: str | Backend | None = None,
+        device: str | None = None,
+        dtype: str = "float32",
+    ) -> M:
+        """This network with its parameters drawn.
+
+        The same seed gives the same bits on every backend; each parameter has a stream of its
+        own, named by its path. Parameters that are arrays already stay as they are. The backend
+        is the one given, else the one chosen, else numpy; the device its first; `dtype` is
+        "float32" or "float64".
+        """
+        target = get_backend(backend)
+        native = target.device(device)
+        target.dtype(dtype)
+        drawn: dict[str, Array] = {}
+        names = self._first_paths()
+        for path, module, attribute, thing in self._places():
+            if isinstance(thing, RandomStream) or names[id(thing)] != path:
+                continue
+            value = getattr(module, attribute)
+            if isinstance(value, Parameter):
+                host = thing.init(random.key(seed, "init", path), thing.shape)
+                value = target.from_host(host.astype(dtype), native)
+            drawn[path] = value
+        if drawn:
+            common_backend(drawn.values(), "the network's parameters")
+        return self._bound(drawn, None, names)
+
+    def parameters(self) -> dict[str, Array]:
+        """The parameters by name, in order of declaration; a shared one stands once."""
+        found: dict[str, Array] = {}
+        for path, module, attribute, thing in self._places():
+            if isinstance(thing, Parameter) and module._names.get(attribute, path) == path:
+                found[path] = getattr(module, attribute)
+        return found
+
+    def replace(self: M, parameters: Mapping[str, Array]) -> M:
+        """This network with other arrays for the parameters named, all or some.
+
+        Raises KeyError for a name it does not have, ValueError for another shape.
+        """
+        now = self.parameters()
+        for name, array in parameters.items():
+            if name not in now:
+                raise KeyError(unknown("parameter", name, now))
+            if tuple(array.shape) != tuple(now[name].shape):
+                raise ValueError(
+                    f"parameter {name!r} has shape {tuple(now[name].shape)}; "
+                    f"got an array of shape {tuple(array.shape)}"
+                )
+        return self.bind({**now, **parameters})
+
+    def bind(self: M, parameters: Mapping[str, Array], context: Context | None = None) -> M:
+        """The copy of this network for one pass: with these parameters, in this context.
+
+        With a context it trains (dropout drops); without, it predicts.
+        """
+        return self._bound(parameters, context, None if self._path == "" else self._first_paths())
+
+    def _bound(
+        self: M,
+        arrays: Mapping[str, Array],
+        context: Context | None,
+        names: Mapping[int, str] | None,
+        path: str = "",
+    ) -> M:
+        """The copy; `names` by identity, or None where this network has its names already."""
+        copy = object.__new__(type(self))
+        inside = copy.__dict__
+        inside.update(self.__dict__)
+        for attribute, value in self.__dict__.items():
+            if isinstance(value, Module | list | tuple | dict) and attribute not in _OWN:
+                at = f"{path}.{attribute}" if path else attribute
+                inside[attribute] = _rebuilt(
+                    value, at, lambda m, p: m._bound(arrays, context, names, p)
+                )
+        if names is not None:
+            inside["_names"] = {a: names[id(thing)] for a, thing in self._described.items()}
+        for attribute, name in copy._names.items():
+            if isinstance(self._described[attribute], Parameter):
+                inside[attribute] = arrays[name]
+            elif context is not None:
+                inside[attribute] = Stream(name, context)
+        inside["_path"] = path
+        inside["_context"] = context
+        return copy
+
+    def streams(self) -> tuple[str, ...]:
+        """The names of the random streams."""
+        found = self._first_paths()
+        return tuple(
+            path
+            for path, _, _, thing in self._places()
+            if isinstance(thing, RandomStream) and found[id(thing)] == path
+        )
+
+    def to(self: M, *, backend: str | Backend | None = None, device: str | None = None) -> M:
+        """This network with copies of its parameters on another backend or device."""
+        return self.bind(
+            {n: asarray(p, backend=backend, device=device) for n, p in self.parameters().items()}
+        )
+
+    # For people
+
+    def summary(self) -> str:
+        """A table of the layers and the number of their parameters.
+
+        >>> from polynet import nn
+        >>> print(nn.Sequential(nn.Linear(4, 2), nn.ReLU()).summary())
+        layer  kind          parameters
+        0      Linear(4, 2)          10
+        1      ReLU()                 0
+        total                        10
+        """
+        rows, total, seen = [("layer", "kind", "parameters")], 0, set()
+        for path, module in self.modules():
+            own = {id(t): t for t in module._described.values() if isinstance(t, Parameter)}
+            count = sum(math.prod(t.shape) for i, t in own.items() if i not in seen)
+            seen |= set(own)
+            total += count
+            if own or not list(module._children()):
+                rows.append((path or "(itself)", f"{type(module).__name__}({module.settings()})", f"{count:,}"))
+        rows.append(("total", "", f"{total:,}"))
+        first, second, third = (max(len(row[i]) for row in rows) for i in range(3))
+        return "\n".join(f"{a:<{first}}  {b:<{second}}  {c:>{third}}" for a, b, c in rows)
+
+
+def _modules(name: str, value: Any) -> Iterator[tuple[str, Module]]:
+    """The modules in an attribute: itself, or those in its lists, tuples and dicts."""
+    if isinstance(value, Module):
+        yield name, value
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            yield from _modules(f"{name}.{i}", item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _modules(f"{name}.{key}", item)
+
+
+def _rebuilt(value: Any, path: str, rebuild: Callable[[Module, str], Module]) -> Any:
+    """An attribute with every module in it rebuilt."""
+    if isinstance(value, Module):
+        return rebuild(value, path)
+    if type(value) in (list, tuple):
+        return type(value)(_rebuilt(v, f"{path}.{i}", rebuild) for i, v in enumerate(value))
+    if type(value) is dict:
+        return {k: _rebuilt(v, f"{path}.{k}", rebuild) for k, v in value.items()}
+    return value

@@ -1,0 +1,399 @@
+"""Training: the step, which is one pure function, and the `Trainer` that repeats it."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from polynet import losses, random
+from polynet.backend import (
+    Array,
+    Backend,
+    backend_of,
+    chosen_backend,
+    common_backend,
+    get_backend,
+    to_numpy,
+    use_backend,
+)
+from polynet.data import Place, batches, is_device_array, same_length, split
+from polynet.derivative import value_and_grad
+from polynet.errors import MixedBackendsError, NotFiniteError
+from polynet.nn import Context, Module
+from polynet.optim import Optimizer
+from polynet.tree import map as tree_map
+
+State = dict[str, Any]
+Metric = Callable[[np.ndarray, np.ndarray], float]
+
+
+def make_step(
+    net: Module, loss: Callable[[Array, Array], Array], optimizer: Optimizer, xp: Any
+) -> Callable[[State, tuple[Array, Array], Array], tuple[State, Array]]:
+    """One step downhill as a pure function of a state and a batch, which reads nothing on the host.
+
+    The state holds `params`, `optimizer`, `keys` (of the random streams) and `step`; all leaves
+    are arrays, no leaf shares memory with another, and the state returned has the same structure.
+    """
+
+    def step(state: State, data: tuple[Array, Array], rows: Array) -> tuple[State, Array]:
+        x, y = (xp.take(a, rows, axis=0) for a in data)
+        context = Context(xp, state["step"], state["keys"])
+
+        def objective(params: dict[str, Array]) -> Array:
+            return loss(net.bind(params, context)(x), y)
+
+        value, grads = value_and_grad(objective)(state["params"])
+        params, optimizer_state = optimizer.update(
+            state["params"], grads, state["optimizer"], state["step"]
+        )
+        return {
+            "params": params,
+            "optimizer": optimizer_state,
+            "keys": state["keys"],
+            "step": state["step"] + 1,
+        }, value
+
+    return step
+
+
+def initial_state(net: Module, optimizer: Optimizer, seed: int) -> State:
+    """The state before the first step; `net` has its parameters."""
+    params = net.parameters()
+    backend, device = common_backend(params.values(), "the network's parameters")
+    keys = {
+        name: backend.from_host(random.key(seed, "stream", name), device) for name in net.streams()
+    }
+    return {
+        "params": tree_map(lambda p: backend.xp.asarray(p, copy=True), params),
+        "optimizer": optimizer.init(params),
+        "keys": keys,
+        "step": backend.from_host(np.zeros(1, dtype=np.int32), device),
+    }
+
+
+class History(Mapping[str, list[float]]):
+    """What training recorded: a list of one number an epoch for `"loss"` (the mean over the
+    epoch's samples, as it went), and `"val_loss"`, `"val_…"` of the metrics where there is
+    validation data. `step_losses` has one number a step.
+    """
+
+    def __init__(self) -> None:
+        self.epochs: dict[str, list[float]] = {}
+        self.step_losses: list[float] = []
+
+    def __getitem__(self, name: str) -> list[float]:
+        return self.epochs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.epochs)
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def record(self, numbers: Mapping[str, float]) -> None:
+        for name, value in numbers.items():
+            self.epochs.setdefault(name, []).append(value)
+
+    def last(self) -> dict[str, float]:
+        """The newest number of each."""
+        return {name: values[-1] for name, values in self.epochs.items()}
+
+    def __repr__(self) -> str:
+        newest = ", ".join(f"{k} {v:.4g}" for k, v in self.last().items())
+        count = max(map(len, self.epochs.values()), default=0)
+        return f"<History of {count} epochs: {newest}>"
+
+
+class Trainer:
+    """Trains a network: `fit`, `evaluate`, `predict`.
+
+    `net` may be described or have its parameters; it stays as it is, and `trainer.net` is the
+    trained one. `loss(outputs, targets)` is one of `polynet.losses` or your own; `optimizer` one
+    of `polynet.optim`; `metrics` are functions `(targets, outputs) -> number` of NumPy arrays.
+
+    A described network is drawn at the first call, from `seed`, on the backend given, else on
+    the one chosen, else on that of the data, else on NumPy; `dtype` is "float32" or "float64".
+
+    >>> import numpy as np
+    >>> from polynet import Trainer, losses, nn, optim
+    >>> x = np.linspace(-1, 1, 64)[:, None]
+    >>> trainer = Trainer(nn.Linear(1, 1), losses.mse, optim.Adam(lr=0.1))
+    >>> history = trainer.fit(x, 3 * x + 1, epochs=40)
+    >>> history["loss"][-1] < 1e-3
+    True
+    """
+
+    def __init__(
+        self,
+        net: Module,
+        loss: Callable[[Array, Array], Array],
+        optimizer: Optimizer,
+        *,
+        metrics: Sequence[Metric] = (),
+        seed: int = 0,
+        backend: str | Backend | None = None,
+        device: str | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        _check_kinds(net, loss, optimizer, metrics)
+        random.key(seed)
+        self.loss = loss
+        self.optimizer = optimizer
+        self.metrics = {metric.__name__: metric for metric in metrics}
+        self.seed = seed
+        self.history = History()
+        self.epoch = 0
+        self._described = net
+        self._wanted = (backend, device, dtype)
+        self._place: Place | None = None
+        self._state: State = {}
+        self._copy: Module | None = None
+
+    @property
+    def net(self) -> Module:
+        """The network as trained so far: a copy, which further training leaves alone."""
+        if self._place is None:
+            return self._described
+        if self._copy is None:
+            xp = self._place.backend.xp
+            params = {n: xp.asarray(p, copy=True) for n, p in self._state["params"].items()}
+            self._copy = self._described.bind(params)
+        return self._copy
+
+    # The three verbs
+
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        epochs: int = 1,
+        batch_size: int = 32,
+        validation_data: tuple[Any, Any] | None = None,
+        validation_split: float | None = None,
+        stratify: bool = False,
+        progress: bool | None = None,
+    ) -> History:
+        """Train for `epochs` passes over the samples, which are rows of `x` and `y`.
+
+        Host arrays are checked, cast to the network's dtype and moved to its device; arrays
+        on a device must be there already. `validation_split` holds out that share of the
+        samples, drawn by the seed, with `stratify` in each class. A second call goes on where
+        the first ended. Progress is shown where there is a terminal; `progress` says otherwise.
+
+        Returns the `History` of all calls. Raises NotFiniteError at the first loss that is NaN
+        or infinite. Ctrl-C takes effect between steps and leaves a usable network.
+        """
+        _check_counts(epochs=epochs, batch_size=batch_size)
+        if validation_split is not None:
+            if validation_data is not None:
+                raise ValueError("give validation_data or validation_split, not both")
+            (x, y), validation_data = split(x, y, validation_split, seed=self.seed, stratify=stratify)
+        elif stratify:
+            raise ValueError("stratify is for validation_split: give the share to hold out")
+        with self._ready(x) as place:
+            data = self._take_in(x, y, "x", "y")
+            held_out = None
+            if validation_data is not None:
+                held_out = self._take_in(*validation_data, "validation x", "validation y")
+            step = make_step(self._described, self.loss, self.optimizer, place.backend.xp)
+            run = place.backend.compile(step)
+            count = same_length(*data)
+            total = epochs * math.ceil(count / batch_size)
+            hidden = None if progress is None else not progress
+            with _interrupt_between_steps() as interrupted, tqdm(
+                total=total, disable=hidden, unit="step"
+            ) as bar:
+                for _ in range(epochs):
+                    self._run_epoch(run, data, batch_size, bar, interrupted)
+                    numbers = self._scores(*held_out, "val_") if held_out else {}
+                    self.history.record(numbers)
+                    bar.set_postfix({k: f"{v:.4g}" for k, v in self.history.last().items()})
+        return self.history
+
+    def evaluate(self, x: Any, y: Any, *, batch_size: int = 256) -> dict[str, float]:
+        """The loss and the metrics on `x` and `y`, by name; nothing is trained."""
+        _check_counts(batch_size=batch_size)
+        with self._ready(x):
+            return self._scores(*self._take_in(x, y, "x", "y"), "", batch_size)
+
+    def predict(self, x: Any, *, batch_size: int = 256) -> Any:
+        """The network's outputs for the rows of `x`: NumPy for host data, else of its kind."""
+        _check_counts(batch_size=batch_size)
+        with self._ready(x) as place:
+            outputs = self._outputs(place.take_in(x, "x"), batch_size)
+            return outputs if is_device_array(x) else place.backend.to_host(outputs)
+
+    # How
+
+    @contextmanager
+    def _ready(self, x: Any) -> Iterator[Place]:
+        """The place of the network, whose parameters are drawn if they are not yet."""
+        if self._place is None:
+            self._settle(x)
+        assert self._place is not None
+        with use_backend(self._place.backend):
+            yield self._place
+
+    def _settle(self, x: Any) -> None:
+        asked, device, dtype = self._wanted
+        drawn = [p for p in self._described.parameters().values() if hasattr(p, "dtype")]
+        if drawn:
+            backend, native = common_backend(drawn, "the network's parameters")
+            if asked is not None and get_backend(asked).name != backend.name:
+                raise MixedBackendsError(
+                    f"the network is on {backend.name!r}, the Trainer was given backend "
+                    f"{get_backend(asked).name!r}; move it with net.to(backend=…)"
+                )
+            backend = get_backend(asked) if asked is not None else backend
+            dtype = str(drawn[0].dtype).rpartition(".")[2]
+        elif asked is None and chosen_backend() is None and is_device_array(x):
+            backend = backend_of(x)
+            native = backend.device(device) if device else backend.device_of(x)
+        else:
+            backend = get_backend(asked)
+            native = backend.device(device)
+        name = next(n for n, d in backend.devices().items() if d == native)
+        net = self._described.init(self.seed, backend=backend, device=name, dtype=dtype)
+        self._described = net
+        with use_backend(backend):
+            self._state = initial_state(net, self.optimizer, self.seed)
+        self._place = Place(backend, native, dtype)
+
+    def _take_in(self, x: Any, y: Any, x_name: str, y_name: str) -> tuple[Array, Array]:
+        """Both arrays where the network is; one sample is tried, so that errors come early."""
+        assert self._place is not None
+        place = self._place
+        data = place.take_in(x, x_name), place.take_in(y, y_name)
+        same_length(x, y, (x_name, y_name))
+        outputs = self._outputs(data[0][:1, ...], 1)
+        if self.loss is losses.cross_entropy and place.backend.xp.isdtype(data[1].dtype, "integral"):
+            _check_labels(to_numpy(data[1]), outputs.shape[-1], y_name)
+        trial = self.loss(outputs, data[1][:1, ...])
+        if tuple(getattr(trial, "shape", (0,))) != ():
+            raise TypeError("the loss must return a 0-d array, such as the mean over the batch")
+        return data
+
+    def _outputs(self, x: Array, batch_size: int) -> Array:
+        net = self._described.bind(self._state["params"])
+        count = x.shape[0]
+        cuts = range(0, count, batch_size)
+        parts = [net(x[i : min(i + batch_size, count), ...]) for i in cuts]
+        return backend_of(parts[0]).xp.concat(parts, axis=0)
+
+    def _scores(self, x: Array, y: Array, prefix: str, batch_size: int = 256) -> dict[str, float]:
+        outputs = self._outputs(x, batch_size)
+        numbers = {f"{prefix}loss": float(to_numpy(self.loss(outputs, y)))}
+        host = to_numpy(y), to_numpy(outputs)
+        for name, metric in self.metrics.items():
+            numbers[f"{prefix}{name}"] = float(metric(*host))
+        return numbers
+
+    def _run_epoch(
+        self,
+        run: Callable[..., Any],
+        data: tuple[Array, Array],
+        batch_size: int,
+        bar: Any,
+        interrupted: threading.Event,
+    ) -> None:
+        assert self._place is not None
+        place = self._place
+        count = data[0].shape[0]
+        rows = list(batches(count, batch_size, seed=self.seed, epoch=self.epoch))
+        losses_read: list[float] = []
+        pending: list[Array] = []
+        for chunk in _chunks(rows, place.backend.steps_per_call):
+            self._copy = None
+            self._state, launched = run(self._state, data, [place.index(r) for r in chunk])
+            self._read(pending, losses_read)
+            pending = launched
+            bar.update(len(chunk))
+            if interrupted.is_set():
+                self._read(pending, losses_read)
+                raise KeyboardInterrupt
+        self._read(pending, losses_read)
+        self.epoch += 1
+        weights = [len(r) for r in rows]
+        self.history.record({"loss": float(np.average(losses_read, weights=weights))})
+
+    def _read(self, pending: list[Array], losses_read: list[float]) -> None:
+        """Fetch losses, and stop at the first that is not finite."""
+        for loss in pending:
+            value = float(to_numpy(loss))
+            if not math.isfinite(value):
+                step = len(self.history.step_losses)
+                raise NotFiniteError(
+                    f"the loss is {value} at step {step} (epoch {self.epoch}); the parameters are "
+                    "spoilt. Lower the learning rate, or look for extreme numbers in the data",
+                    step,
+                )
+            losses_read.append(value)
+            self.history.step_losses.append(value)
+
+
+def _chunks(rows: list[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    """Up to `size` consecutive batches of equal length."""
+    chunk: list[np.ndarray] = []
+    for r in rows:
+        if chunk and (len(chunk) == size or len(r) != len(chunk[0])):
+            yield chunk
+            chunk = []
+        chunk.append(r)
+    if chunk:
+        yield chunk
+
+
+@contextmanager
+def _interrupt_between_steps() -> Iterator[threading.Event]:
+    """Ctrl-C sets the event, so that a step is never cut in two; a second one acts at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def handler(number: int, frame: Any) -> None:
+        event.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _check_kinds(net: Any, loss: Any, optimizer: Any, metrics: Any) -> None:
+    if not isinstance(net, Module):
+        raise TypeError(f"Trainer: net is a {type(net).__name__}; expected a polynet.nn.Module")
+    if not callable(loss):
+        raise TypeError(f"Trainer: loss is {loss!r}; expected a function such as polynet.losses.mse")
+    if not isinstance(optimizer, Optimizer):
+        given = "the class itself" if isinstance(optimizer, type) else f"a {type(optimizer).__name__}"
+        raise TypeError(f"Trainer: optimizer is {given}; expected one such as optim.Adam(lr=1e-3)")
+    if callable(metrics) or not all(callable(m) for m in metrics):
+        raise TypeError("Trainer: metrics is a list of functions (targets, outputs) -> number")
+
+
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is a positive integer; got {value!r}")
+
+
+def _check_labels(labels: np.ndarray, classes: int, name: str) -> None:
+    low, high = labels.min(), labels.max()
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"{name} holds class {high if high >= classes else low}, the network has {classes} "
+            f"outputs: classes count from 0 to {classes - 1}"
+        )

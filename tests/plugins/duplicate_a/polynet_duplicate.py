@@ -1,0 +1,7 @@
+"""A plug-in that another distribution, duplicate_b, registers in the very same words."""
+
+from polynet_numpy import NumpyBackend
+
+
+class load(NumpyBackend):  # noqa: N801 (a factory)
+    name = "same"
