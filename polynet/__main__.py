@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print every backend found with its state, and how one is chosen."""
     parser = argparse.ArgumentParser(
         prog="python -m polynet",
-        description="Show every backend installed: its state, and what to do where it cannot be used.",
+        description="Show every backend installed, its state, and what to do about the others.",
     )
     parser.parse_args(argv)
     statuses = [registry.status(name) for name in registry.names()]

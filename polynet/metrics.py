@@ -26,6 +26,6 @@ def accuracy(targets: np.ndarray, outputs: np.ndarray) -> float:
         answers, truth = (outputs > 0).astype(targets.dtype), targets
     if answers.shape != truth.shape:
         raise ValueError(
-            f"accuracy: targets of shape {targets.shape} do not fit outputs of shape {outputs.shape}"
+            f"accuracy: targets of shape {targets.shape} do not fit outputs of {outputs.shape}"
         )
     return float(np.mean(answers == truth))

@@ -43,7 +43,8 @@ class Optimizer:
     def init(self, params: Arrays) -> dict[str, Arrays]:
         """The state before the first update: zeros for every slot and parameter."""
         return {
-            slot: tree.map(lambda p: backend_of(p).xp.zeros_like(p), params) for slot in self.slots()
+            slot: tree.map(lambda p: backend_of(p).xp.zeros_like(p), params)
+            for slot in self.slots()
         }
 
     def update(
@@ -56,7 +57,9 @@ class Optimizer:
         return type(self)._rule(params, grads, state, step, **vars(self))
 
 
-def _columns(names: Any, columns: list[Arrays], update: Callable[..., tuple[Array, ...]]) -> list[Arrays]:
+def _columns(
+    names: Any, columns: list[Arrays], update: Callable[..., tuple[Array, ...]]
+) -> list[Arrays]:
     """`update` applied name by name; one dict for each thing it returns."""
     rows = {name: update(*(column[name] for column in columns)) for name in names}
     width = len(next(iter(rows.values()))) if rows else 1
@@ -195,7 +198,8 @@ class Adam(Optimizer):
         super().__post_init__()
         if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
             raise ValueError(
-                f"{type(self).__name__}: betas are two numbers, at least 0 and below 1; got {self.betas!r}"
+                f"{type(self).__name__}: betas are two numbers, at least 0 and below 1; "
+                f"got {self.betas!r}"
             )
 
 

@@ -23,6 +23,8 @@ from polynet import tree
 from polynet.backend import Array, Backend, backend_of
 from polynet.errors import MixedBackendsError, RecordError
 
+_PYTHON_SCALARS = frozenset({bool, int, float, complex, str})
+
 _ids = itertools.count(1)
 
 CONSTANT = 0
@@ -59,7 +61,7 @@ class Level:
         """Refuse an array of another backend; what is no array is the rule's to judge."""
         if self.backend.is_array(value):
             self.types.add(type(value))
-        elif hasattr(value, "dtype") and hasattr(value, "shape"):
+        elif hasattr(value, "dtype") and hasattr(value, "shape") and not isinstance(value, type):
             raise MixedBackendsError(
                 f"an array of {type(value).__module__}.{type(value).__qualname__} met an array of "
                 f"backend {self.backend.name!r}; move it there with "
@@ -74,7 +76,7 @@ class Level:
 class _Ended:
     """The record of a level that has ended."""
 
-    def append(self, line: object) -> NoReturn:
+    def append(self, _line: object) -> NoReturn:
         raise RecordError(
             "this Tensor belongs to a derivative that has ended; return what you need from the "
             "differentiated function (has_aux=True), or keep polynet.stop_gradient of it"
@@ -181,12 +183,13 @@ def plain_value(x: Any) -> Any:
 def op(rule: Callable[..., Any]) -> Callable[..., Any]:
     """Make a differentiable function of a rule: a formula with its derivative beside it.
 
-    `rule(xp, *arrays, **options)` returns its result and one pullback for each positional
-    argument (None where no gradient goes back), or None for no pullbacks at all. A pullback takes the gradient `g` of the
-    result to that of its argument; one in a shape that the argument was broadcast to is summed
-    back. A list of arrays is one argument, whose pullback returns a list. Rules and pullbacks
-    write to nothing they were given, may be called any number of times, and put `g` first
-    (`g * y`: an array that is not recorded may not know what to do with a Tensor on its right).
+    `rule(xp, *arrays, **options)` returns its result and a tuple of pullbacks, one for each
+    positional argument (None where no gradient goes back), or None for no pullbacks at all. A
+    pullback takes the gradient `g` of the result to that of its argument; one in a shape that
+    the argument was broadcast to is summed back. A list of arrays is one argument, whose
+    pullback returns a list. Rules and pullbacks write to nothing they were given, may be called
+    any number of times, and put `g` first (`g * y`: an array that is not recorded may not know
+    what to do with a Tensor on its right).
 
     >>> @op
     ... def cube(xp, x):
@@ -200,7 +203,7 @@ def op(rule: Callable[..., Any]) -> Callable[..., Any]:
     by_name = _by_name(parameters)
     if len(parameters) == len(positional) == 1:
         call = _unary(rule)
-    elif len(parameters) == len(positional) == 2:
+    elif len(parameters) == len(positional) == 2 and not by_name:
         call = _binary(rule)
     elif len(positional) == 1:
         call = _unary_with_options(rule)
@@ -400,7 +403,7 @@ def backend_of_first(args: Iterable[Any]) -> Backend:
     """The backend of the first array among arguments that hold no Tensor."""
     for a in args:
         for leaf in tree.leaves(a):
-            if not isinstance(leaf, bool | int | float | complex | str):
+            if type(leaf) not in _PYTHON_SCALARS:
                 return backend_of(leaf)
     raise TypeError("expected at least one array, got none; make one with polynet.asarray(x)")
 

@@ -46,7 +46,9 @@ def map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:  # noq
     if isinstance(tree, list | tuple):
         for other in others:
             if len(other) != len(tree):
-                raise ValueError(f"trees of different structure: {len(tree)} and {len(other)} branches")
+                raise ValueError(
+                    f"trees of different structure: {len(tree)} and {len(other)} branches"
+                )
         branches = [map(function, *branch) for branch in zip(tree, *others, strict=True)]
         if hasattr(tree, "_fields"):
             return type(tree)(*branches)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from polynet_numpy.kernels import KERNELS
 
 from polynet.backend import Backend
+from polynet_numpy.kernels import KERNELS
 
 
 class NumpyBackend(Backend):

@@ -86,8 +86,9 @@ class Backend(abc.ABC):
     def probe(self, device: Any) -> None:
         """Allocate and compute on `device`; raise if that is impossible."""
         xp = self.xp
-        total = xp.sum(xp.ones((2, 2), dtype=xp.float32, device=device))
-        if float(self.to_host(total)) != 4.0:
+        ones = xp.ones((2, 2), dtype=xp.float32, device=device)
+        total = float(self.to_host(xp.sum(ones)))
+        if total != 4.0:
             raise ArithmeticError(f"the sum of four ones on {device} came out as {total}")
 
     def owned(self, array: Array) -> Array:

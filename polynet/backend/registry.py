@@ -77,7 +77,7 @@ class Registry:
         with self._lock:
             if self._found is None:
                 found: dict[str, list[metadata.EntryPoint]] = {}
-                for point in sorted(metadata.entry_points(group=GROUP), key=lambda p: p.name):
+                for point in sorted(metadata.entry_points(group=GROUP), key=_order):
                     same = found.setdefault(point.name, [])
                     if all(point.value != other.value for other in same):
                         same.append(point)
@@ -111,6 +111,14 @@ class Registry:
             return self._statuses[name]
 
 
+def _owner(point: metadata.EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist else "?"
+
+
+def _order(point: metadata.EntryPoint) -> tuple[str, str]:
+    return point.name, _owner(point)
+
+
 class _Refused(Exception):
     """A plug-in that cannot be used: its state, and why. What it raised itself is the cause."""
 
@@ -120,11 +128,9 @@ class _Refused(Exception):
 
 
 def _examine(name: str, points: list[metadata.EntryPoint]) -> Status:
-    owner = " and ".join(f"{p.dist.name} {p.dist.version}" if p.dist else "?" for p in points)
+    owner = " and ".join(map(_owner, points))
     try:
-        if len(points) > 1:
-            reason = f"{owner} both register {name!r}; uninstall one of them"
-            raise _Refused(INCOMPATIBLE, reason)
+        _check_alone(name, points, owner)
         _check_name(name)
         backend = _load(points[0])
         _check(backend, name)
@@ -141,6 +147,12 @@ def _check_name(name: str) -> None:
         raise _Refused(INCOMPATIBLE, f"{name!r} is not a lower-case identifier")
     if name in RESERVED:
         raise _Refused(INCOMPATIBLE, f"{name!r} is a reserved word, not the name of one backend")
+
+
+def _check_alone(name: str, points: list[metadata.EntryPoint], owners: str) -> None:
+    if len(points) > 1:
+        reason = f"{owners} both register {name!r}; uninstall one of them"
+        raise _Refused(INCOMPATIBLE, reason)
 
 
 def _load(point: metadata.EntryPoint) -> Any:
@@ -165,7 +177,9 @@ def _check_contract(plugin: Any) -> None:
         reason = f"it states no version of the contract; this polynet has {CONTRACT}"
         raise _Refused(INCOMPATIBLE, reason)
     if contract != CONTRACT:
-        reason = f"it was written for version {contract} of the contract; this polynet has {CONTRACT}"
+        reason = (
+            f"it was written for version {contract} of the contract; this polynet has {CONTRACT}"
+        )
         raise _Refused(INCOMPATIBLE, reason)
 
 

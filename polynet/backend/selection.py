@@ -66,7 +66,7 @@ def chosen_backend() -> Backend | None:
 
 def set_backend(backend: str | Backend | None) -> None:
     """Choose a backend for the whole process, worker threads included; None undoes it."""
-    global _process_wide
+    global _process_wide  # noqa: PLW0603 (the choice for the process is one variable)
     _process_wide = None if backend is None else get_backend(backend)
 
 
@@ -100,15 +100,15 @@ def _auto() -> Backend:
                 found = status
                 break
     order = ", ".join((*AUTO_ORDER, "numpy"))
-    print(f'polynet: "auto" chose {found.name} (order: {order})', file=sys.stderr)
+    print(f'polynet: "auto" chose {found.name} (order: {order})', file=sys.stderr)  # noqa: T201
     return found.require()
 
 
 def backend_of(array: Array) -> Backend:
-    """The backend that `array` belongs to: the one chosen if the array is one of its own,
-    else the only one that claims arrays of this kind.
+    """The backend that `array` belongs to.
 
-    Raises TypeError for what is no array, and where several backends claim it.
+    It is the one chosen if the array is one of its own, else the only one that claims arrays
+    of this kind. Raises TypeError for what is no array, and where several backends claim it.
     """
     chosen = chosen_backend()
     if chosen is not None and chosen.is_array(array):

@@ -26,17 +26,26 @@ def getitem(xp, x, key, /):
             )
     shape, device = x.shape, array_api_compat.device(x)
 
+    def gather(flat, rows):
+        index_type = xp.__array_namespace_info__().default_dtypes(device=device)["indexing"]
+        return xp.take(flat, xp.asarray(rows, dtype=index_type, device=device), axis=0)
+
     def pullback(g):
-        count = math.prod(shape)
-        source = np.arange(count).reshape(shape)[key].reshape(-1)
+        count, source = math.prod(shape), _sources(shape, key).reshape(-1)
         place = np.full(count, source.size)
         place[source] = np.arange(source.size)
         zero = xp.zeros((1,), dtype=g.dtype, device=device)
-        index_type = xp.__array_namespace_info__().default_dtypes(device=device)["indexing"]
-        rows = xp.asarray(place.tolist(), dtype=index_type, device=device)
-        return xp.reshape(xp.take(xp.concat([xp.reshape(g, (-1,)), zero]), rows, axis=0), shape)
+        return xp.reshape(gather(xp.concat([xp.reshape(g, (-1,)), zero]), place), shape)
 
+    if any(isinstance(k, slice) and (k.step or 1) < 0 for k in keys):  # PyTorch has none of these
+        rows = _sources(shape, key)
+        return xp.reshape(gather(xp.reshape(x, (-1,)), rows.reshape(-1)), rows.shape), (pullback,)
     return x[key], (pullback,)
+
+
+def _sources(shape, key):
+    """For each element of `x[key]`, where in `x`, read in order, it came from."""
+    return np.arange(math.prod(shape)).reshape(shape)[key]
 
 
 @op

@@ -29,6 +29,9 @@ COMPARISONS = {
 }
 
 
+UNARY = {"neg": "negative", "pos": "positive", "abs": "abs", "getitem": "getitem"}
+
+
 def _reflected(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda self, other: function(other, self)
 
@@ -44,18 +47,18 @@ def attach() -> None:
         setattr(Tensor, f"__r{operator}__", _reflected(OPS[name]))
     for operator, name in COMPARISONS.items():
         setattr(Tensor, f"__{operator}__", _by_name(name))
-    Tensor.__neg__ = OPS["negative"]
-    Tensor.__pos__ = OPS["positive"]
-    Tensor.__abs__ = OPS["abs"]
-    Tensor.__invert__ = _by_name("logical_not")
-    Tensor.__getitem__ = OPS["getitem"]
-    Tensor.mT = property(OPS["matrix_transpose"])
-    Tensor.T = property(_transpose)
+    for operator, name in UNARY.items():
+        setattr(Tensor, f"__{operator}__", OPS[name])
+    transposes = {"mT": property(OPS["matrix_transpose"]), "T": property(_transpose)}
+    for name, value in {"__invert__": _by_name("logical_not"), **transposes}.items():
+        setattr(Tensor, name, value)
 
 
 def _transpose(self: Tensor) -> Any:
     if self.ndim != 2:
-        raise ValueError(f"T is for two dimensions, this Tensor has {self.ndim}; use permute_dims or mT")
+        raise ValueError(
+            f"T is for two dimensions, this Tensor has {self.ndim}; use permute_dims or mT"
+        )
     return OPS["matrix_transpose"](self)
 
 

@@ -1,0 +1,73 @@
+"""Samples as a backend's arrays, and the functions of samples that the suite differentiates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from polynet.backend import Backend, get_backend
+from polynet.testing.assertions import supports_float64
+from polynet.testing.samples import Sample, is_differentiable
+
+
+def dtypes(backend: Backend) -> list[str]:
+    """The floating dtypes that the backend computes in."""
+    return ["float32", "float64"] if supports_float64(backend) else ["float32"]
+
+
+def to_backend(value: Any, backend: Backend, dtype: str) -> Any:
+    """An argument of a sample as `backend` takes it; floats in `dtype`, integers as indices."""
+    if isinstance(value, list):
+        return [to_backend(v, backend, dtype) for v in value]
+    if not isinstance(value, np.ndarray):
+        return value
+    device = backend.device(None)
+    if value.dtype.kind == "f":
+        value = value.astype(dtype)
+    elif value.dtype.kind == "i":
+        info = backend.xp.__array_namespace_info__()
+        short = info.default_dtypes(device=device)["indexing"] == backend.xp.int32
+        value = value.astype(np.int32 if short else np.int64)
+    return backend.from_host(value, device)
+
+
+def arrays(sample: Sample) -> list[np.ndarray]:
+    """The differentiable arguments of a sample, lists opened."""
+    found = []
+    for a in sample.args:
+        found += [v for v in (a if isinstance(a, list) else [a]) if is_differentiable(v)]
+    return found
+
+
+def with_arrays(sample: Sample, new: list[Any]) -> tuple[Any, ...]:
+    """The arguments of a sample with other arrays in place of the differentiable ones."""
+    left = iter(new)
+
+    def put(a: Any) -> Any:
+        if isinstance(a, list):
+            return [put(v) for v in a]
+        return next(left) if is_differentiable(a) else a
+
+    return tuple(put(a) for a in sample.args)
+
+
+def rounded(sample: Sample, dtype: str) -> Sample:
+    """The sample with its numbers rounded to `dtype`, still as float64."""
+    new = [np.asarray(a.astype(dtype), dtype=np.float64) for a in arrays(sample)]
+    return Sample(with_arrays(sample, new), sample.options)
+
+
+def weights(shape: tuple[int, ...]) -> np.ndarray:
+    """Fixed weights that make one number of an array, so that every element counts."""
+    return np.cos(np.arange(1, 1 + int(np.prod(shape))) * 1.7).reshape(shape)
+
+
+def reference(function: Callable[..., Any], sample: Sample) -> np.ndarray:
+    """The function by its definition on NumPy in float64."""
+    numpy = get_backend("numpy").without_kernels()
+    from polynet.backend import use_backend
+
+    with use_backend(numpy):
+        return np.asarray(function(*sample.args, **sample.options))

@@ -1,0 +1,165 @@
+"""Every op and every composition: value and gradient against float64 NumPy and differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from polynet import value_and_grad
+from polynet.backend import Backend, to_numpy
+from polynet.testing.assertions import assert_close
+from polynet.testing.gradients import numerical_gradient
+from polynet.testing.samples import SAMPLES, Sample, functions
+from polynet.testing.suite.cases import (
+    arrays,
+    dtypes,
+    reference,
+    rounded,
+    to_backend,
+    weights,
+    with_arrays,
+)
+
+FUNCTIONS = functions()
+CASES = [
+    pytest.param(name, sample, id=f"{name}-{i}")
+    for name in sorted(FUNCTIONS)
+    for i, sample in enumerate(SAMPLES.get(name, ()))
+]
+TOLERANCE = {
+    "float32": {"rtol": 2e-5, "atol": 2e-5},
+    "float64": {"rtol": 1e-9, "atol": 1e-9},
+}
+
+
+def test_every_function_has_samples() -> None:
+    assert set(FUNCTIONS) == set(SAMPLES)
+
+
+@pytest.mark.parametrize(("name", "sample"), CASES)
+def test_value(backend: Backend, name: str, sample: Sample) -> None:
+    for dtype in dtypes(backend):
+        exact = rounded(sample, dtype)
+        expected = reference(FUNCTIONS[name], exact)
+        result = FUNCTIONS[name](*to_backend_args(exact, backend, dtype), **sample.options)
+        assert_close(result, expected, backend, dtype=dtype, **TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize(("name", "sample"), CASES)
+def test_gradient(backend: Backend, name: str, sample: Sample) -> None:
+    for dtype in dtypes(backend):
+        exact = rounded(sample, dtype)
+        found = gradients(FUNCTIONS[name], exact, backend, dtype)
+        expected = differences(FUNCTIONS[name], exact)
+        for actual, wanted in zip(found, expected, strict=True):
+            assert_close(actual, wanted, backend, dtype=dtype, **TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("name", ["maximum", "minimum"])
+def test_ties_share_the_gradient(backend: Backend, name: str) -> None:
+    x = to_backend(np.asarray([1.0, 2.0]), backend, "float32")
+    xp = backend.xp
+    left, right = value_and_grad(lambda a, b: total(FUNCTIONS[name](a, b)), (0, 1))(x, xp.asarray(x, copy=True))[1]
+    assert to_numpy(left).tolist() == to_numpy(right).tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("name", ["max", "min"])
+def test_ties_in_a_reduction_share_the_gradient(backend: Backend, name: str) -> None:
+    x = to_backend(np.asarray([[3.0, 3.0, 3.0, 3.0]]), backend, "float32")
+    _, slope = value_and_grad(lambda a: FUNCTIONS[name](a))(x)
+    assert to_numpy(slope).tolist() == [[0.25, 0.25, 0.25, 0.25]]
+
+
+def test_relu_has_slope_zero_at_zero_and_passes_nan(backend: Backend) -> None:
+    x = to_backend(np.asarray([-1.0, 0.0, 2.0, np.nan]), backend, "float32")
+    _, slope = value_and_grad(lambda a: total(FUNCTIONS["relu"](a)))(x)
+    assert to_numpy(slope).tolist() == [0.0, 0.0, 1.0, 1.0]
+    assert np.isnan(to_numpy(FUNCTIONS["relu"](x))[3])
+
+
+def test_astype_carries_the_gradient_back_in_its_own_dtype(backend: Backend) -> None:
+    xp = backend.xp
+    other = dtypes(backend)[-1]
+    x = to_backend(np.asarray([1.0, -2.0]), backend, "float32")
+
+    def f(a: Any) -> Any:
+        b = FUNCTIONS["astype"](a, getattr(xp, other))
+        whole = FUNCTIONS["astype"](a, xp.int32)
+        assert whole._line is None
+        return total(FUNCTIONS["astype"](b * b, xp.float32))
+
+    _, slope = value_and_grad(f)(x)
+    assert_close(slope, np.asarray([2.0, -4.0]), backend, dtype="float32", rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("x", [-800.0, -30.0, 0.0, 30.0, 800.0])
+def test_losses_and_softmax_at_extremes_are_finite(backend: Backend, x: float) -> None:
+    logits = to_backend(np.asarray([[x, 0.0]]), backend, "float32")
+    for name, targets in (
+        ("cross_entropy", np.asarray([1])),
+        ("binary_cross_entropy_with_logits", np.asarray([[0.0, 1.0]])),
+    ):
+        wanted = to_backend(targets, backend, "float32")
+        value, slope = value_and_grad(lambda a, n=name, t=wanted: FUNCTIONS[n](a, t))(logits)
+        assert np.isfinite(to_numpy(value)), name
+        assert np.isfinite(to_numpy(slope)).all(), name
+    assert to_numpy(FUNCTIONS["softmax"](logits)).sum() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("name", "sample"), CASES)
+def test_kernel_equals_its_definition(backend: Backend, name: str, sample: Sample) -> None:
+    if name not in backend.kernels:
+        return
+    args = to_backend_args(sample, backend, dtypes(backend)[-1])
+    kernel, definition = backend.kernels[name], FUNCTIONS[name].definition
+    result = kernel(backend.xp, *args, **sample.options)
+    if result is NotImplemented:
+        return
+    tolerances = TOLERANCE[dtypes(backend)[-1]]
+    np.testing.assert_allclose(
+        to_numpy(result[0]), to_numpy(definition(backend.xp, *args, **sample.options)), **tolerances
+    )
+
+
+# The functions that the tests above are made of
+
+
+def to_backend_args(sample: Sample, backend: Backend, dtype: str) -> tuple[Any, ...]:
+    return tuple(to_backend(a, backend, dtype) for a in sample.args)
+
+
+def total(x: Any) -> Any:
+    return FUNCTIONS["sum"](x)
+
+
+def gradients(function: Callable[..., Any], sample: Sample, backend: Backend, dtype: str) -> list[Any]:
+    """The gradient of a weighted sum of the result, by every differentiable argument."""
+    given = [to_backend(a, backend, dtype) for a in arrays(sample)]
+    shape = reference(function, sample).shape
+    w = to_backend(weights(shape), backend, dtype)
+
+    def objective(inputs: list[Any]) -> Any:
+        args = tuple(to_backend(a, backend, dtype) for a in with_arrays(sample, inputs))
+        return total(function(*args, **sample.options) * w)
+
+    return value_and_grad(objective)(given)[1]
+
+
+def differences(function: Callable[..., Any], sample: Sample) -> list[np.ndarray]:
+    """The same gradient by differences of the definition, on NumPy in float64."""
+    given = arrays(sample)
+    w = weights(reference(function, sample).shape)
+
+    def along(k: int) -> np.ndarray:
+        def f(x: np.ndarray) -> float:
+            moved = [x if i == k else a for i, a in enumerate(given)]
+            return float(
+                np.sum(w * reference(function, Sample(with_arrays(sample, moved), sample.options)))
+            )
+
+        return numerical_gradient(f, given[k])
+
+    return [along(k) for k in range(len(given))]
