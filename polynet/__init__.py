@@ -34,7 +34,9 @@ def __getattr__(name: str) -> Any:
     elif name in _MODULES:
         value = import_module(f"polynet.{name}")
     else:
-        raise AttributeError(f"module 'polynet' has no attribute {name!r}")
+        from polynet.errors import unknown
+
+        raise AttributeError(unknown("name in polynet:", name, __all__), name=name)
     globals()[name] = value
     return value
 

@@ -9,7 +9,7 @@ from typing import Any
 from polynet import tree
 from polynet.backend import Array, Backend, common_backend
 from polynet.ops import namespace
-from polynet.tensor import Level, Tensor, plain_value, sweep
+from polynet.tensor import CONSTANT, Level, Tensor, plain_value, sweep
 
 _open_levels: ContextVar[int] = ContextVar("polynet_open_levels", default=0)
 
@@ -92,8 +92,9 @@ def _open(wanted: list[Any]) -> Level:
         if not backend.xp.isdtype(dtype, "real floating"):
             where = path.partition(".")[2] or f"argument {path}"
             raise TypeError(f"cannot differentiate by {where}, which is {dtype}; expected floating point")
-    level = Level(backend, namespace(backend))
-    if not nested and _open_levels.get() == 0:
+    outermost = not nested and _open_levels.get() == 0
+    level = Level(backend, namespace(backend), plain=outermost)
+    if outermost:
         level.kernels = backend.kernels
     return level
 
@@ -120,18 +121,20 @@ def _gradients(level: Level, output: Any, wanted: list[Array]) -> tuple[Array, l
         raise TypeError(f"the differentiated function returned {came}; expected a 0-d array, such as a sum or mean")
     value = _off(level, output)
     if type(output) is not Tensor or output._level is not level or output._line is None:
-        return value, [xp.zeros_like(leaf) for leaf in wanted]
+        return value, [_off(level, xp.zeros_like(leaf)) for leaf in wanted]
     gradients = sweep(level, output, xp.ones_like(value), len(wanted))
     owned, seen = level.backend.owned, set()
     for i, g in enumerate(gradients):
-        if g is None:
-            gradients[i] = xp.zeros_like(wanted[i])
-        elif type(g) is not Tensor:
+        g = _off(level, xp.zeros_like(wanted[i]) if g is None else g)
+        gradients[i] = g
+        if type(g) is not Tensor:
             gradients[i] = xp.asarray(g, copy=True) if id(g) in seen else owned(g)
             seen.add(id(g))
     return value, gradients
 
 
 def _off(level: Level, x: Any) -> Any:
-    """`x` with `level` taken off."""
-    return x._value if type(x) is Tensor and x._level is level else x
+    """`x` with `level` taken off, and what is constant for every derivative."""
+    while type(x) is Tensor and (x._level is level or x._level.id == CONSTANT):
+        x = x._value
+    return x

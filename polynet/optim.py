@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 
 from polynet import tree
 from polynet.backend import Array, backend_of
-from polynet.errors import unknown
 from polynet.tensor import composition
 
 Arrays = dict[str, Array]
@@ -219,7 +218,3 @@ class AdamW(Adam):
     weight_decay: float = 1e-2
 
     _rule = adamw
-
-
-def __getattr__(name: str) -> Any:
-    raise AttributeError(unknown("optimizer", name, ("SGD", "RMSprop", "Adam", "AdamW")))

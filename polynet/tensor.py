@@ -34,26 +34,30 @@ CONSTANT = 0
 class Level:
     """One derivative being taken. Later levels have higher ids.
 
-    `xp` is the backend's own namespace, `namespace` the differentiable one around it. `plain`
-    says that no value on this level has a Tensor inside.
+    `xp` is the backend's own namespace, `namespace` the differentiable one around it. A level
+    is `plain` as long as all values on it are plain arrays, and no other derivative is open
+    around it, whose Tensors could come back as gradients. On others all values are Tensors, and
+    all rules run in the differentiable namespace.
     """
 
     __slots__ = ("backend", "id", "kernels", "namespace", "plain", "record", "types", "xp")
 
-    def __init__(self, backend: Backend, namespace: Any, *, constant: bool = False) -> None:
+    def __init__(
+        self, backend: Backend, namespace: Any, *, plain: bool = True, constant: bool = False
+    ) -> None:
         self.id = CONSTANT if constant else next(_ids)
         self.backend = backend
         self.xp = backend.xp
         self.namespace = namespace
         self.kernels: Any = {}
-        self.plain = True
+        self.plain = plain
         self.record: Any = []
         self.types: set[type] = {bool, int, float, complex}
 
     def leaf(self, value: Array) -> Tensor:
         """A recorded Tensor that was computed from nothing."""
-        if type(value) is Tensor:
-            self.plain = False
+        if not self.plain:
+            (value,) = _lifted(self, [value])
         self.record.append((value.shape, (), ()))
         return Tensor(value, self, len(self.record) - 1)
 
@@ -356,8 +360,6 @@ def _apply(rule: Callable[..., Any], args: tuple, options: dict[str, Any]) -> An
     if result is NotImplemented:
         return result
     value, pullbacks = result
-    if type(value) is Tensor:
-        level.plain = False
     inputs = _each(lambda a: a._line if type(a) is Tensor and a._level is level else None, args)
     if pullbacks is None or all(line is None for line in _members(inputs)):
         return Tensor(value, level)
@@ -369,8 +371,7 @@ def _apply(rule: Callable[..., Any], args: tuple, options: dict[str, Any]) -> An
 def _unwrapped(level: Level, args: tuple) -> tuple[list[Any], Any]:
     """The arguments with `level` taken off, and the namespace for what remains.
 
-    Where Tensors of lower levels remain, every plain array among the arguments becomes a
-    constant Tensor, so that the rule meets one kind of array only.
+    Where Tensors of lower levels remain, the rule meets Tensors only, and records in turn.
     """
 
     def inside(a: Any) -> Any:
@@ -379,14 +380,14 @@ def _unwrapped(level: Level, args: tuple) -> tuple[list[Any], Any]:
         return a
 
     inner = _each(inside, args)
-    below = highest_level(inner)
-    if below is None:
-        for a in _members(inner):
-            if type(a) not in level.types:
-                level.admit(a)
+    for a in _members(inner):
+        if type(a) is Tensor:
+            level.plain = False
+        elif type(a) not in level.types:
+            level.admit(a)
+    if level.plain:
         return inner, level.xp
-    level.plain = False
-    return _lifted(below, inner), below.namespace
+    return _lifted(level, inner), level.namespace
 
 
 def _lifted(level: Level, args: Iterable[Any]) -> list[Any]:

@@ -103,7 +103,7 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} defines no forward(self, x)")
 
     def __call__(self, *inputs: Array) -> Array:
-        if self._described and self._path is None:
+        if self._path is None and any(isinstance(t, Parameter) for t in self._described.values()):
             raise RuntimeError(
                 f"{type(self).__name__} has no parameters yet: draw them with net.init(seed=0), "
                 "or train it with a Trainer and use trainer.net"

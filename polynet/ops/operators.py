@@ -27,8 +27,6 @@ COMPARISONS = {
     "or": "logical_or",
     "xor": "logical_xor",
 }
-
-
 UNARY = {"neg": "negative", "pos": "positive", "abs": "abs", "getitem": "getitem"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -61,7 +62,7 @@ def rounded(sample: Sample, dtype: str) -> Sample:
 
 def weights(shape: tuple[int, ...]) -> np.ndarray:
     """Fixed weights that make one number of an array, so that every element counts."""
-    return np.cos(np.arange(1, 1 + int(np.prod(shape))) * 1.7).reshape(shape)
+    return np.asarray(np.cos(np.arange(1, 1 + math.prod(shape)) * 1.7).reshape(shape))
 
 
 def reference(function: Callable[..., Any], sample: Sample) -> np.ndarray:

@@ -1,0 +1,165 @@
+"""Every layer: outputs and gradients on each backend against NumPy's, in float64, and differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from polynet import nn, random, value_and_grad
+from polynet.backend import Backend, get_backend, to_numpy, use_backend
+from polynet.nn import Context, Module
+from polynet.ops import OPS
+from polynet.testing.assertions import assert_close
+from polynet.testing.gradients import numerical_gradient
+from polynet.testing.suite.cases import dtypes, to_backend, weights
+
+LAYERS: dict[str, tuple[Callable[[], Module], tuple[int, ...]]] = {
+    "Linear": (lambda: nn.Linear(4, 3), (5, 4)),
+    "Linear without bias": (lambda: nn.Linear(4, 3, bias=False), (5, 4)),
+    "Linear on three axes": (lambda: nn.Linear(4, 3), (2, 5, 4)),
+    "ReLU": (nn.ReLU, (5, 4)),
+    "LeakyReLU": (lambda: nn.LeakyReLU(0.2), (5, 4)),
+    "GELU": (nn.GELU, (5, 4)),
+    "Sigmoid": (nn.Sigmoid, (5, 4)),
+    "Tanh": (nn.Tanh, (5, 4)),
+    "Softmax": (nn.Softmax, (5, 4)),
+    "Softmax along the first axis": (lambda: nn.Softmax(axis=0), (5, 4)),
+    "Flatten": (nn.Flatten, (5, 2, 3)),
+    "Dropout": (lambda: nn.Dropout(0.4), (5, 4)),
+    "Sequential": (
+        lambda: nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Dropout(0.3), nn.Linear(6, 2)),
+        (5, 4),
+    ),
+    "shared": (lambda: (lambda one: nn.Sequential(one, nn.Tanh(), one))(nn.Linear(4, 4)), (5, 4)),
+}
+TOLERANCE = {"float32": 3e-5, "float64": 1e-9}
+total = OPS["sum"]
+
+
+def test_every_layer_is_tested() -> None:
+    public = {
+        name
+        for name in nn.__all__
+        if isinstance(getattr(nn, name), type) and issubclass(getattr(nn, name), Module)
+    }
+    assert public - {"Module"} <= set(LAYERS)
+
+
+def prepared(case: str, backend: Backend, dtype: str, *, training: bool) -> tuple[Module, Any, Any]:
+    """The network of a case with its parameters, its context, and an input."""
+    make, shape = LAYERS[case]
+    net = make().init(seed=1, backend=backend, dtype=dtype)
+    device = backend.device(None)
+    keys = {n: backend.from_host(random.key(5, n), device) for n in net.streams()}
+    step = backend.from_host(np.full(1, 3, dtype=np.int32), device)
+    context = Context(backend.xp, step, keys) if training else None
+    x = to_backend(weights(shape) * 1.3, backend, dtype)
+    return net, context, x
+
+
+def scalar(net: Module, context: Any, params: dict[str, Any], x: Any, w: Any) -> Any:
+    return total(net.bind(params, Context(context.xp, context.step, context.keys))(x) * w)
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["predicting", "training"])
+@pytest.mark.parametrize("case", LAYERS)
+def test_outputs(backend: Backend, case: str, training: bool) -> None:
+    numpy = get_backend("numpy").without_kernels()
+    with use_backend(numpy):
+        net, context, x = prepared(case, numpy, "float64", training=training)
+        expected = net.bind(net.parameters(), context)(x)
+    for dtype in dtypes(backend):
+        net, context, x = prepared(case, backend, dtype, training=training)
+        found = net.bind(net.parameters(), context)(x)
+        size = TOLERANCE[dtype]
+        assert_close(found, expected, backend, dtype=dtype, rtol=size, atol=size)
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_gradients(backend: Backend, case: str) -> None:
+    expected, shape = expected_gradients(case)
+    for dtype in dtypes(backend):
+        net, context, x = prepared(case, backend, dtype, training=True)
+        w = to_backend(weights(shape), backend, dtype)
+        found = value_and_grad(
+            lambda p, a, n=net, c=context, w=w: scalar(n, c, p, a, w), (0, 1)
+        )(net.parameters(), x)[1]
+        size = TOLERANCE[dtype]
+        everything = {**found[0], "input": found[1]}
+        assert set(everything) == set(expected)
+        for name, slope in everything.items():
+            assert_close(slope, expected[name], backend, dtype=dtype, rtol=size, atol=size)
+
+
+def expected_gradients(case: str) -> tuple[dict[str, np.ndarray], tuple[int, ...]]:
+    """By differences of the definitions on NumPy, in float64."""
+    numpy = get_backend("numpy").without_kernels()
+    with use_backend(numpy):
+        net, context, x = prepared(case, numpy, "float64", training=True)
+        params = net.parameters()
+        shape = net.bind(params, context)(x).shape
+        w = weights(shape)
+
+        def along(name: str) -> np.ndarray:
+            def f(a: np.ndarray) -> float:
+                moved = {**params, "input": x, name: a}
+                moved_x = moved.pop("input")
+                return float(scalar(net, context, moved, moved_x, w))
+
+            return numerical_gradient(f, {**params, "input": x}[name])
+
+        return {name: along(name) for name in (*params, "input")}, shape
+
+
+def test_a_shared_parameter_has_one_name_and_one_gradient(backend: Backend) -> None:
+    net, context, x = prepared("shared", backend, "float32", training=True)
+    assert list(net.parameters()) == ["0.weight", "0.bias"]
+    assert net[0].weight is net[2].weight
+    assert [path for path, _ in net.modules()] == ["", "0", "1", "2"]
+
+
+def test_users_layer(backend: Backend) -> None:
+    class Residual(nn.Module):
+        def __init__(self, size: int) -> None:
+            self.inner = [nn.Linear(size, size), nn.Tanh()]
+            self.scale = nn.Parameter((size,), nn.init.constant(2.0))
+
+        def forward(self, x: Any) -> Any:
+            y = x
+            for layer in self.inner:
+                y = layer(y)
+            return x + y * self.scale
+
+    net = nn.Sequential(Residual(3), Residual(3)).init(seed=0, backend=backend)
+    assert list(net.parameters()) == [
+        f"{i}.{name}" for i in (0, 1) for name in ("scale", "inner.0.weight", "inner.0.bias")
+    ]
+    x = to_backend(weights((4, 3)), backend, "float32")
+    params = net.parameters()
+    expected = to_numpy(x)
+    for i in (0, 1):
+        weight, bias = (to_numpy(params[f"{i}.inner.0.{n}"]) for n in ("weight", "bias"))
+        expected = expected + 2 * np.tanh(expected @ weight.T + bias)
+    assert_close(net(x), expected, backend, dtype="float32", rtol=1e-5, atol=1e-6)
+
+
+def test_inference_wraps_nothing(backend: Backend) -> None:
+    class Spy(nn.Module):
+        def forward(self, x: Any) -> Any:
+            assert backend.is_array(x)
+            return x
+
+    net = nn.Sequential(nn.Linear(4, 3), Spy(), nn.ReLU()).init(seed=0, backend=backend)
+    assert backend.is_array(net(to_backend(weights((5, 4)), backend, "float32")))
+
+
+def test_moving_a_network_keeps_its_numbers(backend: Backend) -> None:
+    here = nn.Linear(4, 3).init(seed=0, backend="numpy")
+    there = here.to(backend=backend)
+    back = there.to(backend="numpy")
+    assert all(backend.is_array(p) for p in there.parameters().values())
+    for name, p in here.parameters().items():
+        assert np.array_equal(p, back.parameters()[name])

@@ -1,0 +1,81 @@
+"""One seed, the same bits on every backend."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from polynet import nn, random
+from polynet.backend import Backend, to_numpy
+from polynet.nn import Context
+
+
+def int32(backend: Backend, numbers: list[int]) -> object:
+    host = np.asarray(numbers, dtype=np.uint32).astype(np.int32)
+    return backend.from_host(host, backend.device(None))
+
+
+@pytest.mark.parametrize(
+    ("key", "counter", "answer"),
+    [
+        ([0, 0], [0, 0], [0x6B200159, 0x99BA4EFE]),
+        ([0xFFFFFFFF, 0xFFFFFFFF], [0xFFFFFFFF, 0xFFFFFFFF], [0x1CB996FC, 0xBB002BE7]),
+        ([0x13198A2E, 0x03707344], [0x243F6A88, 0x85A308D3], [0xC4923A9C, 0x483DF7A0]),
+    ],
+)
+def test_known_answers(
+    backend: Backend, key: list[int], counter: list[int], answer: list[int]
+) -> None:
+    """The known answers published with Random123 (Salmon et al., 2011) for 20 rounds."""
+    words = random.threefry2x32(
+        int32(backend, key), int32(backend, counter[:1]), int32(backend, counter[1:])
+    )
+    assert [int(to_numpy(w).astype(np.uint32)[0]) for w in words] == answer
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (4, 2, 3), (2, 0)])
+@pytest.mark.parametrize("keep", [0.5, 0.9])
+def test_masks_are_those_of_numpy(backend: Backend, shape: tuple[int, ...], keep: float) -> None:
+    key, step = random.key(3, "dropout"), np.asarray([7], dtype=np.int32)
+    here = [backend.from_host(a, backend.device(None)) for a in (key, step)]
+    mask = random.keep_mask(backend.xp, here[0], here[1], shape, keep)
+    assert mask.dtype == backend.xp.bool
+    with np.errstate(over="ignore"):
+        expected = random.keep_mask(np, key, step, shape, keep)
+    assert np.array_equal(to_numpy(mask), expected)
+
+
+def test_a_mask_does_not_depend_on_how_the_batch_is_split(backend: Backend) -> None:
+    key, step = (
+        backend.from_host(a, backend.device(None))
+        for a in (random.key(3, "dropout"), np.asarray([7], dtype=np.int32))
+    )
+    whole = to_numpy(random.keep_mask(backend.xp, key, step, (8, 5), 0.5))
+    parts = [
+        to_numpy(random.keep_mask(backend.xp, key, step, (4, 5), 0.5, first=first)) for first in (0, 4)
+    ]
+    assert np.array_equal(whole, np.concatenate(parts))
+
+
+def test_a_layer_called_twice_draws_two_masks(backend: Backend) -> None:
+    net = nn.Sequential(nn.Dropout(0.5))
+    keys = {
+        n: backend.from_host(random.key(0, n), backend.device(None)) for n in net.streams()
+    }
+    step = backend.from_host(np.zeros(1, dtype=np.int32), backend.device(None))
+    x = backend.from_host(np.ones((4, 16), dtype=np.float32), backend.device(None))
+    training = net.bind({}, Context(backend.xp, step, keys))
+    first, second = to_numpy(training(x)), to_numpy(training(x))
+    again = to_numpy(net.bind({}, Context(backend.xp, step, keys))(x))
+    assert not np.array_equal(first, second)
+    assert np.array_equal(first, again)
+    assert np.array_equal(to_numpy(net(x)), to_numpy(x))
+
+
+def test_initial_weights_are_those_of_numpy(backend: Backend) -> None:
+    net = nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 2, weight_init=nn.init.xavier_normal()))
+    here = net.init(seed=11, backend=backend).parameters()
+    there = net.init(seed=11, backend="numpy").parameters()
+    assert list(here) == list(there) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    for name in here:
+        assert np.array_equal(to_numpy(here[name]), there[name]), name
