@@ -15,7 +15,7 @@ DEVICES = {"loop:0": "loop:0", "loop:1": "loop:1"}
 BINARY = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift".split()
 COMPARISONS = "eq ne lt le gt ge".split()
 UNARY = "neg pos abs invert".split()
-CONVERSIONS = {"bool": bool, "int": int, "float": float, "complex": complex, "index": operator.index}
+CONVERSIONS = {t.__name__: t for t in (bool, int, float, complex, operator.index)}
 
 
 class Array:
@@ -104,8 +104,31 @@ for name, convert in CONVERSIONS.items():
     setattr(Array, f"__{name}__", lambda self, convert=convert: convert(self.value))
 
 
+class Info:
+    """What the standard lets one ask of a library: NumPy's dtypes on our devices."""
+
+    numpy = numpy.__array_namespace_info__()
+
+    def capabilities(self):
+        return self.numpy.capabilities()
+
+    def default_device(self):
+        return "loop:0"
+
+    def devices(self):
+        return list(DEVICES.values())
+
+    def default_dtypes(self, *, device=None):
+        return self.numpy.default_dtypes()
+
+    def dtypes(self, *, device=None, kind=None):
+        return self.numpy.dtypes(kind=kind)
+
+
 class Namespace:
     """NumPy's Array API namespace, of our arrays."""
+
+    __array_namespace_info__ = Info
 
     def __getattr__(self, name):
         found = getattr(numpy, name)

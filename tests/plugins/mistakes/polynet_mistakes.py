@@ -1,10 +1,10 @@
 """One plug-in for each mistake that leaves the module itself importable."""
 
 import numpy as np
-from polynet_numpy import NumpyBackend
 
 from polynet.backend import Backend
 from polynet.errors import MissingDependency
+from polynet_numpy import NumpyBackend
 
 
 def raising():

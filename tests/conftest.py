@@ -1,0 +1,114 @@
+"""Plug-ins installed for the tests, and Python started in an environment of its own."""
+
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import polynet
+from polynet.backend import refresh
+
+collect_ignore = ["plugins"]  # distributions to install, some of which cannot be imported
+
+PLUGINS = Path(__file__).with_name("plugins")
+LARGE = ("cupy", "jax", "torch")
+
+
+def _install(target, names):
+    command = [sys.executable, str(PLUGINS / "wheels.py"), str(target), *names]
+    subprocess.run(command, check=True)
+    return target
+
+
+@pytest.fixture(scope="session")
+def plugin_site(tmp_path_factory):
+    """The folder where all of tests/plugins is installed, except the claimant."""
+    names = sorted({path.parent.name for path in PLUGINS.glob("*/entry_points.txt")} - {"claimant"})
+    return _install(tmp_path_factory.mktemp("plugins"), names)
+
+
+@pytest.fixture(scope="session")
+def claimant_site(tmp_path_factory):
+    """The folder where the claimant is installed: it makes NumPy's arrays ambiguous."""
+    return _install(tmp_path_factory.mktemp("claimant"), ["claimant"])
+
+
+@contextmanager
+def _on_path(site):
+    before = set(sys.modules)
+    sys.path.insert(0, str(site))
+    refresh()
+    try:
+        yield site
+    finally:
+        sys.path.remove(str(site))
+        for name in set(sys.modules) - before:
+            if str(getattr(sys.modules[name], "__file__", "")).startswith(str(site)):
+                del sys.modules[name]
+        refresh()
+
+
+@pytest.fixture
+def nothing_chosen(monkeypatch):
+    """Nobody has chosen a backend, and what the test chooses is undone."""
+    monkeypatch.delenv("POLYNET_BACKEND", raising=False)
+    polynet.set_backend(None)
+    yield
+    polynet.set_backend(None)
+
+
+@pytest.fixture
+def plugins(plugin_site, nothing_chosen):
+    """The plug-ins of tests/plugins, except the claimant, are installed."""
+    with _on_path(plugin_site) as site:
+        yield site
+
+
+@pytest.fixture
+def claimant(claimant_site, nothing_chosen):
+    """The claimant is installed."""
+    with _on_path(claimant_site) as site:
+        yield site
+
+
+@pytest.fixture(scope="session")
+def lean_site(tmp_path_factory):
+    """A folder that hides the large libraries from a Python that has it on its path.
+
+    So a test does not wait for them, and finds the same whether they are installed or not.
+    """
+    folder = tmp_path_factory.mktemp("lean")
+    (folder / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Hidden:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name in {LARGE}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Hidden())\n"
+    )
+    return folder
+
+
+@pytest.fixture
+def run_python(tmp_path, lean_site):
+    """`run_python(*args, sites=(), **environment)` runs Python in an empty folder."""
+
+    def run(*args, sites=(), **environment):
+        ours = ("POLYNET_", "PYTEST_", "PYTHONPATH")
+        kept = {name: text for name, text in os.environ.items() if not name.startswith(ours)}
+        path = os.pathsep.join(map(str, [lean_site, *sites]))
+        quiet = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(tmp_path)}
+        return subprocess.run(
+            [sys.executable, *map(str, args)],
+            cwd=tmp_path,
+            env=kept | quiet | environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,  # how it ends is the tests' to judge
+        )
+
+    return run

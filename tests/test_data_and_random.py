@@ -1,0 +1,124 @@
+"""Splits, batches and random streams: properties that hold for every size and seed."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polynet import data, nn, random
+
+PINNED = [
+    "0x1.4fc4dc0000000p-1",
+    "-0x1.c61b340000000p-2",
+    "-0x1.aece400000000p-2",
+    "-0x1.7af6420000000p-3",
+]
+SEEDS = st.integers(min_value=-(2**70), max_value=2**70)
+
+
+@given(SEEDS, st.integers(1, 300))
+@settings(max_examples=50, deadline=None)
+def test_a_permutation_holds_every_number_once(seed: int, count: int) -> None:
+    order = random.permutation(random.key(seed, "p"), count)
+    assert sorted(order.tolist()) == list(range(count))
+
+
+@given(SEEDS, st.integers(1, 200), st.integers(1, 50), st.integers(0, 5))
+@settings(max_examples=50, deadline=None)
+def test_the_batches_of_an_epoch_hold_every_row_once(seed: int, count: int, size: int, epoch: int) -> None:
+    rows = list(data.batches(count, size, seed=seed, epoch=epoch))
+    assert sorted(np.concatenate(rows).tolist()) == list(range(count))
+    assert all(len(r) == size for r in rows[:-1])
+    again = list(data.batches(count, size, seed=seed, epoch=epoch))
+    assert all(np.array_equal(a, b) for a, b in zip(rows, again, strict=True))
+
+
+def test_epochs_seeds_and_names_have_streams_of_their_own() -> None:
+    keys = {tuple(random.key(s, n)) for s in range(20) for n in ("init", "shuffle", 0, "0/1")}
+    assert len(keys) == 20 * 4
+    first, second = (next(data.batches(100, 100, seed=0, epoch=e)) for e in (0, 1))
+    assert not np.array_equal(first, second)
+
+
+@given(SEEDS, st.lists(st.integers(2, 40), min_size=1, max_size=4), st.sampled_from([0.25, 0.5]))
+@settings(max_examples=40, deadline=None)
+def test_a_stratified_split_splits_every_class(seed: int, sizes: list[int], fraction: float) -> None:
+    y = np.repeat(np.arange(len(sizes)), sizes)
+    x = np.arange(len(y))
+    if not any(round(n * fraction) for n in sizes):
+        return
+    (kept, kept_y), (held, held_y) = data.split(x, y, fraction, seed=seed, stratify=True)
+    assert sorted([*kept, *held]) == x.tolist()
+    assert np.array_equal(y[kept], kept_y)
+    assert np.array_equal(y[held], held_y)
+    assert [int(np.sum(held_y == k)) for k in range(len(sizes))] == [round(n * fraction) for n in sizes]
+
+
+def test_a_split_is_not_the_last_rows() -> None:
+    (_, _), (held, _) = data.split(np.arange(100), np.zeros(100), 0.2)
+    assert not np.array_equal(np.sort(held), np.arange(80, 100))
+
+
+def test_uniform_numbers_are_uniform() -> None:
+    u = random.uniform(random.key(1), 100_000)
+    assert u.min() >= 0
+    assert u.max() < 1
+    counts, _ = np.histogram(u, bins=20, range=(0, 1))
+    chi_square = ((counts - 5000) ** 2 / 5000).sum()
+    assert chi_square < 43.8  # the 0.999 quantile of chi-square with 19 degrees of freedom
+
+
+def test_normal_numbers_are_normal() -> None:
+    z = random.normal(random.key(2), 100_001)
+    assert abs(z.mean()) < 0.015
+    assert abs(z.std() - 1) < 0.01
+    assert abs((z**3).mean()) < 0.05
+    assert abs((z**4).mean() - 3) < 0.1
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.8])
+def test_masks_keep_their_share(keep: float) -> None:
+    with np.errstate(over="ignore"):
+        mask = random.keep_mask(np, random.key(3), np.zeros(1, dtype=np.int32), (500, 200), keep)
+    assert mask.mean() == pytest.approx(keep, abs=5 * np.sqrt(keep * (1 - keep) / 1e5))
+
+
+def test_keys_are_the_first_bytes_of_a_sha256() -> None:
+    digest = hashlib.sha256(b"7/init/0.weight").digest()
+    words = [int.from_bytes(digest[i : i + 4], "little", signed=True) for i in (0, 4)]
+    assert random.key(7, "init", "0.weight").tolist() == words
+
+
+def test_initial_weights_are_pinned() -> None:
+    """Recorded once: a seed must give these for ever, since saved runs depend on it."""
+    weight = nn.Linear(2, 2).init(seed=0, backend="numpy").weight
+    assert [w.hex() for w in weight.ravel().tolist()] == PINNED
+
+
+@pytest.mark.parametrize(
+    ("initialiser", "spread"),
+    [
+        (nn.init.xavier_uniform(), np.sqrt(2 / 500)),
+        (nn.init.xavier_normal(), np.sqrt(2 / 500)),
+        (nn.init.kaiming_uniform(), np.sqrt(2 / 200)),
+        (nn.init.kaiming_normal(), np.sqrt(2 / 200)),
+        (nn.init.kaiming_normal(mode="fan_out"), np.sqrt(2 / 300)),
+        (nn.init.kaiming_normal(gain=1.0), np.sqrt(1 / 200)),
+        (nn.init.normal(0.0, 0.3), 0.3),
+        (nn.init.uniform(-1.0, 1.0), np.sqrt(1 / 3)),
+    ],
+)
+def test_initialisers_have_their_spread(initialiser: nn.init.Initialiser, spread: float) -> None:
+    w = initialiser(random.key(4), (300, 200))
+    assert w.shape == (300, 200)
+    assert abs(w.mean()) < 4 * spread / np.sqrt(w.size)
+    assert w.std() == pytest.approx(spread, rel=0.02)
+
+
+def test_constant_initialisers() -> None:
+    assert nn.init.zeros(random.key(0), (2,)).tolist() == [0.0, 0.0]
+    assert nn.init.ones(random.key(0), (2,)).tolist() == [1.0, 1.0]

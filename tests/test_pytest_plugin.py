@@ -1,0 +1,192 @@
+"""The pytest plug-in: what runs, what is skipped and why, and when the run fails."""
+
+import re
+
+import pytest
+
+TAKES_BACKEND = """
+import polynet
+
+def test_sum(backend):
+    assert polynet.get_backend() is backend
+    x = polynet.asarray([1.0, 2.0])
+    assert backend.is_array(x) and float(backend.xp.sum(x)) == 3.0
+
+def test_afterwards():
+    assert polynet.get_backend().name == "numpy"
+"""
+
+
+@pytest.fixture
+def run_pytest(run_python, plugin_site, tmp_path):
+    """`run_pytest(source, *args)` runs pytest on `source`, with the plug-ins installed."""
+
+    def run(source, *args, **environment):
+        (tmp_path / "test_it.py").write_text(source)
+        lean = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+        command = ["-m", "pytest", "-v", "-ra", "-W", "error", *lean, *args]
+        return run_python(*command, sites=[plugin_site], **environment)
+
+    return run
+
+
+def outcomes(result):
+    """How each test ended, by the test's id."""
+    return dict(re.findall(r"^test_it\.py::(\S+) ([A-Z]+)", result.stdout, re.MULTILINE))
+
+
+def test_each_backend_found_is_one_test_and_one_that_is_unavailable_a_skip(run_pytest):
+    result = run_pytest(TAKES_BACKEND)
+    ran = outcomes(result)
+    assert result.returncode == 0
+    assert {ran[f"test_sum[{name}]"] for name in ("numpy", "loopback", "same")} == {"PASSED"}
+    assert {ran[f"test_sum[{name}]"] for name in ("cupy", "missing", "twice")} == {"SKIPPED"}
+    assert ran["test_afterwards"] == "PASSED"
+    assert ran == outcomes(run_pytest(TAKES_BACKEND, "--polynet-backend=all"))
+
+
+def test_a_skip_says_state_reason_and_what_to_install(run_pytest):
+    hint = "Unobtainium is not installed; to install it: pip install unobtainium"
+    said = run_pytest(TAKES_BACKEND).stdout
+    for skip in (
+        f"backend 'missing': missing dependency: {hint}\n",
+        "backend 'cupy': missing dependency: CuPy is not installed; to install it: pip install",
+        "backend 'raising': broken: loading it raised ZeroDivisionError: the factory divided by",
+        "backend 'deviceless': no device: it found no device\n",
+        "backend 'newer': incompatible: it was written for version 2 of the contract",
+    ):
+        assert skip in said
+
+
+def test_the_backends_named_run_and_no_others(run_pytest):
+    names = ["--polynet-backend=loopback,numpy", "--polynet-backend=same,numpy"]
+    result = run_pytest(TAKES_BACKEND, *names)
+    assert result.returncode == 0
+    ids = {"test_sum[loopback]", "test_sum[numpy]", "test_sum[same]", "test_afterwards"}
+    assert set(outcomes(result)) == ids
+
+
+REFUSED = [
+    ("loopbak", r"unknown backend 'loopbak'\. Did you mean 'loopback'\?"),
+    ("numpy,missing", "'missing' .* missing dependency: Unobtainium .*pip install unobtainium"),
+    ("driverless", "'driverless' .* no device: .*the driver is too old"),
+    (",", r"unknown backend ''\. Expected one of: "),
+]
+
+
+@pytest.mark.parametrize(("given", "reason"), REFUSED)
+def test_named_but_not_usable_is_a_usage_error(run_pytest, given, reason):
+    result = run_pytest(TAKES_BACKEND, "--polynet-backend", given)
+    assert result.returncode == pytest.ExitCode.USAGE_ERROR
+    assert re.search(f"ERROR: --polynet-backend: .*{reason}", result.stderr)
+
+
+@pytest.mark.parametrize(("given", "reason"), [REFUSED[1], ("0", "unknown backend '0'")])
+def test_required_but_not_usable_is_a_usage_error(run_pytest, given, reason):
+    result = run_pytest(TAKES_BACKEND, POLYNET_REQUIRE=given)
+    assert result.returncode == pytest.ExitCode.USAGE_ERROR
+    assert re.search(f"ERROR: POLYNET_REQUIRE: .*{reason}", result.stderr)
+
+
+@pytest.mark.parametrize("given", ["numpy, loopback", " "])
+def test_what_is_required_and_there_changes_nothing(run_pytest, given):
+    result = run_pytest(TAKES_BACKEND, "--polynet-backend=same", POLYNET_REQUIRE=given)
+    assert result.returncode == 0
+    assert set(outcomes(result)) == {"test_sum[same]", "test_afterwards"}
+
+
+IDLE = {
+    "deselected": (TAKES_BACKEND, ["-k", "afterwards"]),
+    "all deselected": (TAKES_BACKEND, ["-k", "nothing_like_this"]),
+    "skipped": ("import pytest\ndef test(backend): pytest.skip('no')", []),
+    "marked": ("import pytest\n@pytest.mark.skip\ndef test(backend): pass", []),
+    "one of two": (
+        "import pytest\ndef test(backend):\n    backend.name == 'same' or pytest.skip('no')",
+        ["--polynet-backend=same"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "args"), IDLE.values(), ids=IDLE)
+def test_named_but_no_test_ran_on_it_fails_the_run(run_pytest, source, args):
+    result = run_pytest(source, "--polynet-backend=loopback", *args)
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED
+    assert "ERROR: --polynet-backend loopback: no test ran on it" in result.stdout
+    assert "--polynet-backend same:" not in result.stdout
+
+
+def test_without_a_name_nothing_need_run(run_pytest):
+    result = run_pytest(TAKES_BACKEND, "-k", "afterwards", "--polynet-backend=all")
+    assert result.returncode == 0
+
+
+def test_an_expected_failure_has_run(run_pytest):
+    source = "import pytest\n@pytest.mark.xfail\ndef test(backend): assert False"
+    assert run_pytest(source, "--polynet-backend=loopback").returncode == 0
+
+
+def test_collecting_runs_nothing_and_fails_nothing(run_pytest):
+    result = run_pytest(TAKES_BACKEND, "--polynet-backend=loopback", "--collect-only", "-q")
+    assert result.returncode == 0
+    assert "test_sum[loopback]" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "text"),
+    [
+        (["--polynet-backend=loopback"], 0, "2 passed"),
+        (["--polynet-backend=loopback", "-k", "afterwards"], 1, "loopback: no test ran on it"),
+        (["--polynet-backend=loopbak"], 4, "Did you mean 'loopback'?"),
+    ],
+    ids=["ran", "idle", "unknown"],
+)
+def test_the_same_under_xdist(run_pytest, args, code, text):
+    pytest.importorskip("xdist")
+    result = run_pytest(TAKES_BACKEND, "-n", "2", *args)
+    assert result.returncode == code
+    assert text in result.stdout + result.stderr
+
+
+def test_the_suite_in_the_package_takes_the_option(run_pytest):
+    result = run_pytest("", "--pyargs", "polynet.testing", "--polynet-backend=loopbak")
+    assert result.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "Did you mean 'loopback'?" in result.stderr
+
+
+def test_a_backend_of_somebody_else_is_left_alone(run_pytest):
+    source = """
+import pytest
+
+@pytest.fixture
+def backend():
+    return "theirs"
+
+def test_fixture(backend):
+    assert backend == "theirs"
+
+@pytest.mark.parametrize("backend", ["agg", "svg"])
+def test_parameter(backend):
+    assert backend in ("agg", "svg")
+"""
+    result = run_pytest(source)
+    assert result.returncode == 0
+    assert set(outcomes(result)) == {"test_fixture", "test_parameter[agg]", "test_parameter[svg]"}
+
+
+def test_other_parameters_stand_beside_the_backend(run_pytest):
+    source = """
+import pytest
+
+@pytest.mark.parametrize("n", [1, 2])
+def test(n, backend):
+    pass
+"""
+    result = run_pytest(source, "--polynet-backend=numpy")
+    assert set(outcomes(result)) == {"test[numpy-1]", "test[numpy-2]"}
+
+
+def test_loading_the_plugin_loads_no_more_of_polynet(run_python):
+    script = "import sys, polynet.testing.plugin; print(*(m for m in sys.modules if m[:7] in word))"
+    script = script.replace("word", "('polynet', 'numpy')")
+    result = run_python("-c", script)
+    assert result.stdout.split() == ["polynet", "polynet.testing", "polynet.testing.plugin"]

@@ -1,0 +1,161 @@
+"""The Trainer: interruption, divergence, progress, splits, and what it records."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from polynet import Trainer, losses, metrics, nn, optim
+from polynet.errors import MixedBackendsError, NotFiniteError
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(64, 4))
+Y = (X[:, 0] > 0).astype(int)
+
+
+def trainer(**options: Any) -> Trainer:
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    return Trainer(net, losses.cross_entropy, optim.Adam(1e-2), **options)
+
+
+def test_history_has_a_number_an_epoch_and_one_a_step() -> None:
+    job = trainer(metrics=[metrics.accuracy])
+    history = job.fit(X, Y, epochs=3, batch_size=16, validation_split=0.25, stratify=True)
+    assert set(history) == {"loss", "val_loss", "val_accuracy"}
+    assert [len(v) for v in history.values()] == [3, 3, 3]
+    assert len(history.step_losses) == 3 * 3
+    np.testing.assert_allclose(history["loss"][0], np.mean(history.step_losses[:3]))
+    assert "3 epochs" in repr(history)
+
+
+def test_the_epochs_loss_weighs_a_short_batch_less() -> None:
+    job = trainer()
+    history = job.fit(X[:20], Y[:20], batch_size=16)
+    first, second = history.step_losses
+    assert history["loss"] == [pytest.approx((16 * first + 4 * second) / 20)]
+
+
+def test_scikit_learns_metrics_serve() -> None:
+    sklearn = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
+
+    def f1(targets: np.ndarray, outputs: np.ndarray) -> float:
+        return sklearn.f1_score(targets, outputs.argmax(axis=1))
+
+    assert 0 <= trainer(metrics=[f1]).evaluate(X, Y)["f1"] <= 1
+
+
+def test_a_given_network_stays_as_it_is() -> None:
+    net = nn.Linear(4, 2).init(seed=0)
+    before = {n: p.copy() for n, p in net.parameters().items()}
+    job = Trainer(net, losses.cross_entropy, optim.SGD(lr=0.1))
+    job.fit(X, Y)
+    for name, p in before.items():
+        assert np.array_equal(net.parameters()[name], p)
+        assert not np.array_equal(job.net.parameters()[name], p)
+
+
+def test_two_trainers_start_from_one_network() -> None:
+    net = nn.Linear(4, 2).init(seed=0)
+    first, second = (Trainer(net, losses.cross_entropy, optim.SGD(lr=0.1)) for _ in range(2))
+    assert first.fit(X, Y).step_losses == second.fit(X, Y).step_losses
+
+
+def test_a_trainer_on_another_backend_than_its_network_is_refused() -> None:
+    pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
+    job = Trainer(nn.Linear(4, 2).init(backend="numpy"), losses.mse, optim.SGD(), backend="strict")
+    with pytest.raises(MixedBackendsError, match="'numpy'.*'strict'.*net.to"):
+        job.fit(X, X[:, :2])
+
+
+def test_the_first_step_that_is_not_finite_is_named() -> None:
+    job = Trainer(nn.Linear(4, 1), losses.mse, optim.SGD(lr=1e6))
+    with pytest.raises(NotFiniteError) as caught, np.errstate(all="ignore"):
+        job.fit(X, X[:, :1], epochs=50)
+    assert caught.value.step == len(job.history.step_losses)
+    assert np.isfinite(job.history.step_losses).all()
+    assert f"at step {caught.value.step}" in str(caught.value)
+
+
+def test_ctrl_c_leaves_a_usable_network() -> None:
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    calls = []
+
+    def loss(outputs: Any, targets: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 6:
+            signal.raise_signal(signal.SIGINT)
+        return losses.cross_entropy(outputs, targets)
+
+    job = Trainer(net, loss, optim.Adam(1e-2))
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        job.fit(X, Y, epochs=100, batch_size=16)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert len(job.history.step_losses) == 5  # one call of the loss was the trial before training
+    assert np.isfinite(job.predict(X)).all()
+    whole = Trainer(net, losses.cross_entropy, optim.Adam(1e-2))
+    whole.fit(X, Y, epochs=2, batch_size=16)
+    assert whole.history.step_losses[:5] == job.history.step_losses
+    job.fit(X, Y, batch_size=16)  # and it goes on
+
+
+def test_training_works_outside_the_main_thread() -> None:
+    found = []
+    thread = threading.Thread(target=lambda: found.append(trainer().fit(X, Y).step_losses))
+    thread.start()
+    thread.join()
+    assert found == [trainer().fit(X, Y).step_losses]
+
+
+def test_progress_is_quiet_without_a_terminal_and_shown_when_asked(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    trainer().fit(X, Y)
+    assert capfd.readouterr() == ("", "")
+    trainer().fit(X, Y, epochs=2, progress=True)
+    shown = capfd.readouterr().err
+    assert "4/4" in shown
+    assert "loss=" in shown
+
+
+def test_predictions_do_not_depend_on_the_batch_size() -> None:
+    job = trainer()
+    job.fit(X, Y)
+    np.testing.assert_allclose(job.predict(X, batch_size=7), job.predict(X), rtol=1e-5, atol=1e-6)
+    one, other = job.evaluate(X, Y, batch_size=5), job.evaluate(X, Y)
+    assert one == pytest.approx(other, rel=1e-5)
+
+
+def test_lists_and_integers_are_taken() -> None:
+    job = Trainer(nn.Linear(2, 2), losses.cross_entropy, optim.SGD(lr=0.1))
+    job.fit([[0.0, 1.0], [1.0, 0.0]], [0, 1], epochs=2)
+    assert job.predict([[0.0, 1.0]]).shape == (1, 2)
+    assert job.predict([[0.0, 1.0]]).dtype == np.float32
+
+
+def test_float64_stays_float64() -> None:
+    job = trainer(dtype="float64")
+    job.fit(X, Y)
+    assert job.predict(X).dtype == np.float64
+    assert {p.dtype for p in job.net.parameters().values()} == {np.dtype("float64")}
+
+
+def test_the_first_training_step_in_a_fresh_process() -> None:
+    code = (
+        "import numpy as np, polynet as pn; from polynet import nn, losses, optim\n"
+        "t = pn.Trainer(nn.Linear(2, 1), losses.mse, optim.SGD(lr=0.1))\n"
+        "print(len(t.fit(np.ones((4, 2)), np.ones((4, 1))).step_losses))\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "POLYNET_BACKEND"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout == "1\n"
+    assert done.stderr == ""
