@@ -22,10 +22,23 @@ _HOME = {
     "use_backend": "polynet.backend",
     "value_and_grad": "polynet.derivative",
 }
-_MODULES = ("backend", "checkpoint", "data", "functional", "losses", "metrics", "nn", "optim", "random", "testing", "train", "tree")
+_MODULES = (
+    "backend",
+    "checkpoint",
+    "data",
+    "functional",
+    "losses",
+    "metrics",
+    "nn",
+    "optim",
+    "random",
+    "testing",
+    "train",
+    "tree",
+)
 
 __version__ = "0.1.0"
-__all__ = [*_HOME, *_MODULES]
+__all__ = [*_HOME, *_MODULES]  # noqa: PLE0604 (they are strings)
 
 
 def __getattr__(name: str) -> Any:

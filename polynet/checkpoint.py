@@ -38,9 +38,9 @@ def save(path: str | os.PathLike[str], net: Module) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(draft, target)
+        Path(draft).replace(target)
     except BaseException:
-        os.unlink(draft)
+        Path(draft).unlink()
         raise
 
 

@@ -69,7 +69,7 @@ class Place:
 
 
 def is_device_array(x: Any) -> bool:
-    """Whether `x` is some backend's array other than NumPy's own kind, which counts as host data."""
+    """Whether `x` is some backend's array other than NumPy's, which counts as host data."""
     return not isinstance(x, np.ndarray | np.generic) and is_claimed(x)
 
 
@@ -77,7 +77,9 @@ def _check_size(shape: tuple[int, ...], name: str) -> None:
     if not shape:
         raise ValueError(f"{name} is a single number; expected samples along the first axis")
     if 0 in shape:
-        raise ValueError(f"{name} is empty: its shape is {tuple(shape)}; expected at least one sample")
+        raise ValueError(
+            f"{name} is empty: its shape is {tuple(shape)}; expected at least one sample"
+        )
 
 
 def check_host(host: np.ndarray, name: str) -> None:

@@ -69,7 +69,8 @@ def grad(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Callable[
 
     >>> import numpy as np, polynet
     >>> square = lambda x: x * x
-    >>> float(polynet.grad(square)(np.asarray(3.0))), float(polynet.grad(polynet.grad(square))(np.asarray(3.0)))
+    >>> slope, curvature = polynet.grad(square), polynet.grad(polynet.grad(square))
+    >>> float(slope(np.asarray(3.0))), float(curvature(np.asarray(3.0)))
     (6.0, 2.0)
     """
     both = value_and_grad(f, argnums)
@@ -77,7 +78,13 @@ def grad(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Callable[
 
 
 def stop_gradient(x: Array) -> Array:
-    """`x`, as a constant: no gradient of any order goes back through it."""
+    """`x`, as a constant: no gradient of any order goes back through it.
+
+    >>> import numpy as np, polynet
+    >>> slope = polynet.grad(lambda x: x * polynet.stop_gradient(x))
+    >>> float(slope(np.asarray(3.0)))
+    3.0
+    """
     if type(x) is not Tensor:
         return x
     return Tensor(stop_gradient(x._value), x._level)
@@ -91,7 +98,9 @@ def _open(wanted: list[Any]) -> Level:
         dtype = plain_value(leaf).dtype
         if not backend.xp.isdtype(dtype, "real floating"):
             where = path.partition(".")[2] or f"argument {path}"
-            raise TypeError(f"cannot differentiate by {where}, which is {dtype}; expected floating point")
+            raise TypeError(
+                f"cannot differentiate by {where}, which is {dtype}; expected floating point"
+            )
     outermost = not nested and _open_levels.get() == 0
     level = Level(backend, namespace(backend), plain=outermost)
     if outermost:
@@ -118,7 +127,10 @@ def _gradients(level: Level, output: Any, wanted: list[Array]) -> tuple[Array, l
     shape = getattr(output, "shape", None)
     if shape is None or tuple(shape) != ():
         came = type(output).__name__ if shape is None else f"an array of shape {tuple(shape)}"
-        raise TypeError(f"the differentiated function returned {came}; expected a 0-d array, such as a sum or mean")
+        raise TypeError(
+            f"the differentiated function returned {came}; expected a 0-d array, such as a sum "
+            "or mean"
+        )
     value = _off(level, output)
     if type(output) is not Tensor or output._level is not level or output._line is None:
         return value, [_off(level, xp.zeros_like(leaf)) for leaf in wanted]

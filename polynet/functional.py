@@ -15,18 +15,25 @@ from polynet.tensor import composition, op
 # Ops that the standard lacks
 
 _ERF_SMALL = (
-    (1.85777706184603153e-1, 3.16112374387056560, 1.13864154151050156e2, 3.77485237685302021e2, 3.20937758913846947e3),
-    (1.0, 2.36012909523441209e1, 2.44024637934444173e2, 1.28261652607737228e3, 2.84423683343917062e3),
-)
-_ERFC_LARGE = (
     (
-        2.15311535474403846e-8, 5.64188496988670089e-1, 8.88314979438837594, 6.61191906371416295e1,
-        2.98635138197400131e2, 8.81952221241769090e2, 1.71204761263407058e3, 2.05107837782607147e3,
-        1.23033935479799725e3,
+        1.85777706184603153e-1, 3.16112374387056560, 1.13864154151050156e2,
+        3.77485237685302021e2, 3.20937758913846947e3,
     ),
     (
-        1.0, 1.57449261107098347e1, 1.17693950891312499e2, 5.37181101862009858e2, 1.62138957456669019e3,
-        3.29079923573345963e3, 4.36261909014324716e3, 3.43936767414372164e3, 1.23033935480374942e3,
+        1.0, 2.36012909523441209e1, 2.44024637934444173e2,
+        1.28261652607737228e3, 2.84423683343917062e3,
+    ),
+)  # fmt: skip
+_ERFC_LARGE = (
+    (
+        2.15311535474403846e-8, 5.64188496988670089e-1, 8.88314979438837594,
+        6.61191906371416295e1, 2.98635138197400131e2, 8.81952221241769090e2,
+        1.71204761263407058e3, 2.05107837782607147e3, 1.23033935479799725e3,
+    ),
+    (
+        1.0, 1.57449261107098347e1, 1.17693950891312499e2,
+        5.37181101862009858e2, 1.62138957456669019e3, 3.29079923573345963e3,
+        4.36261909014324716e3, 3.43936767414372164e3, 1.23033935480374942e3,
     ),
 )  # fmt: skip
 
@@ -39,6 +46,10 @@ def _polynomial(x, coefficients):
     return y
 
 
+def _ratio(x, above, below):
+    return _polynomial(x, above) / _polynomial(x, below)
+
+
 @op
 def erf(xp, x, /):
     """The error function 2/√π ∫₀ˣ exp(-t²) dt, elementwise, to the precision of the dtype.
@@ -48,8 +59,8 @@ def erf(xp, x, /):
     """
     size = xp.minimum(xp.abs(x), 6.0)  # beyond 6, erf is 1 to the last bit of float64
     small = xp.minimum(size, 0.5)
-    near = x * _polynomial(small * small, _ERF_SMALL[0]) / _polynomial(small * small, _ERF_SMALL[1])
-    far = 1 - xp.exp(-size * size) * _polynomial(size, _ERFC_LARGE[0]) / _polynomial(size, _ERFC_LARGE[1])
+    near = x * _ratio(small * small, *_ERF_SMALL)
+    far = 1 - xp.exp(-size * size) * _ratio(size, *_ERFC_LARGE)
     y = xp.where(size <= 0.5, near, xp.sign(x) * far)
     return y, (lambda g: g * (2 / math.sqrt(math.pi)) * xp.exp(-x * x),)
 
@@ -135,7 +146,7 @@ def log_softmax(xp, x, /, *, axis=-1):
 @composition
 def linear(xp, x, weight, bias=None):
     """x Wᵀ + b, for `x` (…, in), `weight` (out, in) and `bias` (out,)."""
-    y = xp.matmul(x, xp.matrix_transpose(weight))
+    y = xp.matmul(x, weight.mT)
     return y if bias is None else y + bias
 
 

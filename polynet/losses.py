@@ -68,12 +68,15 @@ def class_probabilities(xp, logits, targets):
                 f"cross_entropy: integer targets for logits {tuple(logits.shape)} have shape "
                 f"({logits.shape[0]},), one class a sample; got {tuple(targets.shape)}"
             )
-        classes = xp.arange(logits.shape[1], dtype=targets.dtype, device=array_api_compat.device(targets))
+        classes = xp.arange(
+            logits.shape[1], dtype=targets.dtype, device=array_api_compat.device(targets)
+        )
         return xp.astype(xp.expand_dims(targets, axis=1) == classes, logits.dtype)
     if tuple(targets.shape) != tuple(logits.shape):
         raise ValueError(
             f"cross_entropy: targets of {targets.dtype} are probabilities, of the logits' shape "
-            f"{tuple(logits.shape)}; got {tuple(targets.shape)}. Labels are integers of shape (batch,)"
+            f"{tuple(logits.shape)}; got {tuple(targets.shape)}. Labels are integers of shape "
+            "(batch,)"
         )
     return targets
 

@@ -203,7 +203,8 @@ def op(rule: Callable[..., Any]) -> Callable[..., Any]:
     array([8.])
     """
     parameters = list(inspect.signature(rule).parameters.values())[1:]
-    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    positional = [p.name for p in parameters if p.kind in kinds]
     by_name = _by_name(parameters)
     if len(parameters) == len(positional) == 1:
         call = _unary(rule)
@@ -226,11 +227,15 @@ def op(rule: Callable[..., Any]) -> Callable[..., Any]:
 def _by_name(parameters: list[inspect.Parameter]) -> dict[str, tuple[int, Any]]:
     """Place and default of each parameter that may be given by position or by name."""
     return {
-        p.name: (i, p.default) for i, p in enumerate(parameters) if p.kind is p.POSITIONAL_OR_KEYWORD
+        p.name: (i, p.default)
+        for i, p in enumerate(parameters)
+        if p.kind is p.POSITIONAL_OR_KEYWORD
     }
 
 
-def _positional(args: tuple, options: dict, by_name: dict[str, tuple[int, Any]]) -> tuple[tuple, dict]:
+def _positional(
+    args: tuple, options: dict, by_name: dict[str, tuple[int, Any]]
+) -> tuple[tuple, dict]:
     """Move arguments that are positional, but were given by name, to their place."""
     filled = list(args)
     rest = dict(options)
@@ -344,7 +349,7 @@ def highest_level(args: Iterable[Any]) -> Level | None:
 def _each(function: Callable[[Any], Any], args: Iterable[Any]) -> list[Any]:
     """`function` of every argument, and of every member of those that are lists or tuples."""
     return [
-        type(a)(function(member) for member in a) if type(a) is list or type(a) is tuple else function(a)
+        type(a)(map(function, a)) if type(a) is list or type(a) is tuple else function(a)
         for a in args
     ]
 
@@ -418,6 +423,13 @@ def composition(definition: Callable[..., Any]) -> Callable[..., Any]:
     `definition(xp, *arrays, **options)` is what the function means, on every backend. A kernel
     of the same name runs instead of it on plain arrays whose gradients will be plain; where it
     returns `NotImplemented`, the definition runs.
+
+    >>> import numpy as np
+    >>> @composition
+    ... def softplus(xp, x, /):
+    ...     return xp.log1p(xp.exp(x))
+    >>> softplus(np.asarray([0.0]))
+    array([0.69314718])
     """
     name = definition.__name__
     parameters = list(inspect.signature(definition).parameters.values())[1:]
@@ -456,7 +468,6 @@ def sweep(level: Level, output: Tensor, g: Array, leaves: int, *, keep: bool = F
     """
     record = level.record
     xp = level.xp if level.plain else level.namespace
-    add = operator.add if level.plain else xp.add
     assert output._line is not None
     gradients: list[Any] = [None] * (output._line + 1)
     gradients[output._line] = g
@@ -469,20 +480,28 @@ def sweep(level: Level, output: Tensor, g: Array, leaves: int, *, keep: bool = F
             continue
         if not level.plain and type(g) is not Tensor:
             g = Tensor(g, level.namespace.constants)
-        for line, pullback in zip(inputs, pullbacks, strict=False):
-            if line is None or pullback is None:
+        for at, pullback in zip(inputs, pullbacks):  # noqa: B905 (a rule may give fewer pullbacks)
+            if at is None or pullback is None:
                 continue
             back = pullback(g)
-            pairs = zip(line, back, strict=True) if type(line) is list else ((line, back),)
-            for at, h in pairs:
-                if at is None:
-                    continue
-                shape = record[at][0]
-                if h.shape != shape:
-                    h = _sum_to(xp, h, shape)
+            if type(at) is list:
+                for i, h in zip(at, back, strict=True):
+                    if i is not None:
+                        _arrive(xp, record[i][0], gradients, i, h)
+            elif back.shape == record[at][0]:
                 before = gradients[at]
-                gradients[at] = h if before is None else add(before, h)
+                gradients[at] = back if before is None else before + back
+            else:
+                _arrive(xp, record[at][0], gradients, at, back)
     return gradients + [None] * (leaves - len(gradients))
+
+
+def _arrive(xp: Any, shape: Any, gradients: list[Any], at: int, g: Array) -> None:
+    """Add a gradient, summed to `shape`, to what line `at` has got."""
+    if g.shape != shape:
+        g = _sum_to(xp, g, shape)
+    before = gradients[at]
+    gradients[at] = g if before is None else before + g
 
 
 def _sum_to(xp: Any, g: Array, shape: tuple[int, ...]) -> Array:
@@ -490,6 +509,8 @@ def _sum_to(xp: Any, g: Array, shape: tuple[int, ...]) -> Array:
     extra = len(g.shape) - len(shape)
     kept = g.shape[max(extra, 0) :]
     if extra < 0 or any(n not in (1, m) for n, m in zip(shape, kept, strict=True)):
-        raise ValueError(f"a pullback returned shape {tuple(g.shape)} for an input of shape {shape}")
+        raise ValueError(
+            f"a pullback returned shape {tuple(g.shape)} for an input of shape {shape}"
+        )
     stretched = (extra + i for i, n in enumerate(shape) if n != kept[i])
     return xp.reshape(xp.sum(g, axis=(*range(extra), *stretched)), shape)

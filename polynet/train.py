@@ -80,9 +80,10 @@ def initial_state(net: Module, optimizer: Optimizer, seed: int) -> State:
 
 
 class History(Mapping[str, list[float]]):
-    """What training recorded: a list of one number an epoch for `"loss"` (the mean over the
-    epoch's samples, as it went), and `"val_loss"`, `"val_…"` of the metrics where there is
-    validation data. `step_losses` has one number a step.
+    """What training recorded: by name, a list of one number an epoch.
+
+    They are `"loss"` (the mean over the epoch's samples, as it went), and `"val_loss"`,
+    `"val_…"` of the metrics where there is validation data. `step_losses` has one number a step.
     """
 
     def __init__(self) -> None:
@@ -196,7 +197,9 @@ class Trainer:
         if validation_split is not None:
             if validation_data is not None:
                 raise ValueError("give validation_data or validation_split, not both")
-            (x, y), validation_data = split(x, y, validation_split, seed=self.seed, stratify=stratify)
+            (x, y), validation_data = split(
+                x, y, validation_split, seed=self.seed, stratify=stratify
+            )
         elif stratify:
             raise ValueError("stratify is for validation_split: give the share to hold out")
         with self._ready(x) as place:
@@ -209,9 +212,10 @@ class Trainer:
             count = same_length(*data)
             total = epochs * math.ceil(count / batch_size)
             hidden = None if progress is None else not progress
-            with _interrupt_between_steps() as interrupted, tqdm(
-                total=total, disable=hidden, unit="step"
-            ) as bar:
+            with (
+                _interrupt_between_steps() as interrupted,
+                tqdm(total=total, disable=hidden, unit="step") as bar,
+            ):
                 for _ in range(epochs):
                     self._run_epoch(run, data, batch_size, bar, interrupted)
                     numbers = self._scores(*held_out, "val_") if held_out else {}
@@ -275,7 +279,9 @@ class Trainer:
         data = place.take_in(x, x_name), place.take_in(y, y_name)
         same_length(x, y, (x_name, y_name))
         outputs = self._outputs(data[0][:1, ...], 1)
-        if self.loss is losses.cross_entropy and place.backend.xp.isdtype(data[1].dtype, "integral"):
+        if self.loss is losses.cross_entropy and place.backend.xp.isdtype(
+            data[1].dtype, "integral"
+        ):
             _check_labels(to_numpy(data[1]), outputs.shape[-1], y_name)
         trial = self.loss(outputs, data[1][:1, ...])
         if tuple(getattr(trial, "shape", (0,))) != ():
@@ -361,7 +367,7 @@ def _interrupt_between_steps() -> Iterator[threading.Event]:
         return
     before = signal.getsignal(signal.SIGINT)
 
-    def handler(number: int, frame: Any) -> None:
+    def handler(_number: int, _frame: Any) -> None:
         event.set()
         signal.signal(signal.SIGINT, before)
 
@@ -376,9 +382,13 @@ def _check_kinds(net: Any, loss: Any, optimizer: Any, metrics: Any) -> None:
     if not isinstance(net, Module):
         raise TypeError(f"Trainer: net is a {type(net).__name__}; expected a polynet.nn.Module")
     if not callable(loss):
-        raise TypeError(f"Trainer: loss is {loss!r}; expected a function such as polynet.losses.mse")
+        raise TypeError(
+            f"Trainer: loss is {loss!r}; expected a function such as polynet.losses.mse"
+        )
     if not isinstance(optimizer, Optimizer):
-        given = "the class itself" if isinstance(optimizer, type) else f"a {type(optimizer).__name__}"
+        given = (
+            "the class itself" if isinstance(optimizer, type) else f"a {type(optimizer).__name__}"
+        )
         raise TypeError(f"Trainer: optimizer is {given}; expected one such as optim.Adam(lr=1e-3)")
     if callable(metrics) or not all(callable(m) for m in metrics):
         raise TypeError("Trainer: metrics is a list of functions (targets, outputs) -> number")

@@ -65,7 +65,14 @@ def chosen_backend() -> Backend | None:
 
 
 def set_backend(backend: str | Backend | None) -> None:
-    """Choose a backend for the whole process, worker threads included; None undoes it."""
+    """Choose a backend for the whole process, worker threads included; None undoes it.
+
+    >>> import polynet
+    >>> polynet.set_backend("numpy")
+    >>> polynet.get_backend().name
+    'numpy'
+    >>> polynet.set_backend(None)
+    """
     global _process_wide  # noqa: PLW0603 (the choice for the process is one variable)
     _process_wide = None if backend is None else get_backend(backend)
 

@@ -42,6 +42,9 @@ def to_numpy(x: Any) -> np.ndarray:
 
     Raises TypeError for what cannot be an array of numbers, and for a recorded `Tensor`,
     whose record would be lost.
+
+    >>> to_numpy([1, 2])
+    array([1, 2])
     """
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError("masked arrays would lose their mask; call .filled(value) first")

@@ -10,7 +10,7 @@ from polynet.nn.module import Module
 
 
 class Sequential(Module):
-    """The layers one after another; their names are "0", "1", …
+    """The layers one after another; their names are "0", "1" and so on.
 
     >>> from polynet import nn
     >>> nn.Sequential(nn.Linear(4, 2), nn.ReLU())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from polynet import functional
 from polynet.backend import Array
 from polynet.nn.module import Module, RandomStream
@@ -22,7 +24,7 @@ class Dropout(Module):
         if not 0 <= p < 1:
             raise ValueError(f"Dropout: p is a probability, at least 0 and below 1; got {p!r}")
         self.p = p
-        self.stream = RandomStream()
+        self.stream: Any = RandomStream()  # a Stream, in a training pass
 
     def forward(self, x: Array) -> Array:
         if not self.training or self.p == 0:

@@ -19,7 +19,7 @@ Initialiser = Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
 
 def constant(value: float) -> Initialiser:
     """Every element is `value`."""
-    return lambda key, shape: np.full(shape, float(value))
+    return lambda _key, shape: np.full(shape, float(value))
 
 
 zeros = constant(0.0)
@@ -89,6 +89,8 @@ def _fan(shape: tuple[int, ...], mode: str) -> int:
 
 def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
     if len(shape) < 2:
-        raise ValueError(f"fan-in and fan-out need a weight of two axes or more, not of shape {shape}")
+        raise ValueError(
+            f"fan-in and fan-out need a weight of two axes or more, not of shape {shape}"
+        )
     rest = math.prod(shape[2:])
     return shape[1] * rest, shape[0] * rest

@@ -41,8 +41,8 @@ class Linear(Module):
         self.out_features = out_features
         bound = 1 / math.sqrt(in_features)
         drawn = init.uniform(-bound, bound)
-        self.weight = Parameter((out_features, in_features), weight_init or drawn)
-        self.bias = Parameter((out_features,), bias_init or drawn) if bias else None
+        self.weight: Array = Parameter((out_features, in_features), weight_init or drawn)
+        self.bias: Array | None = Parameter((out_features,), bias_init or drawn) if bias else None
 
     def forward(self, x: Array) -> Array:
         if tuple(x.shape[-1:]) != (self.in_features,):

@@ -13,17 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import Any, Self
 
 from polynet import random
 from polynet.backend import Array, Backend, asarray, common_backend, get_backend
 from polynet.errors import unknown
 from polynet.nn.init import Initialiser
 from polynet.tensor import Tensor
-
-M = TypeVar("M", bound="Module")
 
 _OWN = frozenset({"_described", "_names", "_path", "_context"})
 """The attributes that Module itself keeps in an instance."""
@@ -179,13 +175,13 @@ class Module:
     # Parameters
 
     def init(
-        self: M,
+        self,
         seed: int = 0,
         *,
         backend: str | Backend | None = None,
         device: str | None = None,
         dtype: str = "float32",
-    ) -> M:
+    ) -> Self:
         """This network with its parameters drawn.
 
         The same seed gives the same bits on every backend; each parameter has a stream of its
@@ -218,7 +214,7 @@ class Module:
                 found[path] = getattr(module, attribute)
         return found
 
-    def replace(self: M, parameters: Mapping[str, Array]) -> M:
+    def replace(self, parameters: Mapping[str, Array]) -> Self:
         """This network with other arrays for the parameters named, all or some.
 
         Raises KeyError for a name it does not have, ValueError for another shape.
@@ -234,7 +230,7 @@ class Module:
                 )
         return self.bind({**now, **parameters})
 
-    def bind(self: M, parameters: Mapping[str, Array], context: Context | None = None) -> M:
+    def bind(self, parameters: Mapping[str, Array], context: Context | None = None) -> Self:
         """The copy of this network for one pass: with these parameters, in this context.
 
         With a context it trains (dropout drops); without, it predicts.
@@ -242,12 +238,12 @@ class Module:
         return self._bound(parameters, context, None if self._path == "" else self._first_paths())
 
     def _bound(
-        self: M,
+        self,
         arrays: Mapping[str, Array],
         context: Context | None,
         names: Mapping[int, str] | None,
         path: str = "",
-    ) -> M:
+    ) -> Self:
         """The copy; `names` by identity, or None where this network has its names already."""
         copy = object.__new__(type(self))
         inside = copy.__dict__
@@ -278,7 +274,7 @@ class Module:
             if isinstance(thing, RandomStream) and found[id(thing)] == path
         )
 
-    def to(self: M, *, backend: str | Backend | None = None, device: str | None = None) -> M:
+    def to(self, *, backend: str | Backend | None = None, device: str | None = None) -> Self:
         """This network with copies of its parameters on another backend or device."""
         return self.bind(
             {n: asarray(p, backend=backend, device=device) for n, p in self.parameters().items()}
@@ -303,7 +299,8 @@ class Module:
             seen |= set(own)
             total += count
             if own or not list(module._children()):
-                rows.append((path or "(itself)", f"{type(module).__name__}({module.settings()})", f"{count:,}"))
+                kind = f"{type(module).__name__}({module.settings()})"
+                rows.append((path or "(itself)", kind, f"{count:,}"))
         rows.append(("total", "", f"{total:,}"))
         first, second, third = (max(len(row[i]) for row in rows) for i in range(3))
         return "\n".join(f"{a:<{first}}  {b:<{second}}  {c:>{third}}" for a, b, c in rows)

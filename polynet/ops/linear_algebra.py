@@ -7,31 +7,33 @@ from polynet.tensor import op
 
 @op
 def matmul(xp, x, y, /):
-    row, column = x.ndim == 1, y.ndim == 1
+    z = xp.matmul(x, y)
+    if x.ndim > 1 and y.ndim > 1:
+        return z, (lambda g: xp.matmul(g, y.mT), lambda g: xp.matmul(x.mT, g))
+    return z, _with_vector(xp, x, y)
 
-    def matrices(g):
-        """`x`, `y` and `g` with a vector as a matrix of one row (left) or one column (right)."""
+
+def _with_vector(xp, x, y):
+    """The pullbacks where a vector stands for a matrix of one row (left) or column (right)."""
+    row, column = x.ndim == 1, y.ndim == 1
+    left = xp.expand_dims(x, axis=0) if row else x
+    right = xp.expand_dims(y, axis=-1) if column else y
+
+    def matrix(g):
         g = xp.expand_dims(g, axis=-1) if column else g
-        g = xp.expand_dims(g, axis=-2) if row else g
-        return (
-            xp.expand_dims(x, axis=0) if row else x,
-            xp.expand_dims(y, axis=-1) if column else y,
-            g,
-        )
+        return xp.expand_dims(g, axis=-2) if row else g
 
     def to_left(g):
-        _, right, g = matrices(g)
-        out = xp.matmul(g, xp.matrix_transpose(right))
+        out = xp.matmul(matrix(g), right.mT)
         return xp.squeeze(out, axis=-2) if row else out
 
     def to_right(g):
-        left, _, g = matrices(g)
-        out = xp.matmul(xp.matrix_transpose(left), g)
+        out = xp.matmul(left.mT, matrix(g))
         return xp.squeeze(out, axis=-1) if column else out
 
-    return xp.matmul(x, y), (to_left, to_right)
+    return to_left, to_right
 
 
 @op
 def matrix_transpose(xp, x, /):
-    return xp.matrix_transpose(x), (lambda g: xp.matrix_transpose(g),)
+    return xp.matrix_transpose(x), (lambda g: g.mT,)

@@ -1,0 +1,72 @@
+"""What the benchmarks share: interleaved timing, and where and with what it was measured."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+
+def interleaved(
+    candidates: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = 2
+) -> dict[str, list[float]]:
+    """Seconds of each repeat of each candidate, taken in turn, so that drift meets all alike."""
+    for _ in range(warm_up):
+        for run in candidates.values():
+            run()
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(repeats):
+        for name, run in candidates.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def median_ratio(seconds: Mapping[str, Sequence[float]], name: str, other: str) -> float:
+    """The median, over repeats, of the time of `name` over that of `other` in the same repeat."""
+    return statistics.median(a / b for a, b in zip(seconds[name], seconds[other], strict=True))
+
+
+def environment(packages: Sequence[str]) -> str:
+    """Date, hardware and versions, as lines of Markdown."""
+    versions = ", ".join(f"{p} {_version(p)}" for p in packages)
+    return (
+        f"- date: {datetime.datetime.now(datetime.UTC):%Y-%m-%d}\n"
+        f"- hardware: {_processor()}, {os.cpu_count()} cores (shared, noisy)\n"
+        f"- versions: Python {platform.python_version()}, {versions}\n"
+    )
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def publish(text: str, out: Path | None) -> None:
+    """Print a report, and write it where asked."""
+    print(text)
+    if out is not None:
+        out.write_text(text, encoding="utf-8")
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "(absent)"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
