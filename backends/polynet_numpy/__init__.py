@@ -9,6 +9,7 @@ import numpy as np
 
 from polynet.backend import Backend
 from polynet_numpy.kernels import KERNELS
+from polynet_numpy.namespace import namespace
 
 
 class NumpyBackend(Backend):
@@ -18,9 +19,7 @@ class NumpyBackend(Backend):
     kernels = KERNELS
 
     def __init__(self) -> None:
-        import array_api_compat.numpy as xp
-
-        self.xp = xp
+        self.xp = namespace()
 
     def devices(self) -> Mapping[str, Any]:
         return {"cpu": "cpu"}

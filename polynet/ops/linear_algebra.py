@@ -9,7 +9,10 @@ from polynet.tensor import op
 def matmul(xp, x, y, /):
     z = xp.matmul(x, y)
     if x.ndim > 1 and y.ndim > 1:
-        return z, (lambda g: xp.matmul(g, y.mT), lambda g: xp.matmul(x.mT, g))
+        return z, (
+            lambda g, xp=xp, y=y: xp.matmul(g, y.mT),
+            lambda g, xp=xp, x=x: xp.matmul(x.mT, g),
+        )
     return z, _with_vector(xp, x, y)
 
 
