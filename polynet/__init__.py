@@ -10,6 +10,7 @@ _HOME = {
     "RecordError": "polynet.errors",
     "Tensor": "polynet.tensor",
     "Trainer": "polynet.train",
+    "array_namespace": "polynet.ops",
     "asarray": "polynet.backend",
     "check_grad": "polynet.testing",
     "composition": "polynet.tensor",

@@ -28,10 +28,12 @@ def value_and_grad(
     that is not 0-d. Reference: Griewank and Walther, *Evaluating Derivatives* (2008), ch. 3.
 
     >>> import numpy as np, polynet
-    >>> f = polynet.value_and_grad(lambda x: (x**2).sum() if hasattr(x, "sum") else x[0] ** 2)
-    >>> value, slope = f(np.asarray([3.0]))
+    >>> def f(x):
+    ...     xp = polynet.array_namespace(x)
+    ...     return xp.sum(x**2)
+    >>> value, slope = polynet.value_and_grad(f)(np.asarray([3.0, 1.0]))
     >>> float(value), slope
-    (9.0, array([6.]))
+    (10.0, array([6., 2.]))
     """
     places = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 

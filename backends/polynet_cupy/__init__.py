@@ -42,6 +42,10 @@ class CupyBackend(Backend):
     def to_host(self, array: Any) -> np.ndarray:
         return np.asarray(self._cupy.asnumpy(array))
 
+    def owned(self, array: Any) -> Any:
+        alone = array.flags.owndata and array.flags.c_contiguous
+        return array if alone else self._cupy.array(array, order="C")
+
     def synchronize(self) -> None:
         for device in self.devices().values():
             device.synchronize()

@@ -44,6 +44,9 @@ class TorchBackend(Backend):
     def to_host(self, array: Any) -> np.ndarray:
         return np.array(array.detach().cpu().numpy())
 
+    def owned(self, array: Any) -> Any:
+        return array.clone(memory_format=self._torch.contiguous_format)
+
     def synchronize(self) -> None:
         if self._torch.cuda.is_available():
             self._torch.cuda.synchronize()

@@ -92,7 +92,7 @@ class Backend(abc.ABC):
             raise ArithmeticError(f"the sum of four ones on {device} came out as {total}")
 
     def owned(self, array: Array) -> Array:
-        """`array`, or a copy where it might share memory with another; contiguous."""
+        """`array`, or a copy where it may share memory with another or have strides of its own."""
         return self.xp.asarray(array, copy=True)
 
     def compile(self, step: Callable[[Any, Any, Array], tuple[Any, Array]]) -> Callable[..., Any]:

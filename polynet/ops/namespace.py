@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from polynet.backend import Backend
+from polynet.backend import Array, Backend, backend_of
 from polynet.errors import RecordError
 from polynet.ops import elementwise, indexing, linear_algebra, manipulation, statistical
 from polynet.tensor import Level, Tensor, highest_level, plain_value
@@ -75,6 +75,19 @@ class Namespace:
 
 
 _namespaces: WeakKeyDictionary[Backend, Namespace] = WeakKeyDictionary()
+
+
+def array_namespace(x: Array) -> Any:
+    """The namespace for code that takes `x`: the differentiable one for a Tensor, else its backend's.
+
+    >>> import numpy as np, polynet
+    >>> def f(x):
+    ...     xp = polynet.array_namespace(x)
+    ...     return xp.sum(xp.exp(x))
+    >>> float(f(np.zeros(3))), polynet.grad(f)(np.zeros(3))
+    (3.0, array([1., 1., 1.]))
+    """
+    return x._level.namespace if type(x) is Tensor else backend_of(x).xp
 
 
 def namespace(backend: Backend) -> Namespace:
