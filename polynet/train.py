@@ -157,6 +157,7 @@ class Trainer:
         self._place: Place | None = None
         self._state: State = {}
         self._copy: Module | None = None
+        self._run: Callable[..., Any] | None = None
 
     @property
     def net(self) -> Module:
@@ -207,8 +208,9 @@ class Trainer:
             held_out = None
             if validation_data is not None:
                 held_out = self._take_in(*validation_data, "validation x", "validation y")
-            step = make_step(self._described, self.loss, self.optimizer, place.backend.xp)
-            run = place.backend.compile(step)
+            if self._run is None:
+                step = make_step(self._described, self.loss, self.optimizer, place.backend.xp)
+                self._run = place.backend.compile(step)
             count = same_length(*data)
             total = epochs * math.ceil(count / batch_size)
             hidden = None if progress is None else not progress
@@ -217,7 +219,7 @@ class Trainer:
                 tqdm(total=total, disable=hidden, unit="step") as bar,
             ):
                 for _ in range(epochs):
-                    self._run_epoch(run, data, batch_size, bar, interrupted)
+                    self._run_epoch(data, batch_size, bar, interrupted)
                     numbers = self._scores(*held_out, "val_") if held_out else {}
                     self.history.record(numbers)
                     bar.set_postfix({k: f"{v:.4g}" for k, v in self.history.last().items()})
@@ -305,21 +307,21 @@ class Trainer:
 
     def _run_epoch(
         self,
-        run: Callable[..., Any],
         data: tuple[Array, Array],
         batch_size: int,
         bar: Any,
         interrupted: threading.Event,
     ) -> None:
         assert self._place is not None
+        assert self._run is not None
         place = self._place
         count = data[0].shape[0]
         rows = list(batches(count, batch_size, seed=self.seed, epoch=self.epoch))
         losses_read: list[float] = []
-        pending: list[Array] = []
+        pending: Array | None = None
         for chunk in _chunks(rows, place.backend.steps_per_call):
             self._copy = None
-            self._state, launched = run(self._state, data, [place.index(r) for r in chunk])
+            self._state, launched = self._run(self._state, data, [place.index(r) for r in chunk])
             self._read(pending, losses_read)
             pending = launched
             bar.update(len(chunk))
@@ -331,10 +333,9 @@ class Trainer:
         weights = [len(r) for r in rows]
         self.history.record({"loss": float(np.average(losses_read, weights=weights))})
 
-    def _read(self, pending: list[Array], losses_read: list[float]) -> None:
-        """Fetch losses, and stop at the first that is not finite."""
-        for loss in pending:
-            value = float(to_numpy(loss))
+    def _read(self, pending: Array | None, losses_read: list[float]) -> None:
+        """Fetch the losses of an earlier call, and stop at the first that is not finite."""
+        for value in [] if pending is None else to_numpy(pending).tolist():
             if not math.isfinite(value):
                 step = len(self.history.step_losses)
                 raise NotFiniteError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ INSTALL = "pip install 'polynet-array[jax]'"
 class JaxBackend(Backend):
     name = "jax"
     contract = 1
+    steps_per_call = 16
 
     def __init__(self) -> None:
         try:
@@ -31,6 +32,8 @@ class JaxBackend(Backend):
         return {"cpu": found["cpu:0"]} if list(found) == ["cpu:0"] else found
 
     def device_of(self, array: Any) -> Any:
+        if isinstance(array, self._jax.core.Tracer):
+            return None  # inside jit, an array has no device yet
         (device,) = array.devices()
         return device
 
@@ -51,6 +54,19 @@ class JaxBackend(Backend):
 
     def owned(self, array: Any) -> Any:
         return array  # it cannot change, so sharing is safe
+
+    def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """The steps of a call as one program: a scan under jit, whose state is donated."""
+
+        def scan(state: Any, data: Any, rows: Any) -> Any:
+            return self._jax.lax.scan(lambda s, r: step(s, data, r), state, rows)
+
+        compiled = self._jax.jit(scan, donate_argnums=0)
+
+        def run(state: Any, data: Any, batches: list[Any]) -> Any:
+            return compiled(state, data, self.xp.stack(batches))
+
+        return run
 
     def synchronize(self) -> None:
         for array in self._jax.live_arrays():

@@ -98,17 +98,18 @@ class Backend(abc.ABC):
     def compile(self, step: Callable[[Any, Any, Array], tuple[Any, Array]]) -> Callable[..., Any]:
         """Make a runner of several training steps out of one.
 
-        `step(state, data, rows) -> (state, loss)` is pure. The runner is called with a list
-        of such `rows` and returns the last state and the list of losses, on the device. It
+        `step(state, data, rows) -> (state, loss)` is pure. The runner is called as
+        `run(state, data, batches)` with a list of such `rows`, all of one length, and returns
+        the last state and the losses, on the device, in an array of shape (len(batches),). It
         may spend the state it was given.
         """
 
-        def run(state: Any, data: Any, batches: list[Array]) -> tuple[Any, list[Array]]:
+        def run(state: Any, data: Any, batches: list[Array]) -> tuple[Any, Array]:
             losses = []
             for rows in batches:
                 state, loss = step(state, data, rows)
                 losses.append(loss)
-            return state, losses
+            return state, self.xp.stack(losses)
 
         return run
 
