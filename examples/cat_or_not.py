@@ -32,6 +32,8 @@ or, in a checkout of polynet:
 
 WIDTHS = (64, 32)
 """How many numbers each layer hands to the next, between the picture and the answer."""
+DROPOUT = 0.3
+"""The share of them that is left out, others at every step, so that no few are relied on."""
 LEARNING_RATE = 1e-3
 BATCH_SIZE = 32
 EPOCHS = 20
@@ -199,11 +201,15 @@ def folder_task(folder: Path, seed: int) -> Task:
 
 def read_folder(folder: Path) -> list[np.ndarray]:
     """Every picture in `folder` that Pillow can read; the other files are named, and skipped."""
+    from PIL import Image
+
+    # What Pillow raises for a file that is no picture, torn, too large, or impossible to convert.
+    unreadable = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
     found = []
     for path in sorted(p for p in folder.iterdir() if not p.name.startswith(".")):
         try:
             found.append(read_picture(path))
-        except UNREADABLE as error:
+        except unreadable as error:
             print(f"skipped {path}: {error}", file=sys.stderr)
     if len(found) < FEWEST:
         raise SystemExit(
@@ -211,10 +217,6 @@ def read_folder(folder: Path) -> list[np.ndarray]:
             f"at least {FEWEST}"
         )
     return found
-
-
-UNREADABLE = (OSError, SyntaxError, ValueError)
-"""What Pillow raises for a file that is no picture, is torn, or is of a kind it cannot convert."""
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -258,12 +260,12 @@ def scale_of(x: np.ndarray) -> Scale:
 def network(shape: tuple[int, ...]) -> nn.Sequential:
     """A function of a picture of this shape that returns one number, a score.
 
-    Between them a score of any size and sigmoid, below, are the answer from 0 to 1.
+    The score may have any size; `answers`, below, squeezes it in between 0 and 1.
     """
     sizes = (math.prod(shape), *WIDTHS)
     layers: list[nn.Module] = [nn.Flatten()]
     for size, next_size in zip(sizes, WIDTHS, strict=False):
-        layers += [nn.Linear(size, next_size), nn.ReLU()]
+        layers += [nn.Linear(size, next_size), nn.ReLU(), nn.Dropout(DROPOUT)]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
 
 
@@ -284,7 +286,7 @@ def ready(pictures: Pictures, scale: Scale) -> Pictures:
 
 
 def answers(trainer: Trainer, x: np.ndarray) -> np.ndarray:
-    """For each picture a number from 0 to 1: sigmoid squeezes the score in between."""
+    """For each picture a number from 0 to 1: sigmoid of its score, 1 / (1 + exp(-score))."""
     return functional.sigmoid(trainer.predict(x))[:, 0]
 
 
@@ -299,7 +301,7 @@ def loss_of_each(trainer: Trainer, some: Pictures) -> list[float]:
 
 # What is printed
 
-CORNER = 8
+SHOWN = 8
 """Of one picture, the numbers of so many rows and columns are shown."""
 
 
@@ -309,8 +311,8 @@ def heading(text: str) -> None:
 
 def middle(picture: np.ndarray) -> tuple[slice, slice]:
     """The rows and columns in the middle of a picture whose numbers are shown."""
-    top, left = ((size - CORNER) // 2 for size in picture.shape[:2])
-    return slice(top, top + CORNER), slice(left, left + CORNER)
+    top, left = ((size - SHOWN) // 2 for size in picture.shape[:2])
+    return slice(top, top + SHOWN), slice(left, left + SHOWN)
 
 
 def channel_names(picture: np.ndarray) -> tuple[str, ...]:
@@ -384,8 +386,8 @@ def draw_numbers(picture: np.ndarray, truth: str, answer: float) -> Any:
     show_picture(whole, picture)
     rows, columns = middle(picture)
     corner = columns.start - 0.5, rows.start - 0.5  # a pixel's middle, not its edge, is its place
-    whole.add_patch(Rectangle(corner, CORNER, CORNER, fill=False, ec="white", lw=3))
-    whole.add_patch(Rectangle(corner, CORNER, CORNER, fill=False, ec="black", lw=1))
+    whole.add_patch(Rectangle(corner, SHOWN, SHOWN, fill=False, ec="white", lw=3))
+    whole.add_patch(Rectangle(corner, SHOWN, SHOWN, fill=False, ec="black", lw=1))
     whole.set_title(f"The picture ({truth})")
     for i, (axes, name) in enumerate(zip(matrices, names, strict=True)):
         matrix = picture[rows, columns, i]

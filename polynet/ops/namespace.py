@@ -78,7 +78,7 @@ _namespaces: WeakKeyDictionary[Backend, Namespace] = WeakKeyDictionary()
 
 
 def array_namespace(x: Array) -> Any:
-    """The namespace for code that takes `x`: the differentiable one for a Tensor, else its backend's.
+    """The namespace for code that takes `x`: differentiable for a Tensor, else its backend's.
 
     >>> import numpy as np, polynet
     >>> def f(x):

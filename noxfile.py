@@ -1,0 +1,211 @@
+"""Every check of polynet, one session each: `nox --list` shows them, `nox -s lint` runs one.
+
+What stands after `--` goes to the program that the session runs: `nox -s tests -- -x -k tensor`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import nox
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PROJECT)
+BACKENDS = ("numpy", "strict")  # what can be had everywhere, in seconds
+
+nox.needs_version = ">=2025.5.1"
+nox.options.sessions = ["tests", "lowest", "lint", "types", "package", "examples"]
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False  # a Python that is not here is a visible skip
+nox.options.reuse_venv = "yes"  # installing again brings it up to date
+
+TORCH = "torch==2.13.0"  # one known version, with which the results were recorded
+ONE_THREAD = {  # small arrays gain nothing from more, and two sessions may share the machine
+    f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM")
+}
+
+
+def _see_pythons_off_the_path() -> None:
+    """Let nox find the Pythons that version managers installed, but did not put on the PATH."""
+    home = Path.home()
+    places = (
+        Path(os.environ.get("PYENV_ROOT", home / ".pyenv"), "versions"),
+        home / ".asdf/installs/python",
+        home / ".local/share/mise/installs/python",
+        home / ".local/share/uv/python",
+    )
+    found = [p for place in places for v in PYTHONS for p in place.glob(f"*{v}.*/bin")]
+    os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], *map(str, found)])
+
+
+_see_pythons_off_the_path()
+
+
+def group(name: str) -> list[str]:
+    """A dependency group of pyproject.toml."""
+    return nox.project.dependency_groups(PROJECT, name)
+
+
+EXAMPLES = "tests/test_examples_*.py"  # tested where the examples run
+
+
+def pytest(session: nox.Session, *args: str, **env: str) -> None:
+    """Run pytest as this project's sessions do."""
+    session.run("pytest", *args, *session.posargs, env={**ONE_THREAD, **env})
+
+
+def test_suite(session: nox.Session, *args: str, **env: str) -> None:
+    """Run all tests but those of the examples, in two processes."""
+    pytest(session, "-n", "2", f"--ignore-glob={EXAMPLES}", *args, **env)
+
+
+# Tests
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize("backend", BACKENDS, ids=BACKENDS)
+def tests(session: nox.Session, backend: str) -> None:
+    """The suite on one backend; with numpy, all that needs no particular backend too."""
+    session.install("-e", ".[strict]", *group("test"))
+    only = () if backend == "numpy" else ("-k", backend)
+    test_suite(session, "--polynet-backend", backend, *only)
+
+
+@nox.session(python=PYTHONS[0], venv_backend="virtualenv")
+def tests_torch(session: nox.Session) -> None:
+    """The suite on PyTorch, and all that is compared with PyTorch (a download of 200 MB)."""
+    session.install(TORCH)
+    session.install("-e", ".[strict,examples]", *group("test"))
+    test_suite(session, "--polynet-backend", "numpy,torch")
+
+
+@nox.session(python=PYTHONS[0])
+def tests_jax(session: nox.Session) -> None:
+    """The suite on JAX with 64 bits; layers and training also without, JAX's default."""
+    session.install("-e", ".[strict,jax]", *group("test"))
+    for bits, tests_of in (("1", "jax"), ("0", "jax and (training or layers)")):
+        test_suite(session, "--polynet-backend", "jax", "-k", tests_of, JAX_ENABLE_X64=bits)
+
+
+@nox.session(python=PYTHONS[0])
+def lowest(session: nox.Session) -> None:
+    """The tests with the oldest Python and dependencies that pyproject.toml allows."""
+    extras = PROJECT["project"]["optional-dependencies"]
+    declared = [*PROJECT["project"]["dependencies"], *extras["strict"]]
+    session.install("-e", ".[strict]", *group("test"), *map(_oldest, declared))
+    test_suite(session, "--polynet-backend", ",".join(BACKENDS))
+
+
+def _oldest(requirement: str) -> str:
+    """`numpy>=2.0` as `numpy==2.0`."""
+    return requirement.partition(",")[0].replace(">=", "==")
+
+
+# Style and types
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and layout; `nox -s lint -- --fix` repairs what can be repaired."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", *([] if "--fix" in session.posargs else ["--check"]))
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types of polynet and its plug-ins, for the oldest Python."""
+    session.install("-e", ".", *group("types"))
+    session.run("mypy", "--python-version", PYTHONS[0], *session.posargs)
+
+
+# The package
+
+SHIPPED = ("polynet/py.typed", "polynet_numpy/py.typed", "polynet/testing/plugin.py")
+LISTED = PROJECT["project"]["entry-points"]["polynet.backends"]
+TRAIN = """\
+import numpy as np, polynet
+from polynet import losses, nn, optim
+trainer = polynet.Trainer(nn.Linear(1, 1), losses.mse, optim.SGD(lr=0.1), backend="numpy")
+x = np.linspace(-1, 1, 32)[:, None]
+assert trainer.fit(x, 2 * x, epochs=2)["loss"][1] < trainer.history["loss"][0]
+print("trained with", polynet.__file__)
+"""
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """A source archive, a wheel from it, and every way to install: the entry points must work."""
+    session.install(*group("package"))
+    dist = Path(session.create_tmp()).resolve()
+    for old in dist.glob("*.*"):
+        old.unlink()
+    session.run("python", "-m", "build", "--outdir", str(dist), silent=True)
+    (wheel,) = dist.glob("*.whl")
+    session.run("python", "-c", CHECK_WHEEL, str(wheel), *SHIPPED)
+    for what in ([str(wheel)], ["."], ["-e", "."]):
+        _install_and_try(session, what)
+
+
+CHECK_WHEEL = """\
+import sys, zipfile
+from packaging.metadata import Metadata
+wheel, *shipped = sys.argv[1:]
+archive = zipfile.ZipFile(wheel)
+names = archive.namelist()
+(found,) = (n for n in names if n.endswith(".dist-info/METADATA"))
+print(Metadata.from_email(archive.read(found), validate=True).name, "has valid metadata")
+missing = set(shipped) - set(names)
+strays = [n for n in names if not n.startswith("polynet")]
+assert not missing and not strays, f"missing: {missing}; not wanted: {strays}"
+"""
+
+
+def _install_and_try(session: nox.Session, what: list[str]) -> None:
+    """Install with pip into a fresh environment; list the backends and train, from outside."""
+    with tempfile.TemporaryDirectory() as folder:
+        session.run("python", "-m", "venv", folder, silent=True)
+        python = str(Path(folder, "Scripts" if sys.platform == "win32" else "bin", "python"))
+        pip = [python, "-m", "pip", "install", "--quiet", "--no-compile"]
+        session.run(*pip, *what, external=True)
+        with session.chdir(folder):
+            table = session.run(python, "-m", "polynet", external=True, silent=True)
+            session.run(python, "-c", TRAIN, external=True)
+    listed = re.findall(r"^(\w+)  ", str(table), flags=re.MULTILINE)
+    if not set(LISTED) <= set(listed):
+        session.error(f"python -m polynet lists {listed}, expected {sorted(LISTED)}:\n{table}")
+
+
+# Programs
+
+SMALL = {"cat_or_not.py": ["--epochs", "2"]}
+"""Settings with which an example is quick."""
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Run every example, with small settings, and the tests of the examples."""
+    session.install("-e", ".[examples]", *group("test"))
+    out = Path(session.create_tmp()).resolve()
+    for program in sorted(Path("examples").glob("*.py")):
+        settings = [*SMALL.get(program.name, []), "--out", str(out / program.stem)]
+        session.run("python", str(program), *settings, env={**ONE_THREAD, "MPLBACKEND": "agg"})
+    pytest(session, *map(str, sorted(Path().glob(EXAMPLES))))
+
+
+@nox.session(venv_backend="virtualenv")
+def benchmarks(session: nox.Session) -> None:
+    """Run the measurements in tests/benchmarks, or the one named: `-- import_time --out FILE`."""
+    session.install(TORCH)
+    session.install("-e", ".[strict,examples]", *group("benchmarks"))
+    programs = {path.stem: path for path in sorted(Path("tests/benchmarks").glob("*.py"))}
+    del programs["measure"]  # what the others share
+    named = [name for name in session.posargs if name in programs]
+    options = [text for text in session.posargs if text not in programs]
+    for name in named or programs:
+        session.run("python", str(programs[name]), *options, env=ONE_THREAD)
