@@ -274,7 +274,7 @@ def show_cost(costs: list[Cost]) -> None:
         print(f"  {c.parameters:10,}  {c.tries:10,}  {duration(c.by_trying):>10} {how:<9}", end="")
         times = c.by_trying / c.by_backward
         print(f"  {duration(c.by_backward):>10}  {times:10,.0f}  {c.apart:>9.0e}")
-    print("counted: given up after three seconds; so many tries take so long, at the pace of the first.")
+    print("counted: given up after three seconds; so many tries, at the pace of the first.")
 
 
 def duration(s: float) -> str:

@@ -8,7 +8,7 @@ reader never meets half a file.
 from __future__ import annotations
 
 import os
-import tempfile
+import uuid
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,16 +32,22 @@ def save(path: str | os.PathLike[str], net: Module) -> None:
     target = Path(path)
     arrays = {n: np.ascontiguousarray(to_numpy(p)) for n, p in net.parameters().items()}
     content = safetensors.numpy.save(arrays, metadata={"format": "pt"})
-    handle, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with draft.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(draft).replace(target)
+        draft.replace(target)
     except BaseException:
-        Path(draft).unlink()
+        draft.unlink(missing_ok=True)
         raise
+    if os.name == "posix":  # so that the new name outlives a power cut too
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def load(
@@ -65,9 +71,10 @@ def load(
         if name in arrays:
             raise KeyError(f"{path}: {unknown('parameter', name, described)}")
         raise KeyError(f"{path} lacks the parameter {name!r}")
-    for name, array in arrays.items():
-        if array.shape != tuple(described[name].shape):
+    for name, parameter in described.items():
+        if arrays[name].shape != tuple(parameter.shape):
             raise ValueError(
-                f"{path}: {name!r} has shape {array.shape}, the network's {described[name].shape}"
+                f"{path}: {name!r} has shape {arrays[name].shape}, the network's "
+                f"{tuple(parameter.shape)}"
             )
     return net.bind({n: asarray(arrays[n], backend=backend, device=device) for n in described})

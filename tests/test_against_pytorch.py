@@ -56,7 +56,10 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any], tuple[int, .
 def twins(name: str, dtype: str) -> tuple[nn.Module, Any]:
     """The layer here and in PyTorch, with the same parameters."""
     ours, theirs, _ = LAYERS[name]
-    net, twin = ours().init(seed=2, backend="numpy", dtype=dtype), theirs().to(getattr(torch, dtype))
+    net, twin = (
+        ours().init(seed=2, backend="numpy", dtype=dtype),
+        theirs().to(getattr(torch, dtype)),
+    )
     twin.load_state_dict({n: torch.tensor(p) for n, p in net.parameters().items()})
     return net, twin
 
@@ -71,7 +74,9 @@ def test_layer(name: str, dtype: str) -> None:
     same(net(x), outputs, dtype)
     w = numbers(*outputs.shape, seed=1).astype(dtype)
     (outputs * torch.tensor(w)).sum().backward()
-    slopes, back = value_and_grad(lambda p, a: total(net.bind(p)(a) * w), (0, 1))(net.parameters(), x)[1]
+    slopes, back = value_and_grad(lambda p, a: total(net.bind(p)(a) * w), (0, 1))(
+        net.parameters(), x
+    )[1]
     same(back, there.grad, dtype)
     for path, parameter in twin.named_parameters():
         same(slopes[path], parameter.grad, dtype)
@@ -82,7 +87,11 @@ def test_layer(name: str, dtype: str) -> None:
     ("ours", "theirs", "targets"),
     [
         (losses.mse, "mse_loss", numbers(6, 3, seed=4)),
-        (losses.binary_cross_entropy_with_logits, "binary_cross_entropy_with_logits", numbers(6, 3) > 0),
+        (
+            losses.binary_cross_entropy_with_logits,
+            "binary_cross_entropy_with_logits",
+            numbers(6, 3) > 0,
+        ),
         (losses.cross_entropy, "cross_entropy", np.asarray([0, 2, 1, 1, 0, 2])),
         (losses.cross_entropy, "cross_entropy", np.random.default_rng(1).dirichlet(np.ones(3), 6)),
     ],
@@ -117,7 +126,9 @@ OPTIMIZERS: dict[str, tuple[optim.Optimizer, Callable[[Any], Any]]] = {
     "RMSprop": (optim.RMSprop(eps=1e-5), lambda p: torch.optim.RMSprop(p, eps=1e-5)),
     "RMSprop, momentum": (
         optim.RMSprop(lr=1e-3, eps=1e-5, momentum=0.9, weight_decay=0.1, alpha=0.9),
-        lambda p: torch.optim.RMSprop(p, lr=1e-3, eps=1e-5, momentum=0.9, weight_decay=0.1, alpha=0.9),
+        lambda p: torch.optim.RMSprop(
+            p, lr=1e-3, eps=1e-5, momentum=0.9, weight_decay=0.1, alpha=0.9
+        ),
     ),
     "Adam": (optim.Adam(eps=1e-5), lambda p: torch.optim.Adam(p, eps=1e-5)),
     "Adam, decay": (
@@ -179,9 +190,13 @@ def test_digits_like_losses_step_by_step(dtype: str, limit: float) -> None:
     worst = []
     for seed in range(3 if dtype == "float64" else 7):
         net = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
-        trainer = Trainer(net, losses.cross_entropy, optim.Adam(1e-3, eps=1e-5), seed=seed, dtype=dtype)
+        trainer = Trainer(
+            net, losses.cross_entropy, optim.Adam(1e-3, eps=1e-5), seed=seed, dtype=dtype
+        )
         trainer.evaluate(x, y)
-        twin = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
+        twin = torch.nn.Sequential(
+            torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10)
+        )
         twin.to(getattr(torch, dtype)).load_state_dict(
             {n: torch.tensor(p) for n, p in trainer.net.parameters().items()}
         )

@@ -245,3 +245,15 @@ def test_every_public_name_says_what_it_is(name):
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="gradd"):
         _ = polynet.gradd
+
+
+def test_type_checkers_see_every_public_name():
+    """`polynet/__init__.py` imports lazily; the stub beside it says what that gives."""
+    stub = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
+    imported = {
+        alias.name
+        for node in ast.walk(stub)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert imported == set(polynet.__all__)

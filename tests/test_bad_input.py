@@ -52,15 +52,31 @@ F32 = X.astype("float32")
 # name: (what is done, the error, words that its message must hold)
 CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
     # wrong shape
-    "features": (lambda: drawn()(F32[:, :3]), ValueError, ["layer '0', Linear(4, 8)", "(…, 4)", "(12, 3)"]),
+    "features": (
+        lambda: drawn()(F32[:, :3]),
+        ValueError,
+        ["layer '0', Linear(4, 8)", "(…, 4)", "(12, 3)"],
+    ),
     "features in the middle": (
         lambda: nn.Sequential(nn.Linear(4, 5), nn.Linear(6, 1)).init(0, backend="numpy")(F32),
         ValueError,
         ["layer '1', Linear(6, 1)", "(…, 6)", "(12, 5)"],
     ),
-    "features in fit": (lambda: trainer().fit(X[:, :2], Y), ValueError, ["layer '0'", "(…, 4)", "(1, 2)"]),
-    "flatten a vector": (lambda: nn.Flatten()(F32[0]), ValueError, ["Flatten", "(batch, …)", "(4,)"]),
-    "mse shapes": (lambda: losses.mse(F32, F32[:, :1]), ValueError, ["mse", "(12, 4)", "(12, 1)", "reshape"]),
+    "features in fit": (
+        lambda: trainer().fit(X[:, :2], Y),
+        ValueError,
+        ["layer '0'", "(…, 4)", "(1, 2)"],
+    ),
+    "flatten a vector": (
+        lambda: nn.Flatten()(F32[0]),
+        ValueError,
+        ["Flatten", "(batch, …)", "(4,)"],
+    ),
+    "mse shapes": (
+        lambda: losses.mse(F32, F32[:, :1]),
+        ValueError,
+        ["mse", "(12, 4)", "(12, 1)", "reshape"],
+    ),
     "binary shapes": (
         lambda: losses.binary_cross_entropy_with_logits(F32[:, :1], F32[:, 0]),
         ValueError,
@@ -99,17 +115,33 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
     ),
     # wrong dtype
     "input dtype": (lambda: drawn()(X), TypeError, ["layer '0'", "float64", "float32", "convert"]),
-    "integer input": (lambda: trainer().fit(Y[:, None] * np.ones((1, 4), int), Y), TypeError, ["layer '0'", "int64"]),
+    "integer input": (
+        lambda: trainer().fit(Y[:, None] * np.ones((1, 4), int), Y),
+        TypeError,
+        ["layer '0'", "int64"],
+    ),
     "integer targets of mse": (
         lambda: losses.mse(F32[:, 0], Y),
         TypeError,
         ["mse", "targets are int64", "float32"],
     ),
     "complex data": (lambda: trainer().fit(X + 1j, Y), TypeError, ["x is complex", "real"]),
-    "text data": (lambda: trainer().fit([["a", "b"]], [0]), TypeError, ["array of numbers", "list"]),
+    "text data": (
+        lambda: trainer().fit([["a", "b"]], [0]),
+        TypeError,
+        ["array of numbers", "list"],
+    ),
     "object data": (lambda: asarray([object()]), TypeError, ["array of numbers", "object"]),
-    "masked data": (lambda: trainer().fit(np.ma.masked_array(X, X > 1), Y), TypeError, ["mask", "filled"]),
-    "unknown dtype": (lambda: network().init(dtype="float12"), ValueError, ["'float12'", "float32, float64"]),
+    "masked data": (
+        lambda: trainer().fit(np.ma.masked_array(X, X > 1), Y),
+        TypeError,
+        ["mask", "filled"],
+    ),
+    "unknown dtype": (
+        lambda: network().init(dtype="float12"),
+        ValueError,
+        ["'float12'", "float32, float64"],
+    ),
     "gradient by integers": (
         lambda: polynet.grad(lambda x: summed(x))(Y),
         TypeError,
@@ -125,7 +157,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
         TypeError,
         ["argument 0", "float", "polynet.asarray"],
     ),
-    "gradient by nothing": (lambda: polynet.grad(lambda: 1.0)(), TypeError, ["argnums", "argument 0"]),
+    "gradient by nothing": (
+        lambda: polynet.grad(lambda: 1.0)(),
+        TypeError,
+        ["argnums", "argument 0"],
+    ),
     "check_grad in float32": (
         lambda: polynet.check_grad(lambda x: summed(x), F32),
         TypeError,
@@ -137,9 +173,21 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
         MixedBackendsError,
         ["Foreign", "'numpy'", "polynet.asarray"],
     ),
-    "no array": (lambda: functional.relu(3.0), TypeError, ["at least one array", "polynet.asarray"]),
-    "a stranger's array": (lambda: functional.relu(Foreign()), TypeError, ["Foreign", "not an array of any backend"]),
-    "unknown backend": (lambda: get_backend("nunpy"), UnknownBackendError, ["'nunpy'", "Did you mean 'numpy'"]),
+    "no array": (
+        lambda: functional.relu(3.0),
+        TypeError,
+        ["at least one array", "polynet.asarray"],
+    ),
+    "a stranger's array": (
+        lambda: functional.relu(Foreign()),
+        TypeError,
+        ["Foreign", "not an array of any backend"],
+    ),
+    "unknown backend": (
+        lambda: get_backend("nunpy"),
+        UnknownBackendError,
+        ["'nunpy'", "Did you mean 'numpy'"],
+    ),
     "unknown backend of a trainer": (
         lambda: trainer(backend="cuda").fit(X, Y),
         BackendError,
@@ -153,17 +201,33 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
     # empty and unequal data
     "no samples": (lambda: trainer().fit(X[:0], Y[:0]), ValueError, ["x is empty", "(0, 4)"]),
     "no features": (lambda: trainer().fit(X[:, :0], Y), ValueError, ["x is empty", "(12, 0)"]),
-    "one number": (lambda: trainer().fit(3.0, 1), ValueError, ["x is a single number", "first axis"]),
+    "one number": (
+        lambda: trainer().fit(3.0, 1),
+        ValueError,
+        ["x is a single number", "first axis"],
+    ),
     "unequal lengths": (lambda: trainer().fit(X, Y[:-1]), ValueError, ["12 samples", "11"]),
     "unequal validation": (
         lambda: trainer().fit(X, Y, validation_data=(X, Y[:5])),
         ValueError,
         ["validation x has 12", "validation y 5"],
     ),
-    "ragged data": (lambda: trainer().fit([[1.0], [1.0, 2.0]], [0, 1]), ValueError, ["inhomogeneous"]),
-    "a tree without arrays": (lambda: polynet.grad(lambda t: 1.0)({}), ValueError, ["at least one array"]),
+    "ragged data": (
+        lambda: trainer().fit([[1.0], [1.0, 2.0]], [0, 1]),
+        ValueError,
+        ["inhomogeneous"],
+    ),
+    "a tree without arrays": (
+        lambda: polynet.grad(lambda t: 1.0)({}),
+        ValueError,
+        ["at least one array"],
+    ),
     # not finite
-    "NaN in x": (lambda: trainer().fit(with_nan(X), Y), ValueError, ["x holds 1 NaN", "(3, 1)", "remove or replace"]),
+    "NaN in x": (
+        lambda: trainer().fit(with_nan(X), Y),
+        ValueError,
+        ["x holds 1 NaN", "(3, 1)", "remove or replace"],
+    ),
     "infinity in y": (
         lambda: Trainer(nn.Linear(4, 1), losses.mse, optim.SGD()).fit(X, np.full((12, 1), np.inf)),
         ValueError,
@@ -174,15 +238,25 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
         ValueError,
         ["validation x holds 1 NaN"],
     ),
-    "too large for float32": (lambda: trainer().fit(X * 1e300, Y), ValueError, ["too large for float32", "scale"]),
+    "too large for float32": (
+        lambda: trainer().fit(X * 1e300, Y),
+        ValueError,
+        ["too large for float32", "scale"],
+    ),
     "NaN in predict": (lambda: trainer().predict(with_nan(X)), ValueError, ["x holds 1 NaN"]),
     "a diverging run": (
-        lambda: Trainer(nn.Linear(4, 1), losses.mse, optim.SGD(lr=1e3)).fit(X, X[:, :1], epochs=200),
+        lambda: Trainer(nn.Linear(4, 1), losses.mse, optim.SGD(lr=1e3)).fit(
+            X, X[:, :1], epochs=200
+        ),
         NotFiniteError,
         ["loss is", "step", "learning rate"],
     ),
     # labels out of range
-    "label too high": (lambda: trainer().fit(X, Y + 1), ValueError, ["y holds class 3", "3 outputs", "0 to 2"]),
+    "label too high": (
+        lambda: trainer().fit(X, Y + 1),
+        ValueError,
+        ["y holds class 3", "3 outputs", "0 to 2"],
+    ),
     "label too low": (lambda: trainer().fit(X, Y - 1), ValueError, ["y holds class -1", "0 to 2"]),
     "label in validation": (
         lambda: trainer().fit(X, Y, validation_data=(X, Y + 5)),
@@ -196,8 +270,16 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
         KeyError,
         ["'0.wieght'", "Did you mean '0.weight'"],
     ),
-    "unknown name": (lambda: polynet.Trainr, AttributeError, ["'Trainr'", "Did you mean 'Trainer'"]),
-    "unknown mode": (lambda: nn.init.kaiming_uniform(mode="fan_inn"), ValueError, ["Did you mean 'fan_in'"]),
+    "unknown name": (
+        lambda: polynet.Trainr,
+        AttributeError,
+        ["'Trainr'", "Did you mean 'Trainer'"],
+    ),
+    "unknown mode": (
+        lambda: nn.init.kaiming_uniform(mode="fan_inn"),
+        ValueError,
+        ["Did you mean 'fan_in'"],
+    ),
     "negative learning rate": (lambda: optim.Adam(lr=-1.0), ValueError, ["Adam", "lr", "-1.0"]),
     "betas": (lambda: optim.Adam(betas=(0.9, 1.0)), ValueError, ["betas", "below 1"]),
     "Nesterov alone": (lambda: optim.SGD(nesterov=True), ValueError, ["nesterov", "momentum"]),
@@ -209,8 +291,16 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
         TypeError,
         ["the class itself", "optim.Adam(lr=1e-3)"],
     ),
-    "loss by name": (lambda: Trainer(network(), "mse", optim.Adam()), TypeError, ["'mse'", "polynet.losses.mse"]),
-    "network": (lambda: Trainer(3, losses.mse, optim.Adam()), TypeError, ["net is a int", "Module"]),
+    "loss by name": (
+        lambda: Trainer(network(), "mse", optim.Adam()),
+        TypeError,
+        ["'mse'", "polynet.losses.mse"],
+    ),
+    "network": (
+        lambda: Trainer(3, losses.mse, optim.Adam()),
+        TypeError,
+        ["net is a int", "Module"],
+    ),
     "metric alone": (
         lambda: Trainer(network(), losses.mse, optim.Adam(), metrics=metrics.accuracy),
         TypeError,
@@ -219,16 +309,28 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
     "seed": (lambda: trainer(seed=1.5), TypeError, ["seed", "1.5"]),
     "epochs": (lambda: trainer().fit(X, Y, epochs=0), ValueError, ["epochs", "positive", "0"]),
     "batch size": (lambda: trainer().fit(X, Y, batch_size=2.5), ValueError, ["batch_size", "2.5"]),
-    "split": (lambda: trainer().fit(X, Y, validation_split=1.5), ValueError, ["between 0 and 1", "1.5"]),
+    "split": (
+        lambda: trainer().fit(X, Y, validation_split=1.5),
+        ValueError,
+        ["between 0 and 1", "1.5"],
+    ),
     "split of one": (lambda: data.split(X[:1], Y[:1], 0.5), ValueError, ["one side empty"]),
     "split and data": (
         lambda: trainer().fit(X, Y, validation_split=0.5, validation_data=(X, Y)),
         ValueError,
         ["not both"],
     ),
-    "stratify alone": (lambda: trainer().fit(X, Y, stratify=True), ValueError, ["validation_split"]),
+    "stratify alone": (
+        lambda: trainer().fit(X, Y, stratify=True),
+        ValueError,
+        ["validation_split"],
+    ),
     # networks and records
-    "no parameters yet": (lambda: network()(F32), RuntimeError, ["no parameters yet", "init", "Trainer"]),
+    "no parameters yet": (
+        lambda: network()(F32),
+        RuntimeError,
+        ["no parameters yet", "init", "Trainer"],
+    ),
     "no forward": (lambda: nn.Module()(F32), NotImplementedError, ["forward"]),
     "changing a network": (
         lambda: setattr(drawn()[0], "weight", F32),
@@ -251,7 +353,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
         ["indexing by list", "slices"],
     ),
     # files
-    "no safetensors file": (lambda: _load(b"not a file"), ValueError, ["not a whole safetensors file"]),
+    "no safetensors file": (
+        lambda: _load(b"not a file"),
+        ValueError,
+        ["not a whole safetensors file"],
+    ),
     "another network's file": (
         lambda: _load(nn.Sequential(nn.Linear(4, 3))),
         KeyError,

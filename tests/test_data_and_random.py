@@ -29,7 +29,9 @@ def test_a_permutation_holds_every_number_once(seed: int, count: int) -> None:
 
 @given(SEEDS, st.integers(1, 200), st.integers(1, 50), st.integers(0, 5))
 @settings(max_examples=50, deadline=None)
-def test_the_batches_of_an_epoch_hold_every_row_once(seed: int, count: int, size: int, epoch: int) -> None:
+def test_the_batches_of_an_epoch_hold_every_row_once(
+    seed: int, count: int, size: int, epoch: int
+) -> None:
     rows = list(data.batches(count, size, seed=seed, epoch=epoch))
     assert sorted(np.concatenate(rows).tolist()) == list(range(count))
     assert all(len(r) == size for r in rows[:-1])
@@ -46,7 +48,9 @@ def test_epochs_seeds_and_names_have_streams_of_their_own() -> None:
 
 @given(SEEDS, st.lists(st.integers(2, 40), min_size=1, max_size=4), st.sampled_from([0.25, 0.5]))
 @settings(max_examples=40, deadline=None)
-def test_a_stratified_split_splits_every_class(seed: int, sizes: list[int], fraction: float) -> None:
+def test_a_stratified_split_splits_every_class(
+    seed: int, sizes: list[int], fraction: float
+) -> None:
     y = np.repeat(np.arange(len(sizes)), sizes)
     x = np.arange(len(y))
     if not any(round(n * fraction) for n in sizes):
@@ -55,7 +59,9 @@ def test_a_stratified_split_splits_every_class(seed: int, sizes: list[int], frac
     assert sorted([*kept, *held]) == x.tolist()
     assert np.array_equal(y[kept], kept_y)
     assert np.array_equal(y[held], held_y)
-    assert [int(np.sum(held_y == k)) for k in range(len(sizes))] == [round(n * fraction) for n in sizes]
+    assert [int(np.sum(held_y == k)) for k in range(len(sizes))] == [
+        round(n * fraction) for n in sizes
+    ]
 
 
 def test_a_split_is_not_the_last_rows() -> None:

@@ -70,7 +70,7 @@ def test_two_trainers_start_from_one_network() -> None:
 def test_a_trainer_on_another_backend_than_its_network_is_refused() -> None:
     pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
     job = Trainer(nn.Linear(4, 2).init(backend="numpy"), losses.mse, optim.SGD(), backend="strict")
-    with pytest.raises(MixedBackendsError, match="'numpy'.*'strict'.*net.to"):
+    with pytest.raises(MixedBackendsError, match=r"'numpy'.*'strict'.*net\.to"):
         job.fit(X, X[:, :2])
 
 
@@ -155,7 +155,11 @@ def test_the_first_training_step_in_a_fresh_process() -> None:
     )
     environment = {k: v for k, v in os.environ.items() if k != "POLYNET_BACKEND"}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, env=environment, check=True
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
     )
     assert done.stdout == "1\n"
     assert done.stderr == ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from polynet.ops.namespace import OPS
+from polynet.ops.differentiable import OPS
 from polynet.tensor import Tensor
 
 BINARY = {

@@ -12,7 +12,9 @@ from polynet.backend import Array, asarray, backend_of, to_numpy
 from polynet.derivative import value_and_grad
 
 
-def numerical_gradient(f: Callable[[np.ndarray], float], x: np.ndarray, h: float = 1e-3) -> np.ndarray:
+def numerical_gradient(
+    f: Callable[[np.ndarray], float], x: np.ndarray, h: float = 1e-3
+) -> np.ndarray:
     """The gradient of `f` at `x`, float64, by five-point differences, whose error is of order h⁴.
 
     Fornberg, "Generation of Finite Difference Formulas on Arbitrarily Spaced Grids" (1988).

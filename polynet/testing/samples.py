@@ -19,7 +19,7 @@ from polynet.tensor import Tensor
 
 @dataclass(frozen=True)
 class Sample:
-    """One call: positional arguments (NumPy float64 arrays are the differentiable ones) and options."""
+    """One call: its arguments, of which float64 arrays are differentiable, and its options."""
 
     args: tuple[Any, ...]
     options: dict[str, Any] = field(default_factory=dict)
@@ -52,7 +52,8 @@ _UNARY_DOMAINS: dict[str, tuple[float, float]] = {
     "acosh": (1.3, 3.0),
     "atanh": (-0.8, 0.8),
     **dict.fromkeys(
-        "negative positive abs square exp expm1 sin cos atan sinh cosh tanh asinh".split(), _EVERYWHERE
+        "negative positive abs square exp expm1 sin cos atan sinh cosh tanh asinh".split(),
+        _EVERYWHERE,
     ),
     **dict.fromkeys(["erf", "sigmoid", "relu", "leaky_relu", "gelu"], (-3.0, 3.0)),
 }
@@ -72,14 +73,26 @@ def _unary(name: str) -> Iterator[Sample]:
 
 def _binary(name: str) -> Iterator[Sample]:
     domain = _BINARY_DOMAINS[name]
-    for left, right in (((3, 4), (3, 4)), ((3, 4), (4,)), ((3, 1), (1, 4)), ((), (3,)), ((2, 0), (1, 1))):
+    for left, right in (
+        ((3, 4), (3, 4)),
+        ((3, 4), (4,)),
+        ((3, 1), (1, 4)),
+        ((), (3,)),
+        ((2, 0), (1, 1)),
+    ):
         yield Sample((_in(*domain, *left), _in(*domain, *right)))
     yield Sample((_in(*domain, 3), 1.5))
     yield Sample((1.5, _in(*domain, 3)))
 
 
 def _reduction(name: str) -> Iterator[Sample]:
-    for options in ({}, {"axis": 0}, {"axis": -1, "keepdims": True}, {"axis": (0, 2)}, {"keepdims": True}):
+    for options in (
+        {},
+        {"axis": 0},
+        {"axis": -1, "keepdims": True},
+        {"axis": (0, 2)},
+        {"keepdims": True},
+    ):
         yield Sample((_in(*_EVERYWHERE, 2, 3, 4),), options)
     yield Sample((_in(*_EVERYWHERE),))
 
@@ -133,7 +146,9 @@ SAMPLES["squeeze"] = [Sample((_in(*_EVERYWHERE, 2, 1, 3, 1), a)) for a in (1, (1
 SAMPLES["broadcast_to"] = [
     Sample((_in(*_EVERYWHERE, *a), b)) for a, b in (((3,), (2, 3)), ((2, 1), (4, 2, 3)), ((), (2,)))
 ]
-SAMPLES["flip"] = [Sample((_in(*_EVERYWHERE, 2, 3),), o) for o in ({}, {"axis": 0}, {"axis": (0, 1)})]
+SAMPLES["flip"] = [
+    Sample((_in(*_EVERYWHERE, 2, 3),), o) for o in ({}, {"axis": 0}, {"axis": (0, 1)})
+]
 SAMPLES["roll"] = [
     Sample((_in(*_EVERYWHERE, 2, 5), 2), {"axis": 1}),
     Sample((_in(*_EVERYWHERE, 2, 5), 3)),
@@ -141,7 +156,9 @@ SAMPLES["roll"] = [
 ]
 SAMPLES["concat"] = [
     Sample(([_in(*_EVERYWHERE, 2, 3), _in(*_EVERYWHERE, 1, 3)],)),
-    Sample(([_in(*_EVERYWHERE, 2, 1), _in(*_EVERYWHERE, 2, 3), _in(*_EVERYWHERE, 2, 0)],), {"axis": -1}),
+    Sample(
+        ([_in(*_EVERYWHERE, 2, 1), _in(*_EVERYWHERE, 2, 3), _in(*_EVERYWHERE, 2, 0)],), {"axis": -1}
+    ),
 ]
 SAMPLES["stack"] = [
     Sample(([_in(*_EVERYWHERE, 2, 3), _in(*_EVERYWHERE, 2, 3)],), {"axis": a}) for a in (0, 1, -1)

@@ -157,7 +157,9 @@ def with_micrograd(step: Chain, backward: bool) -> Callable[[], object]:
     return f
 
 
-PEERS: dict[str, tuple[Callable[[], dict[str, Chain]], Callable[[Chain, bool], Callable[[], object]]]] = {
+PEERS: dict[
+    str, tuple[Callable[[], dict[str, Chain]], Callable[[Chain, bool], Callable[[], object]]]
+] = {
     "polynet": (polynet_ops, with_polynet),
     "PyTorch": (torch_ops, with_torch),
     "autograd": (autograd_ops, with_autograd),
@@ -174,18 +176,25 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     report = ["# Cost of an op on 4×4 arrays, recorded, in microseconds\n"]
-    report.append(environment(["polynet-array", "numpy", "torch", "autograd", "mygrad", "micrograd"]))
-    report.append(f"- medians of {options.repeats} interleaved repeats of chains of {LENGTH} ops, one thread\n")
+    report.append(
+        environment(["polynet-array", "numpy", "torch", "autograd", "mygrad", "micrograd"])
+    )
+    report.append(
+        f"- medians of {options.repeats} repeats in turn, chains of {LENGTH} ops, one thread\n"
+    )
     for backward in (False, True):
         report.append(f"\n## {'Forward and backward' if backward else 'Forward'}\n")
         rows = []
         for op in ("add", "multiply", "tanh", "matmul"):
             candidates = {
-                peer: make(ops()[op], backward) for peer, (ops, make) in PEERS.items() if op in ops()
+                peer: make(ops()[op], backward)
+                for peer, (ops, make) in PEERS.items()
+                if op in ops()
             }
             seconds = interleaved(candidates, options.repeats)
             cells = [
-                f"{statistics.median(seconds[p]) / LENGTH * 1e6:.2f}" if p in seconds else "–" for p in PEERS
+                f"{statistics.median(seconds[p]) / LENGTH * 1e6:.2f}" if p in seconds else "–"
+                for p in PEERS
             ]
             least = max(median_ratio(seconds, "polynet", p) for p in candidates if p != "polynet")
             to_torch = median_ratio(seconds, "polynet", "PyTorch")

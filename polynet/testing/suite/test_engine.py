@@ -60,7 +60,11 @@ def test_gradient_of_a_gradient_of_several_arrays(backend: Backend) -> None:
         slope = grad(lambda b: total(b * b * b * a))(y)  # 3 y² x
         return total(slope * sin(a))
 
-    expected = 3 * np.asarray([4.0, 1.0]) * (np.sin([0.5, 1.2]) + np.asarray([0.5, 1.2]) * np.cos([0.5, 1.2]))
+    expected = (
+        3
+        * np.asarray([4.0, 1.0])
+        * (np.sin([0.5, 1.2]) + np.asarray([0.5, 1.2]) * np.cos([0.5, 1.2]))
+    )
     close(grad(inner)(x), expected, backend)
 
 
@@ -98,10 +102,7 @@ def test_softmax_twice(backend: Backend) -> None:
     jacobian = np.diag(p) - np.outer(p, p)
     expected = np.asarray(
         [
-            [
-                jacobian[0, j] * (float(i == 0) - p[i]) - p[0] * jacobian[i, j]
-                for j in range(3)
-            ]
+            [jacobian[0, j] * (float(i == 0) - p[i]) - p[0] * jacobian[i, j] for j in range(3)]
             for i in range(3)
         ]
     )
@@ -155,7 +156,9 @@ def test_a_tensor_that_outlives_its_level_says_so(backend: Backend) -> None:
 
 def test_aux_comes_out_plain(backend: Backend) -> None:
     x = vector(backend, 1.0, 2.0)
-    (value, aux), slope = value_and_grad(lambda a: (total(a * a), {"twice": a * 2}), has_aux=True)(x)
+    (value, aux), slope = value_and_grad(lambda a: (total(a * a), {"twice": a * 2}), has_aux=True)(
+        x
+    )
     close(value, 5.0, backend)
     close(aux["twice"], [2.0, 4.0], backend)
     close(slope, [2.0, 4.0], backend)

@@ -1,4 +1,4 @@
-"""Every layer: outputs and gradients on each backend against NumPy's, in float64, and differences."""
+"""Every layer: outputs and gradients on each backend against NumPy's float64 and differences."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ from polynet.ops import OPS
 from polynet.testing.assertions import assert_close
 from polynet.testing.gradients import numerical_gradient
 from polynet.testing.suite.cases import dtypes, to_backend, weights
+
+
+def twice(layer: Module) -> Module:
+    """A network in which one layer stands in two places."""
+    return nn.Sequential(layer, nn.Tanh(), layer)
+
 
 LAYERS: dict[str, tuple[Callable[[], Module], tuple[int, ...]]] = {
     "Linear": (lambda: nn.Linear(4, 3), (5, 4)),
@@ -33,7 +39,7 @@ LAYERS: dict[str, tuple[Callable[[], Module], tuple[int, ...]]] = {
         lambda: nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Dropout(0.3), nn.Linear(6, 2)),
         (5, 4),
     ),
-    "shared": (lambda: (lambda one: nn.Sequential(one, nn.Tanh(), one))(nn.Linear(4, 4)), (5, 4)),
+    "shared": (lambda: twice(nn.Linear(4, 4)), (5, 4)),
 }
 TOLERANCE = {"float32": 3e-5, "float64": 1e-9}
 total = OPS["sum"]
@@ -84,9 +90,9 @@ def test_gradients(backend: Backend, case: str) -> None:
     for dtype in dtypes(backend):
         net, context, x = prepared(case, backend, dtype, training=True)
         w = to_backend(weights(shape), backend, dtype)
-        found = value_and_grad(
-            lambda p, a, n=net, c=context, w=w: scalar(n, c, p, a, w), (0, 1)
-        )(net.parameters(), x)[1]
+        found = value_and_grad(lambda p, a, n=net, c=context, w=w: scalar(n, c, p, a, w), (0, 1))(
+            net.parameters(), x
+        )[1]
         size = TOLERANCE[dtype]
         everything = {**found[0], "input": found[1]}
         assert set(everything) == set(expected)
@@ -115,7 +121,7 @@ def expected_gradients(case: str) -> tuple[dict[str, np.ndarray], tuple[int, ...
 
 
 def test_a_shared_parameter_has_one_name_and_one_gradient(backend: Backend) -> None:
-    net, context, x = prepared("shared", backend, "float32", training=True)
+    net, _, _ = prepared("shared", backend, "float32", training=True)
     assert list(net.parameters()) == ["0.weight", "0.bias"]
     assert net[0].weight is net[2].weight
     assert [path for path, _ in net.modules()] == ["", "0", "1", "2"]

@@ -62,7 +62,9 @@ def test_gradient(backend: Backend, name: str, sample: Sample) -> None:
 def test_ties_share_the_gradient(backend: Backend, name: str) -> None:
     x = to_backend(np.asarray([1.0, 2.0]), backend, "float32")
     xp = backend.xp
-    left, right = value_and_grad(lambda a, b: total(FUNCTIONS[name](a, b)), (0, 1))(x, xp.asarray(x, copy=True))[1]
+    left, right = value_and_grad(lambda a, b: total(FUNCTIONS[name](a, b)), (0, 1))(
+        x, xp.asarray(x, copy=True)
+    )[1]
     assert to_numpy(left).tolist() == to_numpy(right).tolist() == [0.5, 0.5]
 
 
@@ -135,7 +137,9 @@ def total(x: Any) -> Any:
     return FUNCTIONS["sum"](x)
 
 
-def gradients(function: Callable[..., Any], sample: Sample, backend: Backend, dtype: str) -> list[Any]:
+def gradients(
+    function: Callable[..., Any], sample: Sample, backend: Backend, dtype: str
+) -> list[Any]:
     """The gradient of a weighted sum of the result, by every differentiable argument."""
     given = [to_backend(a, backend, dtype) for a in arrays(sample)]
     shape = reference(function, sample).shape

@@ -34,7 +34,12 @@ def parabola(p: dict[str, Any]) -> Any:
 
 
 def descend(
-    f: Any, optimizer: optim.Optimizer, start: dict[str, np.ndarray], steps: int, backend: Backend, dtype: str
+    f: Any,
+    optimizer: optim.Optimizer,
+    start: dict[str, np.ndarray],
+    steps: int,
+    backend: Backend,
+    dtype: str,
 ) -> dict[str, Any]:
     params = {n: to_backend(p, backend, dtype) for n, p in start.items()}
     state = optimizer.init(params)

@@ -52,16 +52,15 @@ def test_a_mask_does_not_depend_on_how_the_batch_is_split(backend: Backend) -> N
     )
     whole = to_numpy(random.keep_mask(backend.xp, key, step, (8, 5), 0.5))
     parts = [
-        to_numpy(random.keep_mask(backend.xp, key, step, (4, 5), 0.5, first=first)) for first in (0, 4)
+        to_numpy(random.keep_mask(backend.xp, key, step, (4, 5), 0.5, first=first))
+        for first in (0, 4)
     ]
     assert np.array_equal(whole, np.concatenate(parts))
 
 
 def test_a_layer_called_twice_draws_two_masks(backend: Backend) -> None:
     net = nn.Sequential(nn.Dropout(0.5))
-    keys = {
-        n: backend.from_host(random.key(0, n), backend.device(None)) for n in net.streams()
-    }
+    keys = {n: backend.from_host(random.key(0, n), backend.device(None)) for n in net.streams()}
     step = backend.from_host(np.zeros(1, dtype=np.int32), backend.device(None))
     x = backend.from_host(np.ones((4, 16), dtype=np.float32), backend.device(None))
     training = net.bind({}, Context(backend.xp, step, keys))

@@ -28,7 +28,12 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-11}
 
 def network(outputs: int) -> nn.Module:
     return nn.Sequential(
-        nn.Linear(6, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 8), nn.GELU(), nn.Linear(8, outputs)
+        nn.Linear(6, 16),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+        nn.Linear(16, 8),
+        nn.GELU(),
+        nn.Linear(8, outputs),
     )
 
 
@@ -101,7 +106,11 @@ def test_a_described_network_goes_where_the_data_is(backend: Backend) -> None:
 
 def test_evaluate_before_fit_uses_the_weights_that_fit_starts_from(backend: Backend) -> None:
     trainer = Trainer(
-        network(3), losses.cross_entropy, optim.Adam(1e-2), metrics=[metrics.accuracy], backend=backend
+        network(3),
+        losses.cross_entropy,
+        optim.Adam(1e-2),
+        metrics=[metrics.accuracy],
+        backend=backend,
     )
     before = trainer.evaluate(X, LABELS)
     drawn = network(3).init(seed=0, backend=backend).parameters()

@@ -1,0 +1,56 @@
+from polynet import (
+    backend as backend,
+)
+from polynet import (
+    checkpoint as checkpoint,
+)
+from polynet import (
+    data as data,
+)
+from polynet import (
+    functional as functional,
+)
+from polynet import (
+    losses as losses,
+)
+from polynet import (
+    metrics as metrics,
+)
+from polynet import (
+    nn as nn,
+)
+from polynet import (
+    optim as optim,
+)
+from polynet import (
+    random as random,
+)
+from polynet import (
+    testing as testing,
+)
+from polynet import (
+    train as train,
+)
+from polynet import (
+    tree as tree,
+)
+from polynet.backend import Backend as Backend
+from polynet.backend import asarray as asarray
+from polynet.backend import get_backend as get_backend
+from polynet.backend import set_backend as set_backend
+from polynet.backend import to_numpy as to_numpy
+from polynet.backend import use_backend as use_backend
+from polynet.derivative import grad as grad
+from polynet.derivative import stop_gradient as stop_gradient
+from polynet.derivative import value_and_grad as value_and_grad
+from polynet.errors import RecordError as RecordError
+from polynet.nn import Context as Context
+from polynet.ops import array_namespace as array_namespace
+from polynet.tensor import Tensor as Tensor
+from polynet.tensor import composition as composition
+from polynet.tensor import op as op
+from polynet.testing import check_grad as check_grad
+from polynet.train import History as History
+from polynet.train import Trainer as Trainer
+
+__version__: str
