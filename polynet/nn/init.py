@@ -1,13 +1,15 @@
 """Initialisers: how a parameter is drawn. On the host, in float64, from a stream of its own.
 
 An initialiser is a function `(key, shape) -> NumPy array`. For a weight (out, in, …), fan-in
-is in times the size of the rest, fan-out is out times it.
+is in times the size of the rest, fan-out is out times it. Ours are partial functions, not
+closures, so that networks can be pickled.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -19,7 +21,11 @@ Initialiser = Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
 
 def constant(value: float) -> Initialiser:
     """Every element is `value`."""
-    return lambda _key, shape: np.full(shape, float(value))
+    return partial(_constant, value)
+
+
+def _constant(value: float, _key: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return np.full(shape, float(value))
 
 
 zeros = constant(0.0)
@@ -28,14 +34,20 @@ ones = constant(1.0)
 
 def uniform(low: float, high: float) -> Initialiser:
     """Uniform in [low, high)."""
-    return lambda key, shape: (
-        low + (high - low) * random.uniform(key, math.prod(shape)).reshape(shape)
-    )
+    return partial(_uniform, low, high)
+
+
+def _uniform(low: float, high: float, key: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return low + (high - low) * random.uniform(key, math.prod(shape)).reshape(shape)
 
 
 def normal(mean: float = 0.0, std: float = 1.0) -> Initialiser:
     """Normal with the given mean and standard deviation."""
-    return lambda key, shape: mean + std * random.normal(key, math.prod(shape)).reshape(shape)
+    return partial(_normal, mean, std)
+
+
+def _normal(mean: float, std: float, key: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return mean + std * random.normal(key, math.prod(shape)).reshape(shape)
 
 
 def xavier_uniform(gain: float = 1.0) -> Initialiser:
@@ -44,17 +56,21 @@ def xavier_uniform(gain: float = 1.0) -> Initialiser:
     Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural
     networks", AISTATS 2010.
     """
+    return partial(_xavier_uniform, gain)
 
-    def draw(key: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        bound = gain * math.sqrt(6.0 / sum(_fans(shape)))
-        return uniform(-bound, bound)(key, shape)
 
-    return draw
+def _xavier_uniform(gain: float, key: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    bound = gain * math.sqrt(6.0 / sum(_fans(shape)))
+    return _uniform(-bound, bound, key, shape)
 
 
 def xavier_normal(gain: float = 1.0) -> Initialiser:
     """Normal with standard deviation gain·√(2 / (fan_in + fan_out)); see `xavier_uniform`."""
-    return lambda key, shape: normal(0.0, gain * math.sqrt(2.0 / sum(_fans(shape))))(key, shape)
+    return partial(_xavier_normal, gain)
+
+
+def _xavier_normal(gain: float, key: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return _normal(0.0, gain * math.sqrt(2.0 / sum(_fans(shape))), key, shape)
 
 
 def kaiming_uniform(gain: float = math.sqrt(2.0), mode: str = "fan_in") -> Initialiser:
@@ -63,18 +79,22 @@ def kaiming_uniform(gain: float = math.sqrt(2.0), mode: str = "fan_in") -> Initi
     He et al., "Delving Deep into Rectifiers", ICCV 2015. `mode` is "fan_in" or "fan_out".
     """
     _check_mode(mode)
+    return partial(_kaiming_uniform, gain, mode)
 
-    def draw(key: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        bound = gain * math.sqrt(3.0 / _fan(shape, mode))
-        return uniform(-bound, bound)(key, shape)
 
-    return draw
+def _kaiming_uniform(gain: float, mode: str, key: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    bound = gain * math.sqrt(3.0 / _fan(shape, mode))
+    return _uniform(-bound, bound, key, shape)
 
 
 def kaiming_normal(gain: float = math.sqrt(2.0), mode: str = "fan_in") -> Initialiser:
     """Normal with standard deviation gain / √fan; see `kaiming_uniform`."""
     _check_mode(mode)
-    return lambda key, shape: normal(0.0, gain / math.sqrt(_fan(shape, mode)))(key, shape)
+    return partial(_kaiming_normal, gain, mode)
+
+
+def _kaiming_normal(gain: float, mode: str, key: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return _normal(0.0, gain / math.sqrt(_fan(shape, mode)), key, shape)
 
 
 def _check_mode(mode: str) -> None:

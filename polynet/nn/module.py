@@ -110,7 +110,8 @@ class Module:
 
     def _check_place(self, inputs: tuple[Array, ...]) -> None:
         """Refuse plain inputs that are not where the parameters are."""
-        own = next(iter(self.parameters().values()), None)
+        parameters = (getattr(m, a) for _, m, a, t in self._places() if isinstance(t, Parameter))
+        own = next(parameters, None)
         if own is None or type(own) is Tensor:
             return
         for x in inputs:
@@ -128,8 +129,10 @@ class Module:
                 f"{self.label()} cannot set {name!r}: a network that has its parameters does not "
                 "change itself; net.replace({name: array}) gives another one"
             )
+        described = {n: thing for n, thing in self._described.items() if n != name}
         if isinstance(value, Parameter | RandomStream):
-            self.__dict__["_described"] = {**self._described, name: value}
+            described[name] = value
+        self.__dict__["_described"] = described
         object.__setattr__(self, name, value)
 
     def label(self) -> str:
@@ -165,12 +168,16 @@ class Module:
             for attribute, thing in module._described.items():
                 yield f"{path}.{attribute}" if path else attribute, module, attribute, thing
 
-    def _first_paths(self) -> dict[int, str]:
-        """The name of each described thing, by identity: the first path that leads to it."""
-        names: dict[int, str] = {}
-        for path, _, _, thing in self._places():
-            names.setdefault(id(thing), path)
-        return names
+    def _first_places(self) -> Iterator[tuple[str, Module, str, Parameter | RandomStream]]:
+        """The first place of every described thing, whose path is its name."""
+        seen = set()
+        for place in self._places():
+            if id(place[3]) not in seen:
+                seen.add(id(place[3]))
+                yield place
+
+    def _names_by_identity(self) -> dict[int, str]:
+        return {id(thing): path for path, _, _, thing in self._first_places()}
 
     # Parameters
 
@@ -193,9 +200,8 @@ class Module:
         native = target.device(device)
         target.dtype(dtype)
         drawn: dict[str, Array] = {}
-        names = self._first_paths()
-        for path, module, attribute, thing in self._places():
-            if isinstance(thing, RandomStream) or names[id(thing)] != path:
+        for path, module, attribute, thing in self._first_places():
+            if isinstance(thing, RandomStream):
                 continue
             value = getattr(module, attribute)
             if isinstance(value, Parameter):
@@ -204,15 +210,15 @@ class Module:
             drawn[path] = value
         if drawn:
             common_backend(drawn.values(), "the network's parameters")
-        return self._bound(drawn, None, names)
+        return self._bound(drawn, None, self._names_by_identity())
 
     def parameters(self) -> dict[str, Array]:
         """The parameters by name, in order of declaration; a shared one stands once."""
-        found: dict[str, Array] = {}
-        for path, module, attribute, thing in self._places():
-            if isinstance(thing, Parameter) and module._names.get(attribute, path) == path:
-                found[path] = getattr(module, attribute)
-        return found
+        return {
+            path: getattr(module, attribute)
+            for path, module, attribute, thing in self._first_places()
+            if isinstance(thing, Parameter)
+        }
 
     def replace(self, parameters: Mapping[str, Array]) -> Self:
         """This network with other arrays for the parameters named, all or some.
@@ -235,7 +241,9 @@ class Module:
 
         With a context it trains (dropout drops); without, it predicts.
         """
-        return self._bound(parameters, context, None if self._path == "" else self._first_paths())
+        return self._bound(
+            parameters, context, None if self._path == "" else self._names_by_identity()
+        )
 
     def _bound(
         self,
@@ -267,11 +275,8 @@ class Module:
 
     def streams(self) -> tuple[str, ...]:
         """The names of the random streams."""
-        found = self._first_paths()
         return tuple(
-            path
-            for path, _, _, thing in self._places()
-            if isinstance(thing, RandomStream) and found[id(thing)] == path
+            path for path, _, _, thing in self._first_places() if isinstance(thing, RandomStream)
         )
 
     def to(self, *, backend: str | Backend | None = None, device: str | None = None) -> Self:

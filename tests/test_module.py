@@ -1,0 +1,71 @@
+"""Modules as values: names, parts, what was described and then changed."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+from polynet import nn
+from polynet.errors import MixedBackendsError
+
+
+def test_a_part_of_a_network_is_a_network():
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).init(seed=0)
+    part = net[2]
+    assert list(part.parameters()) == ["weight", "bias"]
+    doubled = part.replace({"weight": part.weight * 2})
+    x = np.ones((1, 3), dtype="float32")
+    np.testing.assert_allclose(doubled(x) - part.bias, 2 * (part(x) - part.bias), rtol=1e-6)
+    assert np.array_equal(net[2].weight, part.weight)
+
+
+def test_a_trained_part_stays_in_a_new_network():
+    body = nn.Linear(4, 3).init(seed=5)
+    net = nn.Sequential(body, nn.ReLU(), nn.Linear(3, 2)).init(seed=0)
+    assert list(net.parameters()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert net[0].weight is body.weight
+
+
+def test_a_trained_part_elsewhere_is_refused():
+    pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
+    body = nn.Linear(4, 3).init(seed=5, backend="strict")
+    with pytest.raises(MixedBackendsError, match=r"parameters.*'strict'.*'numpy'"):
+        nn.Sequential(body, nn.Linear(3, 2)).init(seed=0, backend="numpy")
+
+
+def test_a_parameter_that_was_taken_back_is_gone():
+    layer = nn.Linear(4, 3)
+    layer.bias = None
+    assert list(layer.init(seed=0).parameters()) == ["weight"]
+    assert layer.init(seed=0)(np.ones((1, 4), dtype="float32")).shape == (1, 3)
+
+
+def test_tied_weights_are_one_parameter():
+    first, second = nn.Linear(3, 3), nn.Linear(3, 3)
+    second.weight = first.weight
+    net = nn.Sequential(first, second).init(seed=0)
+    assert list(net.parameters()) == ["0.weight", "0.bias", "1.bias"]
+    other = net.replace({"0.weight": np.zeros((3, 3), dtype="float32")})
+    assert not other[1].weight.any()
+    assert "total                        15" in net.summary()
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_copies_compute_the_same(duplicate):
+    shared = nn.Linear(3, 3)
+    net = nn.Sequential(shared, nn.Dropout(0.5), shared).init(seed=0)
+    twin = duplicate(net)
+    x = np.ones((2, 3), dtype="float32")
+    assert np.array_equal(twin(x), net(x))
+    assert list(twin.parameters()) == list(net.parameters()) == ["0.weight", "0.bias"]
+
+
+def test_an_input_elsewhere_is_refused():
+    strict = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
+    net = nn.Linear(2, 1).init(seed=0, backend="numpy")
+    with pytest.raises(MixedBackendsError, match=r"'numpy'.*'strict'"):
+        net(strict.ones((1, 2), dtype=strict.float32))
+    there = nn.Linear(2, 1).init(seed=0, backend="strict")
+    with pytest.raises(MixedBackendsError, match=r"different devices of 'strict'"):
+        there(strict.ones((1, 2), dtype=strict.float32))
