@@ -16,9 +16,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from polynet.backend import Backend, asarray, to_numpy
+from polynet.backend import Backend, asarray, common_backend, to_numpy
 from polynet.errors import unknown
-from polynet.nn import Module
+from polynet.nn import Module, Parameter
 
 M = TypeVar("M", bound=Module)
 
@@ -30,7 +30,7 @@ def save(path: str | os.PathLike[str], net: Module) -> None:
     loads.
     """
     target = Path(path)
-    arrays = {n: np.ascontiguousarray(to_numpy(p)) for n, p in net.parameters().items()}
+    arrays = {n: np.asarray(to_numpy(p), order="C") for n, p in net.drawn_parameters().items()}
     content = safetensors.numpy.save(arrays, metadata={"format": "pt"})
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
@@ -57,7 +57,10 @@ def load(
     backend: str | Backend | None = None,
     device: str | None = None,
 ) -> M:
-    """`net` with the parameters in `path`, on the backend given, else the one chosen, else numpy.
+    """`net` with the parameters in `path`.
+
+    They go to the backend given, else to that of `net` if it is drawn, else to the one chosen,
+    else to numpy.
 
     Raises ValueError for a file that is torn or no safetensors file, KeyError where its names
     are not those of `net`, and ValueError for another shape.
@@ -66,6 +69,8 @@ def load(
         arrays = safetensors.numpy.load(Path(path).read_bytes())
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    except KeyError as error:
+        raise ValueError(f"{path} holds arrays of {error}, a dtype that NumPy lacks") from error
     described = net.parameters()
     for name in sorted(set(arrays) ^ set(described)):
         if name in arrays:
@@ -77,4 +82,7 @@ def load(
                 f"{path}: {name!r} has shape {arrays[name].shape}, the network's "
                 f"{tuple(parameter.shape)}"
             )
+    drawn = [p for p in described.values() if not isinstance(p, Parameter)]
+    if backend is None and drawn:
+        backend = common_backend(drawn, "the network's parameters")[0]
     return net.bind({n: asarray(arrays[n], backend=backend, device=device) for n in described})

@@ -24,10 +24,14 @@ class Place:
 
     def index(self, host: np.ndarray) -> Array:
         """Integers as this device indexes with."""
-        info = self.backend.xp.__array_namespace_info__()
-        kind = info.default_dtypes(device=self.device)["indexing"]
-        short = kind == self.backend.xp.int32
-        return self.backend.from_host(host.astype(np.int32 if short else np.int64), self.device)
+        dtype = self.backend.index_dtype(self.device)
+        info = np.iinfo(dtype)
+        if host.size and (int(host.min()) < info.min or int(host.max()) > info.max):
+            raise ValueError(
+                f"integers from {host.min()} to {host.max()} do not fit into {dtype}, which "
+                f"{self.backend.name!r} indexes with"
+            )
+        return self.backend.from_host(host.astype(dtype), self.device)
 
     def take_in(self, x: Any, name: str) -> Array:
         """A user's array as the network takes it.
@@ -144,12 +148,22 @@ def split(
         group[random.permutation(random.key(seed, "split", i), len(group))]
         for i, group in enumerate(groups)
     ]
-    cuts = [round(len(group) * fraction) for group in order]
+    cuts = _shares([len(group) for group in order], fraction)
     held = np.sort(np.concatenate([g[:cut] for g, cut in zip(order, cuts, strict=True)]))
     kept = np.sort(np.concatenate([g[cut:] for g, cut in zip(order, cuts, strict=True)]))
     if not len(held) or not len(kept):
         raise ValueError(f"{fraction} of {count} samples leaves one side empty; give more samples")
     return (rows_of(x, kept), rows_of(y, kept)), (rows_of(x, held), rows_of(y, held))
+
+
+def _shares(sizes: list[int], fraction: float) -> list[int]:
+    """How many of each group are held out: together `fraction` of all, by largest remainders."""
+    shares = [int(size * fraction) for size in sizes]
+    remainders = [size * fraction - share for size, share in zip(sizes, shares, strict=True)]
+    missing = round(sum(sizes) * fraction) - sum(shares)
+    for i in sorted(range(len(sizes)), key=lambda i: -remainders[i])[:missing]:
+        shares[i] += 1
+    return shares
 
 
 def _classes(y: np.ndarray) -> list[np.ndarray]:

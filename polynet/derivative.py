@@ -52,9 +52,14 @@ def value_and_grad(
             for place, branch in zip(places, recorded, strict=True):
                 full[place] = branch
             result = f(*full, **options)
+            if has_aux and not (isinstance(result, tuple) and len(result) == 2):
+                raise TypeError(
+                    f"with has_aux, the function returns a pair (value, aux); it returned a "
+                    f"{type(result).__name__}"
+                )
             output, aux = result if has_aux else (result, None)
             value, gradients = _gradients(level, output, tree.leaves(wanted))
-            aux = tree.map(lambda a: _off(level, a), aux)
+            aux = tree.map(lambda a: _out(level, a), aux)
         finally:
             level.close()
             _open_levels.reset(token)
@@ -79,17 +84,19 @@ def grad(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Callable[
     return lambda *args, **options: both(*args, **options)[1]
 
 
-def stop_gradient(x: Array) -> Array:
-    """`x`, as a constant: no gradient of any order goes back through it.
+def stop_gradient(x: tree.Tree) -> tree.Tree:
+    """`x`, an array or a tree of them, as a constant: no gradient goes back through it.
 
     >>> import numpy as np, polynet
     >>> slope = polynet.grad(lambda x: x * polynet.stop_gradient(x))
     >>> float(slope(np.asarray(3.0)))
     3.0
     """
-    if type(x) is not Tensor:
-        return x
-    return Tensor(stop_gradient(x._value), x._level)
+    return tree.map(_constant, x)
+
+
+def _constant(x: Any) -> Any:
+    return Tensor(_constant(x._value), x._level) if type(x) is Tensor else x
 
 
 def _open(wanted: list[Any]) -> Level:
@@ -126,6 +133,25 @@ def _backend_of_leaves(found: list[tuple[str, Any]]) -> tuple[Backend, bool]:
 
 def _gradients(level: Level, output: Any, wanted: list[Array]) -> tuple[Array, list[Array]]:
     xp = level.xp if level.plain else level.namespace
+    _check_output(level, output)
+    value = _out(level, output)
+    if type(output) is not Tensor or output._level is not level or output._line is None:
+        return value, [_off(level, xp.zeros_like(leaf)) for leaf in wanted]
+    found = sweep(level, output, xp.ones_like(_off(level, output)), len(wanted))
+    gradients: list[Any] = []
+    for g, leaf in zip(found, wanted, strict=True):
+        if g is None:
+            g = xp.zeros_like(leaf)
+        elif g.dtype != leaf.dtype:
+            g = xp.astype(g, leaf.dtype)
+        shared = any(g is other for other in gradients)
+        gradients.append(xp.asarray(g, copy=True) if shared else g)
+    owned, is_array = level.backend.owned, level.backend.is_array
+    plain = (_off(level, g) for g in gradients)
+    return value, [owned(g) if is_array(g) else g for g in plain]
+
+
+def _check_output(level: Level, output: Any) -> None:
     shape = getattr(output, "shape", None)
     if shape is None or tuple(shape) != ():
         came = type(output).__name__ if shape is None else f"an array of shape {tuple(shape)}"
@@ -133,18 +159,12 @@ def _gradients(level: Level, output: Any, wanted: list[Array]) -> tuple[Array, l
             f"the differentiated function returned {came}; expected a 0-d array, such as a sum "
             "or mean"
         )
-    value = _off(level, output)
-    if type(output) is not Tensor or output._level is not level or output._line is None:
-        return value, [_off(level, xp.zeros_like(leaf)) for leaf in wanted]
-    gradients = sweep(level, output, xp.ones_like(value), len(wanted))
-    owned, seen = level.backend.owned, set()
-    for i, g in enumerate(gradients):
-        g = _off(level, xp.zeros_like(wanted[i]) if g is None else g)
-        gradients[i] = g
-        if type(g) is not Tensor:
-            gradients[i] = xp.asarray(g, copy=True) if id(g) in seen else owned(g)
-            seen.add(id(g))
-    return value, gradients
+    if type(output) is Tensor:
+        output._level.require_open()
+    if not level.backend.xp.isdtype(plain_value(output).dtype, "real floating"):
+        raise TypeError(
+            f"the differentiated function returned {output.dtype}; expected floating point"
+        )
 
 
 def _off(level: Level, x: Any) -> Any:
@@ -152,3 +172,9 @@ def _off(level: Level, x: Any) -> Any:
     while type(x) is Tensor and (x._level is level or x._level.id == CONSTANT):
         x = x._value
     return x
+
+
+def _out(level: Level, x: Any) -> Any:
+    """`x` for the user: with `level` taken off, and a copy, since it may be an input."""
+    x = _off(level, x)
+    return level.xp.asarray(x, copy=True) if level.backend.is_array(x) else x

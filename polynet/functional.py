@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from polynet.derivative import stop_gradient
-from polynet.tensor import composition, op
+from polynet.tensor import Tensor, composition, op
 
 # Ops that the standard lacks
 
@@ -50,19 +50,29 @@ def _ratio(x, above, below):
     return _polynomial(x, above) / _polynomial(x, below)
 
 
+def _erf(xp, x):
+    size = xp.minimum(xp.abs(x), 6.0)  # beyond 6, erf is 1 to the last bit of float64
+    small = xp.minimum(size, 0.5)
+    near = x * _ratio(small * small, *_ERF_SMALL)
+    far = 1 - xp.exp(-size * size) * _ratio(size, *_ERFC_LARGE)
+    return xp.where(size <= 0.5, near, xp.sign(x) * far)
+
+
 @op
 def erf(xp, x, /):
     """The error function 2/√π ∫₀ˣ exp(-t²) dt, elementwise, to the precision of the dtype.
 
     Rational approximations of W. J. Cody, "Rational Chebyshev Approximations for the Error
-    Function", Math. Comp. 23 (1969).
+    Function", Math. Comp. 23 (1969). Below another derivative this op stands again, so that it
+    is erf which is differentiated, and not the approximation.
     """
-    size = xp.minimum(xp.abs(x), 6.0)  # beyond 6, erf is 1 to the last bit of float64
-    small = xp.minimum(size, 0.5)
-    near = x * _ratio(small * small, *_ERF_SMALL)
-    far = 1 - xp.exp(-size * size) * _ratio(size, *_ERFC_LARGE)
-    y = xp.where(size <= 0.5, near, xp.sign(x) * far)
+    y = erf(x) if type(x) is Tensor else _erf(xp, x)
     return y, (lambda g: g * (2 / math.sqrt(math.pi)) * xp.exp(-x * x),)
+
+
+def _sigmoid(xp, x):
+    e = xp.exp(-xp.abs(x))
+    return xp.where(x >= 0, 1, e) / (1 + e)
 
 
 @op
@@ -73,8 +83,7 @@ def sigmoid(xp, x, /):
     >>> sigmoid(np.asarray([-1000.0, 0.0, 1000.0]))
     array([0. , 0.5, 1. ])
     """
-    e = xp.exp(-xp.abs(x))
-    y = xp.where(x >= 0, 1, e) / (1 + e)
+    y = sigmoid(x) if type(x) is Tensor else _sigmoid(xp, x)  # as in erf
     return y, (lambda g: g * y * (1 - y),)
 
 
@@ -116,8 +125,7 @@ def gelu(xp, x, /):
 @composition
 def logsumexp(xp, x, /, *, axis=-1, keepdims=False):
     """log Σ exp(x) along `axis`, without overflow."""
-    top = stop_gradient(xp.max(x, axis=axis, keepdims=True))
-    top = xp.where(xp.isfinite(top), top, 0)
+    top = _top(xp, x, axis)
     y = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
     return y if keepdims else xp.squeeze(y, axis=axis)
 
@@ -130,14 +138,21 @@ def softmax(xp, x, /, *, axis=-1):
     >>> softmax(np.asarray([0.0, 0.0]))
     array([0.5, 0.5])
     """
-    e = xp.exp(x - stop_gradient(xp.max(x, axis=axis, keepdims=True)))
+    e = xp.exp(x - _top(xp, x, axis))
     return e / xp.sum(e, axis=axis, keepdims=True)
 
 
 @composition
 def log_softmax(xp, x, /, *, axis=-1):
-    """log softmax(x) along `axis`, without overflow."""
-    return x - logsumexp(x, axis=axis, keepdims=True)
+    """log softmax(x) along `axis`, without overflow, and without cancelling large scores."""
+    z = x - _top(xp, x, axis)
+    return z - xp.log(xp.sum(xp.exp(z), axis=axis, keepdims=True))
+
+
+def _top(xp, x, axis):
+    """The largest along `axis`, where it is finite, as a constant that keeps exp from overflow."""
+    top = stop_gradient(xp.max(x, axis=axis, keepdims=True))
+    return xp.where(xp.isfinite(top), top, 0)
 
 
 # Linear maps

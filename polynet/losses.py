@@ -21,7 +21,7 @@ def mse(xp, outputs, targets, /):
     >>> float(mse(np.asarray([1.0, 2.0]), np.asarray([1.0, 4.0])))
     2.0
     """
-    _check_like(xp, "mse", outputs, targets)
+    _check_like("mse", outputs, targets)
     return xp.mean(xp.square(outputs - targets))
 
 
@@ -36,7 +36,7 @@ def binary_cross_entropy_with_logits(xp, logits, targets, /):
     >>> float(binary_cross_entropy_with_logits(np.asarray([1000.0]), np.asarray([0.0])))
     1000.0
     """
-    _check_like(xp, "binary_cross_entropy_with_logits", logits, targets)
+    _check_like("binary_cross_entropy_with_logits", logits, targets)
     return xp.mean(xp.logaddexp(logits, xp.zeros_like(logits)) - logits * targets)
 
 
@@ -52,12 +52,17 @@ def cross_entropy(xp, logits, targets, /):
     >>> float(cross_entropy(np.asarray([[0.0, 1000.0]]), np.asarray([0])))
     1000.0
     """
+    _check_classes(xp, logits, targets)
     scores = log_softmax(logits, axis=-1)
-    return -xp.sum(scores * class_probabilities(xp, logits, targets)) / logits.shape[0]
+    if xp.isdtype(targets.dtype, "integral"):
+        device = array_api_compat.device(targets)
+        classes = xp.arange(logits.shape[1], dtype=xp.int32, device=device)
+        right = xp.expand_dims(xp.astype(targets, xp.int32), axis=1) == classes
+        return -xp.sum(xp.where(right, scores, 0)) / logits.shape[0]
+    return -xp.sum(scores * targets) / logits.shape[0]
 
 
-def class_probabilities(xp, logits, targets):
-    """Targets as (batch, classes) of the logits' dtype: integer labels become one-hot rows."""
+def _check_classes(xp, logits, targets):
     if logits.ndim != 2:
         raise ValueError(
             f"cross_entropy: expected logits of shape (batch, classes), got {tuple(logits.shape)}"
@@ -68,24 +73,27 @@ def class_probabilities(xp, logits, targets):
                 f"cross_entropy: integer targets for logits {tuple(logits.shape)} have shape "
                 f"({logits.shape[0]},), one class a sample; got {tuple(targets.shape)}"
             )
-        classes = xp.arange(
-            logits.shape[1], dtype=targets.dtype, device=array_api_compat.device(targets)
-        )
-        return xp.astype(xp.expand_dims(targets, axis=1) == classes, logits.dtype)
-    if tuple(targets.shape) != tuple(logits.shape):
+    elif tuple(targets.shape) != tuple(logits.shape):
         raise ValueError(
             f"cross_entropy: targets of {targets.dtype} are probabilities, of the logits' shape "
             f"{tuple(logits.shape)}; got {tuple(targets.shape)}. Labels are integers of shape "
             "(batch,)"
         )
-    return targets
+    else:
+        _check_dtype("cross_entropy", logits, targets)
 
 
-def _check_like(xp, name, outputs, targets):
+def _check_like(name, outputs, targets):
     if tuple(outputs.shape) != tuple(targets.shape):
+        one = tuple(outputs.shape) == (*targets.shape, 1)
+        todo = "give targets[:, None]" if one else f"reshape the targets to {tuple(outputs.shape)}"
         raise ValueError(
             f"{name}: outputs have shape {tuple(outputs.shape)}, targets {tuple(targets.shape)}; "
-            f"they must be equal: reshape the targets to {tuple(outputs.shape)}"
+            f"they must be equal: {todo}"
         )
-    if not xp.isdtype(targets.dtype, "real floating"):
+    _check_dtype(name, outputs, targets)
+
+
+def _check_dtype(name, outputs, targets):
+    if targets.dtype != outputs.dtype:
         raise TypeError(f"{name}: targets are {targets.dtype}; expected {outputs.dtype}")

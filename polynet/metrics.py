@@ -21,7 +21,7 @@ def accuracy(targets: np.ndarray, outputs: np.ndarray) -> float:
     targets, outputs = np.asarray(targets), np.asarray(outputs)
     if outputs.ndim == 2 and outputs.shape[1] > 1:
         answers = outputs.argmax(axis=1)
-        truth = targets.argmax(axis=1) if targets.ndim == 2 else targets
+        truth = targets.argmax(axis=1) if targets.shape == outputs.shape else targets
     else:
         answers, truth = (outputs > 0).astype(targets.dtype), targets
     if answers.shape != truth.shape:

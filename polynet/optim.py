@@ -11,10 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar
 
 from polynet import tree
-from polynet.backend import Array, backend_of
+from polynet.backend import Array
+from polynet.ops import array_namespace
 from polynet.tensor import composition
 
 Arrays = dict[str, Array]
@@ -31,9 +33,15 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            numbers = value if isinstance(value, tuple) else (value,)
-            if not all(isinstance(n, bool | int | float) and n >= 0 for n in numbers):
-                raise ValueError(f"{type(self).__name__}: {name} is not negative; got {value!r}")
+            numbers = value if isinstance(value, tuple | list) else (value,)
+            if not all(isinstance(n, Real) and float(n) >= 0 for n in numbers):
+                raise ValueError(
+                    f"{type(self).__name__}: {name} must be a number, at least 0; got {value!r}"
+                )
+            if not isinstance(value, bool):  # NumPy's numbers would change the parameters' dtype
+                plain = tuple(map(float, numbers))
+                several = isinstance(value, tuple | list)
+                object.__setattr__(self, name, plain if several else plain[0])
 
     def slots(self) -> tuple[str, ...]:
         """The names of the running values it keeps for every parameter."""
@@ -42,7 +50,7 @@ class Optimizer:
     def init(self, params: Arrays) -> dict[str, Arrays]:
         """The state before the first update: zeros for every slot and parameter."""
         return {
-            slot: tree.map(lambda p: backend_of(p).xp.zeros_like(p), params)
+            slot: tree.map(lambda p: array_namespace(p).zeros_like(p), params)
             for slot in self.slots()
         }
 

@@ -58,19 +58,28 @@ class Level:
         """A recorded Tensor that was computed from nothing."""
         if not self.plain:
             (value,) = _lifted(self, [value])
-        self.record.append((value.shape, (), ()))
-        return Tensor(value, self, len(self.record) - 1)
+        return Tensor(value, self, self.write((value.shape, (), ())))
+
+    def write(self, line: tuple[Any, ...]) -> int:
+        """Add a line to the record, and say which number it has got."""
+        record = self.record
+        at = len(record)
+        record.append(line)
+        while record[at] is not line:  # another thread has written in between
+            at += 1
+        return at
 
     def admit(self, value: Any) -> None:
         """Refuse an array of another backend; what is no array is the rule's to judge."""
         if self.backend.is_array(value):
             self.types.add(type(value))
         elif hasattr(value, "dtype") and hasattr(value, "shape") and not isinstance(value, type):
-            raise MixedBackendsError(
-                f"an array of {type(value).__module__}.{type(value).__qualname__} met an array of "
-                f"backend {self.backend.name!r}; move it there with "
-                f"polynet.asarray(x, backend={self.backend.name!r})"
-            )
+            raise _mixed(value, self.backend)
+
+    def require_open(self) -> None:
+        """Raise RecordError if the derivative has ended."""
+        if self.record is _ENDED:
+            self.record.append(())
 
     def close(self) -> None:
         """End the derivative; a Tensor that outlives it says so when it is used."""
@@ -144,16 +153,16 @@ class Tensor:
             raise TypeError("a 0-d Tensor has no length")
         return self.shape[0]
 
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i, ...] for i in range(len(self)))  # type: ignore[index]  # see ops.operators
+
     def _leave(self, convert: Callable[[Any], Any], what: str) -> Any:
-        inner = self
-        while type(inner) is Tensor:
-            if inner._line is not None:
-                raise RecordError(
-                    f"{what} of a recorded Tensor would lose its gradient; take it of "
-                    "polynet.stop_gradient(x), or return x from the differentiated function"
-                )
-            inner = inner._value
-        return convert(inner)
+        if is_recorded(self):
+            raise RecordError(
+                f"{what} of a recorded Tensor would lose its gradient; take it of "
+                "polynet.stop_gradient(x), or return x from the differentiated function"
+            )
+        return convert(plain_value(self))
 
     def __float__(self) -> float:
         return self._leave(float, "float()")
@@ -172,6 +181,15 @@ class Tensor:
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         return self._leave(self._level.backend.to_host, "a NumPy array")
+
+
+def is_recorded(x: Any) -> bool:
+    """Whether a gradient of some level can reach `x`."""
+    while type(x) is Tensor:
+        if x._line is not None:
+            return True
+        x = x._value
+    return False
 
 
 def plain_value(x: Any) -> Any:
@@ -260,10 +278,7 @@ def _unary(rule: Callable[..., Any]) -> Callable[..., Any]:
                 line = x._line
                 if line is None or pullbacks is None:
                     return Tensor(value, level)
-                record = level.record
-                new = len(record)
-                record.append((value.shape, (line,), pullbacks))
-                return Tensor(value, level, new)
+                return Tensor(value, level, level.write((value.shape, (line,), pullbacks)))
         return _apply(rule, (x,), {})
 
     return call
@@ -278,10 +293,7 @@ def _unary_with_options(rule: Callable[..., Any]) -> Callable[..., Any]:
                 line = x._line
                 if line is None or pullbacks is None:
                     return Tensor(value, level)
-                record = level.record
-                new = len(record)
-                record.append((value.shape, (line,), pullbacks))
-                return Tensor(value, level, new)
+                return Tensor(value, level, level.write((value.shape, (line,), pullbacks)))
         return _apply(rule, (x,), options)
 
     return call
@@ -320,19 +332,16 @@ def _binary(rule: Callable[..., Any]) -> Callable[..., Any]:
         value, pullbacks = rule(level.xp, a, b)
         if (i is None and j is None) or pullbacks is None:
             return Tensor(value, level)
-        record = level.record
-        line = len(record)
-        record.append((value.shape, (i, j), pullbacks))
-        return Tensor(value, level, line)
+        return Tensor(value, level, level.write((value.shape, (i, j), pullbacks)))
 
     return call
 
 
 def _members(args: Iterable[Any]) -> Iterator[Any]:
-    """The arguments, lists and tuples opened."""
+    """The arguments; lists, tuples and dicts opened."""
     for a in args:
-        if type(a) is list or type(a) is tuple:
-            yield from a
+        if type(a) is list or type(a) is tuple or type(a) is dict:
+            yield from tree.leaves(a)
         else:
             yield a
 
@@ -347,18 +356,15 @@ def highest_level(args: Iterable[Any]) -> Level | None:
 
 
 def _each(function: Callable[[Any], Any], args: Iterable[Any]) -> list[Any]:
-    """`function` of every argument, and of every member of those that are lists or tuples."""
-    return [
-        type(a)(map(function, a)) if type(a) is list or type(a) is tuple else function(a)
-        for a in args
-    ]
+    """`function` of every argument, and of every leaf of those that are lists, tuples or dicts."""
+    return [tree.map(function, a) if type(a) in (list, tuple, dict) else function(a) for a in args]
 
 
 def _apply(rule: Callable[..., Any], args: tuple, options: dict[str, Any]) -> Any:
     """Run a rule on any arguments and record it; NotImplemented where the rule declines."""
     level = highest_level(args)
     if level is None:
-        result = rule(backend_of_first(args).xp, *args, **options)
+        result = rule(_plain_backend(args).xp, *args, **options)
         return result if result is NotImplemented else result[0]
     inner, xp = _unwrapped(level, args)
     result = rule(xp, *inner, **options)
@@ -368,9 +374,7 @@ def _apply(rule: Callable[..., Any], args: tuple, options: dict[str, Any]) -> An
     inputs = _each(lambda a: a._line if type(a) is Tensor and a._level is level else None, args)
     if pullbacks is None or all(line is None for line in _members(inputs)):
         return Tensor(value, level)
-    record = level.record
-    record.append((value.shape, inputs, pullbacks))
-    return Tensor(value, level, len(record) - 1)
+    return Tensor(value, level, level.write((value.shape, inputs, pullbacks)))
 
 
 def _unwrapped(level: Level, args: tuple) -> tuple[list[Any], Any]:
@@ -387,7 +391,12 @@ def _unwrapped(level: Level, args: tuple) -> tuple[list[Any], Any]:
     inner = _each(inside, args)
     for a in _members(inner):
         if type(a) is Tensor:
-            level.plain = False
+            if level.plain:
+                a._level.require_open()
+                raise RecordError(
+                    "a Tensor of another derivative met one of a derivative that was opened in "
+                    "another thread; open it there in contextvars.copy_context().run"
+                )
         elif type(a) not in level.types:
             level.admit(a)
     if level.plain:
@@ -405,13 +414,27 @@ def _lifted(level: Level, args: Iterable[Any]) -> list[Any]:
     return _each(lambda a: Tensor(a, constants) if is_array(a) else a, args)
 
 
-def backend_of_first(args: Iterable[Any]) -> Backend:
-    """The backend of the first array among arguments that hold no Tensor."""
-    for a in args:
-        for leaf in tree.leaves(a):
-            if type(leaf) not in _PYTHON_SCALARS:
-                return backend_of(leaf)
-    raise TypeError("expected at least one array, got none; make one with polynet.asarray(x)")
+def _plain_backend(args: Iterable[Any]) -> Backend:
+    """The one backend of all arrays among arguments that hold no Tensor."""
+    found = None
+    for a in _members(args):
+        if type(a) in _PYTHON_SCALARS or not hasattr(a, "dtype") or isinstance(a, type):
+            continue
+        if found is None:
+            found = backend_of(a)
+        elif not found.is_array(a):
+            raise _mixed(a, found)
+    if found is None:
+        raise TypeError("expected at least one array, got none; make one with polynet.asarray(x)")
+    return found
+
+
+def _mixed(array: Any, backend: Backend) -> MixedBackendsError:
+    kind = type(array)
+    return MixedBackendsError(
+        f"an array of {kind.__module__}.{kind.__qualname__} met an array of backend "
+        f"{backend.name!r}; move it there with polynet.asarray(x, backend={backend.name!r})"
+    )
 
 
 # Compositions
@@ -440,7 +463,7 @@ def composition(definition: Callable[..., Any]) -> Callable[..., Any]:
             args, options = _positional(args, options, by_name)
         level = highest_level(args)
         if level is None:
-            backend = backend_of_first(args)
+            backend = _plain_backend(args)
             xp, kernel = backend.xp, backend.kernels.get(name)
         else:
             xp, kernel = level.namespace, level.kernels.get(name)
@@ -484,7 +507,7 @@ def sweep(level: Level, output: Tensor, g: Array, leaves: int, *, keep: bool = F
             if at is None or pullback is None:
                 continue
             back = pullback(g)
-            if type(at) is list:
+            if type(at) is not int:
                 for i, h in zip(at, back, strict=True):
                     if i is not None:
                         _arrive(xp, record[i][0], gradients, i, h)

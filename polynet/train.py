@@ -121,7 +121,8 @@ class Trainer:
     of `polynet.optim`; `metrics` are functions `(targets, outputs) -> number` of NumPy arrays.
 
     A described network is drawn at the first call, from `seed`, on the backend given, else on
-    the one chosen, else on that of the data, else on NumPy; `dtype` is "float32" or "float64".
+    the one chosen, else on that of the data, else on NumPy; `dtype` is "float32" by default, or
+    "float64".
 
     >>> import numpy as np
     >>> from polynet import Trainer, losses, nn, optim
@@ -142,13 +143,13 @@ class Trainer:
         seed: int = 0,
         backend: str | Backend | None = None,
         device: str | None = None,
-        dtype: str = "float32",
+        dtype: str | None = None,
     ) -> None:
         _check_kinds(net, loss, optimizer, metrics)
         random.key(seed)
         self.loss = loss
         self.optimizer = optimizer
-        self.metrics = {metric.__name__: metric for metric in metrics}
+        self.metrics = _by_name(metrics)
         self.seed = seed
         self.history = History()
         self.epoch = 0
@@ -207,7 +208,7 @@ class Trainer:
             data = self._take_in(x, y, "x", "y")
             held_out = None
             if validation_data is not None:
-                held_out = self._take_in(*validation_data, "validation x", "validation y")
+                held_out = self._take_in(*_pair(validation_data), "validation x", "validation y")
             if self._run is None:
                 step = make_step(self._described, self.loss, self.optimizer, place.backend.xp)
                 self._run = place.backend.compile(step)
@@ -223,6 +224,8 @@ class Trainer:
                     numbers = self._scores(*held_out, "val_") if held_out else {}
                     self.history.record(numbers)
                     bar.set_postfix({k: f"{v:.4g}" for k, v in self.history.last().items()})
+                    if interrupted.is_set():
+                        raise KeyboardInterrupt
         return self.history
 
     def evaluate(self, x: Any, y: Any, *, batch_size: int = 256) -> dict[str, float]:
@@ -242,37 +245,65 @@ class Trainer:
 
     @contextmanager
     def _ready(self, x: Any) -> Iterator[Place]:
-        """The place of the network, whose parameters are drawn if they are not yet."""
-        if self._place is None:
-            self._settle(x)
-        assert self._place is not None
-        with use_backend(self._place.backend):
-            yield self._place
+        """The place of the network, whose parameters are drawn if they are not yet.
+
+        A first call that fails before it has trained settles nothing.
+        """
+        first, described = self._place is None, self._described
+        try:
+            if first:
+                self._settle(x)
+            assert self._place is not None
+            with use_backend(self._place.backend):
+                yield self._place
+        except Exception:
+            if first and not self.history.step_losses:
+                self._place, self._described, self._run = None, described, None
+            raise
 
     def _settle(self, x: Any) -> None:
         asked, device, dtype = self._wanted
         drawn = [p for p in self._described.parameters().values() if hasattr(p, "dtype")]
         if drawn:
-            backend, native = common_backend(drawn, "the network's parameters")
-            if asked is not None and get_backend(asked).name != backend.name:
-                raise MixedBackendsError(
-                    f"the network is on {backend.name!r}, the Trainer was given backend "
-                    f"{get_backend(asked).name!r}; move it with net.to(backend=…)"
-                )
-            backend = get_backend(asked) if asked is not None else backend
-            dtype = str(drawn[0].dtype).rpartition(".")[2]
+            backend, native, dtype = self._where_drawn(drawn)
         elif asked is None and chosen_backend() is None and is_device_array(x):
             backend = backend_of(x)
             native = backend.device(device) if device else backend.device_of(x)
         else:
             backend = get_backend(asked)
             native = backend.device(device)
+        dtype = dtype or "float32"
         name = next(n for n, d in backend.devices().items() if d == native)
         net = self._described.init(self.seed, backend=backend, device=name, dtype=dtype)
-        self._described = net
         with use_backend(backend):
             self._state = initial_state(net, self.optimizer, self.seed)
+        self._described = net
         self._place = Place(backend, native, dtype)
+
+    def _where_drawn(self, drawn: list[Array]) -> tuple[Backend, Any, str]:
+        """The backend, device and dtype of a network that has its parameters."""
+        asked, device, dtype = self._wanted
+        backend, native = common_backend(drawn, "the network's parameters")
+        if asked is not None:
+            wanted = get_backend(asked)
+            if wanted.name != backend.name:
+                raise MixedBackendsError(
+                    f"the network is on {backend.name!r}, the Trainer was given backend "
+                    f"{wanted.name!r}; move it with net.to(backend=…)"
+                )
+            backend = wanted
+        if device is not None and backend.device(device) != native:
+            raise MixedBackendsError(
+                f"the network is on {native}, the Trainer was given device {device!r}; move it "
+                "with net.to(device=…)"
+            )
+        own = str(drawn[0].dtype).rpartition(".")[2]
+        if dtype is not None and dtype != own:
+            raise TypeError(
+                f"the network is {own}, the Trainer was given dtype {dtype!r}; leave it out, or "
+                "draw the network with init(dtype=…)"
+            )
+        return backend, native, own
 
     def _take_in(self, x: Any, y: Any, x_name: str, y_name: str) -> tuple[Array, Array]:
         """Both arrays where the network is; one sample is tried, so that errors come early."""
@@ -377,6 +408,24 @@ def _interrupt_between_steps() -> Iterator[threading.Event]:
         yield event
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
+    """The metrics by their functions' names, which must differ."""
+    names = [getattr(metric, "__name__", None) for metric in metrics]
+    for name, metric in zip(names, metrics, strict=True):
+        if name is None or name == "loss" or names.count(name) > 1:
+            raise ValueError(
+                f"Trainer: metrics are recorded under their functions' names, which must differ "
+                f"from one another and from 'loss'; got {name or repr(metric)!r}: def a function"
+            )
+    return dict(zip(map(str, names), metrics, strict=True))
+
+
+def _pair(validation_data: Any) -> tuple[Any, Any]:
+    if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
+        raise TypeError(f"validation_data is a pair (x, y); got a {type(validation_data).__name__}")
+    return validation_data[0], validation_data[1]
 
 
 def _check_kinds(net: Any, loss: Any, optimizer: Any, metrics: Any) -> None:

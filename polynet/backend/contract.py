@@ -145,7 +145,16 @@ class Backend(abc.ABC):
         """The same backend, on which every composition runs by its definition."""
         plain = copy.copy(self)
         plain.kernels = {}
+        plain.differentiable = None
         return plain
+
+    differentiable: Any = None
+    """The differentiable namespace around `xp`, which `polynet.ops` keeps here."""
+
+    def index_dtype(self, device: Any) -> str:
+        """The name of the integer dtype that `device` indexes with."""
+        kind = self.xp.__array_namespace_info__().default_dtypes(device=device)["indexing"]
+        return "int32" if kind == self.xp.int32 else "int64"
 
     def __repr__(self) -> str:
         return f"<polynet backend {self.name!r}>"

@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 
 from polynet.backend.contract import Array, Backend
-from polynet.backend.selection import backend_of, get_backend, is_claimed
+from polynet.backend.selection import (
+    backend_of,
+    chosen_backend,
+    get_backend,
+    is_claimed,
+)
 
 
 def asarray(
@@ -20,21 +25,25 @@ def asarray(
     """A copy of `x` on a backend's device.
 
     `x` is a number, a nested sequence, a NumPy array or an array of any backend; the dtype
-    stays, unless `dtype` names another, and Python floats become float32. The backend is the
-    one given, else the one chosen, else numpy.
+    stays, unless `dtype` names another; Python floats become float32, and Python integers what
+    the device indexes with. The backend is the one given, else the one chosen, else the array's
+    own, else numpy.
 
     >>> import polynet
     >>> polynet.asarray([1.0, 2.0], backend="numpy").dtype
     dtype('float32')
     """
+    if backend is None and chosen_backend() is None and is_claimed(x):
+        backend = backend_of(x)
     target = get_backend(backend)
+    native = target.device(device)
     host = to_numpy(x)
-    if dtype is None and not hasattr(x, "dtype") and host.dtype == np.float64:
-        dtype = "float32"
+    if dtype is None and not hasattr(x, "dtype"):
+        dtype = {"f": "float32", "i": target.index_dtype(native)}.get(host.dtype.kind)
     if dtype is not None:
         target.dtype(dtype)
         host = host.astype(dtype)
-    return target.from_host(host, target.device(device))
+    return target.from_host(host, native)
 
 
 def to_numpy(x: Any) -> np.ndarray:

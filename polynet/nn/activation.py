@@ -18,7 +18,7 @@ class LeakyReLU(Module):
     """x where x > 0, else `negative_slope`·x, elementwise."""
 
     def __init__(self, negative_slope: float = 0.01) -> None:
-        self.negative_slope = negative_slope
+        self.negative_slope = float(negative_slope)
 
     def forward(self, x: Array) -> Array:
         return functional.leaky_relu(x, negative_slope=self.negative_slope)

@@ -21,15 +21,17 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5) -> None:
-        if not 0 <= p < 1:
-            raise ValueError(f"Dropout: p is a probability, at least 0 and below 1; got {p!r}")
-        self.p = p
+        if not 0 <= p <= 1 - 2**-16:
+            raise ValueError(
+                f"Dropout: p is a probability, at least 0 and at most 1 - 2**-16; got {p!r}"
+            )
+        self.p = float(p)
         self.stream: Any = RandomStream()  # a Stream, in a training pass
 
     def forward(self, x: Array) -> Array:
         if not self.training or self.p == 0:
             return x
-        keep = 1 - self.p
+        keep = round((1 - self.p) * 65536) / 65536  # the share that the mask keeps exactly
         return functional.dropout(x, self.stream.keep_mask(tuple(x.shape), keep), keep=keep)
 
     def settings(self) -> str:

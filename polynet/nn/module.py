@@ -20,6 +20,7 @@ from polynet.backend import Array, Backend, asarray, common_backend, get_backend
 from polynet.errors import unknown
 from polynet.nn.init import Initialiser
 from polynet.tensor import Tensor
+from polynet.tree import leaves
 
 _OWN = frozenset({"_described", "_names", "_path", "_context"})
 """The attributes that Module itself keeps in an instance."""
@@ -100,10 +101,7 @@ class Module:
 
     def __call__(self, *inputs: Array) -> Array:
         if self._path is None and any(isinstance(t, Parameter) for t in self._described.values()):
-            raise RuntimeError(
-                f"{type(self).__name__} has no parameters yet: draw them with net.init(seed=0), "
-                "or train it with a Trainer and use trainer.net"
-            )
+            self.drawn_parameters()
         if self._path == "" and self._context is None:
             self._check_place(inputs)
         return self.forward(*inputs)
@@ -124,10 +122,19 @@ class Module:
         return self._context is not None
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in _RESERVED:
+            raise AttributeError(f"{type(self).__name__}: Module has a {name!r}; rename it")
         if self._path is not None:
             raise AttributeError(
                 f"{self.label()} cannot set {name!r}: a network that has its parameters does not "
                 "change itself; net.replace({name: array}) gives another one"
+            )
+        if isinstance(value, list | tuple | dict) and any(
+            isinstance(leaf, Parameter) for leaf in leaves(value)
+        ):
+            raise TypeError(
+                f"{type(self).__name__}: {name!r} holds Parameters in a {type(value).__name__}; "
+                "set each as an attribute of its own, or put them into modules"
             )
         described = {n: thing for n, thing in self._described.items() if n != name}
         if isinstance(value, Parameter | RandomStream):
@@ -171,13 +178,20 @@ class Module:
     def _first_places(self) -> Iterator[tuple[str, Module, str, Parameter | RandomStream]]:
         """The first place of every described thing, whose path is its name."""
         seen = set()
-        for place in self._places():
-            if id(place[3]) not in seen:
-                seen.add(id(place[3]))
-                yield place
+        for path, module, attribute, thing in self._places():
+            key = module._key(attribute)
+            first = module._names[attribute] == path if self._path == "" else key not in seen
+            seen.add(key)
+            if first:
+                yield path, module, attribute, thing
+
+    def _key(self, attribute: str) -> int:
+        """What makes two described things one: the same stream, Parameter or, once drawn, array."""
+        thing = self._described[attribute]
+        return id(getattr(self, attribute) if isinstance(thing, Parameter) else thing)
 
     def _names_by_identity(self) -> dict[int, str]:
-        return {id(thing): path for path, _, _, thing in self._first_places()}
+        return {module._key(attribute): path for path, module, attribute, _ in self._first_places()}
 
     # Parameters
 
@@ -196,16 +210,26 @@ class Module:
         is the one given, else the one chosen, else numpy; the device its first; `dtype` is
         "float32" or "float64".
         """
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"init: dtype is 'float32' or 'float64'; got {dtype!r}")
         target = get_backend(backend)
         native = target.device(device)
-        target.dtype(dtype)
         drawn: dict[str, Array] = {}
+        paths = [path for path, *_ in self._places()]
+        if len(set(paths)) < len(paths):
+            twice = next(path for path in paths if paths.count(path) > 1)
+            raise ValueError(f"two different things have the name {twice!r}; rename one")
         for path, module, attribute, thing in self._first_places():
             if isinstance(thing, RandomStream):
                 continue
             value = getattr(module, attribute)
             if isinstance(value, Parameter):
                 host = thing.init(random.key(seed, "init", path), thing.shape)
+                if host.shape != tuple(thing.shape):
+                    raise ValueError(
+                        f"parameter {path!r} has shape {tuple(thing.shape)}, but its initialiser "
+                        f"drew {host.shape}"
+                    )
                 value = target.from_host(host.astype(dtype), native)
             drawn[path] = value
         if drawn:
@@ -220,10 +244,21 @@ class Module:
             if isinstance(thing, Parameter)
         }
 
+    def drawn_parameters(self) -> dict[str, Array]:
+        """The parameters by name; raises RuntimeError where they are only described."""
+        parameters = self.parameters()
+        if any(isinstance(p, Parameter) for p in parameters.values()):
+            raise RuntimeError(
+                f"{type(self).__name__} has no parameters yet: draw them with net.init(seed=0), "
+                "or train it with a Trainer and use trainer.net"
+            )
+        return parameters
+
     def replace(self, parameters: Mapping[str, Array]) -> Self:
         """This network with other arrays for the parameters named, all or some.
 
-        Raises KeyError for a name it does not have, ValueError for another shape.
+        Raises KeyError for a name it does not have, ValueError for another shape, TypeError for
+        another dtype.
         """
         now = self.parameters()
         for name, array in parameters.items():
@@ -233,6 +268,10 @@ class Module:
                 raise ValueError(
                     f"parameter {name!r} has shape {tuple(now[name].shape)}; "
                     f"got an array of shape {tuple(array.shape)}"
+                )
+            if not isinstance(now[name], Parameter) and array.dtype != now[name].dtype:
+                raise TypeError(
+                    f"parameter {name!r} is {now[name].dtype}; got an array of {array.dtype}"
                 )
         return self.bind({**now, **parameters})
 
@@ -263,7 +302,7 @@ class Module:
                     value, at, lambda m, p: m._bound(arrays, context, names, p)
                 )
         if names is not None:
-            inside["_names"] = {a: names[id(thing)] for a, thing in self._described.items()}
+            inside["_names"] = {a: names[self._key(a)] for a in self._described}
         for attribute, name in copy._names.items():
             if isinstance(self._described[attribute], Parameter):
                 inside[attribute] = arrays[name]
@@ -280,9 +319,12 @@ class Module:
         )
 
     def to(self, *, backend: str | Backend | None = None, device: str | None = None) -> Self:
-        """This network with copies of its parameters on another backend or device."""
+        """This network with copies of its parameters on another backend, or on another device."""
+        parameters = self.drawn_parameters()
+        if backend is None:
+            backend = common_backend(parameters.values(), "the network's parameters")[0]
         return self.bind(
-            {n: asarray(p, backend=backend, device=device) for n, p in self.parameters().items()}
+            {n: asarray(p, backend=backend, device=device) for n, p in parameters.items()}
         )
 
     # For people
@@ -311,6 +353,9 @@ class Module:
         return "\n".join(f"{a:<{first}}  {b:<{second}}  {c:>{third}}" for a, b, c in rows)
 
 
+_RESERVED = frozenset(name for name in vars(Module) if not name.startswith("_"))
+
+
 def _modules(name: str, value: Any) -> Iterator[tuple[str, Module]]:
     """The modules in an attribute: itself, or those in its lists, tuples and dicts."""
     if isinstance(value, Module):
@@ -331,4 +376,8 @@ def _rebuilt(value: Any, path: str, rebuild: Callable[[Module, str], Module]) ->
         return type(value)(_rebuilt(v, f"{path}.{i}", rebuild) for i, v in enumerate(value))
     if type(value) is dict:
         return {k: _rebuilt(v, f"{path}.{k}", rebuild) for k, v in value.items()}
+    if any(True for _ in _modules(path, value)):
+        raise TypeError(
+            f"{path!r} holds layers in a {type(value).__name__}; use a plain list, tuple or dict"
+        )
     return value

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from polynet.backend import Array, Backend, backend_of
 from polynet.errors import RecordError
 from polynet.ops import elementwise, indexing, linear_algebra, manipulation, statistical
-from polynet.tensor import Level, Tensor, highest_level, plain_value
+from polynet.tensor import Level, Tensor, highest_level, is_recorded, plain_value
 from polynet.tree import leaves
 from polynet.tree import map as tree_map
 
 CHAPTERS = (elementwise, statistical, linear_algebra, manipulation, indexing)
 
 OPS: dict[str, Callable[..., Any]] = {
-    name: f for chapter in CHAPTERS for name, f in vars(chapter).items() if hasattr(f, "rule")
+    name: f
+    for chapter in CHAPTERS
+    for name, f in vars(chapter).items()
+    if hasattr(f, "rule") and not name.startswith("_")
 }
 """Every op of the standard that has a derivative, by name."""
 
 LOCALLY_CONSTANT = frozenset(
-    "all any argmax argmin argsort ceil count_nonzero empty_like equal floor full_like greater "
-    "greater_equal isfinite isinf isnan less less_equal logical_and logical_not logical_or "
+    "all any argmax argmin argsort ceil count_nonzero empty_like equal floor floor_divide "
+    "full_like greater greater_equal isfinite isinf isnan less less_equal logical_and "
+    "logical_not logical_or "
     "logical_xor nonzero not_equal ones_like round searchsorted sign signbit trunc zeros_like "
     "bitwise_and bitwise_invert bitwise_left_shift bitwise_or bitwise_right_shift "
     "bitwise_xor".split()
@@ -55,7 +58,7 @@ class Namespace:
     def _constant(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:
             given = [a for a in leaves([*args, *options.values()]) if type(a) is Tensor]
-            if name not in LOCALLY_CONSTANT and any(t._line is not None for t in given):
+            if name not in LOCALLY_CONSTANT and any(map(is_recorded, given)):
                 raise RecordError(
                     f"polynet has no derivative of {name!r} yet; apply it to "
                     "polynet.stop_gradient(x), or write an op for it (polynet.op)"
@@ -70,11 +73,14 @@ class Namespace:
         call.__name__ = name
         return call
 
+    def asarray(self, obj: Any, /, *, dtype: Any = None, **options: Any) -> Any:
+        """As the standard's; a Tensor keeps its record."""
+        if type(obj) is not Tensor:
+            return Tensor(self.backend.xp.asarray(obj, dtype=dtype, **options), self.constants)
+        return obj if dtype in (None, obj.dtype) else OPS["astype"](obj, dtype)
+
     def __repr__(self) -> str:
         return f"<differentiable namespace of backend {self.backend.name!r}>"
-
-
-_namespaces: WeakKeyDictionary[Backend, Namespace] = WeakKeyDictionary()
 
 
 def array_namespace(x: Array) -> Any:
@@ -92,6 +98,6 @@ def array_namespace(x: Array) -> Any:
 
 def namespace(backend: Backend) -> Namespace:
     """The differentiable namespace around `backend`'s own."""
-    if backend not in _namespaces:
-        _namespaces[backend] = Namespace(backend)
-    return _namespaces[backend]
+    if backend.differentiable is None:
+        backend.differentiable = Namespace(backend)
+    return backend.differentiable

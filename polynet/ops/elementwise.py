@@ -33,6 +33,11 @@ def divide(xp, x, y, /):
 
 
 @op
+def remainder(xp, x, y, /):  # x - y·floor(x/y)
+    return xp.remainder(x, y), (lambda g: g, lambda g: -g * xp.floor(x / y))
+
+
+@op
 def negative(xp, x, /):
     return -x, (lambda g: -g,)
 

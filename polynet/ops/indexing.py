@@ -7,7 +7,7 @@ import math
 import array_api_compat
 import numpy as np
 
-from polynet.tensor import op
+from polynet.tensor import Tensor, op
 
 
 @op
@@ -17,35 +17,57 @@ def getitem(xp, x, key, /):
     The key is known on the host, so where each element came from is worked out there, and the
     gradient is a gather: no assignment, which some libraries' arrays do not allow.
     """
-    keys = key if isinstance(key, tuple) else (key,)
-    for k in keys:
-        if not (k is None or k is Ellipsis or isinstance(k, int | slice)):
+    shape = x.shape
+    for k in key if isinstance(key, tuple) else (key,):
+        if not (k is None or k is Ellipsis or isinstance(k, int | slice | np.integer)):
             raise TypeError(
                 f"no derivative of indexing by {type(k).__name__}; use integers, slices, ... and "
                 "None, or where(mask, x, 0)"
             )
-    shape, device = x.shape, array_api_compat.device(x)
-
-    def gather(flat, rows):
-        index_type = xp.__array_namespace_info__().default_dtypes(device=device)["indexing"]
-        return xp.take(flat, xp.asarray(rows, dtype=index_type, device=device), axis=0)
 
     def pullback(g):
-        count, source = math.prod(shape), _sources(shape, key).reshape(-1)
-        place = np.full(count, source.size)
-        place[source] = np.arange(source.size)
-        zero = xp.zeros((1,), dtype=g.dtype, device=device)
-        return xp.reshape(gather(xp.concat([xp.reshape(g, (-1,)), zero]), place), shape)
+        source, place = _places(shape, key)
+        return xp.reshape(_move(xp.reshape(g, (-1,)), here=place, there=source.reshape(-1)), shape)
 
-    if any(isinstance(k, slice) and (k.step or 1) < 0 for k in keys):  # PyTorch has none of these
-        rows = _sources(shape, key)
-        return xp.reshape(gather(xp.reshape(x, (-1,)), rows.reshape(-1)), rows.shape), (pullback,)
+    if _has_negative_step(key):  # PyTorch has none of these
+        source, place = _places(shape, key)
+        flat = _move(xp.reshape(x, (-1,)), here=source.reshape(-1), there=place)
+        return xp.reshape(flat, source.shape), (pullback,)
     return x[key], (pullback,)
 
 
-def _sources(shape, key):
-    """For each element of `x[key]`, where in `x`, read in order, it came from."""
-    return np.arange(math.prod(shape)).reshape(shape)[key]
+def _has_negative_step(key):
+    keys = key if isinstance(key, tuple) else (key,)
+    return any(isinstance(k, slice) and (k.step or 1) < 0 for k in keys)
+
+
+def _places(shape, key):
+    """For each element of `x[key]`, where in `x` it came from; for each of `x`, where it went.
+
+    Places count in reading order; the one after the last stands for "nowhere".
+    """
+    source = np.arange(math.prod(shape)).reshape(shape)[key]
+    place = np.full(math.prod(shape), source.size)
+    place[source.reshape(-1)] = np.arange(source.size)
+    return source, place
+
+
+def _moved(xp, x, here):
+    device = array_api_compat.device(x)
+    index_type = xp.__array_namespace_info__().default_dtypes(device=device)["indexing"]
+    rows = xp.asarray(here, dtype=index_type, device=device)
+    with_zero = xp.concat([x, xp.zeros((1,), dtype=x.dtype, device=device)])
+    return xp.take(with_zero, rows, axis=0)
+
+
+@op
+def _move(xp, x, /, *, here, there):
+    """Elements of a vector to other places: result[i] is x[here[i]], or 0 where that is nowhere.
+
+    `there` says it the other way round: so the gradient moves back, to any order.
+    """
+    y = _move(x, here=here, there=there) if type(x) is Tensor else _moved(xp, x, here)
+    return y, (lambda g: _move(g, here=there, there=here),)
 
 
 @op

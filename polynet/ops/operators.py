@@ -15,18 +15,23 @@ BINARY = {
     "truediv": "divide",
     "pow": "pow",
     "matmul": "matmul",
+    "mod": "remainder",
 }
-COMPARISONS = {
+CONSTANT = {
     "eq": "equal",
     "ne": "not_equal",
     "lt": "less",
     "le": "less_equal",
     "gt": "greater",
     "ge": "greater_equal",
-    "and": "logical_and",
-    "or": "logical_or",
-    "xor": "logical_xor",
+    "and": "bitwise_and",
+    "or": "bitwise_or",
+    "xor": "bitwise_xor",
+    "lshift": "bitwise_left_shift",
+    "rshift": "bitwise_right_shift",
+    "floordiv": "floor_divide",
 }
+REFLECTED = ("and", "or", "xor", "lshift", "rshift", "floordiv")
 UNARY = {"neg": "negative", "pos": "positive", "abs": "abs", "getitem": "getitem"}
 
 
@@ -35,7 +40,13 @@ def _reflected(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _by_name(name: str) -> Callable[..., Any]:
-    return lambda self, *others: getattr(self._level.namespace, name)(self, *others)
+    """The function of the differentiable namespace; one of the operands is a Tensor."""
+
+    def call(*operands: Any) -> Any:
+        tensor = next(x for x in operands if type(x) is Tensor)
+        return getattr(tensor._level.namespace, name)(*operands)
+
+    return call
 
 
 def attach() -> None:
@@ -43,12 +54,14 @@ def attach() -> None:
     for operator, name in BINARY.items():
         setattr(Tensor, f"__{operator}__", OPS[name])
         setattr(Tensor, f"__r{operator}__", _reflected(OPS[name]))
-    for operator, name in COMPARISONS.items():
+    for operator, name in CONSTANT.items():
         setattr(Tensor, f"__{operator}__", _by_name(name))
+    for operator in REFLECTED:
+        setattr(Tensor, f"__r{operator}__", _reflected(_by_name(CONSTANT[operator])))
     for operator, name in UNARY.items():
         setattr(Tensor, f"__{operator}__", OPS[name])
     transposes = {"mT": property(OPS["matrix_transpose"]), "T": property(_transpose)}
-    for name, value in {"__invert__": _by_name("logical_not"), **transposes}.items():
+    for name, value in {"__invert__": _by_name("bitwise_invert"), **transposes}.items():
         setattr(Tensor, name, value)
 
 

@@ -11,7 +11,7 @@ def _axes(x, axis):
     """The axes reduced, as non-negative numbers."""
     if axis is None:
         return tuple(range(x.ndim))
-    return tuple(a % x.ndim for a in ((axis,) if isinstance(axis, int) else axis))
+    return tuple(a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,)))
 
 
 def _kept(x, axes):

@@ -125,6 +125,10 @@ SAMPLES["logsumexp"].append(Sample((_in(*_EVERYWHERE, 2, 3),), {"axis": 1, "keep
 SAMPLES["leaky_relu"].append(Sample((_in(*_EVERYWHERE, 4),), {"negative_slope": 0.3}))
 SAMPLES["tanh"].append(Sample((_in(*_EVERYWHERE, 2, 2, 2),)))
 SAMPLES["pow"] += [Sample((_in(-2, 2, 4), 3)), Sample((_in(-2, 2, 4), 2.0))]
+SAMPLES["remainder"] = [  # the quotient stays between 2 and 3, where floor is constant
+    Sample((_in(2.2, 2.8, *left), _in(1.0, 1.05, *right)))
+    for left, right in (((3, 4), (3, 4)), ((3, 1), (4,)), ((), (2,)))
+]
 SAMPLES["matmul"] = [
     Sample((_in(*_EVERYWHERE, *left), _in(*_EVERYWHERE, *right)))
     for left, right in (
