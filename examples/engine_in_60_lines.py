@@ -2,7 +2,7 @@
 
 Forward propagation computes, and writes a record: a list with one line for each result, which
 says from which earlier lines it was computed and how a gradient goes back to them. Backward
-propagation reads the record from its end. That is all; `polynet/tensor.py` is the same idea,
+propagation reads the record from its end. That is all; `polynet/tensor/` is the same idea,
 with several derivatives at once, any array library, and errors that say what to do. The 59
 lines are those with code between the two marks, and three imports.
 

@@ -1,0 +1,29 @@
+"""The engine: arrays that record what happens to them, and the sweep back. It knows no formula.
+
+Reverse-mode differentiation as in Griewank and Walther, *Evaluating Derivatives* (2008). Each
+derivative being taken is a `Level`, and its record is a list: one line for each result, which
+says from which earlier lines it was computed and how a gradient goes back to them. A `Tensor`
+is a value, its level, and the number of its line.
+
+Levels nest. An op unwraps the highest level among its inputs and runs its rule on what is
+inside: on plain arrays, or on Tensors of the levels below, which record in turn. So the
+pullbacks, being array code themselves, can be differentiated, to any order.
+"""
+
+from polynet.tensor.arguments import highest_level
+from polynet.tensor.composition import composition
+from polynet.tensor.recording import op
+from polynet.tensor.sweep import sweep
+from polynet.tensor.values import CONSTANT, Level, Tensor, is_recorded, plain_value
+
+__all__ = [
+    "CONSTANT",
+    "Level",
+    "Tensor",
+    "composition",
+    "highest_level",
+    "is_recorded",
+    "op",
+    "plain_value",
+    "sweep",
+]

@@ -1,0 +1,88 @@
+"""An op's arguments: finding their level, taking it off, seeing that they belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from polynet import tree
+from polynet.backend import Backend, backend_of
+from polynet.errors import RecordError
+from polynet.tensor.values import CONSTANT, Level, Tensor, mixed
+
+_PYTHON_SCALARS = frozenset({bool, int, float, complex, str})
+
+
+def members(args: Iterable[Any]) -> Iterator[Any]:
+    """The arguments; lists, tuples and dicts opened."""
+    for a in args:
+        if type(a) is list or type(a) is tuple or type(a) is dict:
+            yield from tree.leaves(a)
+        else:
+            yield a
+
+
+def highest_level(args: Iterable[Any]) -> Level | None:
+    """The highest level among the Tensors in `args`, or None."""
+    found = None
+    for a in members(args):
+        if type(a) is Tensor and (found is None or a._level.id > found.id):
+            found = a._level
+    return found
+
+
+def each(function: Callable[[Any], Any], args: Iterable[Any]) -> list[Any]:
+    """`function` of every argument, and of every leaf of those that are lists, tuples or dicts."""
+    return [tree.map(function, a) if type(a) in (list, tuple, dict) else function(a) for a in args]
+
+
+def unwrapped(level: Level, args: tuple) -> tuple[list[Any], Any]:
+    """The arguments with `level` taken off, and the namespace for what remains.
+
+    Where Tensors of lower levels remain, the rule meets Tensors only, and records in turn.
+    """
+
+    def inside(a: Any) -> Any:
+        while type(a) is Tensor and (a._level is level or a._level.id == CONSTANT):
+            a = a._value
+        return a
+
+    inner = each(inside, args)
+    for a in members(inner):
+        if type(a) is Tensor:
+            if level.plain:
+                a._level.require_open()
+                raise RecordError(
+                    "a Tensor of another derivative met one of a derivative that was opened in "
+                    "another thread; open it there in contextvars.copy_context().run"
+                )
+        elif type(a) not in level.types:
+            level.admit(a)
+    if level.plain:
+        return inner, level.xp
+    return lifted(level, inner), level.namespace
+
+
+def lifted(level: Level, args: Iterable[Any]) -> list[Any]:
+    """The arguments, plain arrays as constant Tensors.
+
+    So array code that was handed Tensors meets nothing else: `array @ tensor` is an error in
+    libraries that do not leave it to the Tensor.
+    """
+    is_array, constants = level.backend.is_array, level.namespace.constants
+    return each(lambda a: Tensor(a, constants) if is_array(a) else a, args)
+
+
+def plain_backend(args: Iterable[Any]) -> Backend:
+    """The one backend of all arrays among arguments that hold no Tensor."""
+    found = None
+    for a in members(args):
+        if type(a) in _PYTHON_SCALARS or not hasattr(a, "dtype") or isinstance(a, type):
+            continue
+        if found is None:
+            found = backend_of(a)
+        elif not found.is_array(a):
+            raise mixed(a, found)
+    if found is None:
+        raise TypeError("expected at least one array, got none; make one with polynet.asarray(x)")
+    return found

@@ -1,0 +1,51 @@
+"""Compositions: functions written from ops, which a backend may replace by kernels."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import update_wrapper
+from typing import Any
+
+from polynet.tensor.arguments import highest_level, lifted, plain_backend
+from polynet.tensor.recording import apply, named_parameters, to_positional
+
+
+def composition(definition: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function that is written from ops, and that a backend may replace by a kernel.
+
+    `definition(xp, *arrays, **options)` is what the function means, on every backend. A kernel
+    of the same name runs instead of it on plain arrays whose gradients will be plain; where it
+    returns `NotImplemented`, the definition runs.
+
+    >>> import numpy as np
+    >>> @composition
+    ... def softplus(xp, x, /):
+    ...     return xp.log1p(xp.exp(x))
+    >>> softplus(np.asarray([0.0]))
+    array([0.69314718])
+    """
+    name = definition.__name__
+    parameters = list(inspect.signature(definition).parameters.values())[1:]
+    by_name = named_parameters(parameters)
+
+    def call(*args: Any, **options: Any) -> Any:
+        if options:
+            args, options = to_positional(args, options, by_name)
+        level = highest_level(args)
+        if level is None:
+            backend = plain_backend(args)
+            xp, kernel = backend.xp, backend.kernels.get(name)
+        else:
+            xp, kernel = level.namespace, level.kernels.get(name)
+        if kernel is not None:
+            result = apply(kernel, args, options)
+            if result is not NotImplemented:
+                return result
+        if level is not None:
+            args = tuple(lifted(level, args))
+        return definition(xp, *args, **options)
+
+    update_wrapper(call, definition)
+    call.definition = definition  # type: ignore[attr-defined]
+    return call

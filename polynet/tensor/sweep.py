@@ -1,0 +1,63 @@
+"""The sweep back through a record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from polynet.backend import Array
+from polynet.tensor.values import Level, Tensor
+
+
+def sweep(level: Level, output: Tensor, g: Array, leaves: int) -> list[Any]:
+    """Carry the gradient `g` of `output` back to the first `leaves` lines of the record.
+
+    Returns one gradient a leaf, None where nothing arrived. Lines are freed on the way. Each
+    pullback is called at most once, and only where its input is recorded.
+    """
+    record = level.record
+    xp = level.xp if level.plain else level.namespace
+    assert output._line is not None
+    gradients: list[Any] = [None] * (output._line + 1)
+    gradients[output._line] = g
+    for position in range(output._line, leaves - 1, -1):
+        g = gradients.pop()
+        _, inputs, pullbacks = record[position]
+        record[position] = None
+        if g is None:
+            continue
+        if not level.plain and type(g) is not Tensor:
+            g = Tensor(g, level.namespace.constants)
+        for at, pullback in zip(inputs, pullbacks):  # noqa: B905 (a rule may give fewer pullbacks)
+            if at is None or pullback is None:
+                continue
+            back = pullback(g)
+            if type(at) is not int:
+                for i, h in zip(at, back, strict=True):
+                    if i is not None:
+                        _arrive(xp, record[i][0], gradients, i, h)
+            elif back.shape == record[at][0]:
+                before = gradients[at]
+                gradients[at] = back if before is None else before + back
+            else:
+                _arrive(xp, record[at][0], gradients, at, back)
+    return gradients + [None] * (leaves - len(gradients))
+
+
+def _arrive(xp: Any, shape: Any, gradients: list[Any], at: int, g: Array) -> None:
+    """Add a gradient, summed to `shape`, to what line `at` has got."""
+    if g.shape != shape:
+        g = _sum_to(xp, g, shape)
+    before = gradients[at]
+    gradients[at] = g if before is None else before + g
+
+
+def _sum_to(xp: Any, g: Array, shape: tuple[int, ...]) -> Array:
+    """Sum a gradient over the axes along which its input was broadcast."""
+    extra = len(g.shape) - len(shape)
+    kept = g.shape[max(extra, 0) :]
+    if extra < 0 or any(n not in (1, m) for n, m in zip(shape, kept, strict=True)):
+        raise ValueError(
+            f"a pullback returned shape {tuple(g.shape)} for an input of shape {shape}"
+        )
+    stretched = (extra + i for i, n in enumerate(shape) if n != kept[i])
+    return xp.reshape(xp.sum(g, axis=(*range(extra), *stretched)), shape)

@@ -1,0 +1,193 @@
+"""Levels, which hold the records, and Tensors, which are the values on them."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+from polynet.backend import Array, Backend
+from polynet.errors import MixedBackendsError, RecordError
+
+_ids = itertools.count(1)
+
+CONSTANT = 0
+"""The id of levels that record nothing: what is on them is a constant for every derivative."""
+
+
+class Level:
+    """One derivative being taken. Later levels have higher ids.
+
+    `xp` is the backend's own namespace, `namespace` the differentiable one around it. A level
+    is `plain` as long as all values on it are plain arrays, and no other derivative is open
+    around it, whose Tensors could come back as gradients. On others all values are Tensors, and
+    all rules run in the differentiable namespace.
+    """
+
+    __slots__ = ("backend", "id", "kernels", "namespace", "plain", "record", "types", "xp")
+
+    def __init__(
+        self, backend: Backend, namespace: Any, *, plain: bool = True, constant: bool = False
+    ) -> None:
+        self.id = CONSTANT if constant else next(_ids)
+        self.backend = backend
+        self.xp = backend.xp
+        self.namespace = namespace
+        self.kernels: Any = {}
+        self.plain = plain
+        self.record: Any = []
+        self.types: set[type] = {bool, int, float, complex}
+
+    def leaf(self, value: Array) -> Tensor:
+        """A recorded Tensor that was computed from nothing."""
+        if not self.plain and type(value) is not Tensor:
+            value = Tensor(value, self.namespace.constants)
+        return Tensor(value, self, self.write((value.shape, (), ())))
+
+    def write(self, line: tuple[Any, ...]) -> int:
+        """Add a line to the record, and say which number it has got."""
+        record = self.record
+        at = len(record)
+        record.append(line)
+        while record[at] is not line:  # another thread has written in between
+            at += 1
+        return at
+
+    def admit(self, value: Any) -> None:
+        """Refuse an array of another backend; what is no array is the rule's to judge."""
+        if self.backend.is_array(value):
+            self.types.add(type(value))
+        elif hasattr(value, "dtype") and hasattr(value, "shape") and not isinstance(value, type):
+            raise mixed(value, self.backend)
+
+    def require_open(self) -> None:
+        """Raise RecordError if the derivative has ended."""
+        if self.record is ENDED:
+            self.record.append(())
+
+    def close(self) -> None:
+        """End the derivative; a Tensor that outlives it says so when it is used."""
+        self.record = ENDED
+
+
+class _Ended:
+    """The record of a level that has ended."""
+
+    def append(self, _line: object) -> NoReturn:
+        raise RecordError(
+            "this Tensor belongs to a derivative that has ended; return what you need from the "
+            "differentiated function (has_aux=True), or keep polynet.stop_gradient of it"
+        )
+
+    def __len__(self) -> int:
+        return 0
+
+
+ENDED = _Ended()
+
+
+class Tensor:
+    """An array that belongs to a derivative being taken. Its operators are ops.
+
+    `_line` is the number of its line in the record, or None where no gradient can reach it.
+    """
+
+    __slots__ = ("_level", "_line", "_value")
+    __array_ufunc__ = None  # NumPy's operators leave `array @ tensor` to the Tensor
+    __hash__ = None  # type: ignore[assignment]  # == is elementwise, as in the standard
+
+    def __init__(self, value: Array, level: Level, line: int | None = None) -> None:
+        self._value = value
+        self._level = level
+        self._line = line
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._value.shape
+
+    @property
+    def dtype(self) -> Any:
+        return self._value.dtype
+
+    @property
+    def device(self) -> Any:
+        value = plain_value(self)
+        return self._level.backend.device_of(value)
+
+    @property
+    def ndim(self) -> int:
+        return len(self._value.shape)
+
+    @property
+    def size(self) -> int:
+        count = 1
+        for n in self._value.shape:
+            count *= n
+        return count
+
+    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
+        return self._level.namespace
+
+    def __repr__(self) -> str:
+        state = "constant" if self._line is None else f"line {self._line}"
+        return f"Tensor({self._value!r}, {state})"
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("a 0-d Tensor has no length")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i, ...] for i in range(len(self)))  # type: ignore[index]  # see ops.operators
+
+    def _leave(self, convert: Callable[[Any], Any], what: str) -> Any:
+        if is_recorded(self):
+            raise RecordError(
+                f"{what} of a recorded Tensor would lose its gradient; take it of "
+                "polynet.stop_gradient(x), or return x from the differentiated function"
+            )
+        return convert(plain_value(self))
+
+    def __float__(self) -> float:
+        return self._leave(float, "float()")
+
+    def __int__(self) -> int:
+        return self._leave(int, "int()")
+
+    def __bool__(self) -> bool:
+        return self._leave(bool, "the truth value")
+
+    def __complex__(self) -> complex:
+        return self._leave(complex, "complex()")
+
+    def __index__(self) -> int:
+        return self._leave(operator.index, "the index")
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._leave(self._level.backend.to_host, "a NumPy array")
+
+
+def is_recorded(x: Any) -> bool:
+    """Whether a gradient of some level can reach `x`."""
+    while type(x) is Tensor:
+        if x._line is not None:
+            return True
+        x = x._value
+    return False
+
+
+def plain_value(x: Any) -> Any:
+    """The array inside all levels of a Tensor; anything else as it is."""
+    while type(x) is Tensor:
+        x = x._value
+    return x
+
+
+def mixed(array: Any, backend: Backend) -> MixedBackendsError:
+    """The error for an array of another library than `backend`'s."""
+    kind = type(array)
+    return MixedBackendsError(
+        f"an array of {kind.__module__}.{kind.__qualname__} met an array of backend "
+        f"{backend.name!r}; move it there with polynet.asarray(x, backend={backend.name!r})"
+    )
