@@ -141,15 +141,21 @@ print("trained with", polynet.__file__)
 @nox.session
 def package(session: nox.Session) -> None:
     """A source archive, a wheel from it, and every way to install: the entry points must work."""
+    wheel = _build(session)
+    session.run("python", "-c", CHECK_WHEEL, wheel, *SHIPPED)
+    for what in ([wheel], ["."], ["-e", "."]):
+        _install_and_try(session, what)
+
+
+def _build(session: nox.Session) -> str:
+    """Make a source archive, and a wheel from it; returns the path of the wheel."""
     session.install(*group("package"))
     dist = Path(session.create_tmp()).resolve()
     for old in dist.glob("*.*"):
         old.unlink()
     session.run("python", "-m", "build", "--outdir", str(dist), silent=True)
     (wheel,) = dist.glob("*.whl")
-    session.run("python", "-c", CHECK_WHEEL, str(wheel), *SHIPPED)
-    for what in ([str(wheel)], ["."], ["-e", "."]):
-        _install_and_try(session, what)
+    return str(wheel)
 
 
 CHECK_WHEEL = """\
@@ -169,16 +175,40 @@ assert not missing and not strays, f"missing: {missing}; not wanted: {strays}"
 def _install_and_try(session: nox.Session, what: list[str]) -> None:
     """Install with pip into a fresh environment; list the backends and train, from outside."""
     with tempfile.TemporaryDirectory() as folder:
-        session.run("python", "-m", "venv", folder, silent=True)
-        python = str(Path(folder, "Scripts" if sys.platform == "win32" else "bin", "python"))
-        pip = [python, "-m", "pip", "install", "--quiet", "--no-compile"]
-        session.run(*pip, *what, external=True)
+        python = _install_afresh(session, folder, *what)
         with session.chdir(folder):
             table = session.run(python, "-m", "polynet", external=True, silent=True)
             session.run(python, "-c", TRAIN, external=True)
     listed = re.findall(r"^(\w+)  ", str(table), flags=re.MULTILINE)
     if not set(LISTED) <= set(listed):
         session.error(f"python -m polynet lists {listed}, expected {sorted(LISTED)}:\n{table}")
+
+
+def _install_afresh(session: nox.Session, folder: str, *what: str) -> str:
+    """Install with pip into a new environment in `folder`; returns its Python."""
+    session.run("python", "-m", "venv", folder, silent=True)
+    python = str(Path(folder, "Scripts" if sys.platform == "win32" else "bin", "python"))
+    pip = [python, "-m", "pip", "install", "--quiet", "--no-compile"]
+    session.run(*pip, *what, external=True)
+    return python
+
+
+ALONE = dict.fromkeys(("PYTHONPATH", "PYTEST_ADDOPTS", "POLYNET_BACKEND"))
+"""Without what this machine may have set, as on an author's."""
+
+
+@nox.session
+def third_party(session: nox.Session) -> None:
+    """A plug-in of another distribution, beside a wheel of polynet, passes the suite."""
+    wheel = _build(session)
+    with tempfile.TemporaryDirectory() as folder:
+        python = _install_afresh(session, folder, wheel, "examples/third_party_backend[test]")
+        (empty := Path(folder, "empty")).mkdir()
+        with session.chdir(empty):  # nothing of the checkout, and no configuration of its pytest
+            suite = ["-W", "error", "--pyargs", "polynet.testing", "--polynet-backend", "counting"]
+            for program in (["pytest", *suite, *session.posargs], ["polynet_counting"]):
+                env = {**ONE_THREAD, **ALONE}
+                session.run(python, "-m", *program, external=True, env=env)
 
 
 # Programs

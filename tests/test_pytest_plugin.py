@@ -190,3 +190,153 @@ def test_loading_the_plugin_loads_no_more_of_polynet(run_python):
     script = script.replace("word", "('polynet', 'numpy')")
     result = run_python("-c", script)
     assert result.stdout.split() == ["polynet", "polynet.testing", "polynet.testing.plugin"]
+
+
+# Expected failures
+
+FAILS = """
+import pytest
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_it(n, backend):
+    assert n == 1
+
+def test_of_no_backend():
+    assert True
+"""
+WRONG = "test_it.py::test_it[loopback-2]"
+
+
+@pytest.fixture
+def run_expecting(run_pytest, tmp_path):
+    """Runs pytest on `FAILS` with these lines in the file of expected failures."""
+
+    def run(*lines, args=("--polynet-backend=loopback",)):
+        (tmp_path / "expected.txt").write_text("\n".join(lines))
+        return run_pytest(FAILS, "--polynet-expected=expected.txt", *args)
+
+    return run
+
+
+@pytest.mark.parametrize("folders", ["", "here/and/there/"])
+def test_an_expected_failure_is_reported_with_its_reason(run_pytest, tmp_path, folders):
+    place = tmp_path / folders
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "test_other.py").write_text(FAILS)
+    expected = "# what loopback gets wrong\n\ntest_other.py::test_it[loopback-2]  # it has no # 2\n"
+    (tmp_path / "expected.txt").write_text(expected)
+    command = [str(place / "test_other.py"), "--polynet-expected=expected.txt"]
+    result = run_pytest("", "--polynet-backend=loopback", *command)
+    assert result.returncode == 0, result.stdout
+    assert re.search(r"XFAIL \S*test_it\[loopback-2\] - it has no # 2\n", result.stdout)
+    assert "loopback: 1 expected to fail: it has no # 2\n" in result.stdout
+
+
+def test_the_failures_expected_and_no_others_are_forgiven(run_expecting):
+    result = run_expecting()
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED
+    assert outcomes(result)["test_it[loopback-2]"] == "FAILED"
+
+
+def test_an_expected_failure_that_passes_fails_the_run(run_expecting):
+    result = run_expecting(f"{WRONG}  # 2", "test_it.py::test_it[loopback-1]  # outdated")
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED
+    assert outcomes(result)["test_it[loopback-1]"] == "FAILED"
+    assert "[XPASS(strict)] outdated" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "workers"),
+    [("test_it.py::test_it", []), ("it.py::test_it[loopback-2]", []), ("test_it.py", ["-n", "2"])],
+    ids=["without parameters", "part of an id", "xdist"],
+)
+def test_an_id_of_no_test_fails_the_run(run_expecting, name, workers):
+    if workers:
+        pytest.importorskip("xdist")
+    args = ["--polynet-backend=loopback", *workers]
+    result = run_expecting(f"{WRONG}  # 2", f"{name}  # renamed", args=args)
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED
+    assert "1 xfailed" in result.stdout
+    assert (
+        "ERROR: --polynet-expected expected.txt: no test has the id " + repr(name) in result.stdout
+    )
+    assert result.stdout.count("no test has the id") == 1
+
+
+def test_an_expected_failure_may_be_deselected(run_expecting):
+    args = ["--polynet-backend=loopback", "-k", "loopback-1"]
+    assert run_expecting(f"{WRONG}  # 2", args=args).returncode == 0
+
+
+@pytest.mark.parametrize("line", [WRONG, f"{WRONG}  # "])
+def test_an_expected_failure_without_a_reason_is_a_usage_error(run_expecting, line):
+    result = run_expecting("# why", line)
+    assert result.returncode == pytest.ExitCode.USAGE_ERROR
+    said = re.escape("expected.txt, line 2: 'test_it.py::test_it[loopback-2]")
+    assert re.search(f"ERROR: --polynet-expected: {said}.* has no reason", result.stderr)
+
+
+def test_a_file_that_is_not_there_is_a_usage_error(run_pytest):
+    result = run_pytest(FAILS, "--polynet-expected=nowhere.txt")
+    assert result.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "ERROR: --polynet-expected: " in result.stderr
+    assert "nowhere.txt" in result.stderr
+
+
+# The closing table
+
+ALL_ENDS = """
+import pytest
+
+@pytest.fixture
+def unclean():
+    yield
+    raise OSError("it cannot be put away")
+
+def test_passes(backend): pass
+def test_fails(backend): assert False
+def test_is_not_set_up(backend, nothing_of_this_name): pass
+def test_is_not_cleaned_up(backend, unclean): pass
+def test_skips(backend): pytest.skip("no such device")
+@pytest.mark.skip(reason="not written")
+def test_is_skipped(backend): pass
+@pytest.mark.xfail(reason="known")
+def test_is_expected_to_fail(backend): assert False
+@pytest.mark.xfail(reason="was known")
+def test_passes_though(backend): pass
+def test_of_no_backend(): pass
+"""
+TABLE = """
+backend   passed  failed  expected to fail  skipped
+loopback       2       3                 1        2
+missing        0       0                 0        8
+loopback: 1 expected to fail: known
+loopback: 1 skipped: no such device
+loopback: 1 skipped: not written
+missing: 7 skipped: backend 'missing': missing dependency: Unobtainium is not installed; \
+to install it: pip install unobtainium
+missing: 1 skipped: not written
+"""
+
+
+def closing_table(result):
+    """The lines below the title, without the backends that the test is not about."""
+    _, _, after = result.stdout.partition(" polynet, by backend ==")
+    lines = after.partition("\n==")[0].splitlines()[1:]
+    wanted = ("backend ", "loopback", "missing")
+    return "".join(f"{line}\n" for line in lines if line.startswith(wanted))
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "xdist"])
+def test_the_run_closes_with_a_table(run_pytest, workers):
+    if workers:
+        pytest.importorskip("xdist")
+    result = run_pytest(ALL_ENDS, "-k", "loopback or missing or no_backend", *workers)
+    found = re.sub(r" +", " ", closing_table(result))
+    assert found == re.sub(r" +", " ", TABLE.removeprefix("\n"))
+
+
+def test_without_tests_of_backends_there_is_no_table(run_pytest):
+    result = run_pytest("def test(): pass")
+    assert result.returncode == 0
+    assert "polynet, by backend" not in result.stdout

@@ -393,3 +393,11 @@ def test_two_backends_in_one_loss_are_refused():
     strict = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
     with pytest.raises(MixedBackendsError, match=r"array_api_strict.*'numpy'"):
         losses.mse(Y, strict.asarray(Y))
+
+
+def test_numbers_in_another_byte_order_are_taken_as_they_are():
+    swapped = np.asarray([1.5, -2.0], dtype=">f4")
+    there = polynet.asarray(swapped, backend="numpy")
+    assert there.dtype == np.float32
+    assert there.dtype.isnative
+    assert there.tolist() == [1.5, -2.0]

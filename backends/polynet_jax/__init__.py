@@ -10,6 +10,7 @@ import numpy as np
 from polynet.backend import Backend
 from polynet.errors import MissingDependency
 
+WIDE = ("float64", "int64", "uint64", "complex128")
 INSTALL = "pip install 'polynet-array[jax]'"
 
 
@@ -41,7 +42,7 @@ class JaxBackend(Backend):
         return isinstance(x, self._jax.Array)
 
     def from_host(self, array: np.ndarray, device: Any) -> Any:
-        if array.dtype.itemsize == 8 and not self._jax.config.jax_enable_x64:
+        if array.dtype.name in WIDE and not self._jax.config.jax_enable_x64:
             raise TypeError(
                 f"JAX would turn {array.dtype} into 32 bits; give a 32-bit dtype, or allow 64 bits "
                 "with jax.config.update('jax_enable_x64', True)"

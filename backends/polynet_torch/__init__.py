@@ -39,7 +39,7 @@ class TorchBackend(Backend):
         return isinstance(x, self._torch.Tensor)
 
     def from_host(self, array: np.ndarray, device: Any) -> Any:
-        return self._torch.tensor(array, device=device)
+        return self._torch.tensor(np.array(array, order="C"), device=device)
 
     def to_host(self, array: Any) -> np.ndarray:
         return np.array(array.detach().cpu().numpy())

@@ -65,4 +65,4 @@ def to_numpy(x: Any) -> np.ndarray:
             f"cannot make an array of numbers from {type(x).__name__} (dtype {host.dtype}); "
             "expected numbers or booleans in rows of equal length"
         )
-    return host
+    return host.astype(host.dtype.newbyteorder("="), copy=False)

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from polynet.backend import Backend, get_backend
+from polynet.ops import OPS
 from polynet.testing.assertions import supports_float64
-from polynet.testing.samples import Sample, is_differentiable
+from polynet.testing.samples import Sample, functions, is_differentiable
+
+
+def by_name() -> dict[str, Callable[..., Any]]:
+    """Every function that has samples: the standard's first, then what is composed of them.
+
+    So the first test to fail is the one of the function at fault.
+    """
+    found = functions()
+    return {name: found[name] for name in sorted(found, key=lambda name: (name not in OPS, name))}
 
 
 def dtypes(backend: Backend) -> list[str]:
@@ -18,13 +29,30 @@ def dtypes(backend: Backend) -> list[str]:
     return ["float32", "float64"] if supports_float64(backend) else ["float32"]
 
 
-def to_backend(value: Any, backend: Backend, dtype: str) -> Any:
+@contextmanager
+def about(what: str) -> Iterator[None]:
+    """Say of whatever goes wrong inside that `what` went wrong, in the first line."""
+    try:
+        yield
+    except AssertionError as error:
+        raise AssertionError(f"{what}: {str(error).strip()}") from error
+    except Exception as error:
+        raise AssertionError(f"{what} raised {type(error).__name__}: {error}") from error
+
+
+def what(name: str, sample: Sample, backend: Backend) -> str:
+    """One call in words: of the plug-in's kernel, or of polynet's rule on the plug-in's `xp`."""
+    who = f"the kernel {name!r}" if name in backend.kernels else f"{name!r} by xp"
+    return f"{who} of {sample}"
+
+
+def to_backend(value: Any, backend: Backend, dtype: str, device: Any = None) -> Any:
     """An argument of a sample as `backend` takes it; floats in `dtype`, integers as indices."""
     if isinstance(value, list):
-        return [to_backend(v, backend, dtype) for v in value]
+        return [to_backend(v, backend, dtype, device) for v in value]
     if not isinstance(value, np.ndarray):
         return value
-    device = backend.device(None)
+    device = backend.device(None) if device is None else device
     if value.dtype.kind == "f":
         value = value.astype(dtype)
     elif value.dtype.kind == "i":

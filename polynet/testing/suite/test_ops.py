@@ -12,21 +12,24 @@ from polynet import value_and_grad
 from polynet.backend import Backend, to_numpy
 from polynet.testing.assertions import assert_close
 from polynet.testing.gradients import numerical_gradient
-from polynet.testing.samples import SAMPLES, Sample, functions
+from polynet.testing.samples import SAMPLES, Sample
 from polynet.testing.suite.cases import (
+    about,
     arrays,
+    by_name,
     dtypes,
     reference,
     rounded,
     to_backend,
     weights,
+    what,
     with_arrays,
 )
 
-FUNCTIONS = functions()
+FUNCTIONS = by_name()
 CASES = [
     pytest.param(name, sample, id=f"{name}-{i}")
-    for name in sorted(FUNCTIONS)
+    for name in FUNCTIONS
     for i, sample in enumerate(SAMPLES.get(name, ()))
 ]
 TOLERANCE = {
@@ -44,18 +47,22 @@ def test_value(backend: Backend, name: str, sample: Sample) -> None:
     for dtype in dtypes(backend):
         exact = rounded(sample, dtype)
         expected = reference(FUNCTIONS[name], exact)
-        result = FUNCTIONS[name](*to_backend_args(exact, backend, dtype), **sample.options)
-        assert_close(result, expected, backend, dtype=dtype, **TOLERANCE[dtype])
+        with about(f"{what(name, sample, backend)}, in {dtype}"):
+            result = FUNCTIONS[name](*to_backend_args(exact, backend, dtype), **sample.options)
+            assert_close(result, expected, backend, dtype=dtype, **TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize(("name", "sample"), CASES)
 def test_gradient(backend: Backend, name: str, sample: Sample) -> None:
     for dtype in dtypes(backend):
         exact = rounded(sample, dtype)
-        found = gradients(FUNCTIONS[name], exact, backend, dtype)
+        words = f"the gradient of {what(name, sample, backend)}, in {dtype}"
+        with about(words):
+            found = gradients(FUNCTIONS[name], exact, backend, dtype)
         expected = differences(FUNCTIONS[name], exact)
-        for actual, wanted in zip(found, expected, strict=True):
-            assert_close(actual, wanted, backend, dtype=dtype, **TOLERANCE[dtype])
+        for i, (actual, wanted) in enumerate(zip(found, expected, strict=True)):
+            with about(f"{words}, by array {i}"):
+                assert_close(actual, wanted, backend, dtype=dtype, **TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("name", ["maximum", "minimum"])
@@ -121,9 +128,9 @@ def test_kernel_equals_its_definition(backend: Backend, name: str, sample: Sampl
     if result is NotImplemented:
         return
     tolerances = TOLERANCE[dtypes(backend)[-1]]
-    np.testing.assert_allclose(
-        to_numpy(result[0]), to_numpy(definition(backend.xp, *args, **sample.options)), **tolerances
-    )
+    expected = to_numpy(definition(backend.xp, *args, **sample.options))
+    with about(f"{what(name, sample, backend)}, beside its definition"):
+        np.testing.assert_allclose(to_numpy(result[0]), expected, **tolerances)
 
 
 # The functions that the tests above are made of

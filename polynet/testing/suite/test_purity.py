@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from polynet.backend import Backend, to_numpy
 from polynet.testing.samples import SAMPLES, Sample, functions
-from polynet.testing.suite.cases import dtypes, to_backend, weights
+from polynet.testing.suite.cases import about, dtypes, to_backend, weights, what
 
 FUNCTIONS = functions()
 OPS = sorted(name for name, f in FUNCTIONS.items() if hasattr(f, "rule"))
@@ -20,13 +21,13 @@ COMPOSITIONS = sorted(set(FUNCTIONS) - set(OPS))
 @pytest.mark.parametrize("name", OPS)
 def test_rule(backend: Backend, name: str) -> None:
     for sample in SAMPLES[name]:
-        assert_pure(FUNCTIONS[name].rule, sample, backend)
+        assert_pure(name, FUNCTIONS[name].rule, sample, backend)
 
 
 @pytest.mark.parametrize("name", COMPOSITIONS)
 def test_kernel(backend: Backend, name: str) -> None:
     if name in backend.kernels:
-        taken = [assert_pure(backend.kernels[name], sample, backend) for sample in SAMPLES[name]]
+        taken = [assert_pure(name, backend.kernels[name], s, backend) for s in SAMPLES[name]]
         assert any(taken), f"the kernel {name!r} declines every sample"
 
 
@@ -34,35 +35,59 @@ def test_every_kernel_replaces_a_composition(backend: Backend) -> None:
     from polynet import optim
 
     updates = {name for name, f in vars(optim).items() if hasattr(f, "definition")}
-    assert set(backend.kernels) <= {*COMPOSITIONS, *updates}
+    strangers = set(backend.kernels) - {*COMPOSITIONS, *updates}
+    assert not strangers, f"kernels of no composition, which nothing calls: {sorted(strangers)}"
 
 
-def assert_pure(rule: Callable[..., Any], sample: Sample, backend: Backend) -> bool:
-    """Call a rule and its pullbacks twice, with read-only arrays; False if the rule declines."""
+def assert_pure(name: str, rule: Callable[..., Any], sample: Sample, backend: Backend) -> bool:
+    """Call a rule and its pullbacks again and again, with read-only arrays.
+
+    Returns False if the rule declines.
+    """
+    words = what(name, sample, backend)
     args = [read_only(to_backend(a, backend, dtypes(backend)[-1])) for a in sample.args]
-    before = snapshot(args)
-    results = [rule(backend.xp, *args, **sample.options) for _ in range(2)]
+    with unchanged(args, f"{words} changed an argument"), about(words):
+        results = [rule(backend.xp, *args, **sample.options) for _ in range(2)]
     if any(r is NotImplemented for r in results):
         return False
     (value, pullbacks), (again, _) = results
-    np.testing.assert_array_equal(snapshot([value])[0], snapshot([again])[0])
-    shape = tuple(np.shape(to_numpy(value)))
-    first, second = (
-        read_only(to_backend(np.asarray(scale * weights(shape)), backend, dtypes(backend)[-1]))
+    with about(f"{words} answered otherwise when called again"):
+        np.testing.assert_array_equal(to_numpy(value), to_numpy(again))
+    with unchanged(args, f"a pullback of {words} changed an argument"):
+        for i, (argument, pullback) in enumerate(zip(sample.args, pullbacks or (), strict=False)):
+            if isinstance(argument, np.ndarray | list) and pullback is not None:
+                assert_pullback(f"pullback {i} of {words}", pullback, value, backend)
+    return True
+
+
+def assert_pullback(words: str, pullback: Callable[[Any], Any], value: Any, b: Backend) -> None:
+    """Call a pullback for `g`, for -3 `g`, and for `g` again."""
+    shape = tuple(value.shape)
+    g, h = (
+        read_only(to_backend(np.asarray(scale * weights(shape)), b, dtypes(b)[-1]))
         for scale in (1.0, -3.0)
     )
-    for argument, pullback in zip(sample.args, pullbacks or (), strict=False):
-        if isinstance(argument, np.ndarray | list) and pullback is not None:
-            one, three, one_again = (snapshot([pullback(g)]) for g in (first, second, first))
-            for a, b, c in zip(one, three, one_again, strict=True):
-                np.testing.assert_array_equal(a, c, "a pullback remembers an earlier call")
-                np.testing.assert_allclose(-3.0 * a, b, rtol=1e-5, atol=1e-6)
-    for old, new in zip(before, snapshot([*args]), strict=True):
-        np.testing.assert_array_equal(old, new, "an input was changed")
-    np.testing.assert_array_equal(
-        snapshot([value])[0], snapshot([again])[0], "a result was changed by a pullback"
-    )
-    return True
+    with (
+        unchanged([g, h], f"{words} changed the gradient it was given"),
+        unchanged([value], f"{words} changed the result"),
+        about(words),
+    ):
+        for_g, for_h, again = (snapshot([pullback(x)]) for x in (g, h, g))
+    for first, other, second in zip(for_g, for_h, again, strict=True):
+        with about(f"{words} answered otherwise when called again"):
+            np.testing.assert_array_equal(second, first)
+        with about(f"{words} is not linear, or remembers an earlier call"):
+            np.testing.assert_allclose(other, -3.0 * first, rtol=1e-5, atol=1e-6)
+
+
+@contextmanager
+def unchanged(values: list[Any], otherwise: str) -> Iterator[None]:
+    """Assert that the arrays in `values` are afterwards as they were before."""
+    before = snapshot(values)
+    yield
+    for old, new in zip(before, snapshot(values), strict=True):
+        with about(otherwise):
+            np.testing.assert_array_equal(new, old)
 
 
 def read_only(value: Any) -> Any:
