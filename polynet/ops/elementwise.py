@@ -11,14 +11,19 @@ from polynet.tensor import op
 # Arithmetic
 
 
+def same(g):
+    """The pullback of what passes a gradient on as it is."""
+    return g
+
+
 @op
 def add(xp, x, y, /):
-    return x + y, (lambda g: g, lambda g: g)
+    return x + y, (same, same)
 
 
 @op
 def subtract(xp, x, y, /):
-    return x - y, (lambda g: g, lambda g: -g)
+    return x - y, (same, lambda g: -g)
 
 
 @op

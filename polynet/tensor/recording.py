@@ -10,6 +10,10 @@ from typing import Any
 from polynet.tensor.arguments import each, highest_level, members, plain_backend, unwrapped
 from polynet.tensor.values import CONSTANT, Tensor
 
+_bare = (
+    object.__new__
+)  # the common cases fill a Tensor in themselves: a call costs as much as an op
+
 
 def op(rule: Callable[..., Any]) -> Callable[..., Any]:
     """Make a differentiable function of a rule: a formula with its derivative beside it.
@@ -87,7 +91,11 @@ def _unary(rule: Callable[..., Any]) -> Callable[..., Any]:
                 line = x._line
                 if line is None or pullbacks is None:
                     return Tensor(value, level)
-                return Tensor(value, level, level.write((value.shape, (line,), pullbacks)))
+                result = _bare(Tensor)
+                result._value = value
+                result._level = level
+                result._line = level.write((value.shape, (line,), pullbacks))
+                return result
         return apply(rule, (x,), {})
 
     return call
@@ -141,7 +149,11 @@ def _binary(rule: Callable[..., Any]) -> Callable[..., Any]:
         value, pullbacks = rule(level.xp, a, b)
         if (i is None and j is None) or pullbacks is None:
             return Tensor(value, level)
-        return Tensor(value, level, level.write((value.shape, (i, j), pullbacks)))
+        result = _bare(Tensor)
+        result._value = value
+        result._level = level
+        result._line = level.write((value.shape, (i, j), pullbacks))
+        return result
 
     return call
 

@@ -29,7 +29,7 @@ from measure import environment, interleaved, median_ratio, publish, table
 import polynet
 from polynet.ops import OPS
 
-LENGTH = 200
+LENGTH = 400
 START = np.random.default_rng(0).uniform(0.4, 0.6, size=(4, 4))
 HALF = np.full((4, 4), 0.5)
 
@@ -91,7 +91,7 @@ def with_polynet(step: Chain, backward: bool) -> Callable[[], object]:
     if backward:
         f = polynet.value_and_grad(lambda x, y: OPS["sum"](run(x, y)), (0, 1))
     else:
-        f = polynet.value_and_grad(lambda x, y: (run(x, y), OPS["sum"](x))[1])
+        f = polynet.value_and_grad(lambda x, y: polynet.stop_gradient(OPS["sum"](run(x, y))))
     return lambda: f(START, HALF)
 
 
@@ -172,7 +172,7 @@ PEERS: dict[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--repeats", type=int, default=31)
+    parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args()
     torch.set_num_threads(1)
     report = ["# Cost of an op on 4×4 arrays, recorded, in microseconds\n"]
@@ -180,7 +180,8 @@ def main() -> None:
         environment(["polynet-array", "numpy", "torch", "autograd", "mygrad", "micrograd"])
     )
     report.append(
-        f"- medians of {options.repeats} repeats in turn, chains of {LENGTH} ops, one thread\n"
+        f"- medians of {options.repeats} repeats in turn, each of 5 chains of {LENGTH} ops\n"
+        "- one thread\n"
     )
     for backward in (False, True):
         report.append(f"\n## {'Forward and backward' if backward else 'Forward'}\n")
@@ -191,7 +192,7 @@ def main() -> None:
                 for peer, (ops, make) in PEERS.items()
                 if op in ops()
             }
-            seconds = interleaved(candidates, options.repeats)
+            seconds = interleaved(candidates, options.repeats, number=5)
             cells = [
                 f"{statistics.median(seconds[p]) / LENGTH * 1e6:.2f}" if p in seconds else "–"
                 for p in PEERS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import os
 import platform
 import statistics
@@ -13,18 +14,22 @@ from pathlib import Path
 
 
 def interleaved(
-    candidates: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = 2
+    candidates: Mapping[str, Callable[[], object]], repeats: int, number: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds of each repeat of each candidate, taken in turn, so that drift meets all alike."""
-    for _ in range(warm_up):
-        for run in candidates.values():
-            run()
+    """Seconds of a run of each candidate, in each repeat, taken in turn: drift meets all alike.
+
+    Before each, garbage is collected and one run is not timed, so that nobody pays for what
+    another left behind, in memory or in the processor's caches. A repeat is `number` runs.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(repeats):
         for name, run in candidates.items():
-            start = time.perf_counter()
+            gc.collect()
             run()
-            seconds[name].append(time.perf_counter() - start)
+            start = time.perf_counter()
+            for _ in range(number):
+                run()
+            seconds[name].append((time.perf_counter() - start) / number)
     return seconds
 
 
