@@ -59,9 +59,14 @@ def pytest(session: nox.Session, *args: str, **env: str) -> None:
     session.run("pytest", *args, *session.posargs, env={**ONE_THREAD, **env})
 
 
-def test_suite(session: nox.Session, *args: str, **env: str) -> None:
+MACHINERY = ("tests/test_pytest_plugin.py", "tests/test_wrong_plugins.py")
+"""Tests that start many fresh processes, whose libraries are their own: one session has them."""
+
+
+def run_tests(session: nox.Session, *args: str, machinery: bool = False, **env: str) -> None:
     """Run all tests but those of the examples, in two processes."""
-    pytest(session, "-n", "2", f"--ignore-glob={EXAMPLES}", *args, **env)
+    left_out = [] if machinery else [f"--ignore={path}" for path in MACHINERY]
+    pytest(session, "-n", "2", f"--ignore-glob={EXAMPLES}", *left_out, *args, **env)
 
 
 # Tests
@@ -70,10 +75,11 @@ def test_suite(session: nox.Session, *args: str, **env: str) -> None:
 @nox.session(python=PYTHONS)
 @nox.parametrize("backend", BACKENDS, ids=BACKENDS)
 def tests(session: nox.Session, backend: str) -> None:
-    """The suite on one backend; with numpy, all that needs no particular backend too."""
+    """The suite on one backend; with numpy, what needs none too; with the oldest Python, all."""
     session.install("-e", ".[strict]", *group("test"))
     only = () if backend == "numpy" else ("-k", backend)
-    test_suite(session, "--polynet-backend", backend, *only)
+    machinery = (session.python, backend) == (PYTHONS[0], BACKENDS[0])
+    run_tests(session, "--polynet-backend", backend, *only, machinery=machinery)
 
 
 @nox.session(python=PYTHONS[0], venv_backend="virtualenv")
@@ -81,7 +87,7 @@ def tests_torch(session: nox.Session) -> None:
     """The suite on PyTorch, and all that is compared with PyTorch (a download of 200 MB)."""
     session.install(TORCH)
     session.install("-e", ".[strict,examples]", *group("test"))
-    test_suite(session, "--polynet-backend", "numpy,torch")
+    run_tests(session, "--polynet-backend", "numpy,torch")
 
 
 @nox.session(python=PYTHONS[0])
@@ -89,7 +95,7 @@ def tests_jax(session: nox.Session) -> None:
     """The suite on JAX with 64 bits; layers and training also without, JAX's default."""
     session.install("-e", ".[strict,jax]", *group("test"))
     for bits, tests_of in (("1", "jax"), ("0", "jax and (training or layers)")):
-        test_suite(session, "--polynet-backend", "jax", "-k", tests_of, JAX_ENABLE_X64=bits)
+        run_tests(session, "--polynet-backend", "jax", "-k", tests_of, JAX_ENABLE_X64=bits)
 
 
 @nox.session(python=PYTHONS[0])
@@ -98,7 +104,7 @@ def lowest(session: nox.Session) -> None:
     extras = PROJECT["project"]["optional-dependencies"]
     declared = [*PROJECT["project"]["dependencies"], *extras["strict"]]
     session.install("-e", ".[strict]", *group("test"), *map(_oldest, declared))
-    test_suite(session, "--polynet-backend", ",".join(BACKENDS))
+    run_tests(session, "--polynet-backend", ",".join(BACKENDS))
 
 
 def _oldest(requirement: str) -> str:
