@@ -231,7 +231,7 @@ def examples(session: nox.Session) -> None:
     for program in sorted(Path("examples").glob("*.py")):
         settings = [*SMALL.get(program.name, []), "--out", str(out / program.stem)]
         session.run("python", str(program), *settings, env={**ONE_THREAD, "MPLBACKEND": "agg"})
-    pytest(session, *map(str, sorted(Path().glob(EXAMPLES))))
+    pytest(session, "-n", "2", *map(str, sorted(Path().glob(EXAMPLES))))
 
 
 @nox.session(venv_backend="virtualenv")
