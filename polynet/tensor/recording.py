@@ -10,9 +10,8 @@ from typing import Any
 from polynet.tensor.arguments import each, highest_level, members, plain_backend, unwrapped
 from polynet.tensor.values import CONSTANT, Tensor
 
-_bare = (
-    object.__new__
-)  # the common cases fill a Tensor in themselves: a call costs as much as an op
+_bare = object.__new__
+"""The common cases fill in a Tensor themselves: the call of its `__init__` would cost more."""
 
 
 def op(rule: Callable[..., Any]) -> Callable[..., Any]:

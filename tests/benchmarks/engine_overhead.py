@@ -45,41 +45,30 @@ def chain(step: Chain) -> Chain:
     return run
 
 
-def polynet_ops() -> dict[str, Chain]:
-    tanh, matmul = OPS["tanh"], OPS["matmul"]
+def ops_with(tanh: Callable[[Any], Any], matmul: Callable[[Any, Any], Any]) -> dict[str, Chain]:
+    """The ops of a peer: its operators, and its own two functions."""
     return {
         "add": lambda x, y: x + y,
         "multiply": lambda x, y: x * y,
-        "tanh": lambda x, y: tanh(x),
-        "matmul": lambda x, y: matmul(x, y),
+        "tanh": lambda x, _: tanh(x),
+        "matmul": matmul,
     }
+
+
+def polynet_ops() -> dict[str, Chain]:
+    return ops_with(OPS["tanh"], OPS["matmul"])
 
 
 def torch_ops() -> dict[str, Chain]:
-    return {
-        "add": lambda x, y: x + y,
-        "multiply": lambda x, y: x * y,
-        "tanh": lambda x, y: torch.tanh(x),
-        "matmul": lambda x, y: x @ y,
-    }
+    return ops_with(torch.tanh, torch.matmul)
 
 
 def autograd_ops() -> dict[str, Chain]:
-    return {
-        "add": lambda x, y: x + y,
-        "multiply": lambda x, y: x * y,
-        "tanh": lambda x, y: anp.tanh(x),
-        "matmul": lambda x, y: anp.matmul(x, y),
-    }
+    return ops_with(anp.tanh, anp.matmul)
 
 
 def mygrad_ops() -> dict[str, Chain]:
-    return {
-        "add": lambda x, y: x + y,
-        "multiply": lambda x, y: x * y,
-        "tanh": lambda x, y: mygrad.tanh(x),
-        "matmul": lambda x, y: mygrad.matmul(x, y),
-    }
+    return ops_with(mygrad.tanh, mygrad.matmul)
 
 
 def micrograd_ops() -> dict[str, Chain]:
