@@ -43,14 +43,19 @@ NUMPY = {
     "data": "takes in a user's data, which is on the host",
     "metrics": "are functions of host arrays, as scikit-learn's",
     "nn.init": "draws parameters on the host, so that they are the same everywhere",
-    "ops.indexing": "works out on the host which element came from where",
     "random": "draws on the host, so that numbers are the same everywhere",
     "train": "averages losses that were read to the host",
 }
 """The modules of the core that may import NumPy, each with its reason."""
 
 DEPENDENCIES = {
-    "array_api_compat": {"losses", "ops.indexing", "random"},
+    "array_api_compat": {
+        "functional.attention",
+        "functional.windows",
+        "losses",
+        "ops.indexing",
+        "random",
+    },
     "safetensors": {"checkpoint"},
     "tqdm": {"train"},
     "numpy": set(NUMPY),

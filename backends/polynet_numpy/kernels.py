@@ -57,8 +57,32 @@ def cross_entropy(xp: Any, logits: np.ndarray, targets: np.ndarray) -> Any:
     return value, (pullback, None)
 
 
+def put_slice(xp: Any, x: np.ndarray, places: tuple[range, ...], shape: tuple[int, ...]) -> Any:
+    """Zeros of `shape`, with `x` put into its places."""
+    part = tuple(slice(r.start, r.stop, r.step) for r in places)
+    y = np.zeros(shape, dtype=x.dtype)
+    y[part] = x
+    return y, (lambda g: g[part],)
+
+
+def segment_sum(xp: Any, x: np.ndarray, segments: np.ndarray, count: int) -> Any:
+    """Rows summed by segment: sorted, so that each sum is of neighbours."""
+    if x.ndim == 1:
+        total = np.bincount(segments, weights=x, minlength=count).astype(x.dtype, copy=False)
+        return total, (lambda g: g[segments], None)
+    y = np.zeros((count, *x.shape[1:]), dtype=x.dtype)
+    if x.shape[0]:
+        order = np.argsort(segments, kind="stable")
+        found = segments[order]
+        starts = np.flatnonzero(np.concatenate([[True], found[1:] != found[:-1]]))
+        y[found[starts]] = np.add.reduceat(x[order], starts, axis=0)
+    return y, (lambda g: g[segments], None)
+
+
 KERNELS: Mapping[str, Callable[..., Any]] = {
     "cross_entropy": cross_entropy,
     "linear": linear,
+    "put_slice": put_slice,
     "relu": relu,
+    "segment_sum": segment_sum,
 }

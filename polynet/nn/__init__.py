@@ -2,19 +2,31 @@
 
 from polynet.nn import init
 from polynet.nn.activation import GELU, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from polynet.nn.attention import MultiheadAttention, TransformerEncoderLayer
 from polynet.nn.container import Flatten, Sequential
+from polynet.nn.convolution import Conv1d, Conv2d
 from polynet.nn.dropout import Dropout
+from polynet.nn.embedding import Embedding
 from polynet.nn.linear import Linear
 from polynet.nn.module import Context, Module, Parameter, RandomStream, Stream
+from polynet.nn.normalisation import LayerNorm
+from polynet.nn.pooling import AvgPool2d, MaxPool2d
 
 __all__ = [
     "GELU",
+    "AvgPool2d",
     "Context",
+    "Conv1d",
+    "Conv2d",
     "Dropout",
+    "Embedding",
     "Flatten",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "MaxPool2d",
     "Module",
+    "MultiheadAttention",
     "Parameter",
     "RandomStream",
     "ReLU",
@@ -23,5 +35,6 @@ __all__ = [
     "Softmax",
     "Stream",
     "Tanh",
+    "TransformerEncoderLayer",
     "init",
 ]

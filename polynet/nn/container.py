@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from polynet import functional
 from polynet.backend import Array
+from polynet.nn.checks import wrong_shape
 from polynet.nn.module import Module
 
 
@@ -49,7 +50,5 @@ class Flatten(Module):
 
     def forward(self, x: Array) -> Array:
         if len(x.shape) < 2:
-            raise ValueError(
-                f"{self.label()}: expected inputs of shape (batch, …), got {tuple(x.shape)}"
-            )
+            raise wrong_shape(self, "(batch, …)", x)
         return functional.flatten(x)

@@ -7,6 +7,7 @@ import math
 from polynet import functional
 from polynet.backend import Array
 from polynet.nn import init
+from polynet.nn.checks import positive, same_dtype, wrong_shape
 from polynet.nn.module import Module, Parameter
 
 
@@ -34,9 +35,7 @@ class Linear(Module):
         weight_init: init.Initialiser | None = None,
         bias_init: init.Initialiser | None = None,
     ) -> None:
-        for name, size in (("in_features", in_features), ("out_features", out_features)):
-            if not isinstance(size, int) or size < 1:
-                raise ValueError(f"Linear: {name} is a positive integer; got {size!r}")
+        positive("Linear", in_features=in_features, out_features=out_features)
         self.in_features = in_features
         self.out_features = out_features
         bound = 1 / math.sqrt(in_features)
@@ -46,15 +45,8 @@ class Linear(Module):
 
     def forward(self, x: Array) -> Array:
         if tuple(x.shape[-1:]) != (self.in_features,):
-            raise ValueError(
-                f"{self.label()}: expected inputs of shape (…, {self.in_features}), "
-                f"got {tuple(x.shape)}"
-            )
-        if x.dtype != self.weight.dtype:
-            raise TypeError(
-                f"{self.label()}: the inputs are {x.dtype}, the parameters {self.weight.dtype}; "
-                "convert the inputs, or draw the parameters with init(dtype=…)"
-            )
+            raise wrong_shape(self, f"(…, {self.in_features})", x)
+        same_dtype(self, x, self.weight)
         return functional.linear(x, self.weight, self.bias)
 
     def settings(self) -> str:

@@ -95,16 +95,16 @@ class Module:
     _path: str | None = None
     _context: Context | None = None
 
-    def forward(self, *inputs: Array) -> Array:
+    def forward(self, *inputs: Any, **options: Any) -> Array:
         """The output for the inputs; a subclass defines it."""
         raise NotImplementedError(f"{type(self).__name__} defines no forward(self, x)")
 
-    def __call__(self, *inputs: Array) -> Array:
+    def __call__(self, *inputs: Any, **options: Any) -> Array:
         if self._path is None and any(isinstance(t, Parameter) for t in self._described.values()):
             self.drawn_parameters()
         if self._path == "" and self._context is None:
             self._check_place(inputs)
-        return self.forward(*inputs)
+        return self.forward(*inputs, **options)
 
     def _check_place(self, inputs: tuple[Array, ...]) -> None:
         """Refuse plain inputs that are not where the parameters are."""

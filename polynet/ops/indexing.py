@@ -1,73 +1,213 @@
-"""Indexing and searching of the standard, each function with its derivative."""
+"""Indexing and searching of the standard, each function with its derivative.
+
+What goes back through an index is a sum into zeros. It has two forms, both linear: `put_slice`
+for the regular places of slices, `segment_sum` for places that only the device knows. A backend
+may bring a kernel for either.
+"""
 
 from __future__ import annotations
 
 import math
+import operator
 
 import array_api_compat
-import numpy as np
 
-from polynet.tensor import Tensor, op
+from polynet.tensor import composition, op
+
+# Indexing
 
 
 @op
 def getitem(xp, x, key, /):
-    """`x[key]` for integers, slices, `...` and None.
+    """`x[key]` for integers, slices, `...` and None; one boolean mask; or integer arrays.
 
-    The key is known on the host, so where each element came from is worked out there, and the
-    gradient is a gather: no assignment, which some libraries' arrays do not allow.
+    Integer arrays, mixed with integers, index all axes, as the standard has it.
     """
+    keys = key if isinstance(key, tuple) else (key,)
+    arrays = [k for k in keys if hasattr(k, "dtype")]
+    if not any(k.ndim or xp.isdtype(k.dtype, "bool") for k in arrays):
+        return _by_slices(xp, x, keys)
+    if len(keys) == 1 and xp.isdtype(keys[0].dtype, "bool"):
+        return _by_mask(xp, x, keys[0])
+    return _by_integers(xp, x, keys)
+
+
+def _by_slices(xp, x, keys):
     shape = x.shape
-    for k in key if isinstance(key, tuple) else (key,):
-        if not (k is None or k is Ellipsis or isinstance(k, int | slice | np.integer)):
-            raise TypeError(
-                f"no derivative of indexing by {type(k).__name__}; use integers, slices, ... and "
-                "None, or where(mask, x, 0)"
-            )
+    places, new_shape = _places(shape, keys)
+    backward = tuple(a for a, r in enumerate(places) if r.step < 0)
+    forward = tuple(r[::-1] if r.step < 0 else r for r in places)
+    if backward:  # PyTorch has no negative steps
+        y = xp.flip(x[tuple(map(_slice, forward))], axis=backward)
+        y = xp.reshape(y, new_shape)
+    else:
+        y = x[keys]
 
     def pullback(g):
-        source, place = _places(shape, key)
-        return xp.reshape(_move(xp.reshape(g, (-1,)), here=place, there=source.reshape(-1)), shape)
+        g = xp.reshape(g, tuple(map(len, places)))
+        return put_slice(xp.flip(g, axis=backward) if backward else g, forward, shape)
 
-    if _has_negative_step(key):  # PyTorch has none of these
-        source, place = _places(shape, key)
-        flat = _move(xp.reshape(x, (-1,)), here=source.reshape(-1), there=place)
-        return xp.reshape(flat, source.shape), (pullback,)
-    return x[key], (pullback,)
+    return y, (pullback,)
 
 
-def _has_negative_step(key):
-    keys = key if isinstance(key, tuple) else (key,)
-    return any(isinstance(k, slice) and (k.step or 1) < 0 for k in keys)
+def _slice(places: range) -> slice:
+    return slice(places.start, places[-1] + 1 if places else places.start, places.step)
 
 
-def _places(shape, key):
-    """For each element of `x[key]`, where in `x` it came from; for each of `x`, where it went.
+def _places(shape, keys):
+    """The places taken from each axis, as ranges, and the shape of the result."""
+    named = sum(k is not None and k is not Ellipsis for k in keys)
+    if named > len(shape):
+        raise IndexError(f"{named} indices for an array of {len(shape)} dimensions")
+    if not any(k is Ellipsis for k in keys):
+        keys = (*keys, Ellipsis)
+    places: list[range] = []
+    new_shape: list[int] = []
+    for k in keys:
+        if k is None:
+            new_shape.append(1)
+        elif k is Ellipsis:
+            rest = shape[len(places) : len(shape) - named + len(places)]
+            places += map(range, rest)
+            new_shape += rest
+        elif isinstance(k, slice):
+            places.append(range(shape[len(places)])[k])
+            new_shape.append(len(places[-1]))
+        else:
+            places.append(_place(shape[len(places)], k, len(places)))
+    return tuple(places), tuple(new_shape)
 
-    Places count in reading order; the one after the last stands for "nowhere".
+
+def _place(length, k, axis):
+    try:
+        i = operator.index(k)
+    except TypeError:
+        raise TypeError(
+            f"cannot index by {type(k).__name__}; use integers, slices, ... and None, or a "
+            "boolean mask, or integer arrays"
+        ) from None
+    if not -length <= i < length:
+        raise IndexError(f"index {i} is out of bounds for axis {axis} of length {length}")
+    return range(i % length, i % length + 1)
+
+
+def _zeros(xp, shape, like):
+    return xp.zeros(shape, dtype=like.dtype, device=array_api_compat.device(like))
+
+
+@composition
+def put_slice(xp, x, places, shape, /):
+    """Zeros of `shape`, with `x` at the `places`: one range, of positive step, for each axis.
+
+    It is what slicing sends back, as slicing is what it sends back.
     """
-    source = np.arange(math.prod(shape)).reshape(shape)[key]
-    place = np.full(math.prod(shape), source.size)
-    place[source.reshape(-1)] = np.arange(source.size)
-    return source, place
+    for axis, (r, length) in enumerate(zip(places, shape, strict=True)):
+        if len(r) == length:
+            continue
+        before, after = x.shape[:axis], x.shape[axis + 1 :]
+        if len(r) > 1 and r.step > 1:
+            gaps = _zeros(xp, (*before, len(r), r.step - 1, *after), x)
+            x = xp.concat([xp.expand_dims(x, axis=axis + 1), gaps], axis=axis + 1)
+            x = xp.reshape(x, (*before, len(r) * r.step, *after))
+            x = x[(slice(None),) * axis + (slice(0, r[-1] - r[0] + 1), ...)]
+        ends = (r.start, length - r.start - x.shape[axis]) if r else (0, length)
+        zeros = [_zeros(xp, (*before, n, *after), x) for n in ends]
+        x = xp.concat([zeros[0], x, zeros[1]], axis=axis)
+    return x
 
 
-def _moved(xp, x, here):
+def _by_mask(xp, x, mask):
+    """Where `mask`, of x's leading axes, is true; what goes back is gathered."""
+    shape, rest = x.shape, x.shape[mask.ndim :]
+
+    def pullback(g):
+        chosen = xp.reshape(mask, (-1,))
+        order = xp.cumulative_sum(xp.astype(chosen, _index_dtype(xp, x))) - 1
+        with_zero = xp.concat([g, _zeros(xp, (1, *rest), g)], axis=0)
+        rows = xp.take(with_zero, xp.where(chosen, order, g.shape[0]), axis=0)
+        return xp.reshape(rows, shape)
+
+    return x[mask], (pullback,)
+
+
+def _index_dtype(xp, x):
     device = array_api_compat.device(x)
-    index_type = xp.__array_namespace_info__().default_dtypes(device=device)["indexing"]
-    rows = xp.asarray(here, dtype=index_type, device=device)
-    with_zero = xp.concat([x, xp.zeros((1,), dtype=x.dtype, device=device)])
-    return xp.take(with_zero, rows, axis=0)
+    return xp.__array_namespace_info__().default_dtypes(device=device)["indexing"]
+
+
+def _by_integers(xp, x, keys):
+    """One integer array, or integer, for each axis, broadcast against one another."""
+    shape = x.shape
+    if len(keys) != len(shape) or any(k is None or isinstance(k, slice) for k in keys):
+        raise IndexError(
+            f"integer arrays index all axes, one each, as in the standard; got {len(keys)} indices "
+            f"for {len(shape)} dimensions. take(x, indices, axis=…) indexes one axis"
+        )
+    y = x[keys]
+
+    def pullback(g):
+        flat = 0
+        for k, n in zip(keys, shape, strict=True):
+            flat = flat * n + k % n
+        flat = xp.broadcast_to(flat, g.shape)
+        total = segment_sum(xp.reshape(g, (-1,)), xp.reshape(flat, (-1,)), math.prod(shape))
+        return xp.reshape(total, shape)
+
+    return y, (pullback,)
+
+
+@composition
+def segment_sum(xp, x, segments, count, /):
+    """Row k of the result, of `count`, is the sum of the rows of `x` whose segment is k.
+
+    `x` is (n, …), `segments` integers (n,) from 0 to `count` - 1. It is what `take` sends back,
+    as `take` is what it sends back.
+    """
+    rows = xp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
+    numbers = xp.arange(count, dtype=segments.dtype, device=array_api_compat.device(x))
+    members = xp.astype(xp.expand_dims(numbers, axis=1) == segments, x.dtype)
+    return xp.reshape(xp.matmul(members, rows), (count, *x.shape[1:]))
 
 
 @op
-def _move(xp, x, /, *, here, there):
-    """Elements of a vector to other places: result[i] is x[here[i]], or 0 where that is nowhere.
+def take(xp, x, indices, /, *, axis=None):
+    y = xp.take(x, indices, axis=axis)
+    shape, axis = x.shape, 0 if axis is None else axis % x.ndim
+    count = shape[axis]
+    to_front = (axis, *range(axis), *range(axis + 1, x.ndim))
+    back = tuple(sorted(range(x.ndim), key=to_front.__getitem__))
 
-    `there` says it the other way round: so the gradient moves back, to any order.
-    """
-    y = _move(x, here=here, there=there) if type(x) is Tensor else _moved(xp, x, here)
-    return y, (lambda g: _move(g, here=there, there=here),)
+    def pullback(g):
+        total = segment_sum(xp.permute_dims(g, to_front), indices % count, count)
+        return xp.permute_dims(total, back)
+
+    return y, (pullback, None)
+
+
+@op
+def take_along_axis(xp, x, indices, /, *, axis=-1):
+    y = xp.take_along_axis(x, indices, axis=axis)
+    shape, axis = x.shape, axis % x.ndim
+
+    def pullback(g):  # each element has its place in a vector as long as x
+        flat = 0
+        for a, n in enumerate(shape):
+            place = indices % n if a == axis else _steps(xp, indices, g.shape, a)
+            flat = flat * n + place
+        flat = xp.broadcast_to(flat, g.shape)
+        total = segment_sum(xp.reshape(g, (-1,)), xp.reshape(flat, (-1,)), math.prod(shape))
+        return xp.reshape(total, shape)
+
+    return y, (pullback, None)
+
+
+def _steps(xp, like, shape, axis):
+    """0, 1, 2, … along one axis of `shape`."""
+    steps = xp.arange(shape[axis], dtype=like.dtype, device=array_api_compat.device(like))
+    return xp.reshape(steps, (-1, *(1 for _ in shape[axis + 1 :])))
+
+
+# Searching
 
 
 @op

@@ -10,13 +10,15 @@ from polynet.backend import Backend, backend_of
 from polynet.errors import RecordError
 from polynet.tensor.values import CONSTANT, Level, Tensor, mixed
 
+CONTAINERS = frozenset({list, tuple, dict})
+"""Arguments of an op that are opened, to find the arrays inside."""
 _PYTHON_SCALARS = frozenset({bool, int, float, complex, str})
 
 
 def members(args: Iterable[Any]) -> Iterator[Any]:
     """The arguments; lists, tuples and dicts opened."""
     for a in args:
-        if type(a) is list or type(a) is tuple or type(a) is dict:
+        if type(a) in CONTAINERS:
             yield from tree.leaves(a)
         else:
             yield a
@@ -33,7 +35,7 @@ def highest_level(args: Iterable[Any]) -> Level | None:
 
 def each(function: Callable[[Any], Any], args: Iterable[Any]) -> list[Any]:
     """`function` of every argument, and of every leaf of those that are lists, tuples or dicts."""
-    return [tree.map(function, a) if type(a) in (list, tuple, dict) else function(a) for a in args]
+    return [tree.map(function, a) if type(a) in CONTAINERS else function(a) for a in args]
 
 
 def unwrapped(level: Level, args: tuple) -> tuple[list[Any], Any]:

@@ -7,8 +7,16 @@ from collections.abc import Callable
 from functools import update_wrapper
 from typing import Any
 
-from polynet.tensor.arguments import each, highest_level, members, plain_backend, unwrapped
-from polynet.tensor.values import CONSTANT, Tensor
+from polynet import tree
+from polynet.backend import Array
+from polynet.tensor.arguments import (
+    each,
+    highest_level,
+    members,
+    plain_backend,
+    unwrapped,
+)
+from polynet.tensor.values import Level, Parts, Tensor
 
 _bare = object.__new__
 """The common cases fill in a Tensor themselves: the call of its `__init__` would cost more."""
@@ -21,9 +29,16 @@ def op(rule: Callable[..., Any]) -> Callable[..., Any]:
     positional argument (None where no gradient goes back), or None for no pullbacks at all. A
     pullback takes the gradient `g` of the result to that of its argument; one in a shape that
     the argument was broadcast to is summed back. A list of arrays is one argument, whose
-    pullback returns a list. Rules and pullbacks write to nothing they were given, may be called
-    any number of times, and put `g` first (`g * y`: an array that is not recorded may not know
-    what to do with a Tensor on its right).
+    pullback returns a list.
+
+    Where the gradients share work, the rule returns one function in place of the tuple:
+    `pullback(g, needs)`, with a bool for each positional argument, returns all gradients, None
+    where there is none or none is needed. A rule may return several results, as a tuple of
+    arrays; then it must, and `g` is a tuple of their gradients.
+
+    Rules and pullbacks write to nothing they were given, may be called any number of times, and
+    put `g` first (`g * y`: an array that is not recorded may not know what to do with a Tensor
+    on its right).
 
     >>> @op
     ... def cube(xp, x):
@@ -88,12 +103,16 @@ def _unary(rule: Callable[..., Any]) -> Callable[..., Any]:
             if level.plain:
                 value, pullbacks = rule(level.xp, x._value)
                 line = x._line
+                try:
+                    shape = value.shape
+                except AttributeError:  # several results
+                    return _written(level, value, (line,), pullbacks)
                 if line is None or pullbacks is None:
                     return Tensor(value, level)
                 result = _bare(Tensor)
                 result._value = value
                 result._level = level
-                result._line = level.write((value.shape, (line,), pullbacks))
+                result._line = level.write((shape, (line,), pullbacks))
                 return result
         return apply(rule, (x,), {})
 
@@ -106,10 +125,7 @@ def _unary_with_options(rule: Callable[..., Any]) -> Callable[..., Any]:
             level = x._level
             if level.plain:
                 value, pullbacks = rule(level.xp, x._value, **options)
-                line = x._line
-                if line is None or pullbacks is None:
-                    return Tensor(value, level)
-                return Tensor(value, level, level.write((value.shape, (line,), pullbacks)))
+                return _written(level, value, (x._line,), pullbacks)
         return apply(rule, (x,), options)
 
     return call
@@ -118,40 +134,35 @@ def _unary_with_options(rule: Callable[..., Any]) -> Callable[..., Any]:
 def _binary(rule: Callable[..., Any]) -> Callable[..., Any]:
     def call(x: Any, y: Any, /) -> Any:
         i = j = None
+        a, b = x, y
         if type(x) is Tensor:
             level = x._level
-            i = x._line
             a = x._value
-            if type(y) is Tensor:
-                j = y._line
+            i = x._line
+            if type(y) is Tensor and y._level is level:
                 b = y._value
-                if y._level is not level:
-                    if level.id == CONSTANT:
-                        level = y._level
-                    elif y._level.id != CONSTANT:
-                        return apply(rule, (x, y), {})
-            else:
-                b = y
-                if type(y) not in level.types:
-                    level.admit(y)
-        elif type(y) is Tensor:
+                j = y._line
+            elif type(y) not in level.types:
+                return apply(rule, (x, y), {})
+        elif type(y) is Tensor and type(x) in y._level.types:
             level = y._level
-            j = y._line
-            a = x
             b = y._value
-            if type(x) not in level.types:
-                level.admit(x)
+            j = y._line
         else:
             return apply(rule, (x, y), {})
         if not level.plain:
             return apply(rule, (x, y), {})
         value, pullbacks = rule(level.xp, a, b)
+        try:
+            shape = value.shape
+        except AttributeError:
+            return _written(level, value, (i, j), pullbacks)
         if (i is None and j is None) or pullbacks is None:
             return Tensor(value, level)
         result = _bare(Tensor)
         result._value = value
         result._level = level
-        result._line = level.write((value.shape, (i, j), pullbacks))
+        result._line = level.write((shape, (i, j), pullbacks))
         return result
 
     return call
@@ -169,6 +180,28 @@ def apply(rule: Callable[..., Any], args: tuple, options: dict[str, Any]) -> Any
         return result
     value, pullbacks = result
     inputs = each(lambda a: a._line if type(a) is Tensor and a._level is level else None, args)
-    if pullbacks is None or all(line is None for line in members(inputs)):
-        return Tensor(value, level)
-    return Tensor(value, level, level.write((value.shape, inputs, pullbacks)))
+    return _written(level, value, inputs, pullbacks)
+
+
+def _written(level: Level, value: Any, inputs: Any, pullbacks: Any) -> Any:
+    """The result, or each of several, as a Tensor, on the record if a gradient can reach it."""
+    recorded = pullbacks is not None and any(line is not None for line in members(inputs))
+    if not isinstance(value, tuple):
+        line = level.write((value.shape, inputs, pullbacks)) if recorded else None
+        return Tensor(value, level, line)
+    if not recorded:
+        return tree.map(lambda v: Tensor(v, level), value)
+    xp = level.xp if level.plain else level.namespace
+
+    def joint(parts: Parts, needs: tuple[bool, ...]) -> Any:
+        gs = (parts[i] if i in parts else xp.zeros_like(v) for i, v in enumerate(value))
+        return pullbacks(tuple(gs), needs)
+
+    at = level.write((None, inputs, joint))
+    count = iter(range(len(value)))
+
+    def part(v: Array) -> Tensor:
+        i = next(count)
+        return Tensor(v, level, level.write((v.shape, (at,), (lambda g: Parts({i: g}),))))
+
+    return tree.map(part, value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from polynet.backend import Array
-from polynet.tensor.values import Level, Tensor
+from polynet.tensor.values import Level, Parts, Tensor
 
 
 def sweep(level: Level, output: Tensor, g: Array, leaves: int) -> list[Any]:
@@ -25,26 +25,40 @@ def sweep(level: Level, output: Tensor, g: Array, leaves: int) -> list[Any]:
         record[position] = None
         if g is None:
             continue
-        if not level.plain and type(g) is not Tensor:
+        if not level.plain and type(g) is not Tensor and type(g) is not Parts:
             g = Tensor(g, level.namespace.constants)
+        if type(pullbacks) is not tuple:
+            for at, back in zip(inputs, pullbacks(g, needs(inputs))):  # noqa: B905 (as below)
+                if at is not None and back is not None:
+                    _arrive(xp, record, gradients, at, back)
+            continue
         for at, pullback in zip(inputs, pullbacks):  # noqa: B905 (a rule may give fewer pullbacks)
             if at is None or pullback is None:
                 continue
             back = pullback(g)
-            if type(at) is not int:
-                for i, h in zip(at, back, strict=True):
-                    if i is not None:
-                        _arrive(xp, record[i][0], gradients, i, h)
-            elif back.shape == record[at][0]:
+            if type(at) is int and back.shape == record[at][0]:
                 before = gradients[at]
                 gradients[at] = back if before is None else before + back
             else:
-                _arrive(xp, record[at][0], gradients, at, back)
+                _arrive(xp, record, gradients, at, back)
     return gradients + [None] * (leaves - len(gradients))
 
 
-def _arrive(xp: Any, shape: Any, gradients: list[Any], at: int, g: Array) -> None:
-    """Add a gradient, summed to `shape`, to what line `at` has got."""
+def needs(inputs: Any) -> tuple[bool, ...]:
+    """Which of an op's inputs a gradient is wanted for; a list of arrays is one input."""
+    return tuple(
+        at is not None and (type(at) is int or any(i is not None for i in at)) for at in inputs
+    )
+
+
+def _arrive(xp: Any, record: Any, gradients: list[Any], at: Any, g: Any) -> None:
+    """Add a gradient to what line `at`, or each line of a list, has got, in that line's shape."""
+    if type(at) is not int:
+        for i, h in zip(at, g, strict=True):
+            if i is not None:
+                _arrive(xp, record, gradients, i, h)
+        return
+    shape = record[at][0]
     if g.shape != shape:
         g = _sum_to(xp, g, shape)
     before = gradients[at]

@@ -168,6 +168,18 @@ class Tensor:
         return self._leave(self._level.backend.to_host, "a NumPy array")
 
 
+class Parts(dict[int, Array]):
+    """The gradients of an op with several results, by the number of the result.
+
+    It adds up like a gradient, and stands on the op's own line, whose shape is None.
+    """
+
+    shape = None
+
+    def __add__(self, other: dict[int, Array]) -> Parts:
+        return Parts({**self, **other})
+
+
 def is_recorded(x: Any) -> bool:
     """Whether a gradient of some level can reach `x`."""
     while type(x) is Tensor:

@@ -178,7 +178,40 @@ SAMPLES["getitem"] = [
         (None, slice(None), 3),
         (-1, -2),
         (slice(2, 2), ...),
+        (slice(3, None, -2), slice(1, None, 3)),
+        (slice(None, None, 3), slice(None, None, -1)),
+        (_in(-1, 1, 4, 5) > 0,),
+        (np.asarray([True, False, False, True]),),
+        (np.asarray([[3, 0, 3]]), np.asarray([[1], [-1]])),
+        (-2, np.asarray([4, 4, 0])),
     )
+]
+SAMPLES["take"] = [
+    Sample((_in(*_EVERYWHERE, 4, 5), np.asarray([2, 0, 2])), {"axis": 0}),
+    Sample((_in(*_EVERYWHERE, 2, 5, 3), np.asarray([4, 1])), {"axis": 1}),
+    Sample((_in(*_EVERYWHERE, 2, 5), np.asarray([0, 0, 1])), {"axis": -1}),
+    Sample((_in(*_EVERYWHERE, 6), np.asarray([5]))),
+    Sample((_in(*_EVERYWHERE, 3, 2), np.zeros(0, dtype=np.int64)), {"axis": 0}),
+]
+SAMPLES["take_along_axis"] = [
+    Sample((_in(*_EVERYWHERE, 3, 4), np.asarray([[0, 0], [3, 1], [2, 2]])), {"axis": 1}),
+    Sample((_in(*_EVERYWHERE, 3, 4), np.asarray([[0, 2, 1, 1]])), {"axis": 0}),
+    Sample((_in(*_EVERYWHERE, 2, 3, 4), np.asarray([[[1], [0], [3]]] * 2))),
+]
+SAMPLES["put_slice"] = [
+    Sample((_in(*_EVERYWHERE, *map(len, places)), places, shape))
+    for places, shape in (
+        ((range(4), range(1, 3)), (4, 5)),
+        ((range(0, 5, 2), range(3, 4)), (5, 4)),
+        ((range(1, 8, 3), range(2)), (9, 2)),
+        ((range(2, 2), range(3)), (4, 3)),
+    )
+]
+SAMPLES["segment_sum"] = [
+    Sample((_in(*_EVERYWHERE, 5, 3), np.asarray([2, 0, 2, 5, 0]), 6)),
+    Sample((_in(*_EVERYWHERE, 4), np.asarray([1, 1, 1, 0]), 2)),
+    Sample((_in(*_EVERYWHERE, 3, 2, 2), np.asarray([3, 1, 3]), 4)),
+    Sample((_in(*_EVERYWHERE, 0, 2), np.zeros(0, dtype=np.int64), 3)),
 ]
 SAMPLES["where"] = [
     Sample((_in(*_EVERYWHERE, 3, 4) > 0, _in(*_EVERYWHERE, 3, 4), _in(*_EVERYWHERE, 4))),
@@ -195,6 +228,58 @@ SAMPLES["flatten"] = [Sample((_in(*_EVERYWHERE, *s),)) for s in ((3, 2, 2), (3, 
 SAMPLES["dropout"] = [
     Sample((_in(*_EVERYWHERE, 6, 5), _in(*_EVERYWHERE, 6, 5) > 0), {"keep": k}) for k in (0.5, 0.9)
 ]
+SAMPLES["convolution"] = [
+    Sample(
+        (_in(*_EVERYWHERE, *x), _in(*_EVERYWHERE, *w), *([_in(*_EVERYWHERE, w[0])] * bias)), options
+    )
+    for x, w, bias, options in (
+        (
+            (2, 3, 5, 6),
+            (4, 3, 3, 2),
+            True,
+            {"stride": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1)},
+        ),
+        (
+            (2, 4, 6, 7),
+            (6, 2, 2, 3),
+            True,
+            {"stride": (2, 3), "padding": ((1, 1), (0, 2)), "dilation": (2, 1), "groups": 2},
+        ),
+        ((3, 2, 8), (2, 2, 3), False, {"stride": (2,), "padding": ((1, 0),), "dilation": (3,)}),
+        (
+            (1, 3, 4, 4),
+            (3, 1, 4, 4),
+            False,
+            {"stride": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 3},
+        ),
+    )
+]
+_WINDOWS = (
+    ((2, 3, 6, 4), {"window": (2, 2), "stride": (2, 2), "padding": (0, 0)}),
+    ((2, 2, 7, 5), {"window": (3, 2), "stride": (2, 1), "padding": (1, 1)}),
+    ((1, 2, 3, 3), {"window": (3, 3), "stride": (1, 1), "padding": (0, 0)}),
+)
+for _name in ("max_pool", "avg_pool"):
+    SAMPLES[_name] = [Sample((_in(*_EVERYWHERE, *shape),), options) for shape, options in _WINDOWS]
+SAMPLES["layer_norm"] = [
+    Sample(
+        (_in(*_EVERYWHERE, 5, 4), _in(0.5, 2, 4), _in(*_EVERYWHERE, 4)), {"axes": 1, "eps": 1e-5}
+    ),
+    Sample((_in(*_EVERYWHERE, 2, 3, 4), _in(0.5, 2, 3, 4)), {"axes": 2, "eps": 1e-3}),
+    Sample((_in(*_EVERYWHERE, 3, 5),), {"axes": 1, "eps": 1e-5}),
+]
+_HEADS = [(2, 3, 4, 5), (2, 3, 6, 5), (2, 3, 6, 2)]  # of queries, keys and values
+_LOOK = np.asarray([[True, False, True, True, False, True]] * 4)
+for _name, _count in (("scaled_dot_product_attention", 3), ("attention_weights", 2)):
+    SAMPLES[_name] = [
+        Sample((*(_in(*_EVERYWHERE, *s) for s in _HEADS[:_count]), *mask), options)
+        for mask, options in (
+            ((), {}),
+            ((), {"is_causal": True}),
+            ((_LOOK,), {}),
+            ((_in(*_EVERYWHERE, 4, 6),), {"is_causal": True}),
+        )
+    ]
 SAMPLES["cross_entropy"] = [
     Sample((_in(-3, 3, 6, 4), _rng.integers(0, 4, size=6))),
     Sample((_in(-30, 30, 3, 2), _rng.integers(0, 2, size=3))),

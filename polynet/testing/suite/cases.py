@@ -48,8 +48,8 @@ def what(name: str, sample: Sample, backend: Backend) -> str:
 
 def to_backend(value: Any, backend: Backend, dtype: str, device: Any = None) -> Any:
     """An argument of a sample as `backend` takes it; floats in `dtype`, integers as indices."""
-    if isinstance(value, list):
-        return [to_backend(v, backend, dtype, device) for v in value]
+    if isinstance(value, list | tuple):
+        return type(value)(to_backend(v, backend, dtype, device) for v in value)
     if not isinstance(value, np.ndarray):
         return value
     device = backend.device(None) if device is None else device

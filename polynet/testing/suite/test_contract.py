@@ -355,6 +355,7 @@ def test_inquiries(backend: Backend) -> None:
 CALLS: dict[str, Callable[[Any, Any], Any]] = {
     "all": lambda xp, a: xp.all(a.flags, axis=0),
     "any": lambda xp, a: xp.any(a.flags, axis=0),
+    "cumulative_sum": lambda xp, a: xp.cumulative_sum(a.n, axis=0),
     "arange": lambda xp, a: xp.arange(2, 7, dtype=xp.int32, device=a.device),
     "argmax": lambda xp, a: xp.argmax(a.x, axis=1),
     "argmin": lambda xp, a: xp.argmin(a.x, axis=0),
@@ -398,6 +399,7 @@ CALLS: dict[str, Callable[[Any, Any], Any]] = {
     "signbit": lambda xp, a: xp.signbit(a.x),
     "sort": lambda xp, a: xp.sort(a.row),
     "take": lambda xp, a: xp.take(a.x, a.rows, axis=0),
+    "tril": lambda xp, a: xp.tril(a.flags),
     "trunc": lambda xp, a: xp.trunc(a.x),
     "zeros": lambda xp, a: xp.zeros((2, 3), dtype=xp.float32, device=a.device),
     "zeros_like": lambda xp, a: xp.zeros_like(a.n),

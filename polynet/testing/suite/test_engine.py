@@ -243,3 +243,77 @@ def test_a_long_chain(backend: Backend) -> None:
         return total(a)
 
     close(grad(f)(vector(backend, 1.0)), [1.0], backend)
+
+
+@op
+def _scaled_sum(xp: Any, arrays: list[Any], factor: Any, /) -> Any:
+    """The sum of a list of arrays, times a factor; all gradients from one function."""
+    total = arrays[0]
+    for a in arrays[1:]:
+        total = total + a
+
+    def pullback(g: Any, needs: tuple[bool, ...]) -> tuple[Any, ...]:
+        back = g * factor
+        to_arrays = [back for _ in arrays] if needs[0] else None
+        return to_arrays, g * total if needs[1] else None
+
+    return total * factor, pullback
+
+
+def test_one_pullback_for_all_arguments(backend: Backend) -> None:
+    x, y, c = vector(backend, 1.0, 2.0), vector(backend, 3.0, -1.0), vector(backend, 2.0)
+    slopes = grad(lambda a, b, k: total(_scaled_sum([a, b, a], k) * a), (0, 1, 2))(x, y, c)
+    for found, expected in zip(slopes, [[14.0, 14.0], [2.0, 4.0], [11.0]], strict=True):
+        close(found, expected, backend)  # of Σ k·(2a + b)·a
+    twice = grad(lambda a: total(grad(lambda k: total(_scaled_sum([a, y], k) * a))(c)))(x)
+    close(twice, [5.0, 3.0], backend)  # of Σ (a + b)·a
+
+
+def test_only_what_is_needed_is_asked_of_a_common_pullback(backend: Backend) -> None:
+    asked = []
+
+    @op
+    def difference(xp: Any, x: Any, y: Any, /) -> Any:
+        def pullback(g: Any, needs: tuple[bool, ...]) -> tuple[Any, ...]:
+            asked.append(needs)
+            return g if needs[0] else None, -g if needs[1] else None
+
+        return x - y, pullback
+
+    x, y = vector(backend, 1.0, 2.0), vector(backend, 3.0, -1.0)
+    close(grad(lambda b: total(difference(x, b)))(y), [-1.0, -1.0], backend)
+    close(grad(lambda a: total(difference(a, y)))(x), [1.0, 1.0], backend)
+    assert asked == [(False, True), (True, False)]
+
+
+@op
+def _polar(xp: Any, x: Any, y: Any, /) -> Any:
+    """Radius and angle: two results."""
+    r, angle = xp.hypot(x, y), xp.atan2(y, x)
+
+    def pullback(gs: Any, needs: tuple[bool, ...]) -> tuple[Any, ...]:
+        g, h = gs
+        return g * x / r - h * y / (r * r), g * y / r + h * x / (r * r)
+
+    return (r, angle), pullback
+
+
+def test_a_rule_with_several_results(backend: Backend) -> None:
+    x, y = vector(backend, 3.0, 1.0), vector(backend, 4.0, 2.0)
+    r, angle = _polar(x, y)
+    close(r, [5.0, np.sqrt(5)], backend)
+    close(angle, np.arctan2([4, 2], [3, 1]), backend)
+    for pick, expected in (
+        (lambda r, angle: r, ([0.6, 1 / np.sqrt(5)], [0.8, 2 / np.sqrt(5)])),
+        (lambda r, angle: angle, ([-0.16, -0.4], [0.12, 0.2])),
+        (lambda r, angle: r * OPS["cos"](angle), ([1.0, 1.0], [0.0, 0.0])),
+    ):
+        slopes = grad(lambda a, b, pick=pick: total(pick(*_polar(a, b))), (0, 1))(x, y)
+        for found, wanted in zip(slopes, expected, strict=True):
+            close(found, wanted, backend)
+
+
+def test_a_rule_with_several_results_twice(backend: Backend) -> None:
+    x, y = vector(backend, 3.0, 1.0), vector(backend, 4.0, 2.0)
+    twice = grad(lambda a: total(grad(lambda b: total(_polar(a, b)[0]))(y)))(x)
+    close(twice, [-12 / 125, -2 / 5**1.5], backend)  # ∂²r/∂x∂y = -xy/r³

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import array_api_compat
 import numpy as np
 import pytest
 
-from polynet import nn, random, value_and_grad
+from polynet import array_namespace, nn, random, value_and_grad
 from polynet.backend import Backend, get_backend, to_numpy, use_backend
 from polynet.nn import Context, Module
 from polynet.ops import OPS
+from polynet.tensor import plain_value
 from polynet.testing.assertions import assert_close
 from polynet.testing.gradients import numerical_gradient
 from polynet.testing.suite.cases import dtypes, to_backend, weights
@@ -20,6 +22,28 @@ from polynet.testing.suite.cases import dtypes, to_backend, weights
 def twice(layer: Module) -> Module:
     """A network in which one layer stands in two places."""
     return nn.Sequential(layer, nn.Tanh(), layer)
+
+
+class Itself(Module):
+    """Attention of an array to itself."""
+
+    def __init__(self, layer: Module) -> None:
+        self.layer = layer
+
+    def forward(self, x: Any) -> Any:
+        return self.layer(x, x, x)
+
+
+class LookedUp(Module):
+    """An array times what an Embedding holds at fixed places, one of them twice."""
+
+    def __init__(self, layer: Module) -> None:
+        self.layer = layer
+
+    def forward(self, x: Any) -> Any:
+        xp = array_namespace(x)
+        device = array_api_compat.device(plain_value(x))
+        return self.layer(xp.asarray([[2, 0, 1, 2]], device=device)) * x
 
 
 LAYERS: dict[str, tuple[Callable[[], Module], tuple[int, ...]]] = {
@@ -38,6 +62,26 @@ LAYERS: dict[str, tuple[Callable[[], Module], tuple[int, ...]]] = {
     "Sequential": (
         lambda: nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Dropout(0.3), nn.Linear(6, 2)),
         (5, 4),
+    ),
+    "Conv1d": (lambda: nn.Conv1d(2, 3, 3, padding=1), (2, 2, 6)),
+    "Conv2d": (lambda: nn.Conv2d(2, 3, 3, stride=2), (2, 2, 6, 5)),
+    "Conv2d, same, groups": (
+        lambda: nn.Conv2d(4, 2, 2, padding="same", dilation=2, groups=2, bias=False),
+        (2, 4, 4, 5),
+    ),
+    "MaxPool2d": (lambda: nn.MaxPool2d(2), (2, 3, 4, 5)),
+    "AvgPool2d": (lambda: nn.AvgPool2d(3, 2, 1), (2, 3, 4, 5)),
+    "LayerNorm": (lambda: nn.LayerNorm(4), (5, 4)),
+    "LayerNorm on two axes": (lambda: nn.LayerNorm((3, 4), bias=False), (2, 3, 4)),
+    "Embedding": (lambda: LookedUp(nn.Embedding(3, 5)), (2, 4, 5)),
+    "MultiheadAttention": (
+        lambda: Itself(nn.MultiheadAttention(6, 2, 0.3, batch_first=True)),
+        (3, 4, 6),
+    ),
+    "TransformerEncoderLayer": (lambda: nn.TransformerEncoderLayer(4, 2, 6), (3, 2, 4)),
+    "TransformerEncoderLayer, norm first": (
+        lambda: nn.TransformerEncoderLayer(4, 2, 6, batch_first=True, norm_first=True),
+        (2, 3, 4),
     ),
     "shared": (lambda: twice(nn.Linear(4, 4)), (5, 4)),
 }

@@ -51,13 +51,24 @@ def assert_pure(name: str, rule: Callable[..., Any], sample: Sample, backend: Ba
     if any(r is NotImplemented for r in results):
         return False
     (value, pullbacks), (again, _) = results
+    pullbacks = one_by_one(pullbacks, len(args))
     with about(f"{words} answered otherwise when called again"):
         np.testing.assert_array_equal(to_numpy(value), to_numpy(again))
     with unchanged(args, f"a pullback of {words} changed an argument"):
-        for i, (argument, pullback) in enumerate(zip(sample.args, pullbacks or (), strict=False)):
+        for i, (argument, pullback) in enumerate(zip(sample.args, pullbacks, strict=False)):
             if isinstance(argument, np.ndarray | list) and pullback is not None:
                 assert_pullback(f"pullback {i} of {words}", pullback, value, backend)
     return True
+
+
+def one_by_one(pullbacks: Any, count: int) -> tuple[Any, ...]:
+    """A pullback for each argument, also of a rule that has one for all."""
+    if callable(pullbacks):
+        return tuple(
+            lambda g, i=i: pullbacks(g, tuple(j == i for j in range(count)))[i]
+            for i in range(count)
+        )
+    return pullbacks or ()
 
 
 def assert_pullback(words: str, pullback: Callable[[Any], Any], value: Any, b: Backend) -> None:

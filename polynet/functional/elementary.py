@@ -1,9 +1,4 @@
-"""Functions of networks, composed from the standard's: activations, linear maps, dropout.
-
-Each composition is the definition of what it computes, on every backend and to any order of
-derivative; a backend may bring a kernel of the same name. Two functions that the standard
-lacks, `erf` and `sigmoid`, are ops of their own.
-"""
+"""Activations, linear maps, dropout; `erf` and `sigmoid`, which the standard lacks, are ops."""
 
 from __future__ import annotations
 

@@ -1,0 +1,49 @@
+"""Functions of networks, composed from the standard's.
+
+Each composition is the definition of what it computes, on every backend and to any order of
+derivative; a backend may bring a kernel of the same name. Two functions that the standard
+lacks, `erf` and `sigmoid`, are ops of their own.
+"""
+
+from polynet.functional.attention import attention_weights, scaled_dot_product_attention
+from polynet.functional.convolution import convolution
+from polynet.functional.elementary import (
+    dropout,
+    erf,
+    flatten,
+    gelu,
+    leaky_relu,
+    linear,
+    log_softmax,
+    logsumexp,
+    relu,
+    sigmoid,
+    softmax,
+    tanh,
+)
+from polynet.functional.normalisation import layer_norm
+from polynet.functional.pooling import avg_pool, max_pool
+from polynet.ops.indexing import put_slice, segment_sum
+
+__all__ = [
+    "attention_weights",
+    "avg_pool",
+    "convolution",
+    "dropout",
+    "erf",
+    "flatten",
+    "gelu",
+    "layer_norm",
+    "leaky_relu",
+    "linear",
+    "log_softmax",
+    "logsumexp",
+    "max_pool",
+    "put_slice",
+    "relu",
+    "scaled_dot_product_attention",
+    "segment_sum",
+    "sigmoid",
+    "softmax",
+    "tanh",
+]

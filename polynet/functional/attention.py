@@ -1,0 +1,44 @@
+"""Attention."""
+
+from __future__ import annotations
+
+import math
+
+import array_api_compat
+
+from polynet.functional.elementary import softmax
+from polynet.tensor import composition
+
+
+@composition
+def scaled_dot_product_attention(xp, query, key, value, mask=None, *, is_causal=False):
+    """softmax(query keyᵀ / √width) value: each query's mean of the values whose keys it likes.
+
+    `query` is (…, targets, width), `key` (…, sources, width), `value` (…, sources, any);
+    the result (…, targets, any). A boolean `mask`, that broadcasts to (…, targets, sources), is
+    true where a query may look; a floating one is added to the scores. With `is_causal`, query
+    i sees keys 0 to i. A query that may look nowhere gets NaN, as in PyTorch.
+
+    Vaswani et al., "Attention Is All You Need" (2017).
+    """
+    weights = attention_weights(query, key, mask, is_causal=is_causal)
+    return xp.matmul(weights, value)
+
+
+@composition
+def attention_weights(xp, query, key, mask=None, *, is_causal=False):
+    """softmax(query keyᵀ / √width), masked as in `scaled_dot_product_attention`."""
+    scores = xp.matmul(query * (1 / math.sqrt(query.shape[-1])), key.mT)
+    if is_causal:
+        scores = xp.where(_earlier(xp, scores), scores, -math.inf)
+    if mask is not None:
+        allowed = xp.isdtype(mask.dtype, "bool")
+        scores = xp.where(mask, scores, -math.inf) if allowed else scores + mask
+    return softmax(scores, axis=-1)
+
+
+def _earlier(xp, scores):
+    """True where the key is no later than the query."""
+    targets, sources = scores.shape[-2:]
+    device = array_api_compat.device(scores)
+    return xp.tril(xp.ones((targets, sources), dtype=xp.bool, device=device))

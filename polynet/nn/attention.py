@@ -1,0 +1,182 @@
+"""Attention and the transformer's encoder layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from polynet import functional
+from polynet.backend import Array
+from polynet.nn import init
+from polynet.nn.checks import positive, same_dtype, wrong_shape
+from polynet.nn.dropout import Dropout
+from polynet.nn.linear import Linear
+from polynet.nn.module import Module, Parameter
+from polynet.nn.normalisation import LayerNorm
+from polynet.ops import array_namespace
+
+
+class MultiheadAttention(Module):
+    """Several attentions side by side, each on its own share of the features.
+
+    `query` is (targets, batch, embed_dim), `key` and `value` (sources, batch, embed_dim); the
+    output has the query's shape. With `batch_first`, the batch comes first in all. `dropout` is
+    of the attention weights. Masks are as in PyTorch's layer: `key_padding_mask` (batch,
+    sources) is true for keys to ignore; `attn_mask` (targets, sources) is true for pairs to
+    ignore, or floating and added to the scores; with `is_causal`, a query sees no later key.
+
+    `in_proj_weight` (3·embed_dim, embed_dim) holds the projections of query, key and value
+    (Glorot's uniform), `in_proj_bias` (zeros) their biases, `out_proj` is a Linear layer.
+
+    Raises ValueError for other shapes, TypeError for another dtype. Vaswani et al., "Attention
+    Is All You Need" (2017).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        bias: bool = True,
+        *,
+        batch_first: bool = False,
+    ) -> None:
+        positive("MultiheadAttention", embed_dim=embed_dim, num_heads=num_heads)
+        if embed_dim % num_heads:
+            raise ValueError(
+                f"MultiheadAttention: {num_heads} heads do not divide embed_dim {embed_dim}"
+            )
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.batch_first = batch_first
+        self.in_proj_weight: Array = Parameter((3 * embed_dim, embed_dim), init.xavier_uniform())
+        self.in_proj_bias: Array | None = Parameter((3 * embed_dim,), init.zeros) if bias else None
+        self.out_proj = Linear(embed_dim, embed_dim, bias, bias_init=init.zeros)
+        self.dropout = Dropout(dropout)
+
+    def forward(
+        self,
+        query: Array,
+        key: Array,
+        value: Array,
+        key_padding_mask: Array | None = None,
+        attn_mask: Array | None = None,
+        *,
+        is_causal: bool = False,
+    ) -> Array:
+        for x in (query, key, value):
+            if len(x.shape) != 3 or x.shape[2] != self.embed_dim:
+                order = "batch, length" if self.batch_first else "length, batch"
+                raise wrong_shape(self, f"({order}, {self.embed_dim})", x)
+            same_dtype(self, x, self.in_proj_weight)
+        xp = array_namespace(self.in_proj_weight)
+        mask = _combined(xp, key_padding_mask, attn_mask)
+        q, k, v = self._projected(xp, query, key, value)
+        weights = functional.attention_weights(q, k, mask, is_causal=is_causal)
+        seen = xp.permute_dims(xp.matmul(self.dropout(weights), v), (0, 2, 1, 3))
+        y = self.out_proj(xp.reshape(seen, (*seen.shape[:2], self.embed_dim)))
+        return y if self.batch_first else xp.permute_dims(y, (1, 0, 2))
+
+    def _projected(self, xp: Any, *inputs: Array) -> list[Array]:
+        """Query, key and value, each (batch, heads, length, width)."""
+        size = self.embed_dim
+        shares = [slice(i * size, (i + 1) * size) for i in range(3)]
+        if inputs[0] is inputs[1] is inputs[2]:
+            y = functional.linear(inputs[0], self.in_proj_weight, self.in_proj_bias)
+            found = [y[..., s] for s in shares]
+        else:
+            found = [
+                functional.linear(
+                    x,
+                    self.in_proj_weight[s, ...],
+                    None if self.in_proj_bias is None else self.in_proj_bias[s],
+                )
+                for x, s in zip(inputs, shares, strict=True)
+            ]
+        order = (0, 2, 1, 3) if self.batch_first else (1, 2, 0, 3)
+        heads = (self.num_heads, size // self.num_heads)
+        return [xp.permute_dims(xp.reshape(y, (*y.shape[:2], *heads)), order) for y in found]
+
+    def settings(self) -> str:
+        return f"{self.embed_dim}, {self.num_heads}"
+
+
+def _combined(xp: Any, key_padding_mask: Array | None, attn_mask: Array | None) -> Array | None:
+    """One mask for `attention_weights`, where true means "look", of PyTorch's two."""
+    padding = None
+    if key_padding_mask is not None:
+        padding = ~key_padding_mask[:, None, None, :]
+    if attn_mask is None:
+        return padding
+    if xp.isdtype(attn_mask.dtype, "bool"):
+        return ~attn_mask if padding is None else ~attn_mask & padding
+    if padding is None:
+        return attn_mask
+    return xp.where(padding, attn_mask, -float("inf"))
+
+
+class TransformerEncoderLayer(Module):
+    """Self-attention, then a network of two Linear layers for each place, both residual.
+
+    Inputs and outputs (length, batch, d_model), or, with `batch_first`, (batch, length,
+    d_model). With `norm_first`, each part sees normalised inputs; else their sum is normalised
+    after. `mask` (length, length) and `key_padding_mask` (batch, length) are those of
+    `MultiheadAttention`. Names and defaults are PyTorch's.
+
+    Vaswani et al., "Attention Is All You Need" (2017); `norm_first`: Xiong et al., "On Layer
+    Normalization in the Transformer Architecture" (2020).
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: Callable[[Array], Array] = functional.relu,
+        layer_norm_eps: float = 1e-5,
+        *,
+        batch_first: bool = False,
+        norm_first: bool = False,
+    ) -> None:
+        self.self_attn = MultiheadAttention(d_model, nhead, dropout, batch_first=True)
+        self.linear1 = Linear(d_model, dim_feedforward)
+        self.linear2 = Linear(dim_feedforward, d_model)
+        self.norm1 = LayerNorm(d_model, layer_norm_eps)
+        self.norm2 = LayerNorm(d_model, layer_norm_eps)
+        self.dropout = Dropout(dropout)
+        self.dropout1 = Dropout(dropout)
+        self.dropout2 = Dropout(dropout)
+        self.activation = activation
+        self.batch_first = batch_first
+        self.norm_first = norm_first
+
+    def forward(
+        self,
+        x: Array,
+        mask: Array | None = None,
+        key_padding_mask: Array | None = None,
+        *,
+        is_causal: bool = False,
+    ) -> Array:
+        xp = array_namespace(x)
+        if not self.batch_first:
+            x = xp.permute_dims(x, (1, 0, 2))
+
+        def attend(x: Array) -> Array:
+            y = self.self_attn(x, x, x, key_padding_mask, mask, is_causal=is_causal)
+            return self.dropout1(y)
+
+        def feed(x: Array) -> Array:
+            return self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+
+        if self.norm_first:
+            x = x + attend(self.norm1(x))
+            x = x + feed(self.norm2(x))
+        else:
+            x = self.norm1(x + attend(x))
+            x = self.norm2(x + feed(x))
+        return x if self.batch_first else xp.permute_dims(x, (1, 0, 2))
+
+    def settings(self) -> str:
+        return f"{self.linear1.in_features}, {self.self_attn.num_heads}"
