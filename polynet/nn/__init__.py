@@ -3,7 +3,7 @@
 from polynet.nn import init
 from polynet.nn.activation import GELU, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
 from polynet.nn.attention import MultiheadAttention, TransformerEncoderLayer
-from polynet.nn.container import Flatten, Sequential
+from polynet.nn.container import Flatten, Identity, Sequential
 from polynet.nn.convolution import Conv1d, Conv2d
 from polynet.nn.dropout import Dropout
 from polynet.nn.embedding import Embedding
@@ -21,6 +21,7 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Flatten",
+    "Identity",
     "LayerNorm",
     "LeakyReLU",
     "Linear",

@@ -45,6 +45,13 @@ class Sequential(Module):
         return x
 
 
+class Identity(Module):
+    """What comes in."""
+
+    def forward(self, x: Array) -> Array:
+        return x
+
+
 class Flatten(Module):
     """(batch, a, b, …) becomes (batch, a·b·…)."""
 

@@ -57,6 +57,7 @@ LAYERS: dict[str, tuple[Callable[[], Module], tuple[int, ...]]] = {
     "Tanh": (nn.Tanh, (5, 4)),
     "Softmax": (nn.Softmax, (5, 4)),
     "Softmax along the first axis": (lambda: nn.Softmax(axis=0), (5, 4)),
+    "Identity": (nn.Identity, (5, 4)),
     "Flatten": (nn.Flatten, (5, 2, 3)),
     "Dropout": (lambda: nn.Dropout(0.4), (5, 4)),
     "Sequential": (

@@ -1,0 +1,93 @@
+"""JAX's own way to do what the definitions in `polynet.functional` say, in XLA's operations.
+
+Derivatives are written out here; JAX's autograd is not used. All of it traces under `jax.jit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jax import lax
+
+
+def convolution(
+    xp: Any,
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    *,
+    stride: tuple[int, ...],
+    padding: tuple[tuple[int, int], ...],
+    dilation: tuple[int, ...],
+    groups: int = 1,
+) -> Any:
+    """One convolution, whose two gradients are convolutions too.
+
+    To the images goes g, its numbers `stride` apart, through the windows turned round; to the
+    windows go the images, with g as the window, whose numbers are `stride` apart.
+    """
+    axes = len(stride)
+    space = "DHW"[-axes:]
+    images = (f"NC{space}", f"OI{space}", f"NC{space}")
+    y = lax.conv_general_dilated(
+        x, weight, stride, padding, rhs_dilation=dilation,
+        dimension_numbers=images, feature_group_count=groups,
+    )  # fmt: skip
+    out, each, window = weight.shape[0], weight.shape[1], weight.shape[2:]
+    reach = [d * (k - 1) for d, k in zip(dilation, window, strict=True)]
+    spread = [(n - 1) * s + 1 for n, s in zip(y.shape[2:], stride, strict=True)]
+
+    def to_images(g: Any) -> Any:
+        turned = lax.rev(weight, tuple(range(2, 2 + axes)))
+        turned = turned.reshape(groups, out // groups, each, *window)
+        turned = turned.swapaxes(1, 2).reshape(groups * each, out // groups, *window)
+        before = [r - p for r, (p, _) in zip(reach, padding, strict=True)]
+        ends = [
+            (b, n - m - b + r)
+            for b, n, m, r in zip(before, x.shape[2:], spread, reach, strict=True)
+        ]
+        return lax.conv_general_dilated(
+            g, turned, (1,) * axes, ends, lhs_dilation=stride, rhs_dilation=dilation,
+            dimension_numbers=images, feature_group_count=groups,
+        )  # fmt: skip
+
+    def to_windows(g: Any) -> Any:
+        ends = [
+            (p, r + m - n - p)
+            for (p, _), n, m, r in zip(padding, x.shape[2:], spread, reach, strict=True)
+        ]
+        return lax.conv_general_dilated(
+            x, g, dilation, ends, rhs_dilation=stride,
+            dimension_numbers=(f"CN{space}", f"IO{space}", f"CN{space}"),
+            batch_group_count=groups,
+        )  # fmt: skip
+
+    if bias is None:
+        return y, (to_images, to_windows)
+    others = (0, *range(2, 2 + axes))
+    y = y + bias.reshape(-1, *(1,) * axes)
+    return y, (to_images, to_windows, lambda g: g.sum(axis=others))
+
+
+def put_slice(xp: Any, x: Any, places: tuple[range, ...], shape: tuple[int, ...]) -> Any:
+    """Zeros around `x`, and between its numbers."""
+    part = tuple(slice(r.start, r.stop, r.step) for r in places)
+    ends = [
+        (r.start, n - r[-1] - 1, r.step - 1) if r else (0, n, 0)
+        for r, n in zip(places, shape, strict=True)
+    ]
+    return lax.pad(x, xp.zeros((), dtype=x.dtype), ends), (lambda g: g[part],)
+
+
+def segment_sum(xp: Any, x: Any, segments: Any, count: int) -> Any:
+    """Rows added to the zeros of their segment."""
+    y = xp.zeros((count, *x.shape[1:]), dtype=x.dtype).at[segments].add(x)
+    return y, (lambda g: g[segments], None)
+
+
+KERNELS: Mapping[str, Callable[..., Any]] = {
+    "convolution": convolution,
+    "put_slice": put_slice,
+    "segment_sum": segment_sum,
+}

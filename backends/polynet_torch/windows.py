@@ -1,0 +1,103 @@
+"""PyTorch's own convolution, pooling, normalising and indexing; see `polynet_torch.kernels`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from polynet_torch.kernels import recorded
+
+aten = torch.ops.aten
+Sizes = tuple[int, ...]
+
+
+def convolution(
+    xp: Any,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    *,
+    stride: Sizes,
+    padding: tuple[tuple[int, int], ...],
+    dilation: Sizes,
+    groups: int = 1,
+) -> Any:
+    """One convolution; its three gradients share work."""
+    given = [x, weight] if bias is None else [x, weight, bias]
+    if any(a != b for a, b in padding) or recorded(given) or len({a.dtype for a in given}) != 1:
+        return NotImplemented
+    ends = [a for a, _ in padding]
+    how = (stride, ends, dilation, False, [0] * len(stride), groups)
+    y = aten.convolution(x, weight, bias, *how)
+    biases = None if bias is None else list(bias.shape)
+
+    def pullback(g: torch.Tensor, needs: tuple[bool, ...]) -> Any:
+        wanted = [*needs, False][:3]
+        return aten.convolution_backward(g, x, weight, biases, *how, wanted)[: len(given)]
+
+    return y, pullback
+
+
+def max_pool(xp: Any, x: torch.Tensor, *, window: Sizes, stride: Sizes, padding: Sizes) -> Any:
+    """The largest number of each window, and where it stood."""
+    if x.ndim != 4 or len(window) != 2 or recorded((x,)):
+        return NotImplemented
+    how = (window, stride, padding, (1, 1), False)
+    y, places = aten.max_pool2d_with_indices(x, *how)
+    return y, (lambda g: aten.max_pool2d_with_indices_backward(g, x, *how, places),)
+
+
+def avg_pool(xp: Any, x: torch.Tensor, *, window: Sizes, stride: Sizes, padding: Sizes) -> Any:
+    """The mean of each window, zeros of the padding included."""
+    if x.ndim != 4 or len(window) != 2 or recorded((x,)):
+        return NotImplemented
+    how = (window, stride, padding, False, True, None)
+    return aten.avg_pool2d(x, *how), (lambda g: aten.avg_pool2d_backward(g, x, *how),)
+
+
+def layer_norm(
+    xp: Any,
+    x: torch.Tensor,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    *,
+    axes: int,
+    eps: float,
+) -> Any:
+    """Normalised in one pass; its three gradients share work."""
+    given = [a for a in (x, weight, bias) if a is not None]
+    if recorded(given) or len({a.dtype for a in given}) != 1:
+        return NotImplemented
+    shape = x.shape[-axes:]
+    y, mean, scale = aten.native_layer_norm(x, shape, weight, bias, eps)
+
+    def pullback(g: torch.Tensor, needs: tuple[bool, ...]) -> Any:
+        wanted = [*needs, False, False][:3]
+        return aten.native_layer_norm_backward(g, x, shape, mean, scale, weight, bias, wanted)
+
+    return y, pullback
+
+
+def put_slice(xp: Any, x: torch.Tensor, places: tuple[range, ...], shape: Sizes) -> Any:
+    """Zeros of `shape`, with `x` put into its places."""
+    if recorded((x,)):
+        return NotImplemented
+    part = tuple(slice(r.start, r.stop, r.step) for r in places)
+    y = x.new_zeros(shape)
+    y[part] = x
+    return y, (lambda g: g[part],)
+
+
+def segment_sum(xp: Any, x: torch.Tensor, segments: torch.Tensor, count: int) -> Any:
+    """Rows added to the zeros of their segment."""
+    if recorded((x,)):
+        return NotImplemented
+    y = x.new_zeros((count, *x.shape[1:])).index_add_(0, segments, x)
+    return y, (lambda g: g.index_select(0, segments), None)
+
+
+KERNELS = {
+    kernel.__name__: kernel
+    for kernel in (avg_pool, convolution, layer_norm, max_pool, put_slice, segment_sum)
+}
