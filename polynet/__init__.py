@@ -6,7 +6,7 @@ from typing import Any
 _HOME = {
     "Backend": "polynet.backend",
     "Context": "polynet.nn",
-    "History": "polynet.train",
+    "History": "polynet.history",
     "RecordError": "polynet.errors",
     "Tensor": "polynet.tensor",
     "Trainer": "polynet.train",

@@ -44,13 +44,13 @@ from polynet.derivative import grad as grad
 from polynet.derivative import stop_gradient as stop_gradient
 from polynet.derivative import value_and_grad as value_and_grad
 from polynet.errors import RecordError as RecordError
+from polynet.history import History as History
 from polynet.nn import Context as Context
 from polynet.ops import array_namespace as array_namespace
 from polynet.tensor import Tensor as Tensor
 from polynet.tensor import composition as composition
 from polynet.tensor import op as op
 from polynet.testing import check_grad as check_grad
-from polynet.train import History as History
 from polynet.train import Trainer as Trainer
 
 __version__: str

@@ -178,3 +178,15 @@ def batches(count: int, batch_size: int, *, seed: int, epoch: int) -> Iterator[n
     order = random.permutation(random.key(seed, "shuffle", epoch), count)
     for start in range(0, count, batch_size):
         yield order[start : start + batch_size]
+
+
+def chunks(rows: list[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    """Up to `size` consecutive batches of equal length."""
+    chunk: list[np.ndarray] = []
+    for r in rows:
+        if chunk and (len(chunk) == size or len(r) != len(chunk[0])):
+            yield chunk
+            chunk = []
+        chunk.append(r)
+    if chunk:
+        yield chunk

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from polynet import losses, random
+from polynet import checkpoint, losses, random
 from polynet.backend import (
     Array,
     Backend,
@@ -23,9 +25,10 @@ from polynet.backend import (
     to_numpy,
     use_backend,
 )
-from polynet.data import Place, batches, is_device_array, same_length, split
+from polynet.data import Place, batches, chunks, is_device_array, same_length, split
 from polynet.derivative import value_and_grad
 from polynet.errors import MixedBackendsError, NotFiniteError
+from polynet.history import History, Position
 from polynet.nn import Context, Module
 from polynet.optim import Optimizer
 from polynet.tree import map as tree_map
@@ -79,42 +82,8 @@ def initial_state(net: Module, optimizer: Optimizer, seed: int) -> State:
     }
 
 
-class History(Mapping[str, list[float]]):
-    """What training recorded: by name, a list of one number an epoch.
-
-    They are `"loss"` (the mean over the epoch's samples, as it went), and `"val_loss"`,
-    `"val_…"` of the metrics where there is validation data. `step_losses` has one number a step.
-    """
-
-    def __init__(self) -> None:
-        self.epochs: dict[str, list[float]] = {}
-        self.step_losses: list[float] = []
-
-    def __getitem__(self, name: str) -> list[float]:
-        return self.epochs[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.epochs)
-
-    def __len__(self) -> int:
-        return len(self.epochs)
-
-    def record(self, numbers: Mapping[str, float]) -> None:
-        for name, value in numbers.items():
-            self.epochs.setdefault(name, []).append(value)
-
-    def last(self) -> dict[str, float]:
-        """The newest number of each."""
-        return {name: values[-1] for name, values in self.epochs.items()}
-
-    def __repr__(self) -> str:
-        newest = ", ".join(f"{k} {v:.4g}" for k, v in self.last().items())
-        count = max(map(len, self.epochs.values()), default=0)
-        return f"<History of {count} epochs: {newest}>"
-
-
 class Trainer:
-    """Trains a network: `fit`, `evaluate`, `predict`.
+    """Trains a network: `fit`, `evaluate`, `predict`; `save` and `load` stop a run and go on.
 
     `net` may be described or have its parameters; it stays as it is, and `trainer.net` is the
     trained one. `loss(outputs, targets)` is one of `polynet.losses` or your own; `optimizer` one
@@ -152,13 +121,19 @@ class Trainer:
         self.metrics = _by_name(metrics)
         self.seed = seed
         self.history = History()
-        self.epoch = 0
         self._described = net
         self._wanted = (backend, device, dtype)
         self._place: Place | None = None
         self._state: State = {}
+        self._position = Position()
+        self._unread: list[Any] = []  # losses of the newest calls, which stand on the device
         self._copy: Module | None = None
         self._run: Callable[..., Any] | None = None
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are finished."""
+        return self._position.epoch
 
     @property
     def net(self) -> Module:
@@ -192,8 +167,10 @@ class Trainer:
         samples, drawn by the seed, with `stratify` in each class. A second call goes on where
         the first ended. Progress is shown where there is a terminal; `progress` says otherwise.
 
-        Returns the `History` of all calls. Raises NotFiniteError at the first loss that is NaN
-        or infinite. Ctrl-C takes effect between steps and leaves a usable network.
+        Returns the `History` of all calls. Ctrl-C takes effect between steps, and the next call
+        goes on from there: it finishes the epoch that was cut, with the same samples and
+        `batch_size`, as the first of its `epochs`. Raises NotFiniteError at the first loss that
+        is NaN or infinite; such a run cannot go on.
         """
         _check_counts(epochs=epochs, batch_size=batch_size)
         if validation_split is not None:
@@ -213,16 +190,19 @@ class Trainer:
                 step = make_step(self._described, self.loss, self.optimizer, place.backend.xp)
                 self._run = place.backend.compile(step)
             count = same_length(*data)
-            total = epochs * math.ceil(count / batch_size)
+            self._position.check(batch_size, count)
+            total = epochs * math.ceil(count / batch_size) - self._position.batches
             hidden = None if progress is None else not progress
             with (
                 _interrupt_between_steps() as interrupted,
                 tqdm(total=total, disable=hidden, unit="step") as bar,
             ):
                 for _ in range(epochs):
-                    self._run_epoch(data, batch_size, bar, interrupted)
-                    numbers = self._scores(*held_out, "val_") if held_out else {}
+                    numbers = {"loss": self._run_epoch(data, batch_size, bar, interrupted)}
+                    if held_out:
+                        numbers |= self._scores(*held_out, "val_")
                     self.history.record(numbers)
+                    self._position = Position(self.epoch + 1)
                     bar.set_postfix({k: f"{v:.4g}" for k, v in self.history.last().items()})
                     if interrupted.is_set():
                         raise KeyboardInterrupt
@@ -240,6 +220,73 @@ class Trainer:
         with self._ready(x) as place:
             outputs = self._outputs(place.take_in(x, "x"), batch_size)
             return outputs if is_device_array(x) else place.backend.to_host(outputs)
+
+    # Stopping, and going on
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all that the run needs to go on: `load` takes it up, on any backend.
+
+        The file is safetensors. It holds every array of the state by its name (`params.…`,
+        `optimizer.…`, `keys.…`, `step`), the history, the position in the data, the seed, the
+        dtype, the optimizer's settings and a checksum. `checkpoint.load(path, net)` reads the
+        parameters alone, and `safetensors.torch.load_file(path)` shows everything. It replaces
+        what is at `path` in one move.
+
+        Raises RuntimeError before the first `fit`, `evaluate` or `predict`, and NotFiniteError
+        where training met a loss that is not finite, so that spoilt parameters replace nothing.
+        """
+        if self._place is None:
+            raise RuntimeError(
+                "the Trainer has nothing to save yet: its parameters are drawn at the first fit, "
+                "evaluate or predict"
+            )
+        with use_backend(self._place.backend):
+            self._read()
+            checkpoint.save_run(path, self._state, self.history, self._position, self._identity())
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Take over the run that `save` wrote to `path`; `fit` then goes on where it stopped.
+
+        This Trainer has the same network, loss, optimizer, seed and dtype as the one that
+        saved; its parameters go to its own backend and device: those it is on, else those it
+        was given, else those chosen, else NumPy. With the same data the numbers are those of
+        the run that never stopped. The loss, the layers' settings and the data are not compared.
+
+        Raises ValueError for a file that is torn, tampered with or no saved run, for another
+        seed, dtype, optimizer or setting of it, and for another shape; KeyError for other names;
+        TypeError for an array of another dtype. The Trainer then stays as it was.
+
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from polynet import Trainer, losses, nn, optim
+        >>> def trainer():
+        ...     return Trainer(nn.Linear(1, 1), losses.mse, optim.Adam(lr=0.1), backend="numpy")
+        >>> x = np.linspace(-1, 1, 64)[:, None]
+        >>> whole, first, second = trainer(), trainer(), trainer()
+        >>> _ = whole.fit(x, 3 * x, epochs=4)
+        >>> _ = first.fit(x, 3 * x, epochs=2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     first.save(f"{folder}/run.safetensors")
+        ...     second.load(f"{folder}/run.safetensors")
+        >>> second.fit(x, 3 * x, epochs=2).step_losses == whole.history.step_losses
+        True
+        """
+        with self._ready(None) as place:
+            self._state, self.history, self._position = checkpoint.load_run(
+                path, self._state, place, self._identity()
+            )
+            self._unread, self._copy = [], None
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be equal for one Trainer to go on with the run of another."""
+        assert self._place is not None
+        kind = type(self.optimizer).__name__
+        return {
+            "seed": int(self.seed),
+            "dtype": self._place.dtype,
+            "optimizer": kind,
+            **{f"{kind}'s {name}": repr(value) for name, value in vars(self.optimizer).items()},
+        }
 
     # How
 
@@ -259,6 +306,7 @@ class Trainer:
         except Exception:
             if first and not self.history.step_losses:
                 self._place, self._described, self._run = None, described, None
+                self._position, self._unread = Position(), []
             raise
 
     def _settle(self, x: Any) -> None:
@@ -342,52 +390,49 @@ class Trainer:
         batch_size: int,
         bar: Any,
         interrupted: threading.Event,
-    ) -> None:
+    ) -> float:
+        """What is left of this epoch's steps; the mean loss of all of them."""
         assert self._place is not None
         assert self._run is not None
         place = self._place
         count = data[0].shape[0]
         rows = list(batches(count, batch_size, seed=self.seed, epoch=self.epoch))
-        losses_read: list[float] = []
-        pending: Array | None = None
-        for chunk in _chunks(rows, place.backend.steps_per_call):
+        done = self._position.batches
+        self._read()
+        for chunk in chunks(rows[done:], place.backend.steps_per_call):
+            if interrupted.is_set():
+                self._read()
+                raise KeyboardInterrupt
             self._copy = None
             self._state, launched = self._run(self._state, data, [place.index(r) for r in chunk])
-            self._read(pending, losses_read)
-            pending = launched
+            done += len(chunk)
+            self._position = Position(self.epoch, done, batch_size, count)
+            self._unread.append(launched)
+            self._read(keep=1)
             bar.update(len(chunk))
-            if interrupted.is_set():
-                self._read(pending, losses_read)
-                raise KeyboardInterrupt
-        self._read(pending, losses_read)
-        self.epoch += 1
+        self._read()
         weights = [len(r) for r in rows]
-        self.history.record({"loss": float(np.average(losses_read, weights=weights))})
+        return float(np.average(self.history.step_losses[-len(rows) :], weights=weights))
 
-    def _read(self, pending: Array | None, losses_read: list[float]) -> None:
-        """Fetch the losses of an earlier call, and stop at the first that is not finite."""
-        for value in [] if pending is None else to_numpy(pending).tolist():
-            if not math.isfinite(value):
+    def _read(self, keep: int = 0) -> None:
+        """Fetch the losses of all calls but the last `keep`, up to the first that is not finite.
+
+        That one stays unread, so that every later call meets it again.
+        """
+        while len(self._unread) > keep:
+            values = to_numpy(self._unread[0]).tolist()
+            fine = list(itertools.takewhile(math.isfinite, values))
+            self._unread[0] = values[len(fine) :]
+            self.history.step_losses += fine
+            if self._unread[0]:
                 step = len(self.history.step_losses)
                 raise NotFiniteError(
-                    f"the loss is {value} at step {step} (epoch {self.epoch}); the parameters are "
-                    "spoilt. Lower the learning rate, or look for extreme numbers in the data",
+                    f"the loss is {self._unread[0][0]} at step {step} (epoch {self.epoch}); the "
+                    "parameters are spoilt. Lower the learning rate, or look for extreme numbers "
+                    "in the data",
                     step,
                 )
-            losses_read.append(value)
-            self.history.step_losses.append(value)
-
-
-def _chunks(rows: list[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
-    """Up to `size` consecutive batches of equal length."""
-    chunk: list[np.ndarray] = []
-    for r in rows:
-        if chunk and (len(chunk) == size or len(r) != len(chunk[0])):
-            yield chunk
-            chunk = []
-        chunk.append(r)
-    if chunk:
-        yield chunk
+            del self._unread[0]
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 Tree = Any
@@ -56,3 +56,13 @@ def map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:  # noq
     if tree is None:
         return None
     return function(tree, *others)
+
+
+def replace_leaves(tree: Tree, named: Mapping[str, Any]) -> Tree:
+    """A tree in the structure of `tree`, whose leaves are those of `named`, by path.
+
+    >>> replace_leaves({"a": [1, 2], "b": 3}, {"a.0": 10, "a.1": 20, "b": 30})
+    {'a': [10, 20], 'b': 30}
+    """
+    new = iter([named[name] for name, _ in named_leaves(tree)])
+    return map(lambda _: next(new), tree)

@@ -28,6 +28,7 @@ FLOORS = {
     "optim": 4,
     "data": 4,
     "metrics": 4,
+    "history": 4,
     "train": 5,
     "checkpoint": 5,
     "__init__": 6,

@@ -103,7 +103,9 @@ def test_ctrl_c_leaves_a_usable_network() -> None:
     whole = Trainer(net, losses.cross_entropy, optim.Adam(1e-2))
     whole.fit(X, Y, epochs=2, batch_size=16)
     assert whole.history.step_losses[:5] == job.history.step_losses
-    job.fit(X, Y, batch_size=16)  # and it goes on
+    job.fit(X, Y, batch_size=16)  # and it goes on where it stopped
+    assert whole.history.step_losses == job.history.step_losses
+    assert dict(whole.history) == dict(job.history)
 
 
 def test_training_works_outside_the_main_thread() -> None:

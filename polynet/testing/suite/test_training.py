@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,10 +38,14 @@ def network(outputs: int) -> nn.Module:
     )
 
 
+def described(job: str, backend: Any, dtype: str, optimizer: optim.Optimizer) -> Trainer:
+    loss, _, outputs = JOBS[job]
+    return Trainer(network(outputs), loss, optimizer, seed=3, backend=backend, dtype=dtype)
+
+
 def trained(job: str, backend: Any, dtype: str, optimizer: optim.Optimizer) -> Trainer:
-    loss, y, outputs = JOBS[job]
-    trainer = Trainer(network(outputs), loss, optimizer, seed=3, backend=backend, dtype=dtype)
-    trainer.fit(X, y, epochs=4, batch_size=16)
+    trainer = described(job, backend, dtype, optimizer)
+    trainer.fit(X, JOBS[job][1], epochs=4, batch_size=16)
     return trainer
 
 
@@ -76,6 +81,35 @@ def test_two_calls_of_fit_are_one(backend: Backend) -> None:
     assert twice.history.step_losses == once.history.step_losses
     for name, p in net.parameters().items():
         assert np.array_equal(to_numpy(p), kept[name]), "a network handed out was changed"
+
+
+def test_a_run_saved_on_numpy_goes_on_here(
+    backend: Backend, definitions: Backend, tmp_path: Path
+) -> None:
+    optimizer = optim.Adam(1e-3, eps=1e-5)
+    for dtype in dtypes(backend):
+        stayed = trained("cross_entropy", definitions, dtype, optimizer)
+        first, here, back = (
+            described("cross_entropy", where, dtype, optimizer)
+            for where in (definitions, backend, definitions)
+        )
+        first.fit(X, LABELS, epochs=2, batch_size=16)
+        first.save(tmp_path / "run")
+        here.load(tmp_path / "run")
+        here.fit(X, LABELS, epochs=2, batch_size=16)
+        np.testing.assert_allclose(
+            here.history.step_losses, stayed.history.step_losses, rtol=TOLERANCE[dtype]
+        )
+        assert here.history.step_losses[:10] == first.history.step_losses
+        here.save(tmp_path / "run")
+        back.load(tmp_path / "run")
+        assert back.history.step_losses == here.history.step_losses
+        for name, p in here.net.parameters().items():
+            assert backend.is_array(p)
+            np.testing.assert_allclose(
+                to_numpy(p), stayed.net.parameters()[name], rtol=0, atol=TOLERANCE[dtype]
+            )
+            assert np.array_equal(to_numpy(p), back.net.parameters()[name])
 
 
 def test_device_arrays_come_out_as_device_arrays(backend: Backend) -> None:

@@ -1,0 +1,63 @@
+"""What a run of training recorded, and where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+
+class History(Mapping[str, list[float]]):
+    """What training recorded: by name, a list of one number an epoch.
+
+    They are `"loss"` (the mean over the epoch's samples, as it went), and `"val_loss"`,
+    `"val_…"` of the metrics where there is validation data. `step_losses` has one number a step.
+    """
+
+    def __init__(self) -> None:
+        self.epochs: dict[str, list[float]] = {}
+        self.step_losses: list[float] = []
+
+    def __getitem__(self, name: str) -> list[float]:
+        return self.epochs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.epochs)
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def record(self, numbers: Mapping[str, float]) -> None:
+        for name, value in numbers.items():
+            self.epochs.setdefault(name, []).append(value)
+
+    def last(self) -> dict[str, float]:
+        """The newest number of each."""
+        return {name: values[-1] for name, values in self.epochs.items()}
+
+    def __repr__(self) -> str:
+        newest = ", ".join(f"{k} {v:.4g}" for k, v in self.last().items())
+        count = max(map(len, self.epochs.values()), default=0)
+        return f"<History of {count} epochs: {newest}>"
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run is in its data.
+
+    `epoch` counts from 0; `batches` of it are done where it was cut, each of `batch_size` of the
+    epoch's `samples`.
+    """
+
+    epoch: int = 0
+    batches: int = 0
+    batch_size: int = 0
+    samples: int = 0
+
+    def check(self, batch_size: int, samples: int) -> None:
+        """Raise ValueError where these do not give the batches of the epoch that was cut."""
+        if self.batches and (batch_size, samples) != (self.batch_size, self.samples):
+            raise ValueError(
+                f"epoch {self.epoch} was cut after {self.batches} batches of {self.batch_size}, of "
+                f"{self.samples} samples; got batch_size={batch_size} and {samples} samples. "
+                "Finish it with those it began with, or begin anew with Trainer(trainer.net, …)"
+            )
