@@ -24,7 +24,10 @@ class TorchBackend(Backend):
             raise MissingDependency("PyTorch", INSTALL) from error
         import array_api_compat.torch as xp
 
+        from polynet_torch.kernels import KERNELS
+
         self.xp = xp
+        self.kernels = KERNELS
         self._torch = torch
         self.version = torch.__version__
 
