@@ -1,7 +1,8 @@
-"""NumPy's kernels beside their definitions: values, gradients, whole runs, on any input."""
+"""Kernels beside their definitions: values, gradients, whole runs, on any input."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from polynet import Trainer, functional, losses, nn, optim, use_backend, value_and_grad
-from polynet.backend import get_backend
+from polynet.backend import get_backend, to_numpy
 from polynet.ops import OPS
 
 total = OPS["sum"]
@@ -19,58 +20,97 @@ FLOATS = st.floats(-50, 50, width=32)
 SIZES = st.integers(1, 6)
 
 
-def both(f: Any, *args: np.ndarray) -> list[tuple[Any, Any]]:
+BACKENDS = ["numpy", *(["torch"] if find_spec("torch") else [])]
+on_each = pytest.mark.parametrize("name", BACKENDS)
+
+
+def on_each_with(*functions: Any) -> Any:
+    """Parametrize by backend and function, where the one has a kernel for the other."""
+    pairs = [(name, f) for name in BACKENDS for f in functions]
+    return pytest.mark.parametrize(
+        ("name", "f"), [(n, f) for n, f in pairs if f.__name__ in get_backend(n).kernels]
+    )
+
+
+def both(name: str, f: Any, *args: np.ndarray) -> list[tuple[Any, Any]]:
     """Value and gradients with kernels and by the definitions."""
-    numpy = get_backend("numpy")
+    found = get_backend(name)
     places = tuple(i for i, a in enumerate(args) if a.dtype.kind == "f")
     results = []
-    for backend in (numpy, numpy.without_kernels()):
+    for backend in (found, found.without_kernels()):
         with use_backend(backend):
-            results.append(value_and_grad(f, places)(*args))
+            given = [backend.from_host(a, backend.devices()["cpu"]) for a in args]
+            value, slopes = value_and_grad(f, places)(*given)
+            results.append((to_numpy(value), [to_numpy(s) for s in slopes]))
     return results
 
 
-def agree(f: Any, *args: np.ndarray) -> None:
-    (value, slopes), (expected, expected_slopes) = both(f, *args)
+def agree(name: str, f: Any, *args: np.ndarray) -> None:
+    (value, slopes), (expected, expected_slopes) = both(name, f, *args)
     np.testing.assert_allclose(value, expected, rtol=1e-9, atol=1e-9)
     for actual, wanted in zip(slopes, expected_slopes, strict=True):
         assert actual.dtype == wanted.dtype
         np.testing.assert_allclose(actual, wanted, rtol=1e-9, atol=1e-9)
 
 
-@given(st.data(), SIZES, SIZES, SIZES, st.booleans())
+def weighted(name: str, y: Any) -> Any:
+    """One number of an array, in which every element counts, each differently."""
+    backend = get_backend(name)
+    w = np.cos(np.arange(np.prod(y.shape, dtype=int))).reshape(y.shape)
+    return total(y * backend.from_host(w, backend.devices()["cpu"]))
+
+
+@on_each
+@given(data=st.data(), n=SIZES, i=SIZES, o=SIZES, bias=st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_linear(data: st.DataObject, n: int, i: int, o: int, bias: bool) -> None:
+def test_linear(name: str, data: st.DataObject, n: int, i: int, o: int, bias: bool) -> None:
     draw = lambda *shape: data.draw(arrays.arrays(np.float64, shape, elements=FLOATS))  # noqa: E731
-    w = np.cos(np.arange(n * o)).reshape(n, o)
     args = [draw(n, i), draw(o, i)] + ([draw(o)] if bias else [])
-    agree(lambda *a: total(functional.linear(*a) * w), *args)
+    agree(name, lambda *a: weighted(name, functional.linear(*a)), *args)
 
 
-@given(arrays.arrays(np.float64, arrays.array_shapes(max_dims=3), elements=FLOATS))
+@on_each_with(functional.relu, functional.gelu)
+@given(x=arrays.arrays(np.float64, arrays.array_shapes(max_dims=3), elements=FLOATS))
 @settings(max_examples=60, deadline=None)
-def test_relu(x: np.ndarray) -> None:
-    w = np.cos(np.arange(x.size)).reshape(x.shape)
-    agree(lambda a: total(functional.relu(a) * w), x)
+def test_activation(name: str, f: Any, x: np.ndarray) -> None:
+    agree(name, lambda a: weighted(name, f(a)), x)
 
 
-@given(st.data(), SIZES, st.integers(1, 5))
+@on_each_with(functional.softmax, functional.log_softmax)
+@given(x=arrays.arrays(np.float64, arrays.array_shapes(max_dims=3), elements=FLOATS), last=...)
 @settings(max_examples=60, deadline=None)
-def test_cross_entropy(data: st.DataObject, n: int, k: int) -> None:
+def test_along_an_axis(name: str, f: Any, x: np.ndarray, last: bool) -> None:
+    agree(name, lambda a: weighted(name, f(a, axis=-1 if last else 0)), x)
+
+
+@on_each_with(losses.mse)
+@given(data=st.data(), shape=arrays.array_shapes(max_dims=2))
+@settings(max_examples=60, deadline=None)
+def test_mse(name: str, f: Any, data: st.DataObject, shape: tuple[int, ...]) -> None:
+    drawn = [data.draw(arrays.arrays(np.float64, shape, elements=FLOATS)) for _ in range(2)]
+    agree(name, f, *drawn)
+
+
+@on_each
+@given(data=st.data(), n=SIZES, k=st.integers(1, 5))
+@settings(max_examples=60, deadline=None)
+def test_cross_entropy(name: str, data: st.DataObject, n: int, k: int) -> None:
     logits = data.draw(arrays.arrays(np.float64, (n, k), elements=FLOATS))
     labels = data.draw(arrays.arrays(np.int64, (n,), elements=st.integers(0, k - 1)))
-    agree(losses.cross_entropy, logits, labels)
+    agree(name, losses.cross_entropy, logits, labels)
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [("float64", 1e-12), ("float32", 1e-5)])
-def test_a_run_with_kernels_is_a_run_without(dtype: str, limit: float) -> None:
+@on_each
+def test_a_run_with_kernels_is_a_run_without(name: str, dtype: str, limit: float) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(100, 8)), rng.integers(0, 3, size=100)
     runs = []
-    for backend in (get_backend("numpy"), get_backend("numpy").without_kernels()):
+    for backend in (get_backend(name), get_backend(name).without_kernels()):
         net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 3))
+        adam = optim.Adam(1e-3, eps=1e-5)
         trainer = Trainer(
-            net, losses.cross_entropy, optim.Adam(1e-3, eps=1e-5), backend=backend, dtype=dtype
+            net, losses.cross_entropy, adam, backend=backend, device="cpu", dtype=dtype
         )
         runs.append(trainer.fit(x, y, epochs=10).step_losses)
     np.testing.assert_allclose(runs[0], runs[1], rtol=limit)

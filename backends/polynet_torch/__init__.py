@@ -1,13 +1,13 @@
-"""PyTorch's arrays on the CPU, CUDA and Apple GPUs; the derivatives are polynet's own."""
+"""PyTorch on the CPU, CUDA and Apple GPUs, with fused kernels; it records no derivatives."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from polynet.backend import Backend
+from polynet.backend import Backend, StaticRunner
 from polynet.errors import MissingDependency
 
 INSTALL = "pip install 'polynet-array[torch]'"
@@ -24,7 +24,11 @@ class TorchBackend(Backend):
             raise MissingDependency("PyTorch", INSTALL) from error
         import array_api_compat.torch as xp
 
+        from polynet_torch.kernels import KERNELS
+
         self.xp = xp
+        self.kernels = KERNELS
+        self.steps_per_call = 16 if torch.cuda.is_available() else 1
         self._torch = torch
         self.version = torch.__version__
 
@@ -46,6 +50,37 @@ class TorchBackend(Backend):
 
     def owned(self, array: Any) -> Any:
         return array.clone(memory_format=self._torch.contiguous_format)
+
+    def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """On CUDA the step as a graph, replayed; elsewhere a loop. PyTorch records neither."""
+        torch = self._torch
+        loop = super().compile(step)
+        static = StaticRunner(
+            self, step, capture=self._capture, memory=lambda a: a.untyped_storage().data_ptr()
+        )
+
+        def run(state: Any, data: Any, batches: list[Any]) -> Any:
+            device = batches[0].device
+            with torch.no_grad():
+                if device.type != "cuda":
+                    return loop(state, data, batches)
+                with torch.cuda.device(device):
+                    return static(state, data, batches)
+
+        return run
+
+    def _capture(self, run: Callable[[], None]) -> Callable[[], object]:
+        """What `run` starts on the present device, as a CUDA graph with memory of its own."""
+        cuda = self._torch.cuda
+        graph, stream = cuda.CUDAGraph(), cuda.Stream()
+        # The outer `with` leaves the stream even where the inner one fails on its way out; the
+        # mode lets other threads use the device meanwhile.
+        with (
+            cuda.stream(stream),
+            cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
+        ):
+            run()
+        return graph.replay
 
     def synchronize(self) -> None:
         if self._torch.cuda.is_available():

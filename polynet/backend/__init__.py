@@ -13,6 +13,7 @@ from polynet.backend.selection import (
     set_backend,
     use_backend,
 )
+from polynet.backend.static import StaticRunner
 from polynet.backend.transfer import asarray, to_numpy
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "PRECEDENCE",
     "Array",
     "Backend",
+    "StaticRunner",
     "Status",
     "asarray",
     "backend_of",

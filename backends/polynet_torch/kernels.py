@@ -1,0 +1,237 @@
+"""PyTorch's own way to do what the definitions in `polynet` say, on any of its devices.
+
+A kernel writes only to tensors it made during this very call, and before returning them; it
+reads nothing on the host. Derivatives are written out here, autograd is not used. Where a caller
+has PyTorch itself record (`requires_grad`), kernels decline: the definitions, which write to
+nothing, keep PyTorch's record right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+Arrays = dict[str, torch.Tensor]
+Kernel = Callable[..., Any]
+
+
+def recorded(tensors: Iterable[torch.Tensor]) -> bool:
+    """Whether PyTorch records what happens to one of these."""
+    for t in tensors:
+        if t.requires_grad:
+            return torch.is_grad_enabled()
+    return False
+
+
+def on_floats(kernel: Kernel) -> Kernel:
+    """`kernel` for one floating-point tensor, along one axis; it declines others."""
+
+    @wraps(kernel)
+    def call(xp: Any, x: torch.Tensor, **options: Any) -> Any:
+        if not x.is_floating_point() or recorded((x,)):
+            return NotImplemented
+        if not isinstance(options.get("axis", -1), int):
+            return NotImplemented
+        return kernel(xp, x, **options)
+
+    return call
+
+
+# Linear maps
+
+
+def linear(xp: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Any:
+    """y = x Wᵀ + b, in one call."""
+    given = (x, weight) if bias is None else (x, weight, bias)
+    if x.ndim != 2 or weight.ndim != 2 or (bias is not None and bias.ndim != 1):
+        return NotImplemented
+    if len({a.dtype for a in given}) != 1 or recorded(given):
+        return NotImplemented
+    y = functional.linear(x, weight, bias)
+    return y, (lambda g: g.mm(weight), lambda g: g.t().mm(x), lambda g: g.sum(0))[: len(given)]
+
+
+# Activations
+
+
+@on_floats
+def relu(xp: Any, x: torch.Tensor) -> Any:
+    """max(x, 0); where the result is not above 0, the gradient stops."""
+    y = torch.relu(x)
+    return y, (lambda g: torch.ops.aten.threshold_backward(g, y, 0),)
+
+
+@on_floats
+def gelu(xp: Any, x: torch.Tensor) -> Any:
+    """x·Φ(x); its derivative is Φ(x) + x·φ(x)."""
+    return functional.gelu(x), (lambda g: torch.ops.aten.gelu_backward(g, x),)
+
+
+@on_floats
+def softmax(xp: Any, x: torch.Tensor, *, axis: int = -1) -> Any:
+    """y = softmax(x); the gradient is y·(g - Σ g·y)."""
+    y = torch.softmax(x, axis)
+
+    def pullback(g: torch.Tensor) -> torch.Tensor:
+        gy = g * y
+        return gy.addcmul_(y, gy.sum(axis, keepdim=True), value=-1)
+
+    return y, (pullback,)
+
+
+@on_floats
+def log_softmax(xp: Any, x: torch.Tensor, *, axis: int = -1) -> Any:
+    """y = log softmax(x); the gradient is g - exp(y)·Σ g."""
+    y = torch.log_softmax(x, axis)
+    return y, (lambda g: torch.addcmul(g, y.exp(), g.sum(axis, keepdim=True), value=-1),)
+
+
+# Losses
+
+
+def mse(xp: Any, outputs: torch.Tensor, targets: torch.Tensor) -> Any:
+    """Mean of (outputs - targets)²; its gradient is 2·(outputs - targets) / size."""
+    alike = outputs.shape == targets.shape and outputs.dtype == targets.dtype
+    if not alike or not outputs.is_floating_point() or recorded((outputs, targets)):
+        return NotImplemented
+    difference = outputs - targets
+    scale = 2 / max(outputs.numel(), 1)
+    value = functional.mse_loss(outputs, targets)
+    return value, (
+        lambda g: difference * (g * scale),
+        lambda g: difference * (g * -scale),
+    )
+
+
+def cross_entropy(xp: Any, logits: torch.Tensor, targets: torch.Tensor) -> Any:
+    """Mean of -log softmax(x)[class]; its gradient is (softmax(x) - one-hot) / batch."""
+    labels = targets.dtype in (torch.int32, torch.int64) and targets.shape == logits.shape[:1]
+    rows = logits.ndim == 2 and logits.is_floating_point()
+    if not labels or not rows or recorded((logits,)):
+        return NotImplemented
+    places = targets.to(torch.int64).unsqueeze(1)
+    scores = torch.log_softmax(logits, 1)
+    truth = scores.gather(1, places)
+
+    def pullback(g: torch.Tensor) -> torch.Tensor:
+        out = scores.exp().scatter_(1, places, truth.expm1())
+        return out.mul_(g / len(logits))
+
+    return truth.mean().neg_(), (pullback, None)
+
+
+# Optimizers: each operation on all parameters at once
+
+
+def optimizer(kernel: Kernel) -> Kernel:
+    """An optimizer's kernel, written for lists of tensors.
+
+    `kernel(params, grads, slots, step, **settings)` returns the next parameters and slots, in
+    the order of the parameters' names; it declines parameters of several dtypes, and none.
+    """
+
+    @wraps(kernel)
+    def call(
+        xp: Any,
+        params: Arrays,
+        grads: Arrays,
+        state: dict[str, Arrays],
+        step: torch.Tensor,
+        **settings: Any,
+    ) -> Any:
+        names = list(params)
+        slots = {slot: [arrays[n] for n in names] for slot, arrays in state.items()}
+        p, g = list(params.values()), [grads[n] for n in names]
+        given = [*p, *g, *(a for arrays in slots.values() for a in arrays)]
+        if len({a.dtype for a in given}) != 1 or recorded(given):
+            return NotImplemented
+        p, slots = kernel(p, g, slots, step, **settings)
+        named = {slot: dict(zip(names, arrays, strict=True)) for slot, arrays in slots.items()}
+        return (dict(zip(names, p, strict=True)), named), None
+
+    return call
+
+
+@optimizer
+def sgd(
+    p: Any,
+    g: Any,
+    slots: Any,
+    step: Any,
+    *,
+    lr: Any,
+    momentum: Any,
+    nesterov: Any,
+    weight_decay: Any,
+) -> Any:
+    """g ← ∇ + λp;  b ← μb + g;  p ← p - η·(g + μb if Nesterov, else b)."""
+    if weight_decay:
+        g = torch._foreach_add(g, p, alpha=weight_decay)
+    if not momentum:
+        return torch._foreach_add(p, g, alpha=-lr), {}
+    b = torch._foreach_mul(slots["momentum_buffer"], momentum)
+    torch._foreach_add_(b, g)
+    towards = torch._foreach_add(g, b, alpha=momentum) if nesterov else b
+    return torch._foreach_add(p, towards, alpha=-lr), {"momentum_buffer": b}
+
+
+@optimizer
+def rmsprop(
+    p: Any, g: Any, slots: Any, step: Any, *, lr: Any, alpha: Any, eps: Any, weight_decay: Any,
+    momentum: Any,
+) -> Any:  # fmt: skip
+    """v ← αv + (1-α)g²;  d = g / (√v + ε);  b ← μb + d;  p ← p - ηb."""
+    if weight_decay:
+        g = torch._foreach_add(g, p, alpha=weight_decay)
+    v = torch._foreach_mul(slots["square_avg"], alpha)
+    torch._foreach_addcmul_(v, g, g, value=1 - alpha)
+    root = torch._foreach_sqrt(v)
+    torch._foreach_add_(root, eps)
+    if not momentum:
+        return torch._foreach_addcdiv(p, g, root, value=-lr), {"square_avg": v}
+    b = torch._foreach_mul(slots["momentum_buffer"], momentum)
+    torch._foreach_addcdiv_(b, g, root)
+    return torch._foreach_add(p, b, alpha=-lr), {"square_avg": v, "momentum_buffer": b}
+
+
+@optimizer
+def adam(
+    p: Any, g: Any, slots: Any, step: Any, *, lr: Any, betas: Any, eps: Any, weight_decay: Any,
+    decoupled: Any = False,
+) -> Any:  # fmt: skip
+    """m ← β₁m + (1-β₁)g;  v ← β₂v + (1-β₂)g²;  p ← p - η/(1-β₁ᵗ) · m / (√v/√(1-β₂ᵗ) + ε)."""
+    beta1, beta2 = betas
+    t = step.reshape(()).to(p[0].dtype) + 1  # on the device: the host does not know the step
+    bias1 = torch.expm1(t * math.log(beta1)).neg_() if beta1 else torch.ones_like(t)
+    root2 = torch.expm1(t * math.log(beta2)).neg_().sqrt_() if beta2 else torch.ones_like(t)
+    if weight_decay and decoupled:
+        p = torch._foreach_mul(p, 1 - lr * weight_decay)
+    elif weight_decay:
+        g = torch._foreach_add(g, p, alpha=weight_decay)
+    m = torch._foreach_mul(slots["exp_avg"], beta1)
+    torch._foreach_add_(m, g, alpha=1 - beta1)
+    v = torch._foreach_mul(slots["exp_avg_sq"], beta2)
+    torch._foreach_addcmul_(v, g, g, value=1 - beta2)
+    below = torch._foreach_sqrt(v)
+    torch._foreach_div_(below, root2)
+    torch._foreach_add_(below, eps)
+    torch._foreach_div_(below, bias1.reciprocal_().mul_(-lr))
+    return torch._foreach_addcdiv(p, m, below), {"exp_avg": m, "exp_avg_sq": v}
+
+
+def adamw(xp: Any, *arrays: Any, **settings: Any) -> Any:
+    """Adam, whose weight decay shrinks the parameters instead of adding to the gradient."""
+    return adam(xp, *arrays, decoupled=True, **settings)
+
+
+KERNELS: Mapping[str, Kernel] = {
+    kernel.__name__: kernel
+    for kernel in (
+        adam, adamw, cross_entropy, gelu, linear, log_softmax, mse, relu, rmsprop, sgd, softmax,
+    )
+}  # fmt: skip

@@ -1,0 +1,310 @@
+"""A step over storage that stays: recorded by address, replayed, equal to the loop bit for bit.
+
+No CUDA device is needed. PyTorch's operations on the CPU are recorded with the addresses they
+read and write, and replayed from these alone, as a CUDA graph does it; tensors on a device
+without memory show whether a step would read the host.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+from polynet import Trainer, losses, nn, optim, use_backend
+from polynet.backend import Backend, StaticRunner, get_backend, to_numpy
+from polynet.backend.static import WARM_UP
+from polynet.train import initial_state, make_step
+from polynet.tree import map as tree_map
+from polynet.tree import named_leaves
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils._pytree import tree_leaves as torch_leaves  # noqa: E402
+
+rng = np.random.default_rng(5)
+X, Y = rng.normal(size=(50, 6)), rng.integers(0, 3, size=50)
+OTHER = rng.normal(size=(50, 6)), rng.integers(0, 3, size=50)
+OPTIMIZERS = [
+    optim.Adam(1e-2, weight_decay=0.1),
+    optim.AdamW(1e-2),
+    optim.SGD(0.1, momentum=0.9, nesterov=True),
+    optim.RMSprop(1e-2, momentum=0.5),
+]
+
+
+class Recording(TorchDispatchMode):
+    """The operations run inside, and what they wrote to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[Any] = []
+        self.before: list[Any] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        if func._schema.is_mutable:
+            self.before += [(t, t.clone()) for t in torch_leaves(args[0])]
+        out = func(*args, **(kwargs or {}))
+        self.operations.append((func, args, kwargs or {}, out))
+        return out
+
+
+def capture(run: Any) -> Any:
+    """Record `run` by address, without doing it; the replay runs no Python of the step's."""
+    recording = Recording()
+    try:
+        with recording:
+            run()
+    finally:
+        for tensor, old in reversed(recording.before):
+            tensor.copy_(old)
+
+    def replay() -> None:
+        for func, args, kwargs, out in recording.operations:
+            found = func(*args, **kwargs)
+            for old, new in zip(torch_leaves(out), torch_leaves(found), strict=True):
+                if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+    return replay
+
+
+def memory(array: Any) -> Any:
+    if isinstance(array, torch.Tensor):
+        return array.untyped_storage().data_ptr()
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return id(array)
+
+
+def static(name: str, steps_per_call: int = 4) -> Backend:
+    """A backend whose steps run over static storage: recorded, or on NumPy called again."""
+    backend = get_backend(name).without_kernels()
+    backend.kernels = get_backend(name).kernels
+    backend.steps_per_call = steps_per_call
+    record = capture if name == "torch" else lambda run: run
+    backend.compile = lambda step: StaticRunner(  # type: ignore[method-assign]
+        backend, step, capture=record, memory=memory
+    )
+    return backend
+
+
+def job(backend: Backend, optimizer: Any = OPTIMIZERS[0]) -> Trainer:
+    net = nn.Sequential(
+        nn.Linear(6, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 8), nn.GELU(), nn.Linear(8, 3)
+    )
+    return Trainer(net, losses.cross_entropy, optimizer, backend=backend, device="cpu")
+
+
+def numbers(trainer: Trainer) -> dict[str, np.ndarray]:
+    return {n: to_numpy(p) for n, p in trainer.net.parameters().items()}
+
+
+def assert_equal(found: Trainer, expected: Trainer) -> None:
+    assert found.history.step_losses == expected.history.step_losses
+    for name, p in numbers(expected).items():
+        assert np.array_equal(numbers(found)[name], p), name
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+def test_training_equals_the_loop_bit_for_bit(name: str, optimizer: Any) -> None:
+    """Batches of 16, 16, 16 and 2; the state handed back; a second data set, and the first."""
+    runs = [job(backend, optimizer) for backend in (static(name), get_backend(name))]
+    for run in runs:
+        for x, y in ((X, Y), OTHER, (X, Y)):
+            run.fit(x, y, epochs=6, batch_size=16)
+    assert_equal(*runs)
+
+
+def test_the_replay_ran_and_not_the_step() -> None:
+    calls = []
+
+    def step(state: Any, data: Any, rows: Any) -> Any:
+        calls.append(len(rows))
+        return {"sum": state["sum"] + torch.sum(data[rows])}, state["sum"]
+
+    run = StaticRunner(get_backend("torch"), step, capture=capture, memory=memory)
+    data = torch.arange(8.0)
+    state, found = run(
+        {"sum": torch.zeros(())}, data, [torch.asarray([i % 8, 1]) for i in range(20)]
+    )
+    assert len(calls) == WARM_UP + 1
+    totals = np.cumsum([i % 8 + 1 for i in range(20)])
+    assert float(state["sum"]) == totals[-1]
+    assert found.tolist() == [0, *totals[:-1]]
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+def test_a_network_taken_out_stays_as_it_was(name: str) -> None:
+    run = job(static(name))
+    run.fit(X, Y, epochs=3)
+    net, before = run.net, numbers(run)
+    run.fit(X, Y, epochs=3)
+    for n, p in before.items():
+        assert np.array_equal(to_numpy(net.parameters()[n]), p)
+        assert not np.array_equal(numbers(run)[n], p)
+
+
+def swapped(state: Any, data: Any, rows: Any) -> Any:
+    """Leaves change places, one is a view of another, and the loss is a part of the state."""
+    new = {"a": state["b"], "b": state["a"], "c": state["d"][::2], "d": state["d"] + 1}
+    return new, state["d"][1, ...] + data[rows][0, ...] * 0
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+@pytest.mark.parametrize("count", [1, 2, WARM_UP + 1, WARM_UP + 4])
+def test_leaves_that_alias_one_another(name: str, count: int) -> None:
+    backend = static(name)
+    put = lambda *numbers: backend.from_host(np.asarray(numbers, np.float32), "cpu")  # noqa: E731
+    start = {"a": put(1, 2), "b": put(3, 4), "c": put(5, 6), "d": put(7, 8, 9, 10)}
+    rows = [backend.from_host(np.asarray([i % 2]), "cpu") for i in range(count)]
+    data = put(0, 0)
+    expected = (tree_map(lambda a: backend.xp.asarray(a, copy=True), start), [])
+    state, wanted = expected
+    for r in rows:
+        state, loss = swapped(state, data, r)
+        state = tree_map(lambda a: backend.xp.asarray(a, copy=True), state)
+        wanted.append(float(loss))
+    found, losses_found = backend.compile(swapped)(start, data, rows)
+    assert {n: a.tolist() for n, a in found.items()} == {n: a.tolist() for n, a in state.items()}
+    assert losses_found.tolist() == wanted
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+def test_states_that_take_turns_are_two(name: str) -> None:
+    """A state returned earlier is its holder's, though another was run since."""
+    backend = static(name)
+    put = lambda number: {"x": backend.from_host(np.asarray([number], np.float32), "cpu")}  # noqa: E731
+    rows = [backend.from_host(np.asarray([0]), "cpu")] * (WARM_UP + 2)
+    run = backend.compile(
+        lambda state, data, rows: ({"x": state["x"] + data[rows]}, state["x"][0, ...])
+    )
+    data = put(1.0)["x"]
+    first, _ = run(put(0.0), data, rows)
+    second, _ = run(put(100.0), data, rows)
+    assert first["x"].tolist() == [WARM_UP + 2]
+    first, _ = run(first, data, rows)
+    second, _ = run(second, data, rows)
+    assert first["x"].tolist() == [2 * WARM_UP + 4]
+    assert second["x"].tolist() == [100 + 2 * WARM_UP + 4]
+
+
+def test_data_that_was_dropped_is_not_kept() -> None:
+    def addresses_only(run: Any) -> Any:
+        return lambda: None
+
+    run = StaticRunner(get_backend("numpy"), swapped, capture=addresses_only, memory=memory)
+    state = {n: np.zeros(4 if n == "d" else 2, np.float32) for n in "abcd"}
+    data = np.zeros(2, np.float32)
+    run(state, data, [np.asarray([0])] * (WARM_UP + 2))
+    known = run._data[0]
+    assert known() is data
+    del data
+    assert known() is None
+
+
+def test_a_step_that_reads_the_host_runs_uncaptured_and_says_so_once() -> None:
+    def step(state: Any, data: Any, rows: Any) -> Any:
+        x = state["x"]
+        return {"x": x + 1 if float(x) < 6 else x - 5}, x
+
+    run = StaticRunner(get_backend("torch"), step, capture=capture, memory=memory)
+    state, data = {"x": torch.zeros(())}, torch.zeros(3)
+    with pytest.warns(RuntimeWarning, match=r"RuntimeError: operation not permitted") as warned:
+        for size in (1, 2):
+            rows = [torch.zeros(size, dtype=torch.int64)] * (WARM_UP + 5)
+            state, found = run(state, data, rows)
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
+    expected, x = [], {"x": torch.zeros(())}
+    for _ in range(2 * WARM_UP + 10):
+        x, loss = step(x, data, None)
+        expected.append(float(loss))
+    assert found.tolist() == expected[-len(found) :]
+    assert float(state["x"]) == float(x["x"])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x: x.to(torch.float64), r"'x' of its state from torch.float32 \(2,\)"),
+        (lambda x: x[:1], r"into torch.float32 \(1,\)"),
+    ],
+)
+def test_a_step_that_changes_its_state_s_kind_is_refused(change: Any, words: str) -> None:
+    run = StaticRunner(
+        get_backend("torch"),
+        lambda state, data, rows: ({"x": change(state["x"])}, state["x"][0]),
+        capture=capture,
+        memory=memory,
+    )
+    with pytest.raises(TypeError, match=words):
+        run({"x": torch.zeros(2)}, torch.zeros(2), [torch.asarray([0])])
+
+
+# Whether a step could be captured on CUDA
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuses what CUDA refuses while it captures: a copy between host and device."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        tensors = [t for t in torch_leaves((args, kwargs, out)) if isinstance(t, torch.Tensor)]
+        where = {t.device.type for t in tensors}
+        if "cpu" in where:
+            raise RuntimeError(f"{func} works on {where}")
+        return out
+
+
+def on_device(step: Any, state: Any, data: Any, rows: Any) -> Any:
+    """The step on PyTorch's device without memory, in the place of CUDA."""
+    given = [tree_map(lambda a: a.to("meta"), part) for part in (state, data, rows)]
+    with OneDevice(), torch.no_grad():
+        return step(*given)
+
+
+LAYERS = [
+    *(nn.ReLU(), nn.LeakyReLU(), nn.GELU(), nn.Sigmoid(), nn.Tanh(), nn.Softmax()),
+    nn.Dropout(0.3),
+]
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize(
+    "loss", [losses.cross_entropy, losses.mse, losses.binary_cross_entropy_with_logits]
+)
+def test_a_step_stays_on_the_device(loss: Any, optimizer: Any, layer: nn.Module) -> None:
+    backend = get_backend("torch")
+    net = nn.Sequential(nn.Linear(6, 4), layer, nn.Linear(4, 3))
+    net = net.init(backend=backend, device="cpu")
+    y = torch.zeros(8, dtype=torch.int64) if loss is losses.cross_entropy else torch.zeros(8, 3)
+    with use_backend(backend):
+        state = initial_state(net, optimizer, 0)
+        step = make_step(net, loss, optimizer, backend.xp)
+        data = (torch.zeros(8, 6), y)
+        new, value = on_device(step, state, data, torch.zeros(4, dtype=torch.int64))
+    assert value.device.type == "meta"
+    for path, leaf in named_leaves(new):
+        assert leaf.device.type == "meta", path
+
+
+def test_a_step_that_does_not_is_seen() -> None:
+    def step(state: Any, data: Any, rows: Any) -> Any:
+        return state, torch.sum(data * torch.asarray(2.0))
+
+    with pytest.raises(RuntimeError, match="cpu"):
+        on_device(step, {}, torch.zeros(3), torch.zeros(1))
+
+
+def test_no_warning_is_given_where_all_is_well() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        job(static("torch")).fit(X, Y, epochs=4)

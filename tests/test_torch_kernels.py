@@ -1,0 +1,190 @@
+"""PyTorch's kernels: what they leave alone, when they decline, and PyTorch's own record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from polynet import functional, losses, nn, optim, value_and_grad
+from polynet.backend import get_backend
+from polynet.ops import OPS
+from polynet.train import initial_state, make_step
+from polynet.tree import named_leaves
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+OPTIMIZERS = {
+    "sgd": optim.SGD(0.1, weight_decay=0.1),
+    "sgd with momentum": optim.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
+    "rmsprop": optim.RMSprop(0.1, weight_decay=0.1),
+    "rmsprop with momentum": optim.RMSprop(0.1, momentum=0.9),
+    "adam": optim.Adam(0.1, weight_decay=0.1),
+    "adamw": optim.AdamW(0.1),
+}
+COMPOSITIONS: dict[str, Any] = {
+    "linear": (functional.linear, [(5, 4), (3, 4), (3,)]),
+    "relu": (functional.relu, [(5, 4)]),
+    "gelu": (functional.gelu, [(5, 4)]),
+    "softmax": (functional.softmax, [(5, 4)]),
+    "log_softmax": (functional.log_softmax, [(5, 4)]),
+    "mse": (losses.mse, [(5, 4), (5, 4)]),
+    "cross_entropy": (lambda x: losses.cross_entropy(x, torch.asarray([0, 1, 3])), [(3, 4)]),
+}
+
+
+def drawn(*shapes: tuple[int, ...], seed: int = 0) -> list[Any]:
+    rng = np.random.default_rng(seed)
+    return [torch.asarray(rng.normal(size=shape)).requires_grad_() for shape in shapes]
+
+
+def kernel(name: str) -> Any:
+    return get_backend("torch").kernels[name.partition(" ")[0]]
+
+
+def optimizing(name: str, dtypes: tuple[Any, Any]) -> list[Any]:
+    """The arguments of an optimizer's kernel: parameters, gradients, state, step."""
+    shapes = {"a": (3, 2), "b": ()}
+    trees = [
+        {
+            n: a.detach().to(dtype).abs()
+            for (n, a), dtype in zip(
+                zip(shapes, drawn(*shapes.values(), seed=i), strict=True), dtypes, strict=True
+            )
+        }
+        for i in range(4)
+    ]
+    slots = OPTIMIZERS[name].slots()
+    return [
+        *trees[:2],
+        dict(zip(slots, trees[2:], strict=False)),
+        torch.asarray([3], dtype=torch.int32),
+    ]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_leave_alone_what_they_are_given(name: str) -> None:
+    args = optimizing(name, (torch.float64,) * 2)
+    before = {path: a.clone() for path, a in named_leaves(args)}
+    results = [kernel(name)(None, *args, **vars(OPTIMIZERS[name]))[0] for _ in range(2)]
+    for path, a in named_leaves(args):
+        assert torch.equal(a, before[path]), path
+    given = {a.data_ptr() for _, a in named_leaves(args)}
+    for (path, a), (_, again) in zip(*map(named_leaves, results), strict=True):
+        assert torch.equal(a, again), path
+        assert a.data_ptr() not in given, path
+    pointers = [a.data_ptr() for _, a in named_leaves(results[0])]
+    assert len(set(pointers)) == len(pointers)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_decline_parameters_of_several_dtypes(name: str) -> None:
+    args = optimizing(name, (torch.float64, torch.float32))
+    assert kernel(name)(None, *args, **vars(OPTIMIZERS[name])) is NotImplemented
+    params, state = OPTIMIZERS[name].update(*args)
+    for tree in (params, *state.values()):
+        assert [a.dtype for a in tree.values()] == [torch.float64, torch.float32]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_learning_rate_of_zero_changes_no_parameter(name: str) -> None:
+    params, _, state, step = optimizing(name, (torch.float64,) * 2)
+    zeros = {n: torch.zeros_like(a) for n, a in params.items()}
+    settings = {**vars(OPTIMIZERS[name]), "lr": 0.0, "weight_decay": 0.0}
+    (after, _), _ = kernel(name)(None, params, zeros, dict.fromkeys(state, zeros), step, **settings)
+    for n, a in params.items():
+        assert torch.equal(after[n], a)
+
+
+# Where PyTorch records
+
+COPIES = pytest.mark.filterwarnings("ignore:torch.asarray. unspecified requires_grad")
+"""Some versions of PyTorch remark, once a process, that a copy of what they record is recorded."""
+
+
+@pytest.mark.parametrize("name", COMPOSITIONS)
+def test_pytorchs_own_record_stays_right(name: str) -> None:
+    f, shapes = COMPOSITIONS[name]
+    args = drawn(*shapes)
+    (f(*args) ** 2).sum().backward()
+    plain = [a.detach() for a in args]
+    everywhere = tuple(range(len(args)))
+    slopes = value_and_grad(lambda *a: OPS["sum"](f(*a) ** 2), everywhere)(*plain)[1]
+    for a, slope in zip(args, slopes, strict=True):
+        torch.testing.assert_close(a.grad, slope, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", COMPOSITIONS)
+def test_kernels_run_where_pytorch_does_not_record(name: str) -> None:
+    if name == "cross_entropy":
+        args = [*drawn((3, 4)), torch.asarray([0, 1, 3])]
+    else:
+        args = drawn(*COMPOSITIONS[name][1])
+    assert kernel(name)(None, *args) is NotImplemented
+    with torch.no_grad():
+        value, _ = kernel(name)(None, *args)
+    assert not value.requires_grad
+
+
+@COPIES
+def test_gradients_of_parameters_that_pytorch_records_are_the_same() -> None:
+    """Kernels decline, the definitions answer; nothing is lost, and PyTorch's record goes on."""
+    (x,) = drawn((5, 4))
+    w, b = drawn((3, 4), (3,), seed=1)
+
+    def loss(w: Any, b: Any) -> Any:
+        return losses.cross_entropy(functional.linear(x, w, b), torch.asarray([0, 1, 2, 0, 1]))
+
+    recorded = value_and_grad(loss, (0, 1))(w, b)
+    plain = value_and_grad(loss, (0, 1))(w.detach(), b.detach())
+    torch.testing.assert_close(recorded[0], plain[0])
+    for one, other in zip(recorded[1], plain[1], strict=True):
+        torch.testing.assert_close(one.detach(), other.detach())
+
+
+@COPIES
+def test_a_compiled_step_leaves_no_record() -> None:
+    """Parameters with requires_grad would otherwise drag all steps behind them."""
+    backend = get_backend("torch")
+    net = nn.Linear(4, 3).init(backend=backend, device="cpu")
+    net = net.replace({n: torch.nn.Parameter(p) for n, p in net.parameters().items()})
+    adam = optim.Adam()
+    state = initial_state(net, adam, 0)
+    run = backend.compile(make_step(net, losses.cross_entropy, adam, backend.xp))
+    data = (torch.ones(6, 4), torch.zeros(6, dtype=torch.int64))
+    state, found = run(state, data, [torch.asarray([0, 1])] * 2)
+    for path, leaf in named_leaves({"state": state, "losses": found}):
+        assert not leaf.requires_grad, path
+
+
+# What comes in
+
+
+def test_labels_out_of_range_are_refused_on_the_cpu() -> None:
+    for label in (3, -1, -100):
+        with pytest.raises(RuntimeError, match="out of bounds"):
+            losses.cross_entropy(torch.zeros(2, 3), torch.asarray([0, label]))
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "gelu"])
+def test_integers_are_left_to_the_definition(name: str) -> None:
+    x = torch.asarray([1, 2])
+    assert kernel(name)(None, x) is NotImplemented
+
+
+def test_what_kernels_do_not_cover_is_left_to_the_definition() -> None:
+    (x,) = drawn((2, 3))
+    x = x.detach()
+    both = functional.softmax(x, axis=(0, 1))
+    torch.testing.assert_close(both, torch.softmax(x.reshape(-1), 0).reshape(2, 3))
+    wide = functional.linear(x.to(torch.float32), x, None)
+    assert wide.dtype == torch.float64
+    assert losses.cross_entropy(torch.asarray([[0, 1]]), torch.asarray([1])).dtype == torch.float32
+
+
+def test_losses_of_two_shapes_are_refused_in_polynets_words() -> None:
+    with pytest.raises(ValueError, match="they must be equal"):
+        losses.mse(torch.zeros(3, 1), torch.zeros(3))
+    with pytest.raises(TypeError, match=r"expected torch\.float32"):
+        losses.mse(torch.zeros(3), torch.zeros(3, dtype=torch.float64))
