@@ -352,7 +352,8 @@ class Trainer:
         pending: Array | None = None
         for chunk in _chunks(rows, place.backend.steps_per_call):
             self._copy = None
-            self._state, launched = self._run(self._state, data, [place.index(r) for r in chunk])
+            moved = place.backend.xp.unstack(place.index(np.stack(chunk)))  # one transfer a call
+            self._state, launched = self._run(self._state, data, list(moved))
             self._read(pending, losses_read)
             pending = launched
             bar.update(len(chunk))
