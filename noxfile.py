@@ -238,7 +238,7 @@ def examples(session: nox.Session) -> None:
 def benchmarks(session: nox.Session) -> None:
     """Run the measurements in tests/benchmarks, or the one named: `-- import_time --out FILE`."""
     session.install(TORCH)
-    session.install("-e", ".[strict,examples]", *group("benchmarks"))
+    session.install("-e", ".[strict,examples,jax]", *group("benchmarks"))
     programs = {path.stem: path for path in sorted(Path("tests/benchmarks").glob("*.py"))}
     del programs["measure"]  # what the others share
     named = [name for name in session.posargs if name in programs]

@@ -156,9 +156,10 @@ class RMSprop(Optimizer):
 def adam(xp, params, grads, state, step, /, *, lr, betas, eps, weight_decay, decoupled=False):
     """m ← β₁m + (1-β₁)g;  v ← β₂v + (1-β₂)g²;  p ← p - η·m̂ / (√v̂ + ε).
 
-    m̂ = m / (1-β₁ᵗ) and v̂ = v / (1-β₂ᵗ) undo the bias of starting at zero; 1-βᵗ is taken as
-    -expm1(t·log β), which float32 keeps exact. Weight decay adds λp to g, or, decoupled,
-    shrinks p by ηλ.
+    m̂ = m / (1-β₁ᵗ) and v̂ = v / (1-β₂ᵗ) undo the bias of starting at zero. With r = √(1-β₂ᵗ), the
+    fraction is (r / (1-β₁ᵗ)) · m / (√v + rε), which corrects numbers instead of arrays (section 2
+    of the paper). 1-βᵗ is taken as -expm1(t·log β), which float32 keeps exact. Weight decay adds
+    λp to g, or, decoupled, shrinks p by ηλ.
     """
     beta1, beta2 = betas
     corrections: dict[Any, tuple[Array, Array]] = {}
@@ -166,21 +167,20 @@ def adam(xp, params, grads, state, step, /, *, lr, betas, eps, weight_decay, dec
     def correction(dtype):
         if dtype not in corrections:
             t = xp.reshape(xp.astype(step, dtype), ()) + 1
-            corrections[dtype] = (
-                -xp.expm1(t * math.log(beta1)) if beta1 else t * 0 + 1,
-                xp.sqrt(-xp.expm1(t * math.log(beta2)) if beta2 else t * 0 + 1),
-            )
+            bias1 = -xp.expm1(t * math.log(beta1)) if beta1 else t * 0 + 1
+            root2 = xp.sqrt(-xp.expm1(t * math.log(beta2)) if beta2 else t * 0 + 1)
+            corrections[dtype] = lr * root2 / bias1, eps * root2
         return corrections[dtype]
 
     def update(p, g, m, v):
-        bias1, root2 = correction(p.dtype)
+        rate, floor = correction(p.dtype)
         if weight_decay and decoupled:
             p = p * (1 - lr * weight_decay)
         elif weight_decay:
             g = g + weight_decay * p
         m = beta1 * m + (1 - beta1) * g
         v = beta2 * v + (1 - beta2) * (g * g)
-        return p - (lr / bias1) * (m / (xp.sqrt(v) / root2 + eps)), m, v
+        return p - rate * (m / (xp.sqrt(v) + floor)), m, v
 
     params, m, v = _columns(params, [params, grads, state["exp_avg"], state["exp_avg_sq"]], update)
     return params, {"exp_avg": m, "exp_avg_sq": v}

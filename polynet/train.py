@@ -404,7 +404,8 @@ class Trainer:
                 self._read()
                 raise KeyboardInterrupt
             self._copy = None
-            self._state, launched = self._run(self._state, data, [place.index(r) for r in chunk])
+            moved = place.index(np.stack(chunk))  # one transfer a call
+            self._state, launched = self._run(self._state, data, moved)
             done += len(chunk)
             self._position = Position(self.epoch, done, batch_size, count)
             self._unread.append(launched)

@@ -59,15 +59,11 @@ class JaxBackend(Backend):
     def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """The steps of a call as one program: a scan under jit, whose state is donated."""
 
-        def scan(state: Any, data: Any, rows: Any) -> Any:
+        def run(state: Any, data: Any, batches: list[Any]) -> Any:
+            rows = self.xp.stack(batches)
             return self._jax.lax.scan(lambda s, r: step(s, data, r), state, rows)
 
-        compiled = self._jax.jit(scan, donate_argnums=0)
-
-        def run(state: Any, data: Any, batches: list[Any]) -> Any:
-            return compiled(state, data, self.xp.stack(batches))
-
-        return run
+        return self._jax.jit(run, donate_argnums=0)
 
     def synchronize(self) -> None:
         for array in self._jax.live_arrays():

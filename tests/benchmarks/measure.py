@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import gc
+import math
 import os
 import platform
 import statistics
@@ -36,6 +37,21 @@ def interleaved(
 def median_ratio(seconds: Mapping[str, Sequence[float]], name: str, other: str) -> float:
     """The median, over repeats, of the time of `name` over that of `other` in the same repeat."""
     return statistics.median(a / b for a, b in zip(seconds[name], seconds[other], strict=True))
+
+
+def paired_ratio(ours: Sequence[float], peer: Sequence[float]) -> tuple[float, float, float]:
+    """The median of the ratio in each repeat, and the ends of its 95% confidence interval.
+
+    The interval lies between two of the ratios themselves, the k-th from either end: the true
+    median is outside where fewer than k of them fall on one side of it, as with coins.
+    """
+    ratios = sorted(a / b for a, b in zip(ours, peer, strict=True))
+    n, k = len(ratios), 0
+    while 2 * sum(math.comb(n, i) for i in range(k + 1)) <= 0.05 * 2**n:
+        k += 1
+    if not k:
+        raise ValueError(f"{n} repeats have no 95% interval; expected 6 or more")
+    return statistics.median(ratios), ratios[k - 1], ratios[n - k]
 
 
 def environment(packages: Sequence[str]) -> str:

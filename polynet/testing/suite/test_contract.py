@@ -401,6 +401,7 @@ CALLS: dict[str, Callable[[Any, Any], Any]] = {
     "take": lambda xp, a: xp.take(a.x, a.rows, axis=0),
     "tril": lambda xp, a: xp.tril(a.flags),
     "trunc": lambda xp, a: xp.trunc(a.x),
+    "unstack": lambda xp, a: xp.unstack(a.n)[1],
     "zeros": lambda xp, a: xp.zeros((2, 3), dtype=xp.float32, device=a.device),
     "zeros_like": lambda xp, a: xp.zeros_like(a.n),
     # Operators, and Python's numbers beside arrays, which leave the dtype alone.
