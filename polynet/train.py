@@ -23,6 +23,7 @@ from polynet.backend import (
     to_numpy,
     use_backend,
 )
+from polynet.backend.transfer import on_host
 from polynet.data import Place, batches, is_device_array, same_length, split
 from polynet.derivative import value_and_grad
 from polynet.errors import MixedBackendsError, NotFiniteError
@@ -239,7 +240,7 @@ class Trainer:
         _check_counts(batch_size=batch_size)
         with self._ready(x) as place:
             outputs = self._outputs(place.take_in(x, "x"), batch_size)
-            return outputs if is_device_array(x) else place.backend.to_host(outputs)
+            return outputs if is_device_array(x) else on_host(outputs)
 
     # How
 
@@ -315,7 +316,7 @@ class Trainer:
         if self.loss is losses.cross_entropy and place.backend.xp.isdtype(
             data[1].dtype, "integral"
         ):
-            _check_labels(to_numpy(data[1]), outputs.shape[-1], y_name)
+            _check_labels(on_host(data[1]), outputs.shape[-1], y_name)
         trial = self.loss(outputs, data[1][:1, ...])
         if tuple(getattr(trial, "shape", (0,))) != ():
             raise TypeError("the loss must return a 0-d array, such as the mean over the batch")

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from array_api_compat import is_writeable_array
 
 from polynet.backend import Backend
 from polynet.errors import MissingDependency
 
+CPU = 1
+"""DLPack's number for it."""
 INSTALL = "pip install 'polynet-array[torch]'"
 
 
@@ -46,6 +49,21 @@ class TorchBackend(Backend):
 
     def owned(self, array: Any) -> Any:
         return array.clone(memory_format=self._torch.contiguous_format)
+
+    def share(self, x: Any, device: Any) -> Any:
+        if self.is_array(x):
+            if x.requires_grad:
+                raise BufferError("it requires grad, whose record polynet lacks; use x.detach()")
+            return x
+        if x.__dlpack_device__()[0] == CPU:
+            # NumPy sees what PyTorch's from_dlpack does not look at: memory that is read-only, and
+            # negative strides, at which some versions end the process (pytorch issue 188023).
+            x = np.from_dlpack(x)
+        if not is_writeable_array(x):
+            raise BufferError("its memory is read-only, which PyTorch cannot express")
+        return (
+            self._torch.from_numpy(x) if isinstance(x, np.ndarray) else self._torch.from_dlpack(x)
+        )
 
     def synchronize(self) -> None:
         if self._torch.cuda.is_available():

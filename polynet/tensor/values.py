@@ -167,6 +167,12 @@ class Tensor:
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         return self._leave(self._level.backend.to_host, "a NumPy array")
 
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._leave(lambda value: value.__dlpack__(**options), "the memory")
+
+    def __dlpack_device__(self) -> Any:
+        return plain_value(self).__dlpack_device__()
+
 
 def is_recorded(x: Any) -> bool:
     """Whether a gradient of some level can reach `x`."""
