@@ -189,7 +189,8 @@ class Trainer:
         """Train for `epochs` passes over the samples, which are rows of `x` and `y`.
 
         Host arrays are checked, cast to the network's dtype and moved to its device; arrays
-        on a device must be there already. `validation_split` holds out that share of the
+        on a device must be there already. One that is as it should be is not copied: leave it
+        unchanged meanwhile. `validation_split` holds out that share of the
         samples, drawn by the seed, with `stratify` in each class. A second call goes on where
         the first ended. Progress is shown where there is a terminal; `progress` says otherwise.
 
