@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from polynet import random
-from polynet.backend import Array, Backend, backend_of, common_backend, to_numpy
+from polynet.backend import Array, Backend, backend_of, common_backend
 from polynet.backend.selection import is_claimed
+from polynet.backend.transfer import on_host
 from polynet.errors import MixedBackendsError
 
 
@@ -22,6 +23,12 @@ class Place:
     device: Any
     dtype: str
 
+    def put(self, host: np.ndarray) -> Array:
+        """A NumPy array as one of this device, to be read: itself, where it is one already."""
+        if self.backend.is_array(host) and self.backend.device_of(host) == self.device:
+            return host
+        return self.backend.from_host(host, self.device)
+
     def index(self, host: np.ndarray) -> Array:
         """Integers as this device indexes with."""
         dtype = self.backend.index_dtype(self.device)
@@ -31,7 +38,7 @@ class Place:
                 f"integers from {host.min()} to {host.max()} do not fit into {dtype}, which "
                 f"{self.backend.name!r} indexes with"
             )
-        return self.backend.from_host(host.astype(dtype), self.device)
+        return self.put(host.astype(dtype, copy=False))
 
     def take_in(self, x: Any, name: str) -> Array:
         """A user's array as the network takes it.
@@ -39,16 +46,17 @@ class Place:
         Host data (NumPy arrays, nested sequences, data frames) is moved here; its floating
         numbers become the network's dtype, its integers this device's. An array that is on a
         device already must be on this one, and floating numbers must have the network's dtype.
+        What is here as it should be, is not copied: it is the user's, and only read.
         Raises for empty data, and for numbers that are not finite, naming the first.
         """
         if is_device_array(x):
             return self._check_here(x, name)
-        host = to_numpy(x)
+        host = on_host(x)
         check_host(host, name)
         if host.dtype.kind == "f":
-            return self.backend.from_host(_cast(host, self.dtype, name), self.device)
+            return self.put(_cast(host, self.dtype, name))
         if host.dtype.kind == "b":
-            return self.backend.from_host(host, self.device)
+            return self.put(host)
         return self.index(host)
 
     def _check_here(self, x: Array, name: str) -> Array:
@@ -102,6 +110,8 @@ def check_host(host: np.ndarray, name: str) -> None:
 
 
 def _cast(host: np.ndarray, dtype: str, name: str) -> np.ndarray:
+    if host.dtype == dtype:
+        return host
     with np.errstate(over="ignore"):
         cast = host.astype(dtype)
     if not np.isfinite(cast).all():
@@ -122,7 +132,7 @@ def same_length(x: Any, y: Any, names: tuple[str, str] = ("x", "y")) -> int:
 def rows_of(x: Any, rows: np.ndarray) -> Any:
     """The rows of a host or device array, in its kind."""
     if not is_device_array(x):
-        return to_numpy(x)[rows]
+        return on_host(x)[rows]
     backend, device = common_backend([x])
     return backend.xp.take(x, Place(backend, device, "float32").index(rows), axis=0)
 
@@ -143,7 +153,7 @@ def split(
     if not 0 < fraction < 1:
         raise ValueError(f"the fraction held out is between 0 and 1; got {fraction!r}")
     count = same_length(x, y)
-    groups = _classes(to_numpy(y)) if stratify else [np.arange(count)]
+    groups = _classes(on_host(y)) if stratify else [np.arange(count)]
     order = [
         group[random.permutation(random.key(seed, "split", i), len(group))]
         for i, group in enumerate(groups)

@@ -25,6 +25,7 @@ from polynet.backend import (
     to_numpy,
     use_backend,
 )
+from polynet.backend.transfer import on_host
 from polynet.data import Place, batches, chunks, is_device_array, same_length, split
 from polynet.derivative import value_and_grad
 from polynet.errors import MixedBackendsError, NotFiniteError
@@ -163,7 +164,8 @@ class Trainer:
         """Train for `epochs` passes over the samples, which are rows of `x` and `y`.
 
         Host arrays are checked, cast to the network's dtype and moved to its device; arrays
-        on a device must be there already. `validation_split` holds out that share of the
+        on a device must be there already. One that is as it should be is not copied: leave it
+        unchanged meanwhile. `validation_split` holds out that share of the
         samples, drawn by the seed, with `stratify` in each class. A second call goes on where
         the first ended. Progress is shown where there is a terminal; `progress` says otherwise.
 
@@ -219,7 +221,7 @@ class Trainer:
         _check_counts(batch_size=batch_size)
         with self._ready(x) as place:
             outputs = self._outputs(place.take_in(x, "x"), batch_size)
-            return outputs if is_device_array(x) else place.backend.to_host(outputs)
+            return outputs if is_device_array(x) else on_host(outputs)
 
     # Stopping, and going on
 
@@ -363,7 +365,7 @@ class Trainer:
         if self.loss is losses.cross_entropy and place.backend.xp.isdtype(
             data[1].dtype, "integral"
         ):
-            _check_labels(to_numpy(data[1]), outputs.shape[-1], y_name)
+            _check_labels(on_host(data[1]), outputs.shape[-1], y_name)
         trial = self.loss(outputs, data[1][:1, ...])
         if tuple(getattr(trial, "shape", (0,))) != ():
             raise TypeError("the loss must return a 0-d array, such as the mean over the batch")

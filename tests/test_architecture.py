@@ -68,9 +68,9 @@ CONTRACT = {"polynet.backend", "polynet.errors", "polynet.tree"}
 
 PLUGINS = {
     "polynet_numpy": {"numpy", "array_api_compat.numpy"},
-    "polynet_cupy": {"numpy", "cupy", "cupyx", "array_api_compat.cupy"},
+    "polynet_cupy": {"numpy", "cupy", "cupyx", "array_api_compat"},
     "polynet_strict": {"numpy", "array_api_strict"},
-    "polynet_torch": {"numpy", "torch", "array_api_compat.torch"},
+    "polynet_torch": {"numpy", "torch", "array_api_compat"},
     "polynet_jax": {"numpy", "jax", "jaxlib"},
 }
 """What each plug-in may import from outside."""

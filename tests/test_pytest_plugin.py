@@ -307,9 +307,9 @@ def test_passes_though(backend): pass
 def test_of_no_backend(): pass
 """
 TABLE = """
-backend   passed  failed  expected to fail  skipped
-loopback       2       3                 1        2
-missing        0       0                 0        8
+backend   level    passed  failed  expected to fail  skipped
+loopback  minimal       2       3                 1        2
+missing   minimal       0       0                 0        8
 loopback: 1 expected to fail: known
 loopback: 1 skipped: no such device
 loopback: 1 skipped: not written
@@ -319,11 +319,11 @@ missing: 1 skipped: not written
 """
 
 
-def closing_table(result):
+def closing_table(result, *others):
     """The lines below the title, without the backends that the test is not about."""
     _, _, after = result.stdout.partition(" polynet, by backend ==")
     lines = after.partition("\n==")[0].splitlines()[1:]
-    wanted = ("backend ", "loopback", "missing")
+    wanted = ("backend ", "loopback", "missing", *others)
     return "".join(f"{line}\n" for line in lines if line.startswith(wanted))
 
 
@@ -340,3 +340,106 @@ def test_without_tests_of_backends_there_is_no_table(run_pytest):
     result = run_pytest("def test(): pass")
     assert result.returncode == 0
     assert "polynet, by backend" not in result.stdout
+
+
+# Levels
+
+PARTS = """
+import pytest
+
+part = pytest.mark.polynet_part
+
+def test_of_all(backend): pass
+@part("compile")
+def test_compile(backend): assert backend.name == "compiling"
+@part("owned")
+def test_owned(backend): pass
+@part("kernels")
+def test_kernels(backend): assert backend.kernels
+@part("kernels")
+@pytest.mark.parametrize("kernel", ["linear", "softmax"])
+def test_kernel(backend, kernel): assert backend.kernels[kernel]
+def test_of_no_backend(): pass
+"""
+OF_NUMPY = {"test_of_all[numpy]", "test_owned[numpy]", "test_kernels[numpy]"}
+OF_NUMPY |= {"test_kernel[numpy-linear]"}
+OF_LOOPBACK = {"test_of_all[loopback]", "test_owned[loopback]"}
+LEVELS = """
+backend level passed failed expected to fail skipped
+loopback minimal 2 0 0 0
+missing minimal 0 0 0 6
+numpy minimal 1 0 0 0
+numpy kernels: cross_entropy, linear, relu 2 0 0 0
+numpy owned 1 0 0 0
+loopback: does not bring kernels, compile, owned
+missing: 6 skipped: backend 'missing': missing dependency: Unobtainium is not installed; \
+to install it: pip install unobtainium
+numpy: does not bring compile
+"""
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "xdist"])
+def test_a_part_is_tested_where_it_is_there_and_has_a_row_of_its_own(run_pytest, workers):
+    if workers:
+        pytest.importorskip("xdist")
+    result = run_pytest(PARTS, "-k", "loopback or missing or numpy or no_backend", *workers)
+    assert result.returncode == 0, result.stdout
+    found = re.sub(r" +", " ", closing_table(result, "numpy"))
+    assert sorted(found.splitlines()) == sorted(LEVELS.strip().splitlines())
+    if not workers:
+        ran = {name for name, end in outcomes(result).items() if end == "PASSED"}
+        assert ran == OF_NUMPY | OF_LOOPBACK | {"test_of_no_backend"}
+
+
+CHOSEN = {
+    "minimal": {"test_of_all[numpy]", "test_of_no_backend", *OF_LOOPBACK},
+    "kernels": {"test_kernels[numpy]", "test_kernel[numpy-linear]"},
+    "owned": {"test_owned[numpy]"},
+}
+
+
+@pytest.mark.parametrize("level", CHOSEN)
+def test_one_level_runs_alone(run_pytest, level):
+    backends = "--polynet-backend=all"
+    result = run_pytest(
+        PARTS, f"--polynet-level={level}", backends, "-k", "numpy or loopback or no_b"
+    )
+    assert result.returncode == 0, result.stdout
+    assert set(outcomes(result)) == CHOSEN[level]
+
+
+def test_a_level_that_a_backend_does_not_have_fails_the_run(run_pytest):
+    result = run_pytest(PARTS, "--polynet-level=compile", "--polynet-backend=loopback,numpy")
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED
+    for name in ("loopback", "numpy"):
+        assert f"ERROR: --polynet-backend {name}: no test ran on it" in result.stdout
+
+
+def test_an_unknown_level_is_a_usage_error(run_pytest):
+    result = run_pytest(PARTS, "--polynet-level=kernel")
+    assert result.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "invalid choice: 'kernel' (choose from" in result.stderr
+    assert re.search("choose from '?minimal'?, '?kernels'?, '?compile'?", result.stderr)
+
+
+def test_an_expected_failure_of_a_part_that_is_gone_is_of_no_test(run_pytest, tmp_path):
+    (tmp_path / "expected.txt").write_text("test_it.py::test_compile[loopback]  # it was slow\n")
+    args = ["--polynet-backend=loopback", "--polynet-expected=expected.txt"]
+    result = run_pytest(PARTS, *args)
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED
+    assert "no test has the id 'test_it.py::test_compile[loopback]'" in result.stdout
+
+
+def test_the_suite_has_levels(run_pytest):
+    suite = ["--pyargs", "polynet.testing", "-k", "compile or kernel or owned or probe"]
+    result = run_pytest("", *suite, "--polynet-backend=loopback,numpy")
+    assert result.returncode == 0, result.stdout
+    table = closing_table(result, "numpy")
+    assert re.search(
+        r"^numpy +kernels: cross_entropy, linear, relu +7 +0 +0 +0$", table, re.MULTILINE
+    )
+    assert re.search(r"^numpy +owned +1 +0 +0 +0$", table, re.MULTILINE)
+    assert re.findall(r"^loopback +(\S+) ", table, re.MULTILINE) == ["minimal"]
+    assert "numpy: does not bring compile, probe\n" in table
+    every = "kernels, compile, owned, device_of, probe, share"
+    assert f"loopback: does not bring {every}\n" in table

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from array_api_compat import is_writeable_array
 
 from polynet.backend import Backend
 from polynet.errors import MissingDependency
@@ -45,6 +46,11 @@ class CupyBackend(Backend):
     def owned(self, array: Any) -> Any:
         alone = array.flags.owndata and array.flags.c_contiguous
         return array if alone else self._cupy.array(array, order="C")
+
+    def share(self, x: Any, device: Any) -> Any:
+        if not is_writeable_array(x):
+            raise BufferError("its memory is read-only, which CuPy cannot express")
+        return super().share(x, device)
 
     def synchronize(self) -> None:
         for device in self.devices().values():

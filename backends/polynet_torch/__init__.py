@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from array_api_compat import is_writeable_array
 
 from polynet.backend import Backend, StaticRunner
 from polynet.errors import MissingDependency
 
+CPU = 1
+"""DLPack's number for it."""
 INSTALL = "pip install 'polynet-array[torch]'"
 
 
@@ -81,6 +84,21 @@ class TorchBackend(Backend):
         ):
             run()
         return graph.replay
+
+    def share(self, x: Any, device: Any) -> Any:
+        if self.is_array(x):
+            if x.requires_grad:
+                raise BufferError("it requires grad, whose record polynet lacks; use x.detach()")
+            return x
+        if x.__dlpack_device__()[0] == CPU:
+            # NumPy sees what PyTorch's from_dlpack does not look at: memory that is read-only, and
+            # negative strides, at which some versions end the process (pytorch issue 188023).
+            x = np.from_dlpack(x)
+        if not is_writeable_array(x):
+            raise BufferError("its memory is read-only, which PyTorch cannot express")
+        return (
+            self._torch.from_numpy(x) if isinstance(x, np.ndarray) else self._torch.from_dlpack(x)
+        )
 
     def synchronize(self) -> None:
         if self._torch.cuda.is_available():

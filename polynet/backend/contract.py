@@ -95,6 +95,15 @@ class Backend(abc.ABC):
         """`array`, or a copy where it may share memory with another or have strides of its own."""
         return self.xp.asarray(array, copy=True)
 
+    def share(self, x: Array, device: Any) -> Array:
+        """The memory of `x`, an array of any library, as an array on a native device.
+
+        It never copies: where memory cannot be shared it raises, saying why. Memory that must not
+        be written to, such as a JAX array's, never becomes an array that can be.
+        The default goes by DLPack, the standard's protocol.
+        """
+        return x if self.is_array(x) else self.xp.from_dlpack(x, device=device, copy=False)
+
     def compile(self, step: Callable[[Any, Any, Array], tuple[Any, Array]]) -> Callable[..., Any]:
         """Make a runner of several training steps out of one.
 

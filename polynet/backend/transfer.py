@@ -1,4 +1,4 @@
-"""Moving arrays, explicitly: host to device, device to host."""
+"""Moving arrays, explicitly: host to device, device to host, or the same memory for both."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from polynet.backend.selection import (
     get_backend,
     is_claimed,
 )
+from polynet.errors import RecordError
 
 
 def asarray(
@@ -21,48 +22,116 @@ def asarray(
     backend: str | Backend | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    copy: bool = True,
 ) -> Array:
-    """A copy of `x` on a backend's device.
+    """A copy of `x` on a backend's device, or with `copy=False` the same memory.
 
     `x` is a number, a nested sequence, a NumPy array or an array of any backend; the dtype
     stays, unless `dtype` names another; Python floats become float32, and Python integers what
     the device indexes with. The backend is the one given, else the one chosen, else the array's
     own, else numpy.
 
+    With `copy=False` nothing is copied, ever: a write to one array is seen in the other, and an
+    array that is there already is returned itself. Memory that must not be written to stays so.
+    JAX takes its arrays to be constant: while it shares your memory, leave that unchanged.
+    Raises ValueError, with the reason, where memory cannot be shared: it is on another device, of
+    another dtype than was asked for, or the library does not take it as it lies there.
+
+    Python array API standard, "Data interchange" (DLPack), and `copy` of its `asarray`.
+
+    >>> import numpy as np
     >>> import polynet
     >>> polynet.asarray([1.0, 2.0], backend="numpy").dtype
     dtype('float32')
+    >>> x = np.zeros(3)
+    >>> polynet.asarray(x, backend="numpy", copy=False) is x
+    True
     """
     if backend is None and chosen_backend() is None and is_claimed(x):
         backend = backend_of(x)
     target = get_backend(backend)
     native = target.device(device)
+    if dtype is not None:
+        target.dtype(dtype)
+    if not _copies(copy):
+        return _shared(x, target, native, dtype)
     host = to_numpy(x)
     if dtype is None and not hasattr(x, "dtype"):
         dtype = {"f": "float32", "i": target.index_dtype(native)}.get(host.dtype.kind)
     if dtype is not None:
-        target.dtype(dtype)
         host = host.astype(dtype)
     return target.from_host(host, native)
 
 
-def to_numpy(x: Any) -> np.ndarray:
+def to_numpy(x: Any, *, copy: bool = True) -> np.ndarray:
     """A NumPy copy of a number, a nested sequence or an array of any backend.
 
-    Raises TypeError for what cannot be an array of numbers, and for a recorded `Tensor`,
-    whose record would be lost.
+    With `copy=False` it is the same memory, or ValueError, as `asarray` says; that of an array
+    which cannot change, such as JAX's, is read-only.
+
+    Raises TypeError for what cannot be an array of numbers, and RecordError for a recorded
+    `Tensor`, whose record would be lost.
 
     >>> to_numpy([1, 2])
     array([1, 2])
     """
+    if not _copies(copy):
+        return asarray(x, backend="numpy", copy=False)
+    return on_host(x, copy=True)
+
+
+def on_host(x: Any, *, copy: bool | None = None) -> np.ndarray:
+    """`x` as a NumPy array to read, which without `copy` may be of its memory."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError("masked arrays would lose their mask; call .filled(value) first")
     if not isinstance(x, np.ndarray | np.generic) and is_claimed(x):
         return backend_of(x).to_host(x)
-    host = np.array(x)
+    host = np.array(x, copy=copy)
     if host.dtype.kind not in "biufc":
         raise TypeError(
             f"cannot make an array of numbers from {type(x).__name__} (dtype {host.dtype}); "
             "expected numbers or booleans in rows of equal length"
         )
     return host.astype(host.dtype.newbyteorder("="), copy=False)
+
+
+def _copies(copy: object) -> bool:
+    if not isinstance(copy, bool):
+        raise TypeError(
+            f"copy is True, for a copy, or False, for the same memory or an error; got {copy!r}"
+        )
+    return copy
+
+
+def _shared(x: Any, target: Backend, device: Any, dtype: str | None) -> Array:
+    """The memory of `x` as an array of `target`; ValueError, with the reason, if it cannot be."""
+    kind = f"{type(x).__module__}.{type(x).__qualname__}"
+
+    def refused(reason: str) -> ValueError:
+        return ValueError(
+            f"the memory of this {kind} cannot be shared with backend {target.name!r} on "
+            f"{device}: {reason}. Leave out copy=False for a copy"
+        )
+
+    if isinstance(x, np.generic) or not (hasattr(x, "__dlpack__") or target.is_array(x)):
+        raise refused("it is no array that others can take memory from (by __dlpack__)")
+    if isinstance(x, np.ndarray) and on_host(x).dtype != x.dtype:
+        raise refused(f"its bytes are in another order than this machine's ({x.dtype})")
+    try:
+        shared = target.share(x, device)
+    except RecordError:
+        raise
+    except Exception as error:
+        raise refused(f"{type(error).__name__}: {error}") from error
+    if target.device_of(shared) != device:
+        raise refused(f"it is on {target.device_of(shared)}")
+    if _name(shared.dtype) != _name(x.dtype):
+        raise refused(f"it is {_name(x.dtype)}, of which the library made {_name(shared.dtype)}")
+    if dtype is not None and shared.dtype != target.dtype(dtype):
+        raise refused(f"it is {_name(x.dtype)}, and {dtype} was asked for")
+    return shared
+
+
+def _name(dtype: Any) -> str:
+    """A dtype of any library by the standard's name."""
+    return str(dtype).rpartition(".")[2]

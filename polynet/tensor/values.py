@@ -167,6 +167,12 @@ class Tensor:
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         return self._leave(self._level.backend.to_host, "a NumPy array")
 
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._leave(lambda value: value.__dlpack__(**options), "the memory")
+
+    def __dlpack_device__(self) -> Any:
+        return plain_value(self).__dlpack_device__()
+
 
 class Parts(dict[int, Array]):
     """The gradients of an op with several results, by the number of the result.

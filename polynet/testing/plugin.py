@@ -15,8 +15,14 @@ What a backend is known to get wrong stands in a file, `--polynet-expected FILE`
 The id is what pytest prints, with or without the folders before the file's name. The list is
 kept to strictly: an expected failure that passes fails the run, and so does an id of no test.
 
+A test of an optional part of plug-ins is marked `polynet_part(name)`. It is of that part's level
+on a backend that brings the part, and else, where polynet's default stands in, of the level
+"minimal", as all unmarked tests are. Of kernels and of `compile` there is then no test; one that
+has a parameter `kernel` is only for backends with a kernel of that name. `--polynet-level LEVEL`
+runs one level.
+
 The run closes with a table of what passed, failed, was expected to fail and was skipped on each
-backend, with the reasons.
+backend, by level, with the parts it does not bring, and the reasons.
 
 pytest loads this file wherever polynet is installed, so it imports polynet only when asked.
 """
@@ -36,8 +42,16 @@ if TYPE_CHECKING:
 
 OPTION = "--polynet-backend"
 EXPECTED = "--polynet-expected"
+LEVEL = "--polynet-level"
 REQUIRE = "POLYNET_REQUIRE"
 ALL = "all"
+
+MARKER = "polynet_part"
+MINIMAL = "minimal"
+PARTS = ("kernels", "compile", "owned", "device_of", "probe", "share")
+"""The optional parts of a plug-in, each an attribute or a method of `polynet.backend.Backend`."""
+OWN_ONLY = ("kernels", "compile")
+"""Those tested only where a plug-in brings them; the default of another goes by its library."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -56,9 +70,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="tests that must fail, one a line, as `test id  # reason`; one that passes fails the "
         "run, and so does an id of no test",
     )
+    group.addoption(
+        LEVEL,
+        choices=(MINIMAL, *PARTS),
+        help="run tests of this level only: what every backend must pass, or what is tested of a "
+        "part that a backend brings",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"{MARKER}(name): tests an optional part of a plug-in")
+    config.pluginmanager.register(levels := _Levels(config.getoption(LEVEL)))
     if config.getoption(EXPECTED):
         config.pluginmanager.register(_ExpectedFailures(config.getoption(EXPECTED)))
     if hasattr(config, "workerinput"):
@@ -69,7 +91,7 @@ def pytest_configure(config: pytest.Config) -> None:
     _require(REQUIRE, _split(required) if required.strip() else [])
     if named and not config.option.collectonly:
         config.pluginmanager.register(_Guard(named))
-    config.pluginmanager.register(_Table())
+    config.pluginmanager.register(_Table(levels))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -80,13 +102,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         given = _given(metafunc.config)
         names = registry.names() if not given or ALL in given else given
         metafunc.parametrize("polynet_backend_name", names)
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Note in each test, and so in its reports, which backend it is for."""
-    callspec = getattr(item, "callspec", None)
-    if callspec is not None and "polynet_backend_name" in callspec.params:
-        item.user_properties.append((OPTION, callspec.params["polynet_backend_name"]))
 
 
 @pytest.fixture
@@ -123,9 +138,14 @@ def _require(source: str, names: list[str]) -> None:
             raise pytest.UsageError(f"{source}: {error}") from error
 
 
-def _backend_of(report: pytest.TestReport) -> str | None:
-    """The backend that a test was for, or None."""
-    return next((str(name) for key, name in report.user_properties if key == OPTION), None)
+def _backend_of(test: pytest.TestReport | pytest.Item) -> str | None:
+    """The backend that a test is for, or None."""
+    return next((str(name) for key, name in test.user_properties if key == OPTION), None)
+
+
+def _level_of(test: pytest.TestReport | pytest.Item) -> str:
+    """The level of a test, which for kernels says which there are."""
+    return next((str(level) for key, level in test.user_properties if key == LEVEL), MINIMAL)
 
 
 def _fail(session: pytest.Session, exitstatus: int) -> None:
@@ -151,6 +171,82 @@ class _Guard:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         for name in self.idle:
             terminalreporter.write_line(f"ERROR: {OPTION} {name}: no test ran on it", red=True)
+
+
+class _Levels:
+    """Leaves out tests of parts that a backend lacks, and notes in the others what they are for.
+
+    Under pytest-xdist the workers collect, each all of the tests, and tell the controller.
+    """
+
+    def __init__(self, level: str | None) -> None:
+        self.level = level
+        self.lacking: dict[str, list[str]] = {}
+        """By backend: the parts that it does not bring, of those that there are tests of."""
+
+    @pytest.hookimpl(hookwrapper=True)  # not wrapper=True, which older versions do not know
+    def pytest_pycollect_makeitem(self) -> Iterator[None]:
+        outcome: Any = yield
+        made = outcome.get_result()
+        if isinstance(made, list):
+            outcome.force_result([item for item in made if self._is_there(item)])
+
+    def _is_there(self, item: Any) -> bool:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        name = params.get("polynet_backend_name")
+        if name is None:
+            return True
+        level = self._level(item, str(name), params)
+        if level is not None:
+            item.user_properties += [(OPTION, name), (LEVEL, level)]
+        return level is not None
+
+    def _level(self, item: pytest.Item, name: str, params: dict[str, Any]) -> str | None:
+        """The level of a test of a backend; None where there is nothing to test."""
+        from polynet.backend import registry
+
+        marker = item.get_closest_marker(MARKER)
+        backend = None if marker is None else registry.status(name).backend
+        if marker is None or backend is None:  # what cannot be used, and is skipped, tells no parts
+            return MINIMAL
+        (part,) = marker.args
+        if part not in _parts(backend):
+            lacking = self.lacking.setdefault(name, [])
+            lacking += [] if part in lacking else [part]
+            return None if part in OWN_ONLY else MINIMAL
+        if part != "kernels":
+            return str(part)
+        there = "kernel" not in params or params["kernel"] in backend.kernels
+        return f"kernels: {', '.join(sorted(backend.kernels))}" if there else None
+
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        if self.level is not None:
+            others = [item for item in items if _part_of(_level_of(item)) != self.level]
+            config.hook.pytest_deselected(items=others)
+            items[:] = [item for item in items if _part_of(_level_of(item)) == self.level]
+        if hasattr(config, "workeroutput"):
+            config.workeroutput[LEVEL] = self.lacking
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        self.lacking = getattr(node, "workeroutput", {}).get(LEVEL, self.lacking)
+
+
+def _part_of(level: str) -> str:
+    return level.partition(":")[0]
+
+
+def _parts(backend: Backend) -> list[str]:
+    """The optional parts that a backend brings: what is not polynet's default."""
+    from polynet.backend import Backend
+
+    def is_own(part: str) -> bool:
+        found = getattr(backend, part)
+        return getattr(found, "__func__", None) is not getattr(Backend, part)
+
+    return [part for part in PARTS if (backend.kernels if part == "kernels" else is_own(part))]
 
 
 class _ExpectedFailures:
@@ -234,31 +330,45 @@ COLUMN_OF = {
 class _Table:
     """Closes the run with what happened on each backend, and why what did not pass did not."""
 
+    def __init__(self, levels: _Levels) -> None:
+        self.levels = levels
+
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         ends = self._ends(terminalreporter.stats)
         if not ends:
             return
-        counts = Counter((name, column) for name, column, _ in ends)
-        reasons = Counter(end for end in ends if end[2])
-        names = sorted({name for name, _, _ in ends})
-        width = max(map(len, [*names, "backend"]))
+        counts = Counter((name, level, column) for name, level, column, _ in ends)
+        reasons = Counter((name, column, why) for name, _, column, why in ends if why)
+        rows = sorted({(name, _rank(level), level) for name, level, _, _ in ends})
+        wide = max(len(text) for text in ["backend", *(name for name, _, _ in rows)])
+        broad = max(len(text) for text in ["level", *(level for _, _, level in rows)])
         terminalreporter.write_sep("=", "polynet, by backend")
-        terminalreporter.write_line("  ".join([f"{'backend':{width}}", *COLUMNS]))
-        for name in names:
-            cells = [f"{counts[name, column]:{len(column)}}" for column in COLUMNS]
-            terminalreporter.write_line("  ".join([f"{name:{width}}", *cells]))
+        title = [f"{'backend':{wide}}", f"{'level':{broad}}", *COLUMNS]
+        terminalreporter.write_line("  ".join(title))
+        for name, _, level in rows:
+            cells = [f"{counts[name, level, column]:{len(column)}}" for column in COLUMNS]
+            line = [f"{name:{wide}}", f"{level:{broad}}", *cells]
+            terminalreporter.write_line("  ".join(line))
+        for name in dict.fromkeys(name for name, _, _ in rows):
+            if lacking := sorted(self.levels.lacking.get(name, ()), key=_rank):
+                terminalreporter.write_line(f"{name}: does not bring {', '.join(lacking)}")
         for (name, column, reason), count in sorted(reasons.items()):
             terminalreporter.write_line(f"{name}: {count} {column}: {reason}")
 
-    def _ends(self, stats: dict[str, list[Any]]) -> list[tuple[str, str, str]]:
-        """Backend, column and reason of each test that was for a backend."""
+    def _ends(self, stats: dict[str, list[Any]]) -> list[tuple[str, str, str, str]]:
+        """Backend, level, column and reason of each test that was for a backend."""
         ends = {
-            report.nodeid: (name, column, _reason(report))
+            report.nodeid: (name, _level_of(report), column, _reason(report))
             for category, column in COLUMN_OF.items()
             for report in stats.get(category, ())
             if isinstance(report, pytest.TestReport) and (name := _backend_of(report))
         }
         return list(ends.values())
+
+
+def _rank(level: str) -> int:
+    """Where a level stands in the table: "minimal" first."""
+    return (MINIMAL, *PARTS).index(_part_of(level))
 
 
 def _reason(report: pytest.TestReport) -> str:

@@ -100,3 +100,35 @@ def reference(function: Callable[..., Any], sample: Sample) -> np.ndarray:
 
     with use_backend(numpy):
         return np.asarray(function(*sample.args, **sample.options))
+
+
+def same(actual: Any, expected: np.ndarray) -> None:
+    """Assert that `actual` is a NumPy array like `expected`, to the bit."""
+    assert type(actual) is np.ndarray, f"expected a numpy.ndarray, got {type(actual)}"
+    assert actual.dtype == expected.dtype, f"expected {expected.dtype}, got {actual.dtype}"
+    assert actual.shape == expected.shape, f"expected shape {expected.shape}, got {actual.shape}"
+    np.testing.assert_array_equal(actual, expected)
+
+
+def overwritten(array: Any, where: Any = ...) -> bool:
+    """Write 77 to `array`, and say whether its library can do that."""
+    try:
+        array[where] = 77
+    except (TypeError, ValueError):  # its arrays cannot change, or this one is read-only
+        return False
+    return True
+
+
+def stays(result: Any, backend: Backend, device: Any, dtype: str | None = None) -> None:
+    """Assert that `result` is an array of `backend` on `device`."""
+    kind = f"{type(result).__module__}.{type(result).__qualname__}"
+    assert backend.is_array(result), f"the result is a {kind}, no array of {backend.name!r}"
+    found = backend.device_of(result)
+    assert found == device, f"the result is on {found}, its arguments on {device}"
+    if dtype is not None:
+        assert result.dtype == backend.dtype(dtype), f"{result.dtype} came of {dtype}"
+
+
+def base(dtype: str) -> np.ndarray:
+    """Numbers of both signs where the dtype has them, truths of both kinds."""
+    return (np.arange(24).reshape(4, 6) * 5 % 7 - 3).astype(dtype)
