@@ -130,9 +130,8 @@ def test_the_replay_ran_and_not_the_step() -> None:
 
     run = StaticRunner(get_backend("torch"), step, capture=capture, memory=memory)
     data = torch.arange(8.0)
-    state, found = run(
-        {"sum": torch.zeros(())}, data, [torch.asarray([i % 8, 1]) for i in range(20)]
-    )
+    rows = torch.asarray([[i % 8, 1] for i in range(20)])
+    state, found = run({"sum": torch.zeros(())}, data, rows)
     assert len(calls) == WARM_UP + 1
     totals = np.cumsum([i % 8 + 1 for i in range(20)])
     assert float(state["sum"]) == totals[-1]
@@ -162,7 +161,7 @@ def test_leaves_that_alias_one_another(name: str, count: int) -> None:
     backend = static(name)
     put = lambda *numbers: backend.from_host(np.asarray(numbers, np.float32), "cpu")  # noqa: E731
     start = {"a": put(1, 2), "b": put(3, 4), "c": put(5, 6), "d": put(7, 8, 9, 10)}
-    rows = [backend.from_host(np.asarray([i % 2]), "cpu") for i in range(count)]
+    rows = backend.from_host(np.arange(count)[:, None] % 2, "cpu")
     data = put(0, 0)
     expected = (tree_map(lambda a: backend.xp.asarray(a, copy=True), start), [])
     state, wanted = expected
@@ -180,7 +179,7 @@ def test_states_that_take_turns_are_two(name: str) -> None:
     """A state returned earlier is its holder's, though another was run since."""
     backend = static(name)
     put = lambda number: {"x": backend.from_host(np.asarray([number], np.float32), "cpu")}  # noqa: E731
-    rows = [backend.from_host(np.asarray([0]), "cpu")] * (WARM_UP + 2)
+    rows = backend.from_host(np.zeros((WARM_UP + 2, 1), dtype=np.int64), "cpu")
     run = backend.compile(
         lambda state, data, rows: ({"x": state["x"] + data[rows]}, state["x"][0, ...])
     )
@@ -201,7 +200,7 @@ def test_data_that_was_dropped_is_not_kept() -> None:
     run = StaticRunner(get_backend("numpy"), swapped, capture=addresses_only, memory=memory)
     state = {n: np.zeros(4 if n == "d" else 2, np.float32) for n in "abcd"}
     data = np.zeros(2, np.float32)
-    run(state, data, [np.asarray([0])] * (WARM_UP + 2))
+    run(state, data, np.zeros((WARM_UP + 2, 1), dtype=np.int64))
     known = run._data[0]
     assert known() is data
     del data
@@ -217,7 +216,7 @@ def test_a_step_that_reads_the_host_runs_uncaptured_and_says_so_once() -> None:
     state, data = {"x": torch.zeros(())}, torch.zeros(3)
     with pytest.warns(RuntimeWarning, match=r"RuntimeError: operation not permitted") as warned:
         for size in (1, 2):
-            rows = [torch.zeros(size, dtype=torch.int64)] * (WARM_UP + 5)
+            rows = torch.zeros((WARM_UP + 5, size), dtype=torch.int64)
             state, found = run(state, data, rows)
     assert len(warned) == 1
     assert warned[0].filename == __file__
@@ -244,7 +243,7 @@ def test_a_step_that_changes_its_state_s_kind_is_refused(change: Any, words: str
         memory=memory,
     )
     with pytest.raises(TypeError, match=words):
-        run({"x": torch.zeros(2)}, torch.zeros(2), [torch.asarray([0])])
+        run({"x": torch.zeros(2)}, torch.zeros(2), torch.asarray([[0]]))
 
 
 # Whether a step could be captured on CUDA

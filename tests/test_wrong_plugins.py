@@ -85,8 +85,8 @@ def relu_kernel(lib, *, value=lambda x: np.maximum(x, 0), slope=1.0):
 
 def run_steps(step, state, data, batches):
     losses = []
-    for rows in batches:
-        state, loss = step(state, data, rows)
+    for i in range(batches.shape[0]):
+        state, loss = step(state, data, batches[i, ...])
         losses.append(loss)
     return state, losses
 

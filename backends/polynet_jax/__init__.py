@@ -24,7 +24,10 @@ class JaxBackend(Backend):
             import jax
         except ImportError as error:
             raise MissingDependency("JAX", INSTALL) from error
+        from polynet_jax.kernels import KERNELS
+
         self.xp = jax.numpy
+        self.kernels = KERNELS
         self._jax = jax
         self.version = jax.__version__
 
@@ -59,8 +62,7 @@ class JaxBackend(Backend):
     def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """The steps of a call as one program: a scan under jit, whose state is donated."""
 
-        def run(state: Any, data: Any, batches: list[Any]) -> Any:
-            rows = self.xp.stack(batches)
+        def run(state: Any, data: Any, rows: Any) -> Any:
             return self._jax.lax.scan(lambda s, r: step(s, data, r), state, rows)
 
         return self._jax.jit(run, donate_argnums=0)

@@ -27,10 +27,10 @@ class TorchBackend(Backend):
             raise MissingDependency("PyTorch", INSTALL) from error
         import array_api_compat.torch as xp
 
-        from polynet_torch.kernels import KERNELS
+        from polynet_torch import kernels, windows
 
         self.xp = xp
-        self.kernels = KERNELS
+        self.kernels = {**kernels.KERNELS, **windows.KERNELS}
         self.steps_per_call = 16 if torch.cuda.is_available() else 1
         self._torch = torch
         self.version = torch.__version__
@@ -62,13 +62,13 @@ class TorchBackend(Backend):
             self, step, capture=self._capture, memory=lambda a: a.untyped_storage().data_ptr()
         )
 
-        def run(state: Any, data: Any, batches: list[Any]) -> Any:
-            device = batches[0].device
+        def run(state: Any, data: Any, rows: Any) -> Any:
+            device = rows.device
             with torch.no_grad():
                 if device.type != "cuda":
-                    return loop(state, data, batches)
+                    return loop(state, data, rows)
                 with torch.cuda.device(device):
-                    return static(state, data, batches)
+                    return static(state, data, rows)
 
         return run
 

@@ -108,15 +108,15 @@ class Backend(abc.ABC):
         """Make a runner of several training steps out of one.
 
         `step(state, data, rows) -> (state, loss)` is pure. The runner is called as
-        `run(state, data, batches)` with a list of such `rows`, all of one length, and returns
-        the last state and the losses, on the device, in an array of shape (len(batches),). It
+        `run(state, data, rows)` with an array (steps, batch) of one `rows` for each step, and
+        returns the last state and the losses, on the device, in an array of shape (steps,). It
         may spend the state it was given.
         """
 
-        def run(state: Any, data: Any, batches: list[Array]) -> tuple[Any, Array]:
+        def run(state: Any, data: Any, rows: Array) -> tuple[Any, Array]:
             losses = []
-            for rows in batches:
-                state, loss = step(state, data, rows)
+            for i in range(rows.shape[0]):
+                state, loss = step(state, data, rows[i, ...])
                 losses.append(loss)
             return state, self.xp.stack(losses)
 

@@ -55,9 +55,10 @@ class StaticRunner:
         self._data: list[weakref.ref] = []
         self._launches: dict[Hashable, _Launch] = {}
 
-    def __call__(self, state: Any, data: Any, batches: list[Array]) -> tuple[Any, Array]:
+    def __call__(self, state: Any, data: Any, rows: Array) -> tuple[Any, Array]:
         self._take(state, data)
-        losses = [self._copy(self._advance(data, rows)) for rows in batches]
+        steps = range(rows.shape[0])
+        losses = [self._copy(self._advance(data, rows[i, ...])) for i in steps]
         return self._state, self._backend.xp.stack(losses)
 
     def _take(self, state: Any, data: Any) -> None:

@@ -46,9 +46,9 @@ def host_data(sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(SAMPLES, sizes[0])), rng.integers(0, sizes[-1], size=SAMPLES)
 
 
-def host_rows(batch: int, count: int) -> list[np.ndarray]:
+def host_rows(batch: int, count: int) -> np.ndarray:
     rng = np.random.default_rng(1)
-    return [rng.permutation(SAMPLES)[:batch] for _ in range(count)]
+    return np.stack([rng.permutation(SAMPLES)[:batch] for _ in range(count)])
 
 
 class Job:
@@ -63,12 +63,12 @@ class Job:
             self.state = initial_state(net, ADAM, 0)
         x, y = host_data(sizes)
         self.data = backend.from_host(x.astype(dtype), native), backend.from_host(y, native)
-        self.rows = [backend.from_host(r, native) for r in host_rows(BATCH[name], STEPS)]
+        self.rows = backend.from_host(host_rows(BATCH[name], STEPS), native)
         self.step = make_step(net, losses.cross_entropy, ADAM, backend.xp)
         self.losses: list[Any] = []
 
-    def run(self, runner: Callable[..., Any], batches: list[Any]) -> None:
-        self.state, found = runner(self.state, self.data, batches)
+    def run(self, runner: Callable[..., Any], rows: Any) -> None:
+        self.state, found = runner(self.state, self.data, rows)
         self.losses.append(found)
 
     def numbers(self) -> dict[str, np.ndarray]:

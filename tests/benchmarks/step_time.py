@@ -83,11 +83,93 @@ def dense(batch: int, *sizes: int) -> Network:
     )
 
 
+def lenet(module: Any) -> list[Any]:
+    """LeNet-5 (LeCun et al., 1998) with ReLU and maxima."""
+    return [
+        *(module.Conv2d(1, 6, 5, padding=2), module.ReLU(), module.MaxPool2d(2)),
+        *(module.Conv2d(6, 16, 5), module.ReLU(), module.MaxPool2d(2), module.Flatten()),
+        *(module.Linear(400, 120), module.ReLU(), module.Linear(120, 84), module.ReLU()),
+        module.Linear(84, 10),
+    ]
+
+
+def lenet_by_jax(p: Arrays, x: Any) -> Any:
+    relu, lax = jax.nn.relu, jax.lax
+    for name, ends in (("0", 2), ("3", 0)):
+        x = lax.conv_general_dilated(
+            x, p[f"{name}.weight"], (1, 1), [(ends, ends)] * 2,
+            dimension_numbers=("NCHW", "OIHW", "NCHW"),
+        ) + p[f"{name}.bias"][:, None, None]  # fmt: skip
+        x = lax.reduce_window(relu(x), -jax.numpy.inf, lax.max, (1, 1, 2, 2), (1, 1, 2, 2), "VALID")
+    x = x.reshape(x.shape[0], -1)
+    for name in ("7", "9", "11"):
+        x = x @ p[f"{name}.weight"].T + p[f"{name}.bias"]
+        x = relu(x) if name != "11" else x
+    return x
+
+
+WIDTH, HEADS, LENGTH = 128, 4, 64
+
+
+def transformer(base: Any, module: Any, mean: Callable[[Any], Any]) -> Any:
+    """One encoder layer, the mean over places, and a Linear layer."""
+
+    class Network(base):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = module.TransformerEncoderLayer(
+                WIDTH, HEADS, 4 * WIDTH, 0.0, batch_first=True, norm_first=True
+            )
+            self.out = module.Linear(WIDTH, 10)
+
+        def forward(self, x: Any) -> Any:
+            return self.out(mean(self.block(x)))
+
+    return Network()
+
+
+def transformer_by_jax(p: Arrays, x: Any) -> Any:
+    np = jax.numpy
+    p = {name.removeprefix("block."): a for name, a in p.items()}
+
+    def linear(x: Any, name: str) -> Any:
+        return x @ p[f"{name}.weight"].T + p[f"{name}.bias"]
+
+    def norm(x: Any, name: str) -> Any:
+        x = jax.nn.standardize(x, axis=-1, epsilon=1e-5)
+        return x * p[f"{name}.weight"] + p[f"{name}.bias"]
+
+    qkv = norm(x, "norm1") @ p["self_attn.in_proj_weight"].T + p["self_attn.in_proj_bias"]
+    q, k, v = (a.reshape(*x.shape[:2], HEADS, -1) for a in np.split(qkv, 3, axis=-1))
+    seen = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
+    x = x + linear(seen, "self_attn.out_proj")
+    x = x + linear(jax.nn.relu(linear(norm(x, "norm2"), "linear1")), "linear2")
+    return linear(x.mean(axis=1), "out")
+
+
 NETWORKS = {
     "784-256-128-10, batch 32": dense(32, 784, 256, 128, 10),
     "784-256-128-10, batch 128": dense(128, 784, 256, 128, 10),
     "32-64-64-2, batch 32": dense(32, 32, 64, 64, 2),
     "784-1024-1024-10, batch 128": dense(128, 784, 1024, 1024, 10),
+    "LeNet, batch 64": Network(
+        batch=64,
+        sample=(1, 28, 28),
+        classes=10,
+        polynet=lambda: nn.Sequential(*lenet(nn)),
+        torch=lambda: torch.nn.Sequential(*lenet(torch.nn)),
+        jax=lenet_by_jax,
+    ),
+    "transformer block, batch 16": Network(
+        batch=16,
+        sample=(LENGTH, WIDTH),
+        classes=10,
+        polynet=lambda: transformer(
+            nn.Module, nn, lambda x: polynet.array_namespace(x).mean(x, axis=1)
+        ),
+        torch=lambda: transformer(torch.nn.Module, torch.nn, lambda x: x.mean(dim=1)),
+        jax=transformer_by_jax,
+    ),
 }
 
 
@@ -132,9 +214,9 @@ def with_polynet(task: Task, backend_name: str, steps_per_call: int | None = Non
         state = initial_state(net, optimizer, seed=0)
     index = backend.index_dtype(device)
     data = put(task.x), put(task.y.astype(index))
-    batches = [put(rows.astype(index)) for rows in task.rows]
+    rows = np.stack(task.rows).astype(index)
     size = steps_per_call or backend.steps_per_call
-    chunks = [batches[i : i + size] for i in range(0, STEPS, size)]
+    chunks = [put(rows[i : i + size]) for i in range(0, STEPS, size)]
 
     def launch() -> Any:
         nonlocal state
