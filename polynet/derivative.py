@@ -35,6 +35,13 @@ def value_and_grad(
     >>> float(value), slope
     (10.0, array([6., 2.]))
     """
+    return differentiated(f, argnums, has_aux=has_aux, own=True)
+
+
+def differentiated(
+    f: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False, own: bool
+) -> Callable[..., Any]:
+    """`value_and_grad`, whose gradients, unless `own`, may share memory with other arrays."""
     places = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
     def run(*args: Any, **options: Any) -> Any:
@@ -58,7 +65,7 @@ def value_and_grad(
                     f"{type(result).__name__}"
                 )
             output, aux = result if has_aux else (result, None)
-            value, gradients = _gradients(level, output, tree.leaves(wanted))
+            value, gradients = _gradients(level, output, tree.leaves(wanted), own)
             aux = tree.map(lambda a: _out(level, a), aux)
         finally:
             level.close()
@@ -131,7 +138,9 @@ def _backend_of_leaves(found: list[tuple[str, Any]]) -> tuple[Backend, bool]:
     return common_backend((leaf for _, leaf in found), "the arrays to differentiate by")[0], False
 
 
-def _gradients(level: Level, output: Any, wanted: list[Array]) -> tuple[Array, list[Array]]:
+def _gradients(
+    level: Level, output: Any, wanted: list[Array], own: bool
+) -> tuple[Array, list[Array]]:
     xp = level.xp if level.plain else level.namespace
     _check_output(level, output)
     value = _out(level, output)
@@ -146,8 +155,10 @@ def _gradients(level: Level, output: Any, wanted: list[Array]) -> tuple[Array, l
             g = xp.astype(g, leaf.dtype)
         shared = any(g is other for other in gradients)
         gradients.append(xp.asarray(g, copy=True) if shared else g)
+    plain = [_off(level, g) for g in gradients]
+    if not own:
+        return value, plain
     owned, is_array = level.backend.owned, level.backend.is_array
-    plain = (_off(level, g) for g in gradients)
     return value, [owned(g) if is_array(g) else g for g in plain]
 
 

@@ -27,7 +27,7 @@ from polynet.backend import (
 )
 from polynet.backend.transfer import on_host
 from polynet.data import Place, batches, chunks, is_device_array, same_length, split
-from polynet.derivative import value_and_grad
+from polynet.derivative import differentiated
 from polynet.errors import MixedBackendsError, NotFiniteError
 from polynet.history import History, Position
 from polynet.nn import Context, Module
@@ -54,7 +54,7 @@ def make_step(
         def objective(params: dict[str, Array]) -> Array:
             return loss(net.bind(params, context)(x), y)
 
-        value, grads = value_and_grad(objective)(state["params"])
+        value, grads = differentiated(objective, own=False)(state["params"])
         params, optimizer_state = optimizer.update(
             state["params"], grads, state["optimizer"], state["step"]
         )

@@ -28,7 +28,20 @@ def named_leaves(tree: Tree, prefix: str = "") -> list[tuple[str, Any]]:
 
 def leaves(tree: Tree) -> list[Any]:
     """Every leaf, in order."""
-    return [leaf for _, leaf in named_leaves(tree)]
+    found: list[Any] = []
+    _collect(tree, found)
+    return found
+
+
+def _collect(tree: Tree, found: list[Any]) -> None:
+    if isinstance(tree, dict):
+        tree = tree.values()
+    elif not isinstance(tree, list | tuple):
+        if tree is not None:
+            found.append(tree)
+        return
+    for branch in tree:
+        _collect(branch, found)
 
 
 def map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:  # noqa: A001 (as in JAX)

@@ -9,6 +9,10 @@ import pytest
 
 import polynet
 from polynet import Trainer, losses, nn, optim
+from polynet.backend import get_backend
+from polynet.functional import convolution
+from polynet.ops import OPS
+from polynet.testing.samples import SAMPLES, Sample
 
 jax = pytest.importorskip("jax", reason="JAX is not installed")
 
@@ -60,3 +64,24 @@ def test_training_in_float64_needs_64_bits(way: str) -> None:
         pytest.skip("64 bits are on")
     with pytest.raises(TypeError, match=r"JAX would turn float64 into 32 bits.*jax_enable_x64"):
         WAYS[way]()
+
+
+@pytest.mark.parametrize("sample", SAMPLES["convolution"], ids=str)
+def test_the_convolution_of_accelerators_is_right_on_the_cpu_too(sample: Sample) -> None:
+    from polynet_jax.kernels import ON_ACCELERATORS
+
+    with_it = get_backend("jax").without_kernels()
+    with_it.kernels = ON_ACCELERATORS
+    arrays = [jax.numpy.asarray(a, dtype="float32") for a in sample.args]
+    found = []
+    for backend in (with_it, with_it.without_kernels()):
+        with polynet.use_backend(backend):
+            y = convolution(*arrays, **sample.options)
+            w = jax.numpy.cos(jax.numpy.arange(y.size)).reshape(y.shape)
+            _, slopes = polynet.value_and_grad(
+                lambda *a, w=w: OPS["sum"](convolution(*a, **sample.options) * w),
+                tuple(range(len(arrays))),
+            )(*arrays)
+        found.append([y, *slopes])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)

@@ -153,7 +153,7 @@ def test_a_compiled_step_leaves_no_record() -> None:
     state = initial_state(net, adam, 0)
     run = backend.compile(make_step(net, losses.cross_entropy, adam, backend.xp))
     data = (torch.ones(6, 4), torch.zeros(6, dtype=torch.int64))
-    state, found = run(state, data, [torch.asarray([0, 1])] * 2)
+    state, found = run(state, data, torch.asarray([[0, 1], [0, 1]]))
     for path, leaf in named_leaves({"state": state, "losses": found}):
         assert not leaf.requires_grad, path
 

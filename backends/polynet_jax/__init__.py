@@ -24,10 +24,11 @@ class JaxBackend(Backend):
             import jax
         except ImportError as error:
             raise MissingDependency("JAX", INSTALL) from error
-        from polynet_jax.kernels import KERNELS
+        from polynet_jax.kernels import EVERYWHERE, ON_ACCELERATORS
 
         self.xp = jax.numpy
-        self.kernels = KERNELS
+        on_cpu = jax.default_backend() == "cpu"
+        self.kernels = EVERYWHERE if on_cpu else {**EVERYWHERE, **ON_ACCELERATORS}
         self._jax = jax
         self.version = jax.__version__
 

@@ -27,10 +27,10 @@ class TorchBackend(Backend):
             raise MissingDependency("PyTorch", INSTALL) from error
         import array_api_compat.torch as xp
 
-        from polynet_torch import kernels, windows
+        from polynet_torch import kernels, layers
 
         self.xp = xp
-        self.kernels = {**kernels.KERNELS, **windows.KERNELS}
+        self.kernels = {**kernels.KERNELS, **layers.KERNELS}
         self.steps_per_call = 16 if torch.cuda.is_available() else 1
         self._torch = torch
         self.version = torch.__version__

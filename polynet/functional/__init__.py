@@ -1,8 +1,9 @@
 """Functions of networks, composed from the standard's.
 
 Each composition is the definition of what it computes, on every backend and to any order of
-derivative; a backend may bring a kernel of the same name. Two functions that the standard
-lacks, `erf` and `sigmoid`, are ops of their own.
+derivative; a backend may bring a kernel of the same name. Some are ops of their own: `erf` and
+`sigmoid`, which the standard lacks, and those whose derivative is shorter than that of their
+parts.
 """
 
 from polynet.functional.attention import attention_weights, scaled_dot_product_attention
@@ -21,7 +22,7 @@ from polynet.functional.elementary import (
     softmax,
     tanh,
 )
-from polynet.functional.normalisation import layer_norm
+from polynet.functional.normalisation import layer_norm, standardised
 from polynet.functional.pooling import avg_pool, max_pool
 from polynet.ops.indexing import put_slice, segment_sum
 
@@ -45,5 +46,6 @@ __all__ = [
     "segment_sum",
     "sigmoid",
     "softmax",
+    "standardised",
     "tanh",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from polynet.derivative import stop_gradient
 from polynet.tensor import Tensor, composition, op
 
 # Ops that the standard lacks
@@ -120,9 +119,18 @@ def gelu(xp, x, /):
 @composition
 def logsumexp(xp, x, /, *, axis=-1, keepdims=False):
     """log Σ exp(x) along `axis`, without overflow."""
-    top = _top(xp, x, axis)
-    y = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
+    y = _logsumexp(x, axis=axis)
     return y if keepdims else xp.squeeze(y, axis=axis)
+
+
+@op
+def _logsumexp(xp, x, /, *, axis):
+    if type(x) is Tensor:  # as in erf
+        y = _logsumexp(x, axis=axis)
+    else:
+        top = _top(xp, x, axis)
+        y = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
+    return y, (lambda g: g * xp.exp(x - y),)
 
 
 @composition
@@ -133,20 +141,43 @@ def softmax(xp, x, /, *, axis=-1):
     >>> softmax(np.asarray([0.0, 0.0]))
     array([0.5, 0.5])
     """
-    e = xp.exp(x - _top(xp, x, axis))
-    return e / xp.sum(e, axis=axis, keepdims=True)
+    return _softmax(x, axis=axis)
+
+
+@op
+def _softmax(xp, x, /, *, axis):
+    if type(x) is Tensor:  # as in erf
+        y = _softmax(x, axis=axis)
+    else:
+        e = xp.exp(x - _top(xp, x, axis))
+        y = e / xp.sum(e, axis=axis, keepdims=True)
+
+    def pullback(g):
+        gy = g * y
+        return gy - xp.sum(gy, axis=axis, keepdims=True) * y
+
+    return y, (pullback,)
 
 
 @composition
 def log_softmax(xp, x, /, *, axis=-1):
     """log softmax(x) along `axis`, without overflow, and without cancelling large scores."""
-    z = x - _top(xp, x, axis)
-    return z - xp.log(xp.sum(xp.exp(z), axis=axis, keepdims=True))
+    return _log_softmax(x, axis=axis)
+
+
+@op
+def _log_softmax(xp, x, /, *, axis):
+    if type(x) is Tensor:  # as in erf
+        y = _log_softmax(x, axis=axis)
+    else:
+        z = x - _top(xp, x, axis)
+        y = z - xp.log(xp.sum(xp.exp(z), axis=axis, keepdims=True))
+    return y, (lambda g: g - xp.sum(g, axis=axis, keepdims=True) * xp.exp(y),)
 
 
 def _top(xp, x, axis):
-    """The largest along `axis`, where it is finite, as a constant that keeps exp from overflow."""
-    top = stop_gradient(xp.max(x, axis=axis, keepdims=True))
+    """The largest along `axis`, where it is finite: what keeps exp from overflow."""
+    top = xp.max(x, axis=axis, keepdims=True)
     return xp.where(xp.isfinite(top), top, 0)
 
 
@@ -156,6 +187,9 @@ def _top(xp, x, axis):
 @composition
 def linear(xp, x, weight, bias=None):
     """x Wᵀ + b, for `x` (…, in), `weight` (out, in) and `bias` (out,)."""
+    if x.ndim > 2:  # as one matrix, so that each product, and each gradient, is one
+        rows = xp.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
+        return xp.reshape(linear(rows, weight, bias), (*x.shape[:-1], weight.shape[0]))
     y = xp.matmul(x, weight.mT)
     return y if bias is None else y + bias
 

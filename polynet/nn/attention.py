@@ -72,8 +72,12 @@ class MultiheadAttention(Module):
         xp = array_namespace(self.in_proj_weight)
         mask = _combined(xp, key_padding_mask, attn_mask)
         q, k, v = self._projected(xp, query, key, value)
-        weights = functional.attention_weights(q, k, mask, is_causal=is_causal)
-        seen = xp.permute_dims(xp.matmul(self.dropout(weights), v), (0, 2, 1, 3))
+        if self.dropout.active:
+            weights = functional.attention_weights(q, k, mask, is_causal=is_causal)
+            seen = xp.matmul(self.dropout(weights), v)
+        else:
+            seen = functional.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal)
+        seen = xp.permute_dims(seen, (0, 2, 1, 3))
         y = self.out_proj(xp.reshape(seen, (*seen.shape[:2], self.embed_dim)))
         return y if self.batch_first else xp.permute_dims(y, (1, 0, 2))
 

@@ -28,8 +28,13 @@ class Dropout(Module):
         self.p = float(p)
         self.stream: Any = RandomStream()  # a Stream, in a training pass
 
+    @property
+    def active(self) -> bool:
+        """Whether it drops anything in this pass."""
+        return self.training and self.p > 0
+
     def forward(self, x: Array) -> Array:
-        if not self.training or self.p == 0:
+        if not self.active:
             return x
         keep = round((1 - self.p) * 65536) / 65536  # the share that the mask keeps exactly
         return functional.dropout(x, self.stream.keep_mask(tuple(x.shape), keep), keep=keep)

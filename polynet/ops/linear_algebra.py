@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import math
+
 from polynet.tensor import op
 
 
 @op
 def matmul(xp, x, y, /):
     z = xp.matmul(x, y)
+    if x.ndim > 2 and y.ndim == 2:
+        return z, (
+            lambda g: xp.matmul(g, y.mT),
+            lambda g: xp.matmul(_rows(xp, x).mT, _rows(xp, g)),
+        )
     if x.ndim > 1 and y.ndim > 1:
         return z, (
             lambda g, xp=xp, y=y: xp.matmul(g, y.mT),
             lambda g, xp=xp, x=x: xp.matmul(x.mT, g),
         )
     return z, _with_vector(xp, x, y)
+
+
+def _rows(xp, x):
+    """A stack of matrices as one, of all their rows: its product is the sum of theirs."""
+    return xp.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
 
 
 def _with_vector(xp, x, y):

@@ -78,9 +78,11 @@ def lifted(level: Level, args: Iterable[Any]) -> list[Any]:
 def plain_backend(args: Iterable[Any]) -> Backend:
     """The one backend of all arrays among arguments that hold no Tensor."""
     found = None
+    seen = set(_PYTHON_SCALARS)
     for a in members(args):
-        if type(a) in _PYTHON_SCALARS or not hasattr(a, "dtype") or isinstance(a, type):
+        if type(a) in seen or not hasattr(a, "dtype") or isinstance(a, type):
             continue
+        seen.add(type(a))
         if found is None:
             found = backend_of(a)
         elif not found.is_array(a):

@@ -35,16 +35,18 @@ def composition(definition: Callable[..., Any]) -> Callable[..., Any]:
         level = highest_level(args)
         if level is None:
             backend = plain_backend(args)
-            xp, kernel = backend.xp, backend.kernels.get(name)
-        else:
-            xp, kernel = level.namespace, level.kernels.get(name)
+            kernel = backend.kernels.get(name)
+            if kernel is not None:
+                result = kernel(backend.xp, *args, **options)
+                if result is not NotImplemented:
+                    return result[0]
+            return definition(backend.xp, *args, **options)
+        kernel = level.kernels.get(name)
         if kernel is not None:
             result = apply(kernel, args, options)
             if result is not NotImplemented:
                 return result
-        if level is not None:
-            args = tuple(lifted(level, args))
-        return definition(xp, *args, **options)
+        return definition(level.namespace, *lifted(level, args), **options)
 
     update_wrapper(call, definition)
     call.definition = definition  # type: ignore[attr-defined]

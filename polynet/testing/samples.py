@@ -268,6 +268,10 @@ SAMPLES["layer_norm"] = [
     Sample((_in(*_EVERYWHERE, 2, 3, 4), _in(0.5, 2, 3, 4)), {"axes": 2, "eps": 1e-3}),
     Sample((_in(*_EVERYWHERE, 3, 5),), {"axes": 1, "eps": 1e-5}),
 ]
+SAMPLES["standardised"] = [
+    Sample((_in(*_EVERYWHERE, *shape),), {"axis": axis, "eps": 1e-5})
+    for shape, axis in (((3, 5), (-1,)), ((4, 2, 3), (0, 2)))
+]
 _HEADS = [(2, 3, 4, 5), (2, 3, 6, 5), (2, 3, 6, 2)]  # of queries, keys and values
 _LOOK = np.asarray([[True, False, True, True, False, True]] * 4)
 for _name, _count in (("scaled_dot_product_attention", 3), ("attention_weights", 2)):
@@ -280,6 +284,10 @@ for _name, _count in (("scaled_dot_product_attention", 3), ("attention_weights",
             ((_in(*_EVERYWHERE, 4, 6),), {"is_causal": True}),
         )
     ]
+SAMPLES["scaled_dot_product_attention"] += [  # as wide values as keys, which kernels prefer
+    Sample(tuple(_in(*_EVERYWHERE, 2, 2, n, 3) for n in (4, m, m)), {"is_causal": causal})
+    for m, causal in ((5, False), (4, True))
+]
 SAMPLES["cross_entropy"] = [
     Sample((_in(-3, 3, 6, 4), _rng.integers(0, 4, size=6))),
     Sample((_in(-30, 30, 3, 2), _rng.integers(0, 2, size=3))),

@@ -1,4 +1,4 @@
-"""PyTorch's own convolution, pooling, normalising and indexing; see `polynet_torch.kernels`."""
+"""PyTorch's own convolution, pooling, normalising, attention and indexing."""
 
 from __future__ import annotations
 
@@ -97,7 +97,45 @@ def segment_sum(xp: Any, x: torch.Tensor, segments: torch.Tensor, count: int) ->
     return y, (lambda g: g.index_select(0, segments), None)
 
 
+def scaled_dot_product_attention(
+    xp: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    *,
+    is_causal: bool = False,
+) -> Any:
+    """Attention in blocks that stay in the cache, without the matrix of weights.
+
+    Dao et al., "FlashAttention" (2022). On the CPU, for four axes and values as wide as keys.
+    """
+    given = (query, key, value)
+    if recorded(given) or len({a.dtype for a in given}) != 1 or query.device.type != "cpu":
+        return NotImplemented
+    if mask is not None or query.ndim != 4 or query.shape[-1] != value.shape[-1]:
+        return NotImplemented
+    if not all(a.numel() for a in given) or key.shape[:2] != query.shape[:2]:
+        return NotImplemented
+    y, log_sum = aten._scaled_dot_product_flash_attention_for_cpu(*given, 0.0, is_causal)
+
+    def pullback(g: torch.Tensor, needs: tuple[bool, ...]) -> Any:
+        return aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            g, *given, y, log_sum, 0.0, is_causal
+        )
+
+    return y, pullback
+
+
 KERNELS = {
     kernel.__name__: kernel
-    for kernel in (avg_pool, convolution, layer_norm, max_pool, put_slice, segment_sum)
+    for kernel in (
+        avg_pool,
+        convolution,
+        layer_norm,
+        max_pool,
+        put_slice,
+        scaled_dot_product_attention,
+        segment_sum,
+    )
 }
