@@ -110,8 +110,12 @@ def _open(wanted: list[Any]) -> Level:
     """A new level for the arrays in `wanted`, which must be real, of one backend and device."""
     found = tree.named_leaves(wanted)
     backend, nested = _backend_of_leaves(found)
+    known = None
     for path, leaf in found:
         dtype = plain_value(leaf).dtype
+        if dtype == known:
+            continue
+        known = dtype
         if not backend.xp.isdtype(dtype, "real floating"):
             where = path.partition(".")[2] or f"argument {path}"
             raise TypeError(

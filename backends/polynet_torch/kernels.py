@@ -8,7 +8,6 @@ nothing, keep PyTorch's record right.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import Any
@@ -127,6 +126,9 @@ def cross_entropy(xp: Any, logits: torch.Tensor, targets: torch.Tensor) -> Any:
 
 # Optimizers: each operation on all parameters at once
 
+FUSED = ("cpu", "cuda")
+"""Kinds of devices that PyTorch's fused optimizers know."""
+
 
 def optimizer(kernel: Kernel) -> Kernel:
     """An optimizer's kernel, written for lists of tensors.
@@ -150,7 +152,10 @@ def optimizer(kernel: Kernel) -> Kernel:
         given = [*p, *g, *(a for arrays in slots.values() for a in arrays)]
         if len({a.dtype for a in given}) != 1 or recorded(given):
             return NotImplemented
-        p, slots = kernel(p, g, slots, step, **settings)
+        result = kernel(p, g, slots, step, **settings)
+        if result is NotImplemented:
+            return result
+        p, slots = result
         named = {slot: dict(zip(names, arrays, strict=True)) for slot, arrays in slots.items()}
         return (dict(zip(names, p, strict=True)), named), None
 
@@ -204,24 +209,23 @@ def adam(
     p: Any, g: Any, slots: Any, step: Any, *, lr: Any, betas: Any, eps: Any, weight_decay: Any,
     decoupled: Any = False,
 ) -> Any:  # fmt: skip
-    """m ← β₁m + (1-β₁)g;  v ← β₂v + (1-β₂)g²;  p ← p - η/(1-β₁ᵗ) · m / (√v/√(1-β₂ᵗ) + ε)."""
-    beta1, beta2 = betas
-    t = step.reshape(()).to(p[0].dtype) + 1  # on the device: the host does not know the step
-    bias1 = torch.expm1(t * math.log(beta1)).neg_() if beta1 else torch.ones_like(t)
-    root2 = torch.expm1(t * math.log(beta2)).neg_().sqrt_() if beta2 else torch.ones_like(t)
-    if weight_decay and decoupled:
-        p = torch._foreach_mul(p, 1 - lr * weight_decay)
-    elif weight_decay:
-        g = torch._foreach_add(g, p, alpha=weight_decay)
-    m = torch._foreach_mul(slots["exp_avg"], beta1)
-    torch._foreach_add_(m, g, alpha=1 - beta1)
-    v = torch._foreach_mul(slots["exp_avg_sq"], beta2)
-    torch._foreach_addcmul_(v, g, g, value=1 - beta2)
-    below = torch._foreach_sqrt(v)
-    torch._foreach_div_(below, root2)
-    torch._foreach_add_(below, eps)
-    torch._foreach_div_(below, bias1.reciprocal_().mul_(-lr))
-    return torch._foreach_addcdiv(p, m, below), {"exp_avg": m, "exp_avg_sq": v}
+    """m ← β₁m + (1-β₁)g;  v ← β₂v + (1-β₂)g²;  p ← p - η/(1-β₁ᵗ) · m / (√v/√(1-β₂ᵗ) + ε).
+
+    PyTorch's fused Adam does it in one pass, in place: here, to copies.
+    """
+    if p[0].device.type not in FUSED:
+        return NotImplemented
+    count = [step.to(torch.float32).add_(1)] * len(p)  # on the device: the host reads none
+    copies = [
+        torch._foreach_mul(arrays, 1) for arrays in (p, slots["exp_avg"], slots["exp_avg_sq"])
+    ]
+    p, m, v = copies
+    fused = torch._fused_adamw_ if decoupled else torch._fused_adam_
+    fused(
+        p, g, m, v, [], count, lr=lr, beta1=betas[0], beta2=betas[1], weight_decay=weight_decay,
+        eps=eps, amsgrad=False, maximize=False,
+    )  # fmt: skip
+    return p, {"exp_avg": m, "exp_avg_sq": v}
 
 
 def adamw(xp: Any, *arrays: Any, **settings: Any) -> Any:
