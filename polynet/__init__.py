@@ -14,6 +14,7 @@ _HOME = {
     "asarray": "polynet.backend",
     "check_grad": "polynet.testing",
     "composition": "polynet.tensor",
+    "custom_derivative": "polynet.tensor",
     "get_backend": "polynet.backend",
     "grad": "polynet.derivative",
     "op": "polynet.tensor",

@@ -49,6 +49,7 @@ from polynet.nn import Context as Context
 from polynet.ops import array_namespace as array_namespace
 from polynet.tensor import Tensor as Tensor
 from polynet.tensor import composition as composition
+from polynet.tensor import custom_derivative as custom_derivative
 from polynet.tensor import op as op
 from polynet.testing import check_grad as check_grad
 from polynet.train import Trainer as Trainer

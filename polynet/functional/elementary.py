@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from polynet.tensor import Tensor, composition, op
+from polynet.tensor import composition, custom_derivative
 
-# Ops that the standard lacks
+# Functions that the standard lacks
 
 _ERF_SMALL = (
     (
@@ -44,7 +44,17 @@ def _ratio(x, above, below):
     return _polynomial(x, above) / _polynomial(x, below)
 
 
-def _erf(xp, x):
+def _erf_pullback(xp, g, y, x):
+    return (g * (2 / math.sqrt(math.pi)) * xp.exp(-x * x),)
+
+
+@custom_derivative(_erf_pullback)
+def erf(xp, x, /):
+    """The error function 2/√π ∫₀ˣ exp(-t²) dt, elementwise, to the precision of the dtype.
+
+    Rational approximations of W. J. Cody, "Rational Chebyshev Approximations for the Error
+    Function", Math. Comp. 23 (1969).
+    """
     size = xp.minimum(xp.abs(x), 6.0)  # beyond 6, erf is 1 to the last bit of float64
     small = xp.minimum(size, 0.5)
     near = x * _ratio(small * small, *_ERF_SMALL)
@@ -52,24 +62,11 @@ def _erf(xp, x):
     return xp.where(size <= 0.5, near, xp.sign(x) * far)
 
 
-@op
-def erf(xp, x, /):
-    """The error function 2/√π ∫₀ˣ exp(-t²) dt, elementwise, to the precision of the dtype.
-
-    Rational approximations of W. J. Cody, "Rational Chebyshev Approximations for the Error
-    Function", Math. Comp. 23 (1969). Below another derivative this op stands again, so that it
-    is erf which is differentiated, and not the approximation.
-    """
-    y = erf(x) if type(x) is Tensor else _erf(xp, x)
-    return y, (lambda g: g * (2 / math.sqrt(math.pi)) * xp.exp(-x * x),)
+def _sigmoid_pullback(xp, g, y, x):
+    return (g * y * (1 - y),)
 
 
-def _sigmoid(xp, x):
-    e = xp.exp(-xp.abs(x))
-    return xp.where(x >= 0, 1, e) / (1 + e)
-
-
-@op
+@custom_derivative(_sigmoid_pullback)
 def sigmoid(xp, x, /):
     """1 / (1 + exp(-x)), elementwise, without overflow.
 
@@ -77,8 +74,8 @@ def sigmoid(xp, x, /):
     >>> sigmoid(np.asarray([-1000.0, 0.0, 1000.0]))
     array([0. , 0.5, 1. ])
     """
-    y = sigmoid(x) if type(x) is Tensor else _sigmoid(xp, x)  # as in erf
-    return y, (lambda g: g * y * (1 - y),)
+    e = xp.exp(-xp.abs(x))
+    return xp.where(x >= 0, 1, e) / (1 + e)
 
 
 # Activations
@@ -123,14 +120,14 @@ def logsumexp(xp, x, /, *, axis=-1, keepdims=False):
     return y if keepdims else xp.squeeze(y, axis=axis)
 
 
-@op
+def _logsumexp_pullback(xp, g, y, x, *, axis):
+    return (g * xp.exp(x - y),)
+
+
+@custom_derivative(_logsumexp_pullback)
 def _logsumexp(xp, x, /, *, axis):
-    if type(x) is Tensor:  # as in erf
-        y = _logsumexp(x, axis=axis)
-    else:
-        top = _top(xp, x, axis)
-        y = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
-    return y, (lambda g: g * xp.exp(x - y),)
+    top = _top(xp, x, axis)
+    return xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
 
 
 @composition
@@ -144,19 +141,15 @@ def softmax(xp, x, /, *, axis=-1):
     return _softmax(x, axis=axis)
 
 
-@op
+def _softmax_pullback(xp, g, y, x, *, axis):
+    gy = g * y
+    return (gy - xp.sum(gy, axis=axis, keepdims=True) * y,)
+
+
+@custom_derivative(_softmax_pullback)
 def _softmax(xp, x, /, *, axis):
-    if type(x) is Tensor:  # as in erf
-        y = _softmax(x, axis=axis)
-    else:
-        e = xp.exp(x - _top(xp, x, axis))
-        y = e / xp.sum(e, axis=axis, keepdims=True)
-
-    def pullback(g):
-        gy = g * y
-        return gy - xp.sum(gy, axis=axis, keepdims=True) * y
-
-    return y, (pullback,)
+    e = xp.exp(x - _top(xp, x, axis))
+    return e / xp.sum(e, axis=axis, keepdims=True)
 
 
 @composition
@@ -165,14 +158,14 @@ def log_softmax(xp, x, /, *, axis=-1):
     return _log_softmax(x, axis=axis)
 
 
-@op
+def _log_softmax_pullback(xp, g, y, x, *, axis):
+    return (g - xp.sum(g, axis=axis, keepdims=True) * xp.exp(y),)
+
+
+@custom_derivative(_log_softmax_pullback)
 def _log_softmax(xp, x, /, *, axis):
-    if type(x) is Tensor:  # as in erf
-        y = _log_softmax(x, axis=axis)
-    else:
-        z = x - _top(xp, x, axis)
-        y = z - xp.log(xp.sum(xp.exp(z), axis=axis, keepdims=True))
-    return y, (lambda g: g - xp.sum(g, axis=axis, keepdims=True) * xp.exp(y),)
+    z = x - _top(xp, x, axis)
+    return z - xp.log(xp.sum(xp.exp(z), axis=axis, keepdims=True))
 
 
 def _top(xp, x, axis):

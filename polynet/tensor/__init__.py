@@ -12,7 +12,7 @@ pullbacks, being array code themselves, can be differentiated, to any order.
 
 from polynet.tensor.arguments import highest_level
 from polynet.tensor.composition import composition
-from polynet.tensor.recording import op
+from polynet.tensor.recording import custom_derivative, op
 from polynet.tensor.sweep import sweep
 from polynet.tensor.values import CONSTANT, Level, Tensor, is_recorded, plain_value
 
@@ -21,6 +21,7 @@ __all__ = [
     "Level",
     "Tensor",
     "composition",
+    "custom_derivative",
     "highest_level",
     "is_recorded",
     "op",

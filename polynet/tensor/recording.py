@@ -69,6 +69,36 @@ def op(rule: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def custom_derivative(pullback: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a differentiable function of a formula, with a derivative that stands on its own.
+
+    The formula decorated, `value(xp, *arrays, **options)`, computes the result. `pullback(xp,
+    g, y, *arrays, **options)` takes the gradient `g` of the result `y` to a tuple of those of
+    the arrays, None where none goes back. It is the derivative of the function, to any order:
+    that of the formula is never taken, be it an approximation, a rounding, or a loop.
+
+    >>> import numpy as np, polynet
+    >>> @custom_derivative(lambda xp, g, y, x: (g,))
+    ... def straight(xp, x):
+    ...     return xp.round(x)
+    >>> slope = polynet.grad(lambda x: straight(x) ** 2)
+    >>> float(straight(np.asarray(1.4))), float(slope(np.asarray(1.4)))
+    (1.0, 2.0)
+    """
+
+    def decorate(value: Callable[..., Any]) -> Callable[..., Any]:
+        def rule(xp: Any, *arrays: Any, **options: Any) -> Any:
+            below = any(type(a) is Tensor for a in members(arrays))
+            y = call(*arrays, **options) if below else value(xp, *arrays, **options)
+            return y, lambda g, _needs: pullback(xp, g, y, *arrays, **options)
+
+        rule.__signature__ = inspect.signature(value)  # type: ignore[attr-defined]
+        call = op(rule)
+        return update_wrapper(call, value)
+
+    return decorate
+
+
 def named_parameters(parameters: list[inspect.Parameter]) -> dict[str, tuple[int, Any]]:
     """Place and default of each parameter that may be given by position or by name."""
     return {
