@@ -16,9 +16,10 @@ import array_api_compat
 import numpy as np
 
 from polynet.backend import Array
+from polynet.tensor.composition import composition
 
-_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
-_PARITY = 0x1BD11BDA
+ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+PARITY = 0x1BD11BDA
 HALVES_PER_BLOCK = 4
 """A block of 64 random bits serves four elements of a dropout mask."""
 
@@ -41,11 +42,11 @@ def threefry2x32(key: Array, x0: Array, x1: Array) -> tuple[Array, Array]:
     It is plain array code: `x0` and `x1` broadcast, on any backend.
     """
     k0, k1 = key[0:1], key[1:2]
-    keys = (k0, k1, k0 ^ k1 ^ _PARITY)
+    keys = (k0, k1, k0 ^ k1 ^ PARITY)
     x0 = x0 + k0
     x1 = x1 + k1
     for turn in range(5):
-        for r in _ROTATIONS[turn % 2]:
+        for r in ROTATIONS[turn % 2]:
             x0 = x0 + x1
             x1 = ((x1 << r) | ((x1 >> (32 - r)) & ((1 << r) - 1))) ^ x0
         x0 = x0 + keys[(turn + 1) % 3]
@@ -53,14 +54,16 @@ def threefry2x32(key: Array, x0: Array, x1: Array) -> tuple[Array, Array]:
     return x0, x1
 
 
+@composition
 def keep_mask(
-    xp: Any, key: Array, step: Array, shape: tuple[int, ...], keep: float, *, first: int = 0
+    xp: Any, key: Array, step: Array, /, *, shape: tuple[int, ...], keep: float, first: int = 0
 ) -> Array:
     """A boolean mask that is true with probability `keep`, in steps of 2**-16.
 
     The first axis of `shape` counts samples. An element's bit depends on `key`, `step` (int32
     of shape (1,)), the sample's position in the step, `first` + its row, and its place within
-    the sample: on nothing else, so a batch may be split at will.
+    the sample: on nothing else, so a batch may be split at will. A backend's kernel of this
+    name answers with the same bits.
     """
     rows, size = shape[0], math.prod(shape[1:])
     blocks = -(-size // HALVES_PER_BLOCK)

@@ -63,7 +63,7 @@ DEPENDENCIES = {
 }
 """Who may import each dependency. The core imports nothing else from outside."""
 
-CONTRACT = {"polynet.backend", "polynet.errors", "polynet.tree"}
+CONTRACT = {"polynet.backend", "polynet.errors", "polynet.random", "polynet.tree"}
 """What a plug-in may import of polynet."""
 
 PLUGINS = {

@@ -459,7 +459,7 @@ def test_rule_11_a_mask_is_the_same_on_a_library_nobody_knows(plugins):
         key = polynet.asarray(random.key(7, "dropout"), backend=backend)
         step = polynet.asarray(np.array([3], dtype=np.int32), backend=backend)
         xp = polynet.get_backend(backend).xp
-        return polynet.to_numpy(random.keep_mask(xp, key, step, (5, 7), 0.5))
+        return polynet.to_numpy(random.keep_mask.definition(xp, key, step, shape=(5, 7), keep=0.5))
 
     assert 0 < mask("numpy").sum() < 35
     np.testing.assert_array_equal(mask("loopback"), mask("numpy"), strict=True)

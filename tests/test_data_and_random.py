@@ -88,7 +88,9 @@ def test_normal_numbers_are_normal() -> None:
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.8])
 def test_masks_keep_their_share(keep: float) -> None:
     with np.errstate(over="ignore"):
-        mask = random.keep_mask(np, random.key(3), np.zeros(1, dtype=np.int32), (500, 200), keep)
+        mask = random.keep_mask(
+            random.key(3), np.zeros(1, dtype=np.int32), shape=(500, 200), keep=keep
+        )
     assert mask.mean() == pytest.approx(keep, abs=5 * np.sqrt(keep * (1 - keep) / 1e5))
 
 

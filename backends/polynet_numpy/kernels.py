@@ -5,10 +5,14 @@ A kernel writes only to arrays it made during this very call, and before returni
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+
+from polynet import random
 
 
 def linear(xp: Any, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> Any:
@@ -79,8 +83,55 @@ def segment_sum(xp: Any, x: np.ndarray, segments: np.ndarray, count: int) -> Any
     return y, (lambda g: g[segments], None)
 
 
+PIECE = 16384
+"""Counters at a time, so that their words stay in the cache."""
+
+
+def keep_mask(
+    xp: Any,
+    key: np.ndarray,
+    step: np.ndarray,
+    *,
+    shape: tuple[int, ...],
+    keep: float,
+    first: int = 0,
+) -> Any:
+    """Threefry in place, in pieces; each pair of words is four halves as it lies in memory."""
+    if sys.byteorder != "little":
+        return NotImplemented
+    rows, size = shape[0], math.prod(shape[1:])
+    blocks = -(-size // random.HALVES_PER_BLOCK)
+    k0, k1 = key.view(np.uint32)
+    keys = (k0, k1, k0 ^ k1 ^ np.uint32(random.PARITY))
+    words = np.empty((rows * blocks, 2), dtype=np.uint32)
+    moved = np.empty(PIECE, dtype=np.uint32)
+    with np.errstate(over="ignore"):
+        second = step.view(np.uint32)[0] + k1
+        for start in range(0, rows * blocks, PIECE):
+            piece = words[start : start + PIECE]
+            counters = np.arange(first * blocks + start, first * blocks + start + len(piece))
+            x0 = counters.astype(np.uint32)
+            x0 += k0
+            x1 = np.full(len(piece), second)
+            t = moved[: len(piece)]
+            for turn in range(5):
+                for r in random.ROTATIONS[turn % 2]:
+                    x0 += x1
+                    np.left_shift(x1, r, out=t)
+                    x1 >>= 32 - r
+                    x1 |= t
+                    x1 ^= x0
+                x0 += keys[(turn + 1) % 3]
+                x1 += keys[(turn + 2) % 3] + np.uint32(turn + 1)
+            piece[:, 0] = x0
+            piece[:, 1] = x1
+    halves = words.view(np.uint16).reshape(rows, blocks * random.HALVES_PER_BLOCK)[:, :size]
+    return (halves < round(keep * 65536)).reshape(shape), None
+
+
 KERNELS: Mapping[str, Callable[..., Any]] = {
     "cross_entropy": cross_entropy,
+    "keep_mask": keep_mask,
     "linear": linear,
     "put_slice": put_slice,
     "relu": relu,

@@ -56,7 +56,7 @@ class Stream:
         self.context.calls[self.name] = call + 1
         if call:
             key = xp.concat(list(random.threefry2x32(key, step * 0 + call, step * 0)))
-        return random.keep_mask(xp, key, step, shape, keep)
+        return random.keep_mask(key, step, shape=shape, keep=keep)
 
 
 class Context:

@@ -144,7 +144,7 @@ def _backend_of(test: pytest.TestReport | pytest.Item) -> str | None:
 
 
 def _level_of(test: pytest.TestReport | pytest.Item) -> str:
-    """The level of a test, which for kernels says which there are."""
+    """The level of a test."""
     return next((str(level) for key, level in test.user_properties if key == LEVEL), MINIMAL)
 
 
@@ -214,18 +214,16 @@ class _Levels:
             lacking = self.lacking.setdefault(name, [])
             lacking += [] if part in lacking else [part]
             return None if part in OWN_ONLY else MINIMAL
-        if part != "kernels":
-            return str(part)
         there = "kernel" not in params or params["kernel"] in backend.kernels
-        return f"kernels: {', '.join(sorted(backend.kernels))}" if there else None
+        return str(part) if there else None
 
     def pytest_collection_modifyitems(
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
         if self.level is not None:
-            others = [item for item in items if _part_of(_level_of(item)) != self.level]
+            others = [item for item in items if _level_of(item) != self.level]
             config.hook.pytest_deselected(items=others)
-            items[:] = [item for item in items if _part_of(_level_of(item)) == self.level]
+            items[:] = [item for item in items if _level_of(item) == self.level]
         if hasattr(config, "workeroutput"):
             config.workeroutput[LEVEL] = self.lacking
 
@@ -234,8 +232,11 @@ class _Levels:
         self.lacking = getattr(node, "workeroutput", {}).get(LEVEL, self.lacking)
 
 
-def _part_of(level: str) -> str:
-    return level.partition(":")[0]
+def _kernels(name: str) -> list[str]:
+    """The names of a backend's kernels."""
+    from polynet.backend import registry
+
+    return sorted(registry.status(name).require().kernels)
 
 
 def _parts(backend: Backend) -> list[str]:
@@ -349,6 +350,8 @@ class _Table:
             cells = [f"{counts[name, level, column]:{len(column)}}" for column in COLUMNS]
             line = [f"{name:{wide}}", f"{level:{broad}}", *cells]
             terminalreporter.write_line("  ".join(line))
+        for name in [name for name, _, level in rows if level == "kernels"]:
+            terminalreporter.write_line(f"{name}: kernels: {', '.join(_kernels(name))}")
         for name in dict.fromkeys(name for name, _, _ in rows):
             if lacking := sorted(self.levels.lacking.get(name, ()), key=_rank):
                 terminalreporter.write_line(f"{name}: does not bring {', '.join(lacking)}")
@@ -368,7 +371,7 @@ class _Table:
 
 def _rank(level: str) -> int:
     """Where a level stands in the table: "minimal" first."""
-    return (MINIMAL, *PARTS).index(_part_of(level))
+    return (MINIMAL, *PARTS).index(level)
 
 
 def _reason(report: pytest.TestReport) -> str:

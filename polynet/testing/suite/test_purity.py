@@ -33,10 +33,11 @@ def test_kernel(backend: Backend, kernel: str) -> None:
 
 @pytest.mark.polynet_part("kernels")
 def test_every_kernel_replaces_a_composition(backend: Backend) -> None:
-    from polynet import optim
+    from polynet import optim, random
 
-    updates = {name for name, f in vars(optim).items() if hasattr(f, "definition")}
-    strangers = set(backend.kernels) - {*COMPOSITIONS, *updates}
+    rooms = {**vars(optim), **vars(random)}
+    others = {name for name, f in rooms.items() if hasattr(f, "definition")}
+    strangers = set(backend.kernels) - {*COMPOSITIONS, *others}
     assert not strangers, f"kernels of no composition, which nothing calls: {sorted(strangers)}"
 
 

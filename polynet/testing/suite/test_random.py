@@ -38,11 +38,32 @@ def test_known_answers(
 def test_masks_are_those_of_numpy(backend: Backend, shape: tuple[int, ...], keep: float) -> None:
     key, step = random.key(3, "dropout"), np.asarray([7], dtype=np.int32)
     here = [backend.from_host(a, backend.device(None)) for a in (key, step)]
-    mask = random.keep_mask(backend.xp, here[0], here[1], shape, keep)
+    mask = random.keep_mask(here[0], here[1], shape=shape, keep=keep)
     assert mask.dtype == backend.xp.bool
     with np.errstate(over="ignore"):
-        expected = random.keep_mask(np, key, step, shape, keep)
+        expected = random.keep_mask.definition(np, key, step, shape=shape, keep=keep)
     assert np.array_equal(to_numpy(mask), expected)
+
+
+@pytest.mark.polynet_part("kernels")
+@pytest.mark.parametrize("kernel", ["keep_mask"])
+@pytest.mark.parametrize("keep", [0.25, 1 - 2**-16, 1.0])
+def test_masks_of_a_kernel_are_those_of_the_definition(
+    backend: Backend, kernel: str, keep: float
+) -> None:
+    device = backend.device(None)
+    key = backend.from_host(random.key(3, kernel), device)
+    step = backend.from_host(np.asarray([2**31 - 1], dtype=np.int32), device)
+    for shape, first in (((70, 33, 9), 0), ((5, 4), 12345), ((0, 3), 0), ((3, 0), 1), ((2,), 7)):
+        found, expected = (
+            function(key, step, shape=shape, keep=keep, first=first)
+            for function in (
+                lambda *a, **o: backend.kernels[kernel](backend.xp, *a, **o)[0],
+                lambda *a, **o: random.keep_mask.definition(backend.xp, *a, **o),
+            )
+        )
+        assert found.dtype == backend.xp.bool
+        assert np.array_equal(to_numpy(found), to_numpy(expected))
 
 
 def test_a_mask_does_not_depend_on_how_the_batch_is_split(backend: Backend) -> None:
@@ -50,9 +71,9 @@ def test_a_mask_does_not_depend_on_how_the_batch_is_split(backend: Backend) -> N
         backend.from_host(a, backend.device(None))
         for a in (random.key(3, "dropout"), np.asarray([7], dtype=np.int32))
     )
-    whole = to_numpy(random.keep_mask(backend.xp, key, step, (8, 5), 0.5))
+    whole = to_numpy(random.keep_mask(key, step, shape=(8, 5), keep=0.5))
     parts = [
-        to_numpy(random.keep_mask(backend.xp, key, step, (4, 5), 0.5, first=first))
+        to_numpy(random.keep_mask(key, step, shape=(4, 5), keep=0.5, first=first))
         for first in (0, 4)
     ]
     assert np.array_equal(whole, np.concatenate(parts))
