@@ -61,11 +61,15 @@ def pytest(session: nox.Session, *args: str, **env: str) -> None:
 
 MACHINERY = ("tests/test_pytest_plugin.py", "tests/test_wrong_plugins.py")
 """Tests that start many fresh processes, whose libraries are their own: one session has them."""
+LONG = ("tests/test_agreement.py",)
+"""Hundreds of training steps: one Python has them."""
 
 
-def run_tests(session: nox.Session, *args: str, machinery: bool = False, **env: str) -> None:
+def run_tests(
+    session: nox.Session, *args: str, without: tuple[str, ...] = MACHINERY, **env: str
+) -> None:
     """Run all tests but those of the examples, in two processes."""
-    left_out = [] if machinery else [f"--ignore={path}" for path in MACHINERY]
+    left_out = [f"--ignore={path}" for path in without]
     pytest(session, "-n", "2", f"--ignore-glob={EXAMPLES}", *left_out, *args, **env)
 
 
@@ -78,16 +82,20 @@ def tests(session: nox.Session, backend: str) -> None:
     """The suite on one backend; with numpy, what needs none too; with the oldest Python, all."""
     session.install("-e", ".[strict]", *group("test"))
     only = () if backend == "numpy" else ("-k", backend)
-    machinery = (session.python, backend) == (PYTHONS[0], BACKENDS[0])
-    run_tests(session, "--polynet-backend", backend, *only, machinery=machinery)
+    without = () if backend == BACKENDS[0] else MACHINERY
+    without = without if session.python == PYTHONS[0] else (*MACHINERY, *LONG)
+    run_tests(session, "--polynet-backend", backend, *only, without=without)
 
 
 @nox.session(python=PYTHONS[0], venv_backend="virtualenv")
 def tests_torch(session: nox.Session) -> None:
-    """The suite on PyTorch, and all that is compared with PyTorch (a download of 200 MB)."""
+    """The suite on PyTorch, and all that is compared with PyTorch (a download of 300 MB).
+
+    JAX is there for the run that is relayed from backend to backend.
+    """
     session.install(TORCH)
-    session.install("-e", ".[strict,examples]", *group("test"))
-    run_tests(session, "--polynet-backend", "numpy,torch")
+    session.install("-e", ".[strict,jax,examples]", *group("test"))
+    run_tests(session, "--polynet-backend", "numpy,torch", JAX_ENABLE_X64="1")
 
 
 @nox.session(python=PYTHONS[0])
@@ -104,7 +112,7 @@ def lowest(session: nox.Session) -> None:
     extras = PROJECT["project"]["optional-dependencies"]
     declared = [*PROJECT["project"]["dependencies"], *extras["strict"]]
     session.install("-e", ".[strict]", *group("test"), *map(_oldest, declared))
-    run_tests(session, "--polynet-backend", ",".join(BACKENDS))
+    run_tests(session, "--polynet-backend", ",".join(BACKENDS), without=(*MACHINERY, *LONG))
 
 
 def _oldest(requirement: str) -> str:

@@ -49,7 +49,9 @@ class TorchBackend(Backend):
         return self._torch.tensor(np.array(array, order="C"), device=device)
 
     def to_host(self, array: Any) -> np.ndarray:
-        return np.array(array.detach().cpu().numpy())
+        if array.requires_grad:
+            raise TypeError("a PyTorch tensor that requires grad would lose its record; x.detach()")
+        return np.array(array.cpu().numpy())
 
     def owned(self, array: Any) -> Any:
         return array.clone(memory_format=self._torch.contiguous_format)
