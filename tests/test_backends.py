@@ -446,7 +446,7 @@ def test_rule_10_the_default_step_runner_trains(plugins):
         return x - slope * rows, value
 
     run = polynet.get_backend("loopback").compile(step)
-    x, losses = run(loopback([3.0, 4.0]), 1.0, [0.25, 0.25])
+    x, losses = run(loopback([3.0, 4.0]), 1.0, loopback([0.25, 0.25]))
     assert polynet.to_numpy(x).tolist() == [0.75, 1.0]
     assert [float(loss) for loss in losses] == [25.0, 6.25]
 

@@ -77,7 +77,7 @@ def test_the_convolution_of_accelerators_is_right_on_the_cpu_too(sample: Sample)
     for backend in (with_it, with_it.without_kernels()):
         with polynet.use_backend(backend):
             y = convolution(*arrays, **sample.options)
-            w = jax.numpy.cos(jax.numpy.arange(y.size)).reshape(y.shape)
+            w = jax.numpy.cos(jax.numpy.arange(y.size, dtype="float32")).reshape(y.shape)
             _, slopes = polynet.value_and_grad(
                 lambda *a, w=w: OPS["sum"](convolution(*a, **sample.options) * w),
                 tuple(range(len(arrays))),

@@ -107,7 +107,7 @@ CALLS: dict[str, Callable[[Any, Any], Any]] = {
     "bitwise_xor": lambda xp, a: xp.bitwise_xor(a.n, a.m),
     "ceil": lambda xp, a: xp.ceil(a.x),
     "count_nonzero": lambda xp, a: xp.count_nonzero(a.flags),
-    "empty_like": lambda xp, a: xp.empty_like(a.x) * 0,
+    "empty_like": lambda xp, a: xp.zeros_like(xp.empty_like(a.x)),  # what was there may be NaN
     "cumulative_sum": lambda xp, a: xp.cumulative_sum(a.n, axis=0),
     "equal": lambda xp, a: xp.equal(a.n, a.m),
     "floor": lambda xp, a: xp.floor(a.x),
