@@ -114,7 +114,7 @@ def hvp(
 
 def _tuple(given: Any, name: str) -> tuple[Any, ...]:
     if not isinstance(given, list | tuple) or not given:
-        came = type(given).__name__ if given or not isinstance(given, list | tuple) else "empty"
+        came = "empty" if isinstance(given, list | tuple) else f"a {type(given).__name__}"
         raise TypeError(
             f"{name} is {came}; expected a tuple with an entry for each argument, such as (x,)"
         )
