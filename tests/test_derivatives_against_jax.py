@@ -152,3 +152,14 @@ def test_aux_is_where_jax_has_it() -> None:
     value, pullback, aux = polynet.vjp(f, b, has_aux=True)
     expected, back, other = jax.vjp(f, b, has_aux=True)
     agree((value, aux, pullback(b)), (expected, other, back(b)))
+
+
+def test_polynet_may_be_first_used_inside_jit() -> None:
+    """A backend is probed on its first use, which computes and reads a number on the host."""
+    backend = polynet.get_backend("jax")
+
+    def f(x: Any) -> Any:
+        backend.probe(backend.device(None))
+        return x
+
+    assert jax.jit(f)(1.0) == 1.0
