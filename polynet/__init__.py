@@ -17,12 +17,17 @@ _HOME = {
     "custom_derivative": "polynet.tensor",
     "get_backend": "polynet.backend",
     "grad": "polynet.derivative",
+    "hessian": "polynet.derivative",
+    "hvp": "polynet.derivative",
+    "jacobian": "polynet.derivative",
+    "jvp": "polynet.derivative",
     "op": "polynet.tensor",
     "set_backend": "polynet.backend",
     "stop_gradient": "polynet.derivative",
     "to_numpy": "polynet.backend",
     "use_backend": "polynet.backend",
     "value_and_grad": "polynet.derivative",
+    "vjp": "polynet.derivative",
 }
 _MODULES = (
     "backend",

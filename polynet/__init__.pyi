@@ -41,8 +41,13 @@ from polynet.backend import set_backend as set_backend
 from polynet.backend import to_numpy as to_numpy
 from polynet.backend import use_backend as use_backend
 from polynet.derivative import grad as grad
+from polynet.derivative import hessian as hessian
+from polynet.derivative import hvp as hvp
+from polynet.derivative import jacobian as jacobian
+from polynet.derivative import jvp as jvp
 from polynet.derivative import stop_gradient as stop_gradient
 from polynet.derivative import value_and_grad as value_and_grad
+from polynet.derivative import vjp as vjp
 from polynet.errors import RecordError as RecordError
 from polynet.history import History as History
 from polynet.nn import Context as Context

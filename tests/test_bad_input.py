@@ -162,6 +162,112 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
         TypeError,
         ["argnums", "argument 0"],
     ),
+    "gradient by an integer among several": (
+        lambda: polynet.grad(lambda x, y: summed(x), 1)(ONE, Y),
+        TypeError,
+        ["by argument 1", "int64"],
+    ),
+    "argnums of another kind": (
+        lambda: polynet.grad(lambda x: summed(x), "x")(ONE),
+        TypeError,
+        ["argnums is 'x'", "(0, 1)"],
+    ),
+    "no argnums": (
+        lambda: polynet.jacobian(lambda x: x, ())(ONE),
+        TypeError,
+        ["argnums is ()", "such as 0"],
+    ),
+    "argnums out of range": (
+        lambda: polynet.jacobian(lambda x: x, -2)(ONE),
+        TypeError,
+        ["argument -2", "1 were given"],
+    ),
+    "argnums twice": (
+        lambda: polynet.grad(lambda x, y: summed(x * y), (0, -2))(ONE, ONE),
+        ValueError,
+        ["argnums is (0, -2)", "twice"],
+    ),
+    "no function": (
+        lambda: polynet.grad(summed(ONE))(ONE),
+        TypeError,
+        ["expected a function", "grad(f)(x)"],
+    ),
+    "aux alone": (
+        lambda: polynet.vjp(lambda x: x, ONE, has_aux=True),
+        TypeError,
+        ["has_aux", "pair", "Tensor"],
+    ),
+    "an integer result": (
+        lambda: polynet.jacobian(lambda x: {"a": x, "b": OPS["astype"](x, np.int64)})(ONE),
+        TypeError,
+        ["returned int64 in 'b'", "aux"],
+    ),
+    "a result that is no array": (
+        lambda: polynet.vjp(lambda x: [x, 1.0], ONE),
+        TypeError,
+        ["returned float in '1'", "expected an array"],
+    ),
+    "no result": (
+        lambda: polynet.jvp(lambda x: None, (ONE,), (ONE,)),
+        TypeError,
+        ["NoneType without arrays"],
+    ),
+    "the Hessian of a vector": (
+        lambda: polynet.hessian(lambda x: x * x)(ONE),
+        TypeError,
+        ["shape (2,)", "0-d"],
+    ),
+    "cotangent's shape": (
+        lambda: polynet.vjp(summed, ONE)[1](ONE),
+        ValueError,
+        ["the cotangent has shape (2,)", "expected ()"],
+    ),
+    "cotangent's dtype": (
+        lambda: polynet.vjp(lambda x: {"y": x}, ONE)[1]({"y": ONE.astype("float32")}),
+        TypeError,
+        ["the cotangent 'y' is float32", "float64", "convert"],
+    ),
+    "cotangent's structure": (
+        lambda: polynet.vjp(lambda x: {"a": x, "b": [x]}, ONE)[1]({"a": ONE, "b": ONE}),
+        ValueError,
+        ["the cotangent is a tree with the leaves a, b;", "a, b.0"],
+    ),
+    "a number as cotangent": (
+        lambda: polynet.vjp(summed, ONE)[1](1.0),
+        TypeError,
+        ["the cotangent is a float", "polynet.asarray"],
+    ),
+    "a stranger's cotangent": (
+        lambda: polynet.vjp(lambda x: x, ONE)[1](Foreign()),
+        MixedBackendsError,
+        ["Foreign", "'numpy'"],
+    ),
+    "tangent's shape": (
+        lambda: polynet.jvp(lambda x, y: x, (ONE, ONE), (ONE, ONE[:1])),
+        ValueError,
+        ["the tangent '1' has shape (1,)", "(2,)"],
+    ),
+    "a missing tangent": (
+        lambda: polynet.jvp(lambda x, y: x, (ONE, ONE), (ONE,)),
+        ValueError,
+        ["the tangent is a tree with the leaves 0;", "0, 1"],
+    ),
+    "primals not in a tuple": (
+        lambda: polynet.jvp(lambda x: x, ONE, (ONE,)),
+        TypeError,
+        ["primals is a ndarray", "(x,)"],
+    ),
+    "no primals": (lambda: polynet.hvp(summed, (), ()), TypeError, ["primals is empty", "(x,)"]),
+    "vector's dtype": (
+        lambda: polynet.hvp(summed, (ONE,), (Y[:2],)),
+        TypeError,
+        ["the vector '0' is int64", "float64"],
+    ),
+    "order of check_grad": (
+        lambda: polynet.check_grad(summed, ONE, order=0),
+        ValueError,
+        ["order is 0", "expected 1"],
+    ),
     "check_grad in float32": (
         lambda: polynet.check_grad(lambda x: summed(x), F32),
         TypeError,

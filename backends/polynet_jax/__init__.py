@@ -45,6 +45,10 @@ class JaxBackend(Backend):
     def is_array(self, x: object) -> bool:
         return isinstance(x, self._jax.Array)
 
+    def probe(self, device: Any) -> None:
+        with self._jax.ensure_compile_time_eval():  # polynet's first use may be inside jit
+            super().probe(device)
+
     def from_host(self, array: np.ndarray, device: Any) -> Any:
         if array.dtype.name in WIDE and not self._jax.config.jax_enable_x64:
             raise TypeError(

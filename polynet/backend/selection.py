@@ -157,7 +157,8 @@ def is_claimed(x: object) -> bool:
 def common_backend(arrays: Iterable[Array], what: str = "these arrays") -> tuple[Backend, Any]:
     """The one backend and the one native device that all `arrays` are on.
 
-    Raises MixedBackendsError, naming both, where they differ.
+    Raises MixedBackendsError, naming both, where they differ. The device is None where no array
+    has one yet, as inside `jax.jit`.
     """
     backend: Backend | None = None
     device = None
@@ -171,7 +172,9 @@ def common_backend(arrays: Iterable[Array], what: str = "these arrays") -> tuple
                 f"{what} are on different backends, {backend.name!r} and {here.name!r}; "
                 "move them to one with polynet.asarray(x, backend=…)"
             )
-        elif at != device:
+        elif device is None:
+            device = at
+        elif at not in (device, None):
             raise MixedBackendsError(
                 f"{what} are on different devices of {backend.name!r}, {device} and {at}; "
                 "move them to one with polynet.asarray(x, device=…)"

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from polynet.backend import Array
 from polynet.tensor.values import Level, Parts, Tensor
 
 
-def sweep(level: Level, output: Tensor, g: Array, leaves: int) -> list[Any]:
-    """Carry the gradient `g` of `output` back to the first `leaves` lines of the record.
+def sweep(
+    level: Level, record: list[Any], starts: Iterable[tuple[int, Array]], leaves: int
+) -> list[Any]:
+    """Carry gradients back from the lines they stand on to the first `leaves` of the record.
 
-    Returns one gradient a leaf, None where nothing arrived. Lines are freed on the way. Each
-    pullback is called at most once, and only where its input is recorded.
+    `record` is that of `level`, or a copy: its lines are freed on the way. Returns one gradient
+    a leaf, None where nothing arrived. Each pullback is called at most once, and only where its
+    input is recorded.
     """
-    record = level.record
     xp = level.xp if level.plain else level.namespace
-    assert output._line is not None
-    gradients: list[Any] = [None] * (output._line + 1)
-    gradients[output._line] = g
-    for position in range(output._line, leaves - 1, -1):
+    starts = list(starts)
+    last = max((line for line, _ in starts), default=-1)
+    gradients: list[Any] = [None] * (last + 1)
+    for line, g in starts:
+        lifted = g if level.plain or type(g) is Tensor else Tensor(g, level.namespace.constants)
+        _arrive(xp, record, gradients, line, lifted)
+    for position in range(last, leaves - 1, -1):
         g = gradients.pop()
         _, inputs, pullbacks = record[position]
         record[position] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 
 from polynet import tree
 from polynet.backend import Array, asarray, backend_of, to_numpy
-from polynet.derivative import value_and_grad
+from polynet.derivative import grad, value_and_grad
+from polynet.ops import array_namespace
 
 
 def numerical_gradient(
@@ -32,19 +34,28 @@ def numerical_gradient(
 
 
 def check_grad(
-    f: Callable[..., Array], *args: Any, rtol: float = 1e-7, atol: float = 1e-8, h: float = 1e-3
+    f: Callable[..., Array],
+    *args: Any,
+    order: int = 1,
+    rtol: float = 1e-7,
+    atol: float = 1e-8,
+    h: float = 1e-3,
 ) -> None:
     """Raise AssertionError unless `f`'s gradient by each of `args` agrees with differences.
 
-    `args` are float64 arrays, or trees of them, of any backend; `f` returns a 0-d array. At a
-    kink the two rightly differ: choose inputs away from it.
+    `args` are float64 arrays, or trees of them, of any backend; `f` returns a 0-d array. With
+    `order` 2 the gradient's own derivative is checked too, along one fixed direction, and so
+    on. At a kink the two rightly differ: choose inputs away from it.
 
-    >>> check_grad(lambda x: (x * x * x)[0], np.asarray([2.0]))
+    >>> check_grad(lambda x: (x * x * x)[0], np.asarray([2.0]), order=3)
     """
+    if type(order) is not int or order < 1:
+        raise ValueError(f"order is {order!r}; expected 1, for first derivatives, or higher")
     for name, leaf in tree.named_leaves(list(args)):
         if to_numpy(leaf).dtype != np.float64:
             raise TypeError(f"check_grad needs float64; argument {name} is {leaf.dtype}")
-    _, gradients = value_and_grad(f, tuple(range(len(args))))(*args)
+    every = tuple(range(len(args)))
+    _, gradients = value_and_grad(f, every)(*args)
     found = [to_numpy(g) for g in tree.leaves(list(gradients))]
     leaves = tree.named_leaves(list(args))
     for k, (name, leaf) in enumerate(leaves):
@@ -60,3 +71,19 @@ def check_grad(
         np.testing.assert_allclose(
             found[k], expected, rtol=rtol, atol=atol, err_msg=f"gradient by argument {name}"
         )
+    if order > 1:
+        slopes = grad(f, every)
+        check_grad(
+            lambda *a: _slanted(slopes(*a)), *args, order=order - 1, rtol=rtol, atol=atol, h=h
+        )
+
+
+def _slanted(gradients: tree.Tree) -> Array:
+    """The gradients' inner product with a fixed direction, in which no two elements are alike."""
+    total: Any = 0.0
+    for k, g in enumerate(tree.leaves(gradients)):
+        xp = array_namespace(g)
+        count = math.prod(g.shape)
+        place = xp.astype(xp.arange(count, device=g.device), g.dtype)
+        total = total + xp.sum(xp.reshape(g, (count,)) * xp.cos(1.7 * place + k))
+    return total

@@ -1,0 +1,22 @@
+"""Derivatives of functions of arrays, or of trees of them, on any backend and to any order.
+
+All are made of one thing: a function is run once on recorded arrays (`run.py`), and the record
+it leaves is swept back. `gradients.py` sweeps once, from one number; `products.py` from any
+array, and forwards; `matrices.py` from every element of the result.
+"""
+
+from polynet.derivative.gradients import differentiated, grad, stop_gradient, value_and_grad
+from polynet.derivative.matrices import hessian, jacobian
+from polynet.derivative.products import hvp, jvp, vjp
+
+__all__ = [
+    "differentiated",
+    "grad",
+    "hessian",
+    "hvp",
+    "jacobian",
+    "jvp",
+    "stop_gradient",
+    "value_and_grad",
+    "vjp",
+]

@@ -1,0 +1,89 @@
+"""Whole derivatives: `jacobian`, `hessian`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from polynet import tree
+from polynet.backend import Array
+from polynet.derivative.gradients import grad
+from polynet.derivative.run import Argnums, Run, places_of
+from polynet.tensor import plain_value
+
+
+def jacobian(f: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
+    """A function that returns the derivative of every element of `f`'s result by every input.
+
+    `f` takes and returns real arrays of any shape, or trees of them. The function returned
+    takes the same arguments. By one array, of a result that is one array, it returns an array
+    of the shape of the result followed by that of the input: ∂yᵢ/∂xⱼ stands at [i, j]. Otherwise
+    it returns a tree like the result, each leaf of which is a tree like the input, or for
+    several `argnums` a tuple of such trees, as JAX's `jacrev` does.
+
+    `f` runs once, and its record is swept back once for every element of the result. A product
+    with one vector is cheaper by `vjp` or `jvp`.
+
+    Raises TypeError for an argument or a result that is no real floating array. Reference:
+    Griewank and Walther, *Evaluating Derivatives* (2008), ch. 3.
+
+    >>> import numpy as np, polynet
+    >>> polynet.jacobian(lambda x: x[:2] * x[2])(np.asarray([1.0, 2.0, 3.0]))
+    array([[3., 0., 1.],
+           [0., 3., 2.]])
+    """
+
+    def derivative(*args: Any, **options: Any) -> Any:
+        run = Run(f, args, places_of(argnums, args), options)
+        count = len(tree.leaves(run.value))
+        places = iter(range(count))
+
+        def block(y: Array) -> Any:
+            """The derivative of one leaf of the result."""
+            seeds: list[Any] = [None] * count
+            place = next(places)
+            rows = []
+            for unit in _units(run, y):
+                seeds[place] = unit
+                rows.append(run.gradients(seeds, own=False))
+            found = tree.map(lambda x, *rows: _stacked(run.xp, y, x, rows), run.wanted, *rows)
+            return found[0] if isinstance(argnums, int) else tuple(found)
+
+        return tree.map(block, run.value)
+
+    return derivative
+
+
+def hessian(f: Callable[..., Array], argnums: Argnums = 0) -> Callable[..., Any]:
+    """A function that returns the second derivatives of `f`, which returns one real 0-d array.
+
+    By one array it returns an array that has the array's shape twice. By a tree of arrays it
+    returns a tree like it, of trees like it; for several `argnums`, a tuple of tuples. It is the
+    `jacobian` of the gradient: one sweep for every element of the input. A product with one
+    vector is cheaper by `hvp`.
+
+    Raises as `jacobian` and `grad` do.
+
+    >>> import numpy as np, polynet
+    >>> polynet.hessian(lambda x: x[0] ** 2 * x[1])(np.asarray([3.0, 5.0]))
+    array([[10.,  6.],
+           [ 6.,  0.]])
+    """
+    return jacobian(grad(f, argnums), argnums)
+
+
+def _units(run: Run, y: Array) -> Iterator[Array]:
+    """For each element of `y`, an array like it that is 1 there and 0 elsewhere."""
+    xp = run.level.xp
+    plain = plain_value(y)
+    size = math.prod(plain.shape)
+    number = xp.arange(size, device=run.level.backend.device_of(plain))
+    for i in range(size):
+        yield xp.reshape(xp.astype(number == i, plain.dtype), plain.shape)
+
+
+def _stacked(xp: Any, y: Array, x: Array, rows: tuple[Array, ...]) -> Array:
+    """The rows, each like `x`, as one array of the shape of `y` followed by that of `x`."""
+    stacked = xp.stack(rows or (x,))[: len(rows), ...]
+    return xp.reshape(stacked, (*y.shape, *x.shape))

@@ -1,0 +1,211 @@
+"""One run of a function on recorded arrays, of which every derivative is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+from polynet import tree
+from polynet.backend import Array, Backend, common_backend
+from polynet.ops import namespace
+from polynet.tensor import CONSTANT, Level, Tensor, plain_value, sweep
+
+Argnums = int | tuple[int, ...]
+
+_open_levels: ContextVar[int] = ContextVar("polynet_open_levels", default=0)
+
+
+class Run:
+    """What a function returned for recorded arrays, and the record to sweep back.
+
+    `wanted` are the arguments at `places`, by which it is differentiated, and `value` and `aux`
+    what it returned, all without the level of this run. The level ends with the run, so that a
+    Tensor that leaked out of it says so; the record lives as long as the run is kept.
+
+    With `keep`, the arguments are copied first, so that the sweep may come later, whatever
+    happens to them. With `nested`, all rules run in the differentiable namespace, as within
+    another derivative, so that sweeps from Tensors are recorded in turn.
+    """
+
+    __slots__ = ("aux", "level", "lines", "record", "value", "wanted", "xp")
+
+    def __init__(
+        self,
+        f: Callable[..., Any],
+        args: Sequence[Any],
+        places: tuple[int, ...],
+        options: dict[str, Any] | None = None,
+        *,
+        has_aux: bool = False,
+        scalar: bool = False,
+        keep: bool = False,
+        nested: bool = False,
+    ) -> None:
+        if not callable(f):
+            raise TypeError(
+                f"expected a function to differentiate, got a {type(f).__name__}: write "
+                "grad(f)(x), not grad(f(x))"
+            )
+        wanted = [args[place] for place in places]
+        level = _open(wanted, places, nested)
+        token = _open_levels.set(_open_levels.get() + 1)
+        try:
+            if keep:
+                wanted = tree.map(lambda x: without(level, x), wanted)
+            full = list(args)
+            for place, branch in zip(places, tree.map(level.leaf, wanted), strict=True):
+                full[place] = branch
+            result = f(*full, **(options or {}))
+            output, aux = _pair(result) if has_aux else (result, None)
+            self.lines = _lines(level, output, scalar)
+            self.value = tree.map(lambda y: without(level, y), output)
+            self.aux = tree.map(lambda a: without(level, a), aux)
+            self.record = level.record
+        finally:
+            level.close()
+            _open_levels.reset(token)
+        self.level = level
+        self.xp = level.xp if level.plain else level.namespace
+        self.wanted = wanted
+
+    def gradients(
+        self, seeds: Sequence[Array | None], *, own: bool = True, last: bool = False
+    ) -> list[tree.Tree]:
+        """The gradient by each of `wanted`, from those of the leaves of `value`, None for zero.
+
+        Unless `own`, gradients may share memory with other arrays. The `last` sweep frees the
+        record on its way.
+        """
+        pairs = zip(self.lines, seeds, strict=True)
+        starts = [(line, g) for line, g in pairs if line is not None and g is not None]
+        leaves = tree.leaves(self.wanted)
+        record = self.record if last else list(self.record)
+        found = sweep(self.level, record, starts, len(leaves))
+        arrived = iter(self._finished(found, leaves, own))
+        return tree.map(lambda _: next(arrived), self.wanted)
+
+    def _finished(self, found: list[Any], leaves: list[Array], own: bool) -> list[Array]:
+        """What arrived at the leaves as the user gets it: one gradient a leaf, in its dtype."""
+        xp, level = self.xp, self.level
+        gradients: list[Any] = []
+        for g, leaf in zip(found, leaves, strict=True):
+            if g is None:
+                g = xp.zeros_like(leaf)
+            elif g.dtype != leaf.dtype:
+                g = xp.astype(g, leaf.dtype)
+            shared = any(g is other for other in gradients)
+            gradients.append(xp.asarray(g, copy=True) if shared else g)
+        plain = [_off(level, g) for g in gradients]
+        if not own:
+            return plain
+        owned, is_array = level.backend.owned, level.backend.is_array
+        return [owned(g) if is_array(g) else g for g in plain]
+
+
+def places_of(argnums: Argnums, args: Sequence[Any]) -> tuple[int, ...]:
+    """The places among `args` that `argnums` names."""
+    places = argnums if isinstance(argnums, tuple) else (argnums,)
+    if not places or any(type(place) is not int for place in places):
+        raise TypeError(
+            f"argnums is {argnums!r}; expected the place of an argument, such as 0, or a tuple "
+            "of places, such as (0, 1)"
+        )
+    for place in places:
+        if not -len(args) <= place < len(args):
+            raise TypeError(
+                f"argnums names argument {place}, but {len(args)} were given by position"
+            )
+    places = tuple(place % len(args) for place in places)
+    if len(set(places)) < len(places):
+        raise ValueError(f"argnums is {argnums!r}, which names an argument twice; name it once")
+    return places
+
+
+def without(level: Level, x: Any) -> Any:
+    """`x` for the user: with `level` taken off, and a copy, since it may be an input."""
+    x = _off(level, x)
+    return level.xp.asarray(x, copy=True) if level.backend.is_array(x) else x
+
+
+def _off(level: Level, x: Any) -> Any:
+    """`x` with `level` taken off, and what is constant for every derivative."""
+    while type(x) is Tensor and (x._level is level or x._level.id == CONSTANT):
+        x = x._value
+    return x
+
+
+def _open(wanted: list[Any], places: Sequence[int], nested: bool) -> Level:
+    """A new level for the arrays in `wanted`, which must be real, of one backend and device."""
+    found = [
+        leaf
+        for place, branch in zip(places, wanted, strict=True)
+        for leaf in tree.named_leaves(branch, f"argument {place}")
+    ]
+    backend, within = _backend_of_leaves(found)
+    known = None
+    for where, leaf in found:
+        dtype = plain_value(leaf).dtype
+        if dtype == known:
+            continue
+        known = dtype
+        if not backend.xp.isdtype(dtype, "real floating"):
+            raise TypeError(
+                f"cannot differentiate by {where}, which is {dtype}; expected floating point"
+            )
+    outermost = not nested and not within and _open_levels.get() == 0
+    level = Level(backend, namespace(backend), plain=outermost)
+    if outermost:
+        level.kernels = backend.kernels
+    return level
+
+
+def _backend_of_leaves(found: list[tuple[str, Any]]) -> tuple[Backend, bool]:
+    for where, leaf in found:
+        if not hasattr(leaf, "dtype"):
+            raise TypeError(
+                f"cannot differentiate by {where}, a {type(leaf).__name__}; expected an array: "
+                "polynet.asarray(x) makes one"
+            )
+    for _, leaf in found:
+        if type(leaf) is Tensor:
+            return leaf._level.backend, True
+    return common_backend((leaf for _, leaf in found), "the arrays to differentiate by")[0], False
+
+
+def _pair(result: Any) -> tuple[Any, Any]:
+    if not (isinstance(result, tuple) and len(result) == 2):
+        raise TypeError(
+            f"with has_aux, the function returns a pair (value, aux); it returned a "
+            f"{type(result).__name__}"
+        )
+    return result
+
+
+def _lines(level: Level, output: Any, scalar: bool) -> list[int | None]:
+    """The lines of the result's leaves, None for what no gradient reaches; they must be real."""
+    found = [("", output)] if scalar else tree.named_leaves(output)
+    if not found:
+        raise TypeError(
+            f"the differentiated function returned a {type(output).__name__} without arrays; "
+            "expected an array, or a tree of them"
+        )
+    for name, leaf in found:
+        where = f" in {name!r}" if name else ""
+        shape = getattr(leaf, "shape", None)
+        if shape is None or (scalar and tuple(shape) != ()):
+            came = type(leaf).__name__ if shape is None else f"an array of shape {tuple(shape)}"
+            expected = "a 0-d array, such as a sum or mean" if scalar else "an array"
+            raise TypeError(
+                f"the differentiated function returned {came}{where}; expected {expected}"
+            )
+        if type(leaf) is Tensor:
+            leaf._level.require_open()
+        if not level.backend.xp.isdtype(plain_value(leaf).dtype, "real floating"):
+            raise TypeError(
+                f"the differentiated function returned {leaf.dtype}{where}; expected floating "
+                "point; what is not to be differentiated goes into aux (has_aux=True)"
+            )
+    return [
+        leaf._line if type(leaf) is Tensor and leaf._level is level else None for _, leaf in found
+    ]

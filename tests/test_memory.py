@@ -1,0 +1,171 @@
+"""What a derivative holds: it is freed as the sweep goes, nothing is left, long chains are fine."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import tracemalloc
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+import polynet
+from polynet import grad, hessian, hvp, jvp, vjp
+from polynet.losses import mse
+from polynet.ops import OPS
+from polynet.tensor import op
+
+sin, total = OPS["sin"], OPS["sum"]
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Without the garbage collector, which would hide what only it can free."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def watched() -> tuple[Callable[..., Any], list[Any], list[int]]:
+    """An op that keeps its result; weak references to those; how many lived at each pullback."""
+    kept: list[Any] = []
+    alive: list[int] = []
+
+    @op
+    def double(xp: Any, x: Any) -> Any:
+        y = 2 * x
+        kept.append(weakref.ref(y))
+
+        def pullback(g: Any) -> Any:
+            alive.append(sum(r() is not None for r in kept))
+            return g * y / x
+
+        return y, (pullback,)
+
+    return double, kept, alive
+
+
+def chain(step: Callable[[Any], Any], length: int) -> Callable[[Any], Any]:
+    def f(x: Any) -> Any:
+        for _ in range(length):
+            x = step(x)
+        return total(x)
+
+    return f
+
+
+def test_the_record_is_freed_as_the_sweep_goes() -> None:
+    double, _, alive = watched()
+    with no_collection():
+        slope = grad(chain(double, 10))(np.ones(3))
+    assert slope.tolist() == [1024.0] * 3
+    # Each result is held by its own pullback and, as what it divides by, by the next one.
+    assert alive == list(range(10, 0, -1))
+
+
+def test_a_pullback_keeps_the_record_and_gives_it_back() -> None:
+    double, kept, alive = watched()
+    with no_collection():
+        _, pullback = vjp(chain(double, 10), np.ones(3))
+        for _ in range(2):
+            assert pullback(np.asarray(1.0))[0].tolist() == [1024.0] * 3
+        assert alive == [10] * 20
+        del pullback
+        assert not any(r() is not None for r in kept)
+
+
+def test_the_sweep_needs_no_more_memory_than_the_record() -> None:
+    x = np.linspace(0.1, 0.2, 100_000)
+    size, length = x.nbytes, 30
+    peak_forward = 0
+
+    def f(x: Any) -> Any:
+        nonlocal peak_forward
+        y = chain(lambda x: sin(x) * 1.5, length)(x)
+        peak_forward = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        return y
+
+    tracemalloc.start()
+    try:
+        grad(f)(x)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_forward > length * size  # what is measured is there
+    assert peak < peak_forward + 4 * size
+
+
+def test_what_is_left_of_a_derivative_is_no_garbage() -> None:
+    """No reference cycles: all is freed at once, whether or not Python's collector runs."""
+    x, v = np.ones((3, 3)), np.full((3, 3), 2.0)
+    w = np.ones(3)
+
+    def f(a: Any) -> Any:
+        parts = [sin(a), OPS["matmul"](a, a)]
+        return total(OPS["concat"](parts) ** 2)
+
+    works: list[Callable[[], Any]] = [
+        lambda: grad(f)(x),
+        lambda: grad(lambda a: total(grad(f)(a)))(x),
+        lambda: vjp(sin, x)[1](v),
+        lambda: jvp(f, (x,), (v,)),
+        lambda: hvp(f, (x,), (v,)),
+        lambda: hessian(lambda a: total(sin(a)))(w),
+        lambda: grad(lambda a: total(vjp(sin, x)[1](a)[0]))(v),
+    ]
+    for work in works:
+        work()
+        with no_collection():
+            work()
+            assert gc.collect() == 0
+
+
+def test_ten_thousand_steps_leave_nothing() -> None:
+    x, y = np.ones((4, 2)), np.ones(4)
+    params = {"weight": np.asarray([0.5, -0.5]), "bias": np.asarray(0.1)}
+    step = polynet.value_and_grad(
+        lambda p: mse(OPS["matmul"](x, p["weight"]) + p["bias"], y),
+    )
+
+    def train(steps: int) -> tuple[int, int]:
+        nonlocal params
+        for _ in range(steps):
+            _, slopes = step(params)
+            params = polynet.tree.map(lambda p, g: p - 1e-3 * g, params, slopes)
+        assert gc.collect() == 0  # no garbage; and Python gives back the tuples it has in stock
+        return sys.getallocatedblocks(), len(gc.get_objects())
+
+    with no_collection():
+        train(100)
+        blocks_before, objects_before = train(100)
+        blocks_after, objects_after = train(10_000)
+    assert abs(objects_after - objects_before) < 10
+    assert abs(blocks_after - blocks_before) < 100  # an array, whatever its size, is one or more
+
+
+LENGTH = 100_000
+
+
+@pytest.mark.parametrize("way", ["grad", "vjp", "jvp", "hvp"])
+def test_a_chain_of_a_hundred_thousand_ops(way: str) -> None:
+    """Neither the record nor what frees it recurses, to the first or the second order."""
+    x, v = np.asarray([0.5, 2.0]), np.asarray([1.0, -3.0])
+    factor = 1 + 1e-5
+    power = factor**LENGTH
+    linear: Callable[..., Any] = lambda x: chain(lambda a: a * factor, LENGTH)(x)  # noqa: E731
+    square: Callable[..., Any] = lambda x: chain(lambda a: a * factor, LENGTH)(x * x)  # noqa: E731
+    found, expected = {
+        "grad": lambda: (grad(linear)(x), [power, power]),
+        "vjp": lambda: (vjp(linear, x)[1](np.asarray(2.0))[0], [2 * power, 2 * power]),
+        "jvp": lambda: (jvp(linear, (x,), (v,))[1], -2 * power),
+        "hvp": lambda: (hvp(square, (x,), (v,))[0], 2 * power * v),
+    }[way]()
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
