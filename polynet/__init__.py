@@ -18,6 +18,7 @@ _HOME = {
     "get_backend": "polynet.backend",
     "grad": "polynet.derivative",
     "op": "polynet.tensor",
+    "record": "polynet.view",
     "set_backend": "polynet.backend",
     "stop_gradient": "polynet.derivative",
     "to_numpy": "polynet.backend",
