@@ -22,6 +22,7 @@ _HOME = {
     "jacobian": "polynet.derivative",
     "jvp": "polynet.derivative",
     "op": "polynet.tensor",
+    "record": "polynet.view",
     "set_backend": "polynet.backend",
     "stop_gradient": "polynet.derivative",
     "to_numpy": "polynet.backend",

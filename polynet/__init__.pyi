@@ -58,5 +58,6 @@ from polynet.tensor import custom_derivative as custom_derivative
 from polynet.tensor import op as op
 from polynet.testing import check_grad as check_grad
 from polynet.train import Trainer as Trainer
+from polynet.view import record as record
 
 __version__: str

@@ -31,6 +31,7 @@ FLOORS = {
     "history": 4,
     "train": 5,
     "checkpoint": 5,
+    "view": 6,
     "__init__": 6,
     "__main__": 6,
     "testing": 7,  # above all: nothing imports it, and __init__ only names what is in it

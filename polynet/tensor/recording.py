@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import update_wrapper
+from functools import update_wrapper, wraps
 from typing import Any
 
 from polynet import tree
@@ -87,14 +87,14 @@ def custom_derivative(pullback: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def decorate(value: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(value)
         def rule(xp: Any, *arrays: Any, **options: Any) -> Any:
             below = any(type(a) is Tensor for a in members(arrays))
             y = call(*arrays, **options) if below else value(xp, *arrays, **options)
             return y, lambda g, _needs: pullback(xp, g, y, *arrays, **options)
 
-        rule.__signature__ = inspect.signature(value)  # type: ignore[attr-defined]
         call = op(rule)
-        return update_wrapper(call, value)
+        return call
 
     return decorate
 
@@ -210,7 +210,10 @@ def apply(rule: Callable[..., Any], args: tuple, options: dict[str, Any]) -> Any
         return result
     value, pullbacks = result
     inputs = each(lambda a: a._line if type(a) is Tensor and a._level is level else None, args)
-    return _written(level, value, inputs, pullbacks)
+    result = _written(level, value, inputs, pullbacks)
+    if level.watch is not None:
+        level.watch(rule, result)
+    return result
 
 
 def _written(level: Level, value: Any, inputs: Any, pullbacks: Any) -> Any:

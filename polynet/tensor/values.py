@@ -25,7 +25,7 @@ class Level:
     all rules run in the differentiable namespace.
     """
 
-    __slots__ = ("backend", "id", "kernels", "namespace", "plain", "record", "types", "xp")
+    __slots__ = ("backend", "id", "kernels", "namespace", "plain", "record", "types", "watch", "xp")
 
     def __init__(
         self, backend: Backend, namespace: Any, *, plain: bool = True, constant: bool = False
@@ -38,6 +38,7 @@ class Level:
         self.plain = plain
         self.record: Any = []
         self.types: set[type] = {bool, int, float, complex}
+        self.watch: Callable[..., None] | None = None
 
     def leaf(self, value: Array) -> Tensor:
         """A recorded Tensor that was computed from nothing."""
@@ -54,6 +55,16 @@ class Level:
             at += 1
         return at
 
+    def observe(self, watch: Callable[..., None]) -> None:
+        """Call `watch(rule, result)` after every op from here on.
+
+        The level stops being plain: ops then go the general way, and definitions run instead
+        of kernels.
+        """
+        self.plain = False
+        self.kernels = {}
+        self.watch = watch
+
     def admit(self, value: Any) -> None:
         """Refuse an array of another backend; what is no array is the rule's to judge."""
         if self.backend.is_array(value):
@@ -69,6 +80,7 @@ class Level:
     def close(self) -> None:
         """End the derivative; a Tensor that outlives it says so when it is used."""
         self.record = ENDED
+        self.watch = None
 
 
 class _Ended:
