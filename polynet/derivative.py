@@ -9,6 +9,7 @@ from typing import Any
 from polynet import tree
 from polynet.backend import Array, Backend, common_backend
 from polynet.ops import namespace
+from polynet.ops.complex_numbers import in_dtype, is_complex
 from polynet.tensor import CONSTANT, Level, Tensor, plain_value, sweep
 
 _open_levels: ContextVar[int] = ContextVar("polynet_open_levels", default=0)
@@ -22,9 +23,10 @@ def value_and_grad(
     `f` takes arrays, or trees of them (dicts, lists, tuples), by position, and returns one real
     0-d array; with `has_aux`, a pair of it and anything else. The function returned takes the
     same arguments and returns `(value, gradient)`, or `((value, aux), gradient)`. The gradient
-    has the structure, shapes and dtypes of the argument `argnums`; for several, a tuple.
+    has the structure, shapes and dtypes of the argument `argnums`; for several, a tuple. By a
+    complex x + iy it is ∂f/∂x + i ∂f/∂y, the direction in which `f` grows most, as in PyTorch.
 
-    Raises TypeError for an argument that is no array or not real floating, and for a result
+    Raises TypeError for an argument that is no array or not floating, and for a result
     that is not 0-d. Reference: Griewank and Walther, *Evaluating Derivatives* (2008), ch. 3.
 
     >>> import numpy as np, polynet
@@ -107,7 +109,7 @@ def _constant(x: Any) -> Any:
 
 
 def _open(wanted: list[Any]) -> Level:
-    """A new level for the arrays in `wanted`, which must be real, of one backend and device."""
+    """A new level for the arrays in `wanted`, which must be floating, of one backend and device."""
     found = tree.named_leaves(wanted)
     backend, nested = _backend_of_leaves(found)
     known = None
@@ -116,7 +118,7 @@ def _open(wanted: list[Any]) -> Level:
         if dtype == known:
             continue
         known = dtype
-        if not backend.xp.isdtype(dtype, "real floating"):
+        if not backend.xp.isdtype(dtype, ("real floating", "complex floating")):
             where = path.partition(".")[2] or f"argument {path}"
             raise TypeError(
                 f"cannot differentiate by {where}, which is {dtype}; expected floating point"
@@ -156,7 +158,9 @@ def _gradients(
         if g is None:
             g = xp.zeros_like(leaf)
         elif g.dtype != leaf.dtype:
-            g = xp.astype(g, leaf.dtype)
+            g = in_dtype(xp, g, leaf.dtype)
+        if is_complex(xp, g):
+            g = xp.conj(g)
         shared = any(g is other for other in gradients)
         gradients.append(xp.asarray(g, copy=True) if shared else g)
     plain = [_off(level, g) for g in gradients]

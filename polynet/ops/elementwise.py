@@ -6,6 +6,7 @@ The hottest bind what they read as defaults (`y=y`), which costs a fifth less th
 
 from __future__ import annotations
 
+from polynet.ops.complex_numbers import of_complex_abs
 from polynet.tensor import op
 
 # Arithmetic
@@ -70,7 +71,10 @@ def pow(xp, x, y, /):  # noqa: A001 (the standard's name)
 
 @op
 def abs(xp, x, /):  # noqa: A001 (the standard's name)
-    return xp.abs(x), (lambda g: g * xp.sign(x),)
+    y = xp.abs(x)
+    if y.dtype != x.dtype:
+        return y, (of_complex_abs(xp, x, y),)
+    return y, (lambda g: g * xp.sign(x),)
 
 
 @op
