@@ -154,12 +154,15 @@ def _gradients(
         return value, [_off(level, xp.zeros_like(leaf)) for leaf in wanted]
     found = sweep(level, output, xp.ones_like(_off(level, output)), len(wanted))
     gradients: list[Any] = []
+    dtype, turned = None, False
     for g, leaf in zip(found, wanted, strict=True):
         if g is None:
             g = xp.zeros_like(leaf)
         elif g.dtype != leaf.dtype:
             g = in_dtype(xp, g, leaf.dtype)
-        if is_complex(xp, g):
+        if g.dtype != dtype:
+            dtype, turned = g.dtype, is_complex(xp, g)
+        if turned:
             g = xp.conj(g)
         shared = any(g is other for other in gradients)
         gradients.append(xp.asarray(g, copy=True) if shared else g)

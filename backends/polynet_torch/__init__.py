@@ -49,7 +49,7 @@ class TorchBackend(Backend):
         return self._torch.tensor(np.array(array, order="C"), device=device)
 
     def to_host(self, array: Any) -> np.ndarray:
-        return np.array(array.detach().cpu().numpy())
+        return np.array(array.detach().resolve_conj().resolve_neg().cpu().numpy())
 
     def owned(self, array: Any) -> Any:
         return array.clone(memory_format=self._torch.contiguous_format)
