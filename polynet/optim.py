@@ -49,6 +49,12 @@ class Optimizer:
 
     def init(self, params: Arrays) -> dict[str, Arrays]:
         """The state before the first update: zeros for every slot and parameter."""
+        for name, p in params.items():
+            if array_namespace(p).isdtype(p.dtype, "complex floating"):
+                raise TypeError(
+                    f"parameter {name!r} is {p.dtype}; the optimizers are for real parameters: "
+                    "keep real and imaginary part as two"
+                )
         return {
             slot: tree.map(lambda p: array_namespace(p).zeros_like(p), params)
             for slot in self.slots()

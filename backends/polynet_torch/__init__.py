@@ -51,7 +51,7 @@ class TorchBackend(Backend):
     def to_host(self, array: Any) -> np.ndarray:
         if array.requires_grad:
             raise TypeError("a PyTorch tensor that requires grad would lose its record; x.detach()")
-        return np.array(array.cpu().numpy())
+        return np.array(array.resolve_conj().resolve_neg().cpu().numpy())
 
     def owned(self, array: Any) -> Any:
         return array.clone(memory_format=self._torch.contiguous_format)

@@ -18,9 +18,10 @@ def value_and_grad(
     `f` takes arrays, or trees of them (dicts, lists, tuples), by position, and returns one real
     0-d array; with `has_aux`, a pair of it and anything else. The function returned takes the
     same arguments and returns `(value, gradient)`, or `((value, aux), gradient)`. The gradient
-    has the structure, shapes and dtypes of the argument `argnums`; for several, a tuple.
+    has the structure, shapes and dtypes of the argument `argnums`; for several, a tuple. By a
+    complex x + iy it is ∂f/∂x + i ∂f/∂y, the direction in which `f` grows most, as in PyTorch.
 
-    Raises TypeError for an argument that is no array or not real floating, and for a result
+    Raises TypeError for an argument that is no array or not floating, and for a result
     that is not 0-d. Reference: Griewank and Walther, *Evaluating Derivatives* (2008), ch. 3.
 
     >>> import numpy as np, polynet

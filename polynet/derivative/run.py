@@ -9,6 +9,7 @@ from typing import Any
 from polynet import tree
 from polynet.backend import Array, Backend, common_backend
 from polynet.ops import namespace
+from polynet.ops.complex_numbers import in_dtype, is_complex
 from polynet.tensor import CONSTANT, Level, Tensor, plain_value, sweep
 
 Argnums = int | tuple[int, ...]
@@ -48,7 +49,7 @@ class Run:
                 "grad(f)(x), not grad(f(x))"
             )
         wanted = [args[place] for place in places]
-        level = _open(wanted, places, nested)
+        level = _open(wanted, places, nested, scalar)
         token = _open_levels.set(_open_levels.get() + 1)
         try:
             if keep:
@@ -89,11 +90,16 @@ class Run:
         """What arrived at the leaves as the user gets it: one gradient a leaf, in its dtype."""
         xp, level = self.xp, self.level
         gradients: list[Any] = []
+        dtype, turned = None, False
         for g, leaf in zip(found, leaves, strict=True):
             if g is None:
                 g = xp.zeros_like(leaf)
             elif g.dtype != leaf.dtype:
-                g = xp.astype(g, leaf.dtype)
+                g = in_dtype(xp, g, leaf.dtype)
+            if g.dtype != dtype:
+                dtype, turned = g.dtype, is_complex(xp, g)
+            if turned:  # what arrived is ∂f/∂x - i ∂f/∂y
+                g = xp.conj(g)
             shared = any(g is other for other in gradients)
             gradients.append(xp.asarray(g, copy=True) if shared else g)
         plain = [_off(level, g) for g in gradients]
@@ -135,8 +141,12 @@ def _off(level: Level, x: Any) -> Any:
     return x
 
 
-def _open(wanted: list[Any], places: Sequence[int], nested: bool) -> Level:
-    """A new level for the arrays in `wanted`, which must be real, of one backend and device."""
+def _open(wanted: list[Any], places: Sequence[int], nested: bool, scalar: bool) -> Level:
+    """A new level for the arrays in `wanted`, of one backend and device.
+
+    They are real; for the gradient of a `scalar` they may be complex.
+    """
+    kinds = ("real floating", "complex floating") if scalar else "real floating"
     found = [
         leaf
         for place, branch in zip(places, wanted, strict=True)
@@ -149,9 +159,10 @@ def _open(wanted: list[Any], places: Sequence[int], nested: bool) -> Level:
         if dtype == known:
             continue
         known = dtype
-        if not backend.xp.isdtype(dtype, "real floating"):
+        if not backend.xp.isdtype(dtype, kinds):
             raise TypeError(
                 f"cannot differentiate by {where}, which is {dtype}; expected floating point"
+                f"{'' if scalar else ', and real'}"
             )
     outermost = not nested and not within and _open_levels.get() == 0
     level = Level(backend, namespace(backend), plain=outermost)

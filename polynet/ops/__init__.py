@@ -4,6 +4,13 @@
 """
 
 from polynet.ops import operators as _operators  # noqa: F401  (gives Tensor its operators)
-from polynet.ops.differentiable import LOCALLY_CONSTANT, OPS, Namespace, array_namespace, namespace
+from polynet.ops.differentiable import (
+    EXTENSIONS,
+    LOCALLY_CONSTANT,
+    OPS,
+    Namespace,
+    array_namespace,
+    namespace,
+)
 
-__all__ = ["LOCALLY_CONSTANT", "OPS", "Namespace", "array_namespace", "namespace"]
+__all__ = ["EXTENSIONS", "LOCALLY_CONSTANT", "OPS", "Namespace", "array_namespace", "namespace"]

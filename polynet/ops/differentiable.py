@@ -7,12 +7,28 @@ from typing import Any
 
 from polynet.backend import Array, Backend, backend_of
 from polynet.errors import RecordError
-from polynet.ops import elementwise, indexing, linear_algebra, manipulation, statistical
+from polynet.ops import (
+    complex_numbers,
+    elementwise,
+    fourier,
+    indexing,
+    linalg,
+    linear_algebra,
+    manipulation,
+    statistical,
+)
 from polynet.tensor import Level, Tensor, highest_level, is_recorded, plain_value
 from polynet.tree import leaves
 from polynet.tree import map as tree_map
 
-CHAPTERS = (elementwise, statistical, linear_algebra, manipulation, indexing)
+CHAPTERS = (
+    elementwise,
+    complex_numbers,
+    statistical,
+    linear_algebra,
+    manipulation,
+    indexing,
+)
 
 OPS: dict[str, Callable[..., Any]] = {
     name: f
@@ -22,11 +38,21 @@ OPS: dict[str, Callable[..., Any]] = {
 }
 """Every op of the standard that has a derivative, by name."""
 
+EXTENSIONS: dict[str, dict[str, Callable[..., Any]]] = {
+    extension: {
+        name: f
+        for name, f in vars(chapter).items()
+        if (hasattr(f, "rule") or hasattr(f, "definition")) and not name.startswith("_")
+    }
+    for extension, chapter in (("linalg", linalg), ("fft", fourier))
+}
+"""The functions of each extension of the standard that have a derivative, by name."""
+
 LOCALLY_CONSTANT = frozenset(
     "all any argmax argmin argsort ceil count_nonzero empty_like equal floor floor_divide "
     "full_like greater greater_equal isfinite isinf isnan less less_equal logical_and "
     "logical_not logical_or "
-    "logical_xor nonzero not_equal ones_like round searchsorted sign signbit trunc zeros_like "
+    "logical_xor nonzero not_equal ones_like round searchsorted signbit trunc zeros_like "
     "bitwise_and bitwise_invert bitwise_left_shift bitwise_or bitwise_right_shift "
     "bitwise_xor".split()
 )
@@ -44,6 +70,9 @@ class Namespace:
         self.constants = Level(backend, self, constant=True)
         for name, function in OPS.items():
             setattr(self, name, function)
+        for name, functions in EXTENSIONS.items():
+            if hasattr(backend.xp, name):
+                setattr(self, name, Extension(self, name, functions))
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.backend.xp, name)
@@ -81,6 +110,20 @@ class Namespace:
 
     def __repr__(self) -> str:
         return f"<differentiable namespace of backend {self.backend.name!r}>"
+
+
+class Extension:
+    """An extension of the standard: an attribute of the namespace, with functions of its own."""
+
+    def __init__(
+        self, namespace: Namespace, name: str, functions: dict[str, Callable[..., Any]]
+    ) -> None:
+        self._namespace, self._name = namespace, name
+        vars(self).update(functions)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(getattr(self._namespace.backend.xp, self._name), name)
+        return self._namespace._constant(f"{self._name}.{name}", value)
 
 
 def array_namespace(x: Array) -> Any:

@@ -6,6 +6,7 @@ The hottest bind what they read as defaults (`y=y`), which costs a fifth less th
 
 from __future__ import annotations
 
+from polynet.ops.complex_numbers import of_complex_abs
 from polynet.tensor import op
 
 # Arithmetic
@@ -57,12 +58,12 @@ def pow(xp, x, y, /):  # noqa: A001 (the standard's name)
     z = x**y
 
     def to_base(g):  # y x^(y-1), and 0 rather than 0·∞ where y = 0
-        if type(y) in (int, float):
+        if type(y) in (int, float, complex):
             return g * (y * x ** (y - 1)) if y != 0 else g * 0
         return g * y * x ** xp.where(y == 0, 1, y - 1)
 
     def to_exponent(g):  # ln(x) x^y, and 0 rather than 0·∞ where x = 0
-        base = xp.full_like(z, x) if type(x) in (int, float) else x
+        base = xp.full_like(z, x) if type(x) in (int, float, complex) else x
         return g * z * xp.log(xp.where(base == 0, 1, base))
 
     return z, (to_base, to_exponent)
@@ -70,7 +71,10 @@ def pow(xp, x, y, /):  # noqa: A001 (the standard's name)
 
 @op
 def abs(xp, x, /):  # noqa: A001 (the standard's name)
-    return xp.abs(x), (lambda g: g * xp.sign(x),)
+    y = xp.abs(x)
+    if y.dtype != x.dtype:
+        return y, (of_complex_abs(xp, x, y),)
+    return y, (lambda g: g * xp.sign(x),)
 
 
 @op

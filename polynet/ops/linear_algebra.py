@@ -52,3 +52,45 @@ def _with_vector(xp, x, y):
 @op
 def matrix_transpose(xp, x, /):
     return xp.matrix_transpose(x), (lambda g: g.mT,)
+
+
+@op
+def vecdot(xp, x, y, /, *, axis=-1):  # Σ conj(x) y
+    def spread(g):
+        return xp.expand_dims(g, axis=axis)
+
+    return xp.vecdot(x, y, axis=axis), (
+        lambda g: xp.conj(spread(g) * y),
+        lambda g: spread(g) * xp.conj(x),
+    )
+
+
+@op
+def tensordot(xp, x, y, /, *, axes=2):
+    if isinstance(axes, int):
+        summed_x, summed_y = list(range(x.ndim - axes, x.ndim)), list(range(axes))
+    else:
+        summed_x, summed_y = ([a % z.ndim for a in s] for s, z in zip(axes, (x, y), strict=True))
+    free_x = [a for a in range(x.ndim) if a not in summed_x]
+    free_y = [a for a in range(y.ndim) if a not in summed_y]
+    of_x, of_y = range(len(free_x)), range(len(free_x), len(free_x) + len(free_y))
+
+    def to_x(g):  # its axes come in the order of free_x, then as the summed ones stand in y
+        back = xp.tensordot(g, y, axes=(tuple(of_y), tuple(free_y)))
+        return xp.permute_dims(back, _places(free_x + _partners(summed_y, summed_x)))
+
+    def to_y(g):
+        back = xp.tensordot(g, x, axes=(tuple(of_x), tuple(free_x)))
+        return xp.permute_dims(back, _places(free_y + _partners(summed_x, summed_y)))
+
+    return xp.tensordot(x, y, axes=axes), (to_x, to_y)
+
+
+def _partners(axes, others):
+    """The partners of some axes among the `others`, in the order in which the axes stand."""
+    return [other for _, other in sorted(zip(axes, others, strict=True))]
+
+
+def _places(axes):
+    """The permutation that puts `axes`, which came in this order, where they belong."""
+    return tuple(sorted(range(len(axes)), key=axes.__getitem__))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import accumulate, pairwise
 
+from polynet.ops.complex_numbers import in_dtype
 from polynet.tensor import op
 
 
@@ -76,7 +77,7 @@ def stack(xp, arrays, /, *, axis=0):
 @op
 def astype(xp, x, dtype, /, *, copy=True):
     y = xp.astype(x, dtype, copy=copy)
-    if not xp.isdtype(dtype, "real floating"):
+    if not xp.isdtype(dtype, ("real floating", "complex floating")):
         return y, None
     before = x.dtype
-    return y, (lambda g: xp.astype(g, before),)
+    return y, (lambda g: in_dtype(xp, g, before),)

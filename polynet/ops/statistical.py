@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from polynet.ops.complex_numbers import in_dtype
 from polynet.tensor import op
 
 
@@ -26,7 +27,7 @@ def sum(xp, x, /, *, axis=None, dtype=None, keepdims=False):  # noqa: A001 (the 
 
     def pullback(g):
         if dtype is not None:
-            g = xp.astype(g, kind, copy=False)
+            g = in_dtype(xp, g, kind)
         return xp.broadcast_to(xp.reshape(g, kept), shape)
 
     return y, (pullback,)

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from polynet import functional, losses
-from polynet.ops import OPS
+from polynet.ops import EXTENSIONS, OPS
 from polynet.tensor import Tensor
+from polynet.testing import extensions
 
 
 @dataclass(frozen=True)
@@ -293,11 +294,19 @@ SAMPLES["cross_entropy"] = [
     Sample((_in(-30, 30, 3, 2), _rng.integers(0, 2, size=3))),
     Sample((_in(-3, 3, 5, 3), _rng.dirichlet(np.ones(3), size=5))),
 ]
+SAMPLES |= {
+    name: [Sample(args, options) for args, options in calls]
+    for name, calls in extensions.CALLS.items()
+}
 
 
 def functions() -> dict[str, Callable[..., Any]]:
     """Every op and every composition that has samples to have, by name."""
     found = dict(OPS)
+    for extension, ops in EXTENSIONS.items():
+        own = {f"{extension}.{name}": f for name, f in ops.items() if f is not OPS.get(name)}
+        found.update(own)
+    found.update(extensions.PROBES)
     for module in (functional, losses):
         for name, f in vars(module).items():
             if hasattr(f, "rule") or hasattr(f, "definition"):

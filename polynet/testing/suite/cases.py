@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pytest
 
 from polynet.backend import Backend, get_backend
 from polynet.ops import OPS
@@ -22,6 +23,13 @@ def by_name() -> dict[str, Callable[..., Any]]:
     """
     found = functions()
     return {name: found[name] for name in sorted(found, key=lambda name: (name not in OPS, name))}
+
+
+def require(backend: Backend, name: str) -> None:
+    """Skip the test of a function of an extension of the standard that the backend lacks."""
+    extension, dot, _ = name.partition(".")
+    if dot and not hasattr(backend.xp, extension):
+        pytest.skip(f"xp has no extension {extension!r}")
 
 
 def dtypes(backend: Backend) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 
 from polynet.backend import Backend, to_numpy
 from polynet.testing.samples import SAMPLES, Sample, functions
-from polynet.testing.suite.cases import about, dtypes, to_backend, weights, what
+from polynet.testing.suite.cases import about, dtypes, require, to_backend, weights, what
 
 FUNCTIONS = functions()
 OPS = sorted(name for name, f in FUNCTIONS.items() if hasattr(f, "rule"))
@@ -20,6 +20,7 @@ COMPOSITIONS = sorted(set(FUNCTIONS) - set(OPS))
 
 @pytest.mark.parametrize("name", OPS)
 def test_rule(backend: Backend, name: str) -> None:
+    require(backend, name)
     for sample in SAMPLES[name]:
         assert_pure(name, FUNCTIONS[name].rule, sample, backend)
 

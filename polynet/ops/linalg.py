@@ -1,0 +1,403 @@
+"""The extension `linalg`: decompositions, inverses and norms, each with its derivative.
+
+Giles, "An extended collection of matrix derivative results" (2008), unless another source is
+named. All take stacks of matrices. Where a matrix is meant to be symmetric, only one triangle is
+read, and the gradient is that of the symmetric matrix: symmetric itself.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import array_api_compat
+
+from polynet.ops import indexing
+from polynet.ops.complex_numbers import in_dtype, is_complex
+from polynet.ops.linear_algebra import matmul, matrix_transpose, tensordot, vecdot
+from polynet.tensor import composition, custom_derivative, op
+
+__all__ = ["matmul", "matrix_transpose", "tensordot", "vecdot"]
+
+
+class EighResult(NamedTuple):
+    """Eigenvalues (…, n), rising, and eigenvectors (…, n, n), as columns."""
+
+    eigenvalues: Any
+    eigenvectors: Any
+
+
+class QRResult(NamedTuple):
+    """Orthonormal columns (…, m, k), and an upper triangular matrix (…, k, n)."""
+
+    Q: Any
+    R: Any
+
+
+class SlogdetResult(NamedTuple):
+    """Sign and logarithm of the absolute value of the determinant."""
+
+    sign: Any
+    logabsdet: Any
+
+
+class SVDResult(NamedTuple):
+    """Left singular vectors (columns), singular values, right singular vectors (rows)."""
+
+    U: Any
+    S: Any
+    Vh: Any
+
+
+def _real_only(xp, name, x):
+    """Refuse, by name, a derivative that holds for real matrices only."""
+    if is_complex(xp, x):
+        raise TypeError(
+            f"polynet has no derivative of linalg.{name} for complex matrices, and got one of "
+            f"{x.dtype}; take it of polynet.stop_gradient(x), or write an op for it (polynet.op)"
+        )
+
+
+def _eye(xp, x, n, m=None, *, k=0, dtype=None):
+    return xp.eye(
+        n, m, k=k, dtype=x.dtype if dtype is None else dtype, device=array_api_compat.device(x)
+    )
+
+
+def _column(xp, x):
+    return xp.expand_dims(x, axis=-1)
+
+
+def _row(xp, x):
+    return xp.expand_dims(x, axis=-2)
+
+
+def _symmetric(x):
+    return (x + x.mT) / 2
+
+
+def _lower(xp, x, *, diagonal):
+    """The part of `x` below the diagonal, and the diagonal times a number."""
+    n = x.shape[-1]
+    ones = xp.ones((n, n), dtype=x.dtype, device=array_api_compat.device(x))
+    return x * (xp.tril(ones) - (1 - diagonal) * _eye(xp, x, n))
+
+
+# Determinants and inverses
+
+
+@op
+def inv(xp, x, /):
+    y = xp.linalg.inv(x)
+    return y, (lambda g: -xp.matmul(y.mT, xp.matmul(g, y.mT)),)
+
+
+@op
+def det(xp, x, /):
+    return xp.linalg.det(x), (lambda g: _column(xp, _column(xp, g)) * _cofactors(x),)
+
+
+def _of_cofactors(xp, g, y, x, /):
+    t = xp.linalg.inv(x).mT
+    total = xp.sum(g * y, axis=(-2, -1), keepdims=True)
+    return (total * t - xp.matmul(y, xp.matmul(g.mT, t)),)
+
+
+@custom_derivative(_of_cofactors)
+def _cofactors(xp, x, /):
+    """det(x) x⁻ᵀ, the derivative of the determinant: also where x has no inverse.
+
+    By the singular values: Stewart, "On the adjugate matrix" (1998). Only its own derivative
+    needs an inverse.
+    """
+    u, s, vh = xp.linalg.svd(x, full_matrices=False)
+    n = x.shape[-1]
+    others = xp.where(_eye(xp, s, n, dtype=xp.bool), 1.0, _row(xp, s))
+    sign = xp.linalg.det(u) * xp.linalg.det(vh)
+    y = xp.matmul(xp.conj(u) * _row(xp, xp.prod(others, axis=-1)), xp.conj(vh))
+    return _column(xp, _column(xp, sign)) * y
+
+
+@op
+def slogdet(xp, x, /):
+    def pullback(g, _needs):  # the sign is constant
+        _real_only(xp, "slogdet", x)
+        return (_column(xp, _column(xp, g[1])) * xp.linalg.inv(x).mT,)
+
+    return SlogdetResult(*xp.linalg.slogdet(x)), pullback
+
+
+@op
+def solve(xp, x, y, /):
+    z = xp.linalg.solve(x, y)
+    vector = y.ndim == 1
+
+    def pullback(g, needs):
+        g = _column(xp, g) if vector else g
+        to_y = xp.linalg.solve(x.mT, g)
+        solution = _column(xp, z) if vector else z
+        to_x = -xp.matmul(to_y, solution.mT) if needs[0] else None
+        return to_x, xp.squeeze(to_y, axis=-1) if vector else to_y
+
+    return z, pullback
+
+
+@op
+def pinv(xp, x, /, *, rtol=None):
+    """Golub and Pereyra, "The differentiation of pseudo-inverses" (1973), for constant rank."""
+    y = xp.linalg.pinv(x, rtol=rtol)
+
+    def pullback(g):
+        _real_only(xp, "pinv", x)
+        t, h = y.mT, g.mT
+        left = xp.matmul(h - xp.matmul(x, xp.matmul(y, h)), xp.matmul(y, t))
+        right = xp.matmul(xp.matmul(t, y), h - xp.matmul(xp.matmul(h, y), x))
+        return left + right - xp.matmul(t, xp.matmul(g, t))
+
+    return y, (pullback,)
+
+
+@op
+def matrix_rank(xp, x, /, *, rtol=None):  # an integer
+    return xp.linalg.matrix_rank(x, rtol=rtol), None
+
+
+@composition
+def matrix_power(xp, x, n, /):
+    """The product of n matrices x: of their inverses where n < 0, the identity where it is 0."""
+    if n < 0:
+        x, n = xp.linalg.inv(x), -n
+    power = None
+    while n:  # x, x², x⁴, …: those whose bit is set in n
+        if n % 2:
+            power = x if power is None else xp.matmul(power, x)
+        n //= 2
+        x = xp.matmul(x, x) if n else x
+    return xp.broadcast_to(_eye(xp, x, x.shape[-1]), x.shape) if power is None else power
+
+
+# Decompositions
+
+
+@op
+def cholesky(xp, x, /, *, upper=False):
+    """Murray, "Differentiation of the Cholesky decomposition" (2016)."""
+    y = xp.linalg.cholesky(x, upper=upper)
+
+    def pullback(g):
+        _real_only(xp, "cholesky", x)
+        t = y if upper else y.mT
+        middle = _lower(xp, xp.matmul(t, g.mT if upper else g), diagonal=0.5)
+        return _symmetric(xp.linalg.solve(t, xp.linalg.solve(t, middle.mT).mT))
+
+    return y, (pullback,)
+
+
+@op
+def eigh(xp, x, /):
+    """Seeger and others, "Auto-differentiating linear algebra" (2017).
+
+    Eigenvectors have no derivative where two eigenvalues are equal; it is nan there. Eigenvalues
+    alone are differentiated by `eigvalsh`.
+    """
+    w, v = xp.linalg.eigh(x)
+
+    def pullback(g, _needs):
+        _real_only(xp, "eigh", x)
+        to_w, to_v = g
+        eye = _eye(xp, x, x.shape[-1])
+        turn = xp.matmul(v.mT, to_v) / (_row(xp, w) - _column(xp, w) + eye) * (1 - eye)
+        middle = turn + eye * _row(xp, to_w)
+        return (_symmetric(xp.matmul(v, xp.matmul(middle, v.mT))),)
+
+    return EighResult(w, v), pullback
+
+
+@op
+def eigvalsh(xp, x, /):
+    w, v = xp.linalg.eigh(x)
+
+    def pullback(g):
+        _real_only(xp, "eigvalsh", x)
+        return xp.matmul(v * _row(xp, g), v.mT)
+
+    return w, (pullback,)
+
+
+@op
+def qr(xp, x, /, *, mode="reduced"):
+    """Walter and Lehmann, "Algorithmic differentiation of linear algebra functions" (2010)."""
+    q, r = xp.linalg.qr(x, mode=mode)
+    m, n = x.shape[-2:]
+
+    def tall(g_q, g_r, r):
+        product = xp.matmul(r, g_r.mT) - xp.matmul(g_q.mT, q)
+        lower = _lower(xp, product, diagonal=0.5)
+        middle = g_q + xp.matmul(q, lower + lower.mT)
+        return xp.linalg.solve(r, middle.mT).mT
+
+    def pullback(g, _needs):
+        _real_only(xp, "qr", x)
+        g_q, g_r = g
+        if m >= n:
+            if mode == "complete" and m > n:
+                raise ValueError(
+                    f"linalg.qr(mode='complete') has no derivative for {m} rows and {n} columns: "
+                    "the last columns of Q may be any that complete it; use mode='reduced'"
+                )
+            return (tall(g_q, g_r, r),)
+        g_rest = g_r[..., m:]  # x = [x₁ x₂], r = [r₁ r₂]: x₁ = q r₁ and x₂ = q r₂
+        first = tall(g_q + xp.matmul(x[..., m:], g_rest.mT), g_r[..., :m], r[..., :m])
+        return (xp.concat([first, xp.matmul(q, g_rest)], axis=-1),)
+
+    return QRResult(q, r), pullback
+
+
+@op
+def svd(xp, x, /, *, full_matrices=True):
+    """Townsend, "Differentiating the singular value decomposition" (2016).
+
+    Singular vectors have no derivative where two singular values are equal; it is nan there.
+    Singular values alone are differentiated by `svdvals`.
+    """
+    u, s, vh = xp.linalg.svd(x, full_matrices=full_matrices)
+    m, n = x.shape[-2:]
+
+    def pullback(g, _needs):
+        _real_only(xp, "svd", x)
+        if full_matrices and m != n:
+            raise ValueError(
+                f"linalg.svd(full_matrices=True) has no derivative for {m} rows and {n} columns: "
+                "the last singular vectors may be any that complete them; use "
+                "full_matrices=False, or svdvals"
+            )
+        g_u, g_s, g_v = g[0], g[1], g[2].mT
+        v = vh.mT
+        eye = _eye(xp, x, min(m, n))
+        row, column = _row(xp, s), _column(xp, s)
+        gaps = (row - column) * (row + column) + eye
+
+        def turned(basis, back):
+            product = xp.matmul(basis.mT, back)
+            return (product - product.mT) / gaps
+
+        middle = turned(u, g_u) * row + column * turned(v, g_v) + eye * _row(xp, g_s)
+        out = xp.matmul(u, xp.matmul(middle, vh))
+        if m > n:  # and what turns u out of its own space
+            rest = g_u - xp.matmul(u, xp.matmul(u.mT, g_u))
+            out = out + xp.matmul(rest / row, vh)
+        if n > m:
+            rest = g_v - xp.matmul(v, xp.matmul(vh, g_v))
+            out = out + xp.matmul(u, (rest / row).mT)
+        return (out,)
+
+    return SVDResult(u, s, vh), pullback
+
+
+@op
+def svdvals(xp, x, /):
+    u, s, vh = xp.linalg.svd(x, full_matrices=False)
+
+    def pullback(g):
+        _real_only(xp, "svdvals", x)
+        return xp.matmul(u * _row(xp, g), vh)
+
+    return s, (pullback,)
+
+
+# Norms; where several elements attain a maximum, they share its gradient
+
+
+@op
+def vector_norm(xp, x, /, *, axis=None, keepdims=False, ord=2):  # noqa: A002 (the standard's name)
+    """(Σ|x|^ord)^(1/ord); at x = 0 the derivative is 0."""
+    y = xp.linalg.vector_norm(x, axis=axis, keepdims=keepdims, ord=ord)
+    if ord == 0:  # a count
+        return y, None
+    axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    axes = tuple(a % x.ndim for a in axes)
+    kept = tuple(1 if a in axes else n for a, n in enumerate(x.shape))
+    dtype = y.dtype
+
+    def pullback(g):
+        g, norm = xp.reshape(in_dtype(xp, g, dtype), kept), xp.reshape(y, kept)
+        direction = xp.conj(xp.sign(x))
+        if ord == 1:
+            return g * direction
+        if math.isinf(ord):
+            attained = xp.astype(xp.abs(x) == norm, dtype)
+            return g / xp.sum(attained, axis=axes, keepdims=True) * attained * direction
+        g, norm = xp.where(norm == 0, 0, g), xp.where(norm == 0, 1, norm)
+        if ord == 2:
+            return g / norm * xp.conj(x)
+        share = xp.where(x == 0, 1, xp.abs(x)) / norm
+        return g * direction * share ** (ord - 1)
+
+    return y, (pullback,)
+
+
+@composition
+def matrix_norm(xp, x, /, *, keepdims=False, ord="fro"):  # noqa: A002 (the standard's name)
+    """Frobenius ("fro"), nuclear ("nuc"), or induced by the vector norms 1, 2, ∞ (-: the least)."""
+    matrix = (-2, -1)
+    if ord == "fro":
+        return xp.linalg.vector_norm(x, axis=matrix, keepdims=keepdims)
+    if ord in ("nuc", 2, -2):
+        s = xp.linalg.svdvals(x)
+        y = (
+            xp.sum(s, axis=-1)
+            if ord == "nuc"
+            else xp.max(s, axis=-1)
+            if ord == 2
+            else xp.min(s, axis=-1)
+        )
+    elif ord in (1, -1, math.inf, -math.inf):
+        sums = xp.sum(xp.abs(x), axis=-2 if abs(ord) == 1 else -1)
+        y = xp.max(sums, axis=-1) if ord > 0 else xp.min(sums, axis=-1)
+    else:
+        raise ValueError(f"ord is {ord!r}; expected 'fro', 'nuc', 1, -1, 2, -2, inf or -inf")
+    return _column(xp, _column(xp, y)) if keepdims else y
+
+
+# Products and diagonals
+
+
+@op
+def cross(xp, x, y, /, *, axis=-1):
+    def times(g, other):
+        return xp.linalg.cross(g, other, axis=axis)
+
+    return xp.linalg.cross(x, y, axis=axis), (lambda g: -times(g, y), lambda g: times(g, x))
+
+
+@op
+def outer(xp, x, y, /):
+    return xp.linalg.outer(x, y), (lambda g: xp.matmul(g, y), lambda g: xp.matmul(g.mT, x))
+
+
+@op
+def diagonal(xp, x, /, *, offset=0):
+    y = xp.linalg.diagonal(x, offset=offset)
+    m, n = x.shape[-2:]
+    length = y.shape[-1]
+    start = max(-offset, 0) if length else 0
+
+    def pullback(g):  # to its rows, and there to its columns
+        whole = tuple(map(range, g.shape[:-1]))
+        rows = indexing.put_slice(g, (*whole, range(start, start + length)), (*g.shape[:-1], m))
+        return xp.where(_eye(xp, g, m, n, k=offset, dtype=xp.bool), _column(xp, rows), 0)
+
+    return y, (pullback,)
+
+
+@op
+def trace(xp, x, /, *, offset=0, dtype=None):
+    m, n = x.shape[-2:]
+    before = x.dtype
+
+    def pullback(g):
+        g = in_dtype(xp, g, before) if dtype is not None else g
+        there = _eye(xp, g, m, n, k=offset, dtype=xp.bool)
+        return xp.where(there, _column(xp, _column(xp, g)), 0)
+
+    return xp.linalg.trace(x, offset=offset, dtype=dtype), (pullback,)

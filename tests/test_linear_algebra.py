@@ -1,0 +1,221 @@
+"""Decompositions, inverses, norms: second derivatives, singular and empty matrices, refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polynet import array_namespace, check_grad, grad, stop_gradient, value_and_grad
+from polynet.backend import get_backend
+from polynet.ops import EXTENSIONS, OPS, linalg, namespace
+from polynet.testing.extensions import PROBES
+from polynet.testing.samples import SAMPLES, Sample, functions
+from polynet.testing.suite.cases import arrays, weights, with_arrays
+
+FUNCTIONS = functions()
+NAMES = [name for name in FUNCTIONS if name.startswith(("linalg.", "fft.")) and SAMPLES[name]]
+total = OPS["sum"]
+
+
+def objective(name: str, sample: Sample) -> Any:
+    """One number of a function's arrays, in which every element of the result counts twice."""
+
+    def f(*given: Any) -> Any:
+        y = FUNCTIONS[name](*with_arrays(sample, list(given)), **sample.options)
+        return total(y * y * weights(tuple(y.shape)))
+
+    return f
+
+
+def slope_of(f: Any, count: int) -> Any:
+    """One number of all first derivatives of `f`."""
+
+    def g(*given: Any) -> Any:
+        slopes = grad(f, tuple(range(count)))(*given)
+        return sum(total(s * weights(tuple(s.shape))) for s in slopes)
+
+    return g
+
+
+@pytest.mark.parametrize(
+    ("name", "sample"),
+    [
+        pytest.param(name, s, id=f"{name}-{i}")
+        for name in NAMES
+        for i, s in enumerate(SAMPLES[name])
+    ],
+)
+def test_second_derivative(name: str, sample: Sample) -> None:
+    f, given = objective(name, sample), arrays(sample)
+    assert type(f(*given)) in (np.ndarray, np.float64)
+    check_grad(slope_of(f, len(given)), *given, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["linalg.det", "linalg.eigh", "linalg.qr", "linalg.svd"])
+def test_third_derivative(name: str) -> None:
+    x = SAMPLES[name][0].args[0][:3, :3]
+    f = objective(name, Sample((x,)))
+    check_grad(slope_of(slope_of(f, 1), 1), x, rtol=1e-5, atol=1e-5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), m=st.integers(1, 4), n=st.integers(1, 4))
+@pytest.mark.parametrize("name", ["linalg.svd", "linalg.qr", "linalg.pinv", "linalg.svdvals"])
+def test_both_derivatives_of_any_matrix_of_separate_singular_values(
+    name: str, seed: int, m: int, n: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    u, _, vh = np.linalg.svd(rng.normal(size=(m, n)), full_matrices=False)
+    x = (u * (np.arange(u.shape[1], 0, -1) + rng.uniform(-0.2, 0.2, size=u.shape[1]))) @ vh
+    if name == "linalg.qr" and n > m and abs(np.linalg.det(x[:, :m])) < 0.3:
+        x[:, :m] += 3 * np.eye(m)  # its first columns are to be invertible
+    sample = Sample((x,), {"full_matrices": False} if name == "linalg.svd" else {})
+    check_grad(objective(name, sample), x, rtol=1e-5, atol=1e-6, h=1e-4)
+    check_grad(slope_of(objective(name, sample), 1), x, rtol=1e-4, atol=1e-4, h=1e-4)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 4))
+@pytest.mark.parametrize("name", ["linalg.eigh", "linalg.eigvalsh", "linalg.cholesky"])
+def test_both_derivatives_of_any_matrix_of_separate_eigenvalues(
+    name: str, seed: int, n: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    q = np.linalg.qr(rng.normal(size=(n, n)))[0]
+    x = (q * (np.arange(1, n + 1) + rng.uniform(-0.2, 0.2, size=n))) @ q.T
+    f = objective(name, Sample((x,)))
+    check_grad(f, x, rtol=1e-6, atol=1e-6)
+    check_grad(slope_of(f, 1), x, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cholesky", "eigvalsh"])
+def test_the_gradient_by_a_symmetric_matrix_is_symmetric(name: str) -> None:
+    x = SAMPLES["linalg.cholesky"][0].args[0]
+    slope = grad(lambda a: total(EXTENSIONS["linalg"][name](a) ** 3))(x)
+    np.testing.assert_allclose(slope, slope.T, rtol=1e-12)
+    step = np.asarray([[0.3, -0.2, 0.5], [-0.2, 0.1, 0.4], [0.5, 0.4, -0.6]]) * 1e-6
+    f = getattr(np.linalg, name)
+    change = (np.sum(f(x + step) ** 3) - np.sum(f(x - step) ** 3)) / 2
+    assert np.sum(slope * step) == pytest.approx(change, rel=1e-6)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2, 3])
+def test_the_determinant_has_a_gradient_where_there_is_no_inverse(rank: int) -> None:
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(4, rank)) @ rng.normal(size=(rank, 4))
+    check_grad(linalg.det, x)
+
+
+def test_a_norm_at_zero_has_slope_zero_and_ties_share() -> None:
+    for ord in (1, 2, 3, np.inf):  # noqa: A001 (the standard's name)
+        slope = grad(lambda a, p=ord: linalg.vector_norm(a, ord=p))(np.zeros(3))
+        np.testing.assert_array_equal(slope, np.zeros(3))
+    slope = grad(lambda a: linalg.vector_norm(a, ord=np.inf))(np.asarray([2.0, -2.0, 1.0]))
+    np.testing.assert_array_equal(slope, [0.5, -0.5, 0.0])
+
+
+def test_rank_is_constant() -> None:
+    x = np.diag([1.0, 2.0, 0.0])
+    assert int(linalg.matrix_rank(x)) == 2
+    slope = grad(lambda a: total(a * a) * stop_gradient(1.0 * linalg.matrix_rank(a)))(x)
+    np.testing.assert_array_equal(slope, 4 * x)
+
+
+@pytest.mark.parametrize("name", ["numpy", "strict"])
+@pytest.mark.parametrize(
+    "function",
+    "cholesky det eigh eigvalsh inv pinv qr slogdet svd svdvals trace diagonal matrix_norm".split(),
+)
+def test_no_matrix_at_all(name: str, function: str) -> None:
+    backend = get_backend(name)
+    x = backend.from_host(np.zeros((0, 3, 3)), backend.device(None))
+
+    def f(a: Any) -> Any:
+        y = EXTENSIONS["linalg"][function](a)
+        return total(y[-1] if isinstance(y, tuple) else y)
+
+    assert tuple(grad(f)(x).shape) == (0, 3, 3)
+
+
+def test_results_have_the_names_of_the_standard() -> None:
+    x = np.asarray([[2.0, 1.0], [1.0, 3.0]])
+
+    def f(a: Any) -> Any:
+        xp = array_namespace(a)
+        assert xp.linalg.eigh(a)._fields == ("eigenvalues", "eigenvectors")
+        assert xp.linalg.qr(a)._fields == ("Q", "R")
+        assert xp.linalg.slogdet(a)._fields == ("sign", "logabsdet")
+        assert xp.linalg.svd(a)._fields == ("U", "S", "Vh")
+        return xp.linalg.eigh(a).eigenvalues[0] + xp.linalg.slogdet(a).logabsdet
+
+    value, slope = value_and_grad(f)(x)
+    w, v = np.linalg.eigh(x)
+    assert value == pytest.approx(w[0] + np.log(5.0))
+    np.testing.assert_allclose(slope, np.outer(v[:, 0], v[:, 0]) + np.linalg.inv(x), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["numpy", "strict"])
+def test_extensions_hold_all_functions_of_the_standard(name: str) -> None:
+    xp = namespace(get_backend(name))
+    for function in (
+        "cholesky cross det diagonal eigh eigvalsh inv matmul matrix_norm matrix_power "
+        "matrix_rank matrix_transpose outer pinv qr slogdet solve svd svdvals tensordot trace "
+        "vecdot vector_norm"
+    ).split():
+        assert callable(getattr(xp.linalg, function))
+        assert function in EXTENSIONS["linalg"]
+    with pytest.raises(AttributeError, match="cholesky_of"):
+        xp.linalg.cholesky_of  # noqa: B018 (looking it up is the test)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda a: linalg.svd(a).U, "full_matrices=False"),
+        (lambda a: linalg.qr(a, mode="complete").Q, "mode='reduced'"),
+    ],
+)
+def test_what_is_free_to_be_anything_has_no_derivative(call: Any, words: str) -> None:
+    x = SAMPLES["linalg.svdvals"][0].args[0]
+    assert call(x).shape == (4, 4)
+    with pytest.raises(ValueError, match=words):
+        grad(lambda a: total(call(a)))(x)
+
+
+@pytest.mark.parametrize("name", "cholesky eigh eigvalsh pinv qr slogdet svd svdvals".split())
+def test_a_complex_matrix_is_refused_by_name(name: str) -> None:
+    f = EXTENSIONS["linalg"][name]
+
+    def g(z: Any) -> Any:
+        y = f(z)
+        return total(OPS["abs"](y[-1] if isinstance(y, tuple) else y))
+
+    z = np.asarray([[2.0, 1j], [-1j, 3.0]])
+    assert np.isfinite(g(z))
+    with pytest.raises(TypeError, match=rf"linalg\.{name} for complex"):
+        grad(g)(z)
+
+
+def test_an_order_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="'fro', 'nuc', 1"):
+        linalg.matrix_norm(np.eye(2), ord=3)
+
+
+@pytest.mark.parametrize("name", sorted({*PROBES, *NAMES} - {"linalg.matrix_rank"}))
+def test_gradients_trace_under_jit(name: str) -> None:
+    jax = pytest.importorskip("jax", reason="JAX is not installed: nox -s tests_jax has it")
+    backend = get_backend("jax")
+    sample = SAMPLES[name][0]
+    given = [backend.from_host(a.astype(np.float32), backend.device(None)) for a in arrays(sample)]
+
+    def f(*given: Any) -> Any:
+        y = FUNCTIONS[name](*with_arrays(sample, list(given)), **sample.options)
+        return total(y * y)
+
+    g = grad(f, tuple(range(len(given))))
+    for eager, traced in zip(g(*given), jax.jit(g)(*given), strict=True):
+        np.testing.assert_allclose(traced, eager, rtol=1e-3, atol=1e-4)
