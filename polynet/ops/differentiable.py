@@ -16,6 +16,7 @@ from polynet.ops import (
     searching,
     sorting,
     statistical,
+    utility,
 )
 from polynet.tensor import Level, Tensor, highest_level, is_recorded, plain_value
 from polynet.tree import leaves
@@ -30,6 +31,7 @@ CHAPTERS = (
     searching,
     sorting,
     statistical,
+    utility,
 )
 
 OPS: dict[str, Callable[..., Any]] = {

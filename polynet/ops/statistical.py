@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from polynet.ops.indexing import put_slice
 from polynet.tensor import op
 
 
@@ -20,7 +19,7 @@ def _kept(x, axes):
     return tuple(1 if i in axes else n for i, n in enumerate(x.shape))
 
 
-def _part(x, axis, start, stop):
+def part(x, axis, start, stop):
     """The places from `start` to `stop` along one axis, which is not negative."""
     return x[(slice(None),) * axis + (slice(start, stop), ...)]
 
@@ -65,7 +64,7 @@ def prod(xp, x, /, *, axis=None, dtype=None, keepdims=False):
 
 def _exclusive_products(xp, x, axis):
     """Along `axis`, the product of all that stand before each."""
-    return _part(xp.cumulative_prod(x, axis=axis, include_initial=True), axis, 0, x.shape[axis])
+    return part(xp.cumulative_prod(x, axis=axis, include_initial=True), axis, 0, x.shape[axis])
 
 
 @op
@@ -139,7 +138,7 @@ def cumulative_sum(xp, x, /, *, axis=None, dtype=None, include_initial=False):
     place, count = _running_axis(x, axis)
 
     def pullback(g):
-        g = _part(g, place, 1, count + 1) if include_initial else g
+        g = part(g, place, 1, count + 1) if include_initial else g
         return xp.flip(xp.cumulative_sum(xp.flip(g, axis=place), axis=place), axis=place)
 
     return y, _in_dtype(xp, x, dtype, pullback)
@@ -152,7 +151,7 @@ def cumulative_prod(xp, x, /, *, axis=None, dtype=None, include_initial=False):
     place, count = _running_axis(x, axis)
 
     def pullback(g):
-        g = _part(g, place, 1, count + 1) if include_initial else g
+        g = part(g, place, 1, count + 1) if include_initial else g
         wide = x if dtype is None else xp.astype(x, dtype)
         return _exclusive_products(xp, wide, place) * _from_the_end(xp, g, wide, place)
 
@@ -179,34 +178,12 @@ def _from_the_end(xp, g, x, axis):
     count, step = x.shape[axis], 1
     if count < 2:
         return g
-    factor = _part(x, axis, 1, count)  # of k: x_(k+1) … x_(k+step)
+    factor = part(x, axis, 1, count)  # of k: x_(k+1) … x_(k+step)
     while step < count:
-        nearer = _part(g, axis, 0, count - step) + factor * _part(g, axis, step, count)
-        g = xp.concat([nearer, _part(g, axis, count - step, count)], axis=axis)
+        nearer = part(g, axis, 0, count - step) + factor * part(g, axis, step, count)
+        g = xp.concat([nearer, part(g, axis, count - step, count)], axis=axis)
         left = count - 2 * step
         if left > 0:
-            factor = _part(factor, axis, 0, left) * _part(factor, axis, step, count - step)
+            factor = part(factor, axis, 0, left) * part(factor, axis, step, count - step)
         step *= 2
     return g
-
-
-@op
-def diff(xp, x, /, prepend=None, append=None, *, axis=-1, n=1):
-    place = axis % x.ndim
-    pieces = [a for a in (prepend, x, append) if a is not None]
-    whole = pieces[0] if len(pieces) == 1 else xp.concat(pieces, axis=place)
-    y = xp.diff(whole, axis=place, n=n)
-    shape, start = whole.shape, 0 if prepend is None else prepend.shape[place]
-    stop = start + x.shape[place]
-
-    def to_whole(g):  # the differences of g between zeros, with the other sign
-        lengths = [n + m + n if a == place else m for a, m in enumerate(g.shape)]
-        places = [range(n, n + m) if a == place else range(m) for a, m in enumerate(g.shape)]
-        out = xp.diff(put_slice(g, tuple(places), tuple(lengths)), axis=place, n=n)
-        return _part(out if n % 2 == 0 else -out, place, 0, shape[place])
-
-    return y, (
-        lambda g: _part(to_whole(g), place, start, stop),
-        lambda g: _part(to_whole(g), place, 0, start),
-        lambda g: _part(to_whole(g), place, stop, shape[place]),
-    )
