@@ -9,25 +9,33 @@ from polynet.backend import Array, Backend, backend_of
 from polynet.errors import RecordError
 from polynet.ops import (
     complex_numbers,
+    creation,
     elementwise,
     fourier,
     indexing,
     linalg,
     linear_algebra,
     manipulation,
+    searching,
+    sorting,
     statistical,
+    utility,
 )
 from polynet.tensor import Level, Tensor, highest_level, is_recorded, plain_value
 from polynet.tree import leaves
 from polynet.tree import map as tree_map
 
 CHAPTERS = (
+    creation,
     elementwise,
     complex_numbers,
-    statistical,
+    indexing,
     linear_algebra,
     manipulation,
-    indexing,
+    searching,
+    sorting,
+    statistical,
+    utility,
 )
 
 OPS: dict[str, Callable[..., Any]] = {
@@ -50,7 +58,7 @@ EXTENSIONS: dict[str, dict[str, Callable[..., Any]]] = {
 
 LOCALLY_CONSTANT = frozenset(
     "all any argmax argmin argsort ceil count_nonzero empty_like equal floor floor_divide "
-    "full_like greater greater_equal isfinite isinf isnan less less_equal logical_and "
+    "greater greater_equal isfinite isin isinf isnan less less_equal logical_and "
     "logical_not logical_or "
     "logical_xor nonzero not_equal ones_like round searchsorted signbit trunc zeros_like "
     "bitwise_and bitwise_invert bitwise_left_shift bitwise_or bitwise_right_shift "

@@ -6,7 +6,9 @@ The hottest bind what they read as defaults (`y=y`), which costs a fifth less th
 
 from __future__ import annotations
 
-from polynet.ops.complex_numbers import of_complex_abs
+import math
+
+from polynet.ops.complex_numbers import is_complex, of_complex_abs
 from polynet.tensor import op
 
 # Arithmetic
@@ -40,7 +42,7 @@ def divide(xp, x, y, /):
 
 @op
 def remainder(xp, x, y, /):  # x - y·floor(x/y)
-    return xp.remainder(x, y), (lambda g: g, lambda g: -g * xp.floor(x / y))
+    return xp.remainder(x, y), (lambda g: g, lambda g: -g * xp.floor_divide(x, y))
 
 
 @op
@@ -57,14 +59,16 @@ def positive(xp, x, /):
 def pow(xp, x, y, /):  # noqa: A001 (the standard's name)
     z = x**y
 
-    def to_base(g):  # y x^(y-1), and 0 rather than 0·∞ where y = 0
+    def to_base(g):  # y x^(y-1), and 0 rather than 0·∞ where x = y = 0
         if type(y) in (int, float, complex):
             return g * (y * x ** (y - 1)) if y != 0 else g * 0
-        return g * y * x ** xp.where(y == 0, 1, y - 1)
+        base = xp.where((x == 0) & (y == 0), 1, x)
+        return g * y * base ** (y - 1)
 
-    def to_exponent(g):  # ln(x) x^y, and 0 rather than 0·∞ where x = 0
+    def to_exponent(g):  # ln(x) x^y, and 0 rather than 0·∞ where x = 0; NaN where x < 0
         base = xp.full_like(z, x) if type(x) in (int, float, complex) else x
-        return g * z * xp.log(xp.where(base == 0, 1, base))
+        still = base == 0 if is_complex(xp, y) else (base == 0) & (y >= 0)
+        return g * z * xp.log(xp.where(still, 1, base))
 
     return z, (to_base, to_exponent)
 
@@ -105,8 +109,7 @@ def exp(xp, x, /):
 
 @op
 def expm1(xp, x, /):
-    y = xp.expm1(x)
-    return y, (lambda g: g * (y + 1),)
+    return xp.expm1(x), (lambda g: g * xp.exp(x),)
 
 
 @op
@@ -171,7 +174,11 @@ def atan(xp, x, /):
 
 @op
 def atan2(xp, x, y, /):
-    return xp.atan2(x, y), (lambda g: g * y / (x * x + y * y), lambda g: -g * x / (x * x + y * y))
+    def turned(g, other):  # other / (x² + y²), whose squares may overflow; NaN at the origin
+        r = xp.hypot(x, y)
+        return g * (other / r) / r
+
+    return xp.atan2(x, y), (lambda g: turned(g, y), lambda g: -turned(g, x))
 
 
 @op
@@ -208,23 +215,70 @@ def atanh(xp, x, /):
 @op
 def hypot(xp, x, y, /):
     z = xp.hypot(x, y)
-    return z, (lambda g: g * x / z, lambda g: g * y / z)
+
+    def cosine(side):  # 0 at the tip of the cone
+        return side / xp.where(z == 0, math.inf, z)
+
+    return z, (lambda g: g * cosine(x), lambda g: g * cosine(y))
+
+
+# Signs and neighbours
+
+
+@op
+def copysign(xp, x, y, /):  # |x| with the sign of y
+    z = xp.copysign(x, y)
+    return z, (lambda g: g * (xp.sign(x) * xp.sign(z)), None)
+
+
+@op
+def nextafter(xp, x, y, /):  # x, but for one step of rounding
+    return xp.nextafter(x, y), (lambda g: g, None)
 
 
 # Choosing; at a tie each side gets half
 
 
+def _to_larger(xp, g, x, y):
+    """What of `g` goes to `x` where the larger of `x` and `y` was chosen."""
+    return xp.where(x == y, g / 2, xp.where(x > y, g, 0))
+
+
+def _to_smaller(xp, g, x, y):
+    return xp.where(x == y, g / 2, xp.where(x < y, g, 0))
+
+
 @op
 def maximum(xp, x, y, /):
-    def half_or_all(g, here, there):
-        return xp.where(here == there, g / 2, xp.where(here > there, g, 0))
-
-    return xp.maximum(x, y), (lambda g: half_or_all(g, x, y), lambda g: half_or_all(g, y, x))
+    return xp.maximum(x, y), (
+        lambda g: _to_larger(xp, g, x, y),
+        lambda g: _to_larger(xp, g, y, x),
+    )
 
 
 @op
 def minimum(xp, x, y, /):
-    def half_or_all(g, here, there):
-        return xp.where(here == there, g / 2, xp.where(here < there, g, 0))
+    return xp.minimum(x, y), (
+        lambda g: _to_smaller(xp, g, x, y),
+        lambda g: _to_smaller(xp, g, y, x),
+    )
 
-    return xp.minimum(x, y), (lambda g: half_or_all(g, x, y), lambda g: half_or_all(g, y, x))
+
+@op
+def clip(xp, x, /, min=None, max=None):  # noqa: A002 (the standard's names)
+    """minimum(maximum(x, min), max)."""
+
+    def raised():
+        return x if min is None else xp.maximum(x, min)
+
+    def past_max(g):
+        return g if max is None else _to_smaller(xp, g, raised(), max)
+
+    def to_x(g):
+        return past_max(g) if min is None else _to_larger(xp, past_max(g), x, min)
+
+    return xp.clip(x, min, max), (
+        to_x,
+        lambda g: _to_larger(xp, past_max(g), min, x),
+        lambda g: _to_smaller(xp, g, max, raised()),
+    )

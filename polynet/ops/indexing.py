@@ -1,4 +1,4 @@
-"""Indexing and searching of the standard, each function with its derivative.
+"""Indexing of the standard, each function with its derivative.
 
 What goes back through an index is a sum into zeros. It has two forms, both linear: `put_slice`
 for the regular places of slices, `segment_sum` for places that only the device knows. A backend
@@ -192,7 +192,7 @@ def take_along_axis(xp, x, indices, /, *, axis=-1):
     def pullback(g):  # each element has its place in a vector as long as x
         flat = 0
         for a, n in enumerate(shape):
-            place = indices % n if a == axis else _steps(xp, indices, g.shape, a)
+            place = indices % n if a == axis else steps(xp, indices, g.shape, a)
             flat = flat * n + place
         flat = xp.broadcast_to(flat, g.shape)
         total = segment_sum(xp.reshape(g, (-1,)), xp.reshape(flat, (-1,)), math.prod(shape))
@@ -201,19 +201,7 @@ def take_along_axis(xp, x, indices, /, *, axis=-1):
     return y, (pullback, None)
 
 
-def _steps(xp, like, shape, axis):
+def steps(xp, like, shape, axis):
     """0, 1, 2, … along one axis of `shape`."""
     steps = xp.arange(shape[axis], dtype=like.dtype, device=array_api_compat.device(like))
     return xp.reshape(steps, (-1, *(1 for _ in shape[axis + 1 :])))
-
-
-# Searching
-
-
-@op
-def where(xp, condition, x, y, /):
-    return xp.where(condition, x, y), (
-        None,
-        lambda g: xp.where(condition, g, 0),
-        lambda g: xp.where(condition, 0, g),
-    )

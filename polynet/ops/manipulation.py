@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from itertools import accumulate, pairwise
 
 from polynet.ops.complex_numbers import in_dtype
+from polynet.ops.indexing import segment_sum, steps
 from polynet.tensor import op
 
 
@@ -50,15 +52,59 @@ def roll(xp, x, /, shift, *, axis=None):
 
 
 @op
-def concat(xp, arrays, /, *, axis=0):
-    if axis is None:
-        raise TypeError("concat with axis=None flattens: reshape the arrays to 1-D yourself")
-    lengths = [a.shape[axis] for a in arrays]
-    cuts = list(pairwise(accumulate(lengths, initial=0)))
-    place = axis % arrays[0].ndim
+def moveaxis(xp, x, source, destination, /):
+    return xp.moveaxis(x, source, destination), (lambda g: xp.moveaxis(g, destination, source),)
+
+
+@op
+def broadcast_arrays(xp, *arrays):
+    return tuple(xp.broadcast_arrays(*arrays)), lambda g, _needs: g
+
+
+@op
+def tile(xp, x, repetitions, /):
+    y = xp.tile(x, repetitions)
+    shape = x.shape
+    times = (*(1 for _ in range(y.ndim - len(repetitions))), *repetitions)
+    lengths = (*(1 for _ in range(y.ndim - len(shape))), *shape)
+    split = tuple(n for pair in zip(times, lengths, strict=True) for n in pair)
+    copies = tuple(range(0, len(split), 2))
+    return y, (lambda g: xp.reshape(xp.sum(xp.reshape(g, split), axis=copies), shape),)
+
+
+@op
+def repeat(xp, x, repeats, /, *, axis=None):
+    shape = x.shape
+    place = 0 if axis is None else axis % x.ndim
+    before, count, after = (
+        ((), math.prod(shape), ())
+        if axis is None
+        else (shape[:place], shape[place], shape[place + 1 :])
+    )
 
     def pullback(g):
-        return [g[(slice(None),) * place + (slice(start, stop), ...)] for start, stop in cuts]
+        if not hasattr(repeats, "dtype"):
+            g = xp.sum(xp.reshape(g, (*before, count, repeats, *after)), axis=place + 1)
+        else:
+            origin = xp.repeat(steps(xp, repeats, (count,), 0), repeats)
+            g = xp.moveaxis(segment_sum(xp.moveaxis(g, place, 0), origin, count), 0, place)
+        return xp.reshape(g, shape)
+
+    return xp.repeat(x, repeats, axis=axis), (pullback, None)
+
+
+@op
+def concat(xp, arrays, /, *, axis=0):
+    shapes = [a.shape for a in arrays]
+    place = 0 if axis is None else axis % len(shapes[0])
+    lengths = [math.prod(s) if axis is None else s[place] for s in shapes]
+    cuts = list(pairwise(accumulate(lengths, initial=0)))
+
+    def pullback(g):
+        parts = [g[(slice(None),) * place + (slice(start, stop), ...)] for start, stop in cuts]
+        if axis is not None:
+            return parts
+        return [xp.reshape(part, s) for part, s in zip(parts, shapes, strict=True)]
 
     return xp.concat(arrays, axis=axis), (pullback,)
 
@@ -72,6 +118,11 @@ def stack(xp, arrays, /, *, axis=0):
         return [g[(slice(None),) * place + (i, ...)] for i in range(count)]
 
     return xp.stack(arrays, axis=axis), (pullback,)
+
+
+@op
+def unstack(xp, x, /, *, axis=0):
+    return tuple(xp.unstack(x, axis=axis)), lambda g, _needs: (xp.stack(g, axis=axis),)
 
 
 @op

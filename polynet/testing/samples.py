@@ -63,6 +63,8 @@ _BINARY_DOMAINS: dict[str, tuple[float, float]] = {
     "pow": (0.5, 2.0),
     "hypot": (0.4, 2.0),
     "atan2": (0.4, 2.0),
+    "copysign": (-2.0, -0.3),
+    "nextafter": (-2.0, 2.0),
     **dict.fromkeys("add subtract multiply logaddexp maximum minimum".split(), _EVERYWHERE),
 }
 
@@ -104,6 +106,19 @@ def _along_axis(name: str) -> Iterator[Sample]:
     yield Sample((_in(*_EVERYWHERE, 5),))
 
 
+def _running(name: str) -> Iterator[Sample]:
+    yield Sample((_in(*_EVERYWHERE, 5),))
+    yield Sample((_in(*_EVERYWHERE, 1),), {"include_initial": True})
+    yield Sample((_in(*_EVERYWHERE, 2, 4, 3),), {"axis": 1})
+    yield Sample((_in(*_EVERYWHERE, 2, 7),), {"axis": -1, "include_initial": True})
+    yield Sample((_in(*_EVERYWHERE, 0, 3),), {"axis": 0})
+
+
+def _triangle(name: str) -> Iterator[Sample]:
+    for shape, k in (((3, 4), 0), ((2, 3, 3), 1), ((4, 2), -2)):
+        yield Sample((_in(*_EVERYWHERE, *shape),), {"k": k})
+
+
 def _like_targets(name: str) -> Iterator[Sample]:
     yield Sample((_in(-3, 3, 6, 2), _in(0.1, 0.9, 6, 2)))
     yield Sample((_in(-3, 3, 4), _in(0.1, 0.9, 4)))
@@ -112,7 +127,9 @@ def _like_targets(name: str) -> Iterator[Sample]:
 _GENERATED: tuple[tuple[Any, Callable[[str], Iterator[Sample]]], ...] = (
     (_UNARY_DOMAINS, _unary),
     (_BINARY_DOMAINS, _binary),
-    (("sum", "mean", "max", "min"), _reduction),
+    (("sum", "mean", "max", "min", "prod", "var", "std"), _reduction),
+    (("cumulative_sum", "cumulative_prod"), _running),
+    (("tril", "triu"), _triangle),
     (("softmax", "log_softmax", "logsumexp"), _along_axis),
     (("mse", "binary_cross_entropy_with_logits"), _like_targets),
 )
@@ -126,6 +143,61 @@ SAMPLES["logsumexp"].append(Sample((_in(*_EVERYWHERE, 2, 3),), {"axis": 1, "keep
 SAMPLES["leaky_relu"].append(Sample((_in(*_EVERYWHERE, 4),), {"negative_slope": 0.3}))
 SAMPLES["tanh"].append(Sample((_in(*_EVERYWHERE, 2, 2, 2),)))
 SAMPLES["pow"] += [Sample((_in(-2, 2, 4), 3)), Sample((_in(-2, 2, 4), 2.0))]
+SAMPLES["copysign"].append(Sample((_in(0.3, 2, 3, 1), _in(-2, -0.3, 3, 4))))
+SAMPLES["clip"] = [
+    Sample((np.linspace(-2, 2, 12).reshape(3, 4), *bounds))
+    for bounds in (
+        (),
+        (-1.1,),
+        (None, 0.7),
+        (-0.5, 0.5),
+        (_in(-1.5, -1, 4), _in(1, 1.5, 3, 1)),
+        (None, _in(0.3, 0.6)),
+    )
+]
+SAMPLES["full_like"] = [
+    Sample((_in(*_EVERYWHERE, 2, 3), 1.5)),
+    Sample((_in(*_EVERYWHERE, 2, 3), _in(*_EVERYWHERE))),
+]
+SAMPLES["prod"] += [  # no factor, one 0 and several
+    Sample((np.ones((2, 0)),), {"axis": 1}),
+    Sample((np.asarray([[1.5, 0, -2], [0, 0.5, 0], [0, 0, 0]]),), {"axis": 1}),
+]
+SAMPLES["cumulative_prod"].append(Sample((np.asarray([1.5, 0, -2, 0.5, 0, 3]),)))
+SAMPLES["var"].append(Sample((_in(*_EVERYWHERE, 3, 4),), {"axis": 1, "correction": 1}))
+SAMPLES["std"].append(Sample((_in(*_EVERYWHERE, 3, 4),), {"axis": 0, "correction": 2}))
+SAMPLES["diff"] = [
+    Sample((_in(*_EVERYWHERE, 5),)),
+    Sample((_in(*_EVERYWHERE, 2, 4, 3),), {"axis": 1, "n": 2}),
+    Sample((_in(*_EVERYWHERE, 2, 3), _in(*_EVERYWHERE, 2, 2), _in(*_EVERYWHERE, 2, 1)), {"n": 3}),
+    Sample((_in(*_EVERYWHERE, 2, 3), None, _in(*_EVERYWHERE, 1, 3)), {"axis": -2}),
+    Sample((_in(*_EVERYWHERE, 2, 3),), {"axis": 0, "n": 2}),
+]
+SAMPLES["sort"] = [
+    Sample((_in(*_EVERYWHERE, 3, 4),), o)
+    for o in ({}, {"axis": 0}, {"axis": -2, "descending": True}, {"stable": False})
+]
+SAMPLES["meshgrid"] = [
+    Sample(tuple(_in(*_EVERYWHERE, n) for n in lengths), o)
+    for lengths, o in (((3, 2, 4), {}), ((2, 3), {"indexing": "ij"}), ((3,), {}))
+]
+SAMPLES["broadcast_arrays"] = [
+    Sample((_in(*_EVERYWHERE, 3), _in(*_EVERYWHERE, 2, 1), _in(*_EVERYWHERE))),
+]
+SAMPLES["unstack"] = [Sample((_in(*_EVERYWHERE, 2, 3, 4),), {"axis": a}) for a in (0, 1, -1)]
+SAMPLES["moveaxis"] = [
+    Sample((_in(*_EVERYWHERE, 2, 3, 4), *places)) for places in ((0, -1), ((0, 2), (1, 0)))
+]
+SAMPLES["tile"] = [
+    Sample((_in(*_EVERYWHERE, *shape), times))
+    for shape, times in (((3,), (2,)), ((2, 3), (2,)), ((3,), (2, 1, 3)), ((2, 1), (0, 2)))
+]
+SAMPLES["repeat"] = [
+    Sample((_in(*_EVERYWHERE, 2, 3), 2)),
+    Sample((_in(*_EVERYWHERE, 2, 3, 2), 3), {"axis": 1}),
+    Sample((_in(*_EVERYWHERE, 4, 2), np.asarray([2, 0, 1, 3])), {"axis": -2}),
+    Sample((_in(*_EVERYWHERE, 3), np.asarray([1, 3, 0]))),
+]
 SAMPLES["remainder"] = [  # the quotient stays between 2 and 3, where floor is constant
     Sample((_in(2.2, 2.8, *left), _in(1.0, 1.05, *right)))
     for left, right in (((3, 4), (3, 4)), ((3, 1), (4,)), ((), (2,)))
@@ -165,6 +237,9 @@ SAMPLES["concat"] = [
         ([_in(*_EVERYWHERE, 2, 1), _in(*_EVERYWHERE, 2, 3), _in(*_EVERYWHERE, 2, 0)],), {"axis": -1}
     ),
 ]
+SAMPLES["concat"].append(
+    Sample(([_in(*_EVERYWHERE, 2, 1), _in(*_EVERYWHERE, 3), _in(*_EVERYWHERE)],), {"axis": None})
+)
 SAMPLES["stack"] = [
     Sample(([_in(*_EVERYWHERE, 2, 3), _in(*_EVERYWHERE, 2, 3)],), {"axis": a}) for a in (0, 1, -1)
 ]

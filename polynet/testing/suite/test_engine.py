@@ -220,9 +220,9 @@ def test_users_op(backend: Backend) -> None:
 
 def test_a_function_without_derivative_is_refused_by_name(backend: Backend) -> None:
     def f(a: Any) -> Any:
-        return total(a.__array_namespace__().sort(a))
+        return total(a.__array_namespace__().unique_values(a))
 
-    with pytest.raises(RecordError, match="no derivative of 'sort'"):
+    with pytest.raises(RecordError, match="no derivative of 'unique_values'"):
         grad(f)(vector(backend, 1.0))
 
 

@@ -54,9 +54,9 @@ REQUIRED = (
     | LOCALLY_CONSTANT
     | INQUIRIES
     | {name for name, f in OPS.items() if f.__module__.startswith("polynet.ops.")}
-) - {"getitem", "from_dlpack", "linalg", "fft"}
-"""Without `x[key]`, which is no function, and what a library need not have: it may not share, and
-lack the extensions."""
+) - {"getitem", "from_dlpack", "linalg", "fft", "isin"}
+"""Without `x[key]`, which is no function, and what a library need not have: it may not share, lack
+the extensions, and what came after 2024.12."""
 
 
 def test_the_namespace_has_what_polynet_uses(backend: Backend) -> None:

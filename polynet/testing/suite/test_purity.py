@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -47,7 +49,7 @@ def assert_pure(name: str, rule: Callable[..., Any], sample: Sample, backend: Ba
     words = what(name, sample, backend)
     args = [read_only(to_backend(a, backend, dtypes(backend)[-1])) for a in sample.args]
     with unchanged(args, f"{words} changed an argument"), about(words):
-        results = [rule(backend.xp, *args, **sample.options) for _ in range(2)]
+        results = [joined(rule(backend.xp, *args, **sample.options)) for _ in range(2)]
     if any(r is NotImplemented for r in results):
         return
     (value, pullbacks), (again, _) = results
@@ -58,6 +60,21 @@ def assert_pure(name: str, rule: Callable[..., Any], sample: Sample, backend: Ba
         for i, (argument, pullback) in enumerate(zip(sample.args, pullbacks, strict=False)):
             if isinstance(argument, np.ndarray | list) and pullback is not None:
                 assert_pullback(f"pullback {i} of {words}", pullback, value, backend)
+
+
+def joined(result: Any) -> Any:
+    """What a rule returned; its results, where there are several, as one vector."""
+    if result is NotImplemented or not isinstance(result[0], tuple):
+        return result
+    values, pullback = result
+    cuts = list(pairwise(accumulate((math.prod(v.shape) for v in values), initial=0)))
+
+    def from_joined(g: Any, needs: Any) -> Any:
+        parts = [g[start:stop] for start, stop in cuts]
+        shaped = map(FUNCTIONS["reshape"], parts, (v.shape for v in values))
+        return pullback(tuple(shaped), needs)
+
+    return FUNCTIONS["concat"](list(values), axis=None), from_joined
 
 
 def one_by_one(pullbacks: Any, count: int) -> tuple[Any, ...]:

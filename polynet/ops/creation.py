@@ -1,0 +1,44 @@
+"""Functions of the standard that create arrays from arrays, each with its derivative."""
+
+from __future__ import annotations
+
+from polynet.tensor import op
+
+
+@op
+def full_like(xp, x, /, fill_value, *, dtype=None, device=None):
+    """The standard's, whose `fill_value` is a number; here it may also be a 0-d array."""
+    if not hasattr(fill_value, "dtype"):
+        return xp.full_like(x, fill_value, dtype=dtype, device=device), None
+    y = xp.zeros_like(x, dtype=dtype, device=device)
+    y = xp.where(xp.equal(y, y), xp.astype(fill_value, y.dtype), y)
+    before = fill_value.dtype
+    if not xp.isdtype(y.dtype, "real floating"):
+        return y, None
+    return y, (None, lambda g: xp.astype(g, before))
+
+
+@op
+def tril(xp, x, /, *, k=0):
+    return xp.tril(x, k=k), (lambda g: xp.tril(g, k=k),)
+
+
+@op
+def triu(xp, x, /, *, k=0):
+    return xp.triu(x, k=k), (lambda g: xp.triu(g, k=k),)
+
+
+@op
+def meshgrid(xp, *arrays, indexing="xy"):
+    axes = list(range(len(arrays)))
+    if indexing == "xy":
+        axes[:2] = axes[1::-1]  # the axis along which each array varies
+
+    def pullback(g, needs):
+        def along(i):
+            others = tuple(a for a in axes if a != axes[i])
+            return xp.reshape(xp.sum(g[i], axis=others), arrays[i].shape)
+
+        return [along(i) if need else None for i, need in enumerate(needs)]
+
+    return tuple(xp.meshgrid(*arrays, indexing=indexing)), pullback

@@ -1,0 +1,109 @@
+"""Derivatives where a formula would give 0/0, where there is a choice, and in a dtype asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from polynet import array_namespace, grad
+from polynet.backend import Backend, to_numpy
+from polynet.testing.suite.cases import dtypes, to_backend
+
+EDGES: dict[str, tuple[Callable[..., Any], list[list[float]], list[list[float]]]] = {
+    "abs at 0": (lambda xp, x: xp.abs(x), [[0, -2]], [[0, -1]]),
+    "hypot at the origin": (
+        lambda xp, x, y: xp.hypot(x, y),
+        [[0, 3], [0, 4]],
+        [[0, 0.6], [0, 0.8]],
+    ),
+    "std of equals": (lambda xp, x: xp.std(x), [[2, 2, 2]], [[0, 0, 0]]),
+    "atan2 of large numbers": (
+        lambda xp, x, y: xp.atan2(x, y),
+        [[2.0**100], [2.0**100]],
+        [[2.0**-101], [-(2.0**-101)]],
+    ),
+    "pow at 0": (
+        lambda xp, x, y: xp.pow(x, y),
+        [[0, 0, 0, 2], [0, 1, 2, 0]],
+        [[0, 1, 0, 0], [0, 0, 0, math.log(2)]],
+    ),
+    "remainder, whose quotient rounds up": (
+        lambda xp, x, y: xp.remainder(x, y),
+        [[1.0], [float(np.float32(0.1))]],
+        [[1], [-9]],
+    ),
+    "expm1 far below 0": (lambda xp, x: xp.expm1(x), [[-40.0]], [[math.exp(-40)]]),
+    "clip at its bounds": (
+        lambda xp, x, low: xp.clip(x, low, 1.0),
+        [[-1, 0, 1, -2], [-1, -1, -1, -1]],
+        [[0.5, 1, 0.5, 0], [0.5, 0, 0, 1]],
+    ),
+    "prod with one 0": (lambda xp, x: xp.prod(x), [[2, 0, 3]], [[0, 6, 0]]),
+    "prod with two": (lambda xp, x: xp.prod(x), [[0, 0, 3]], [[0, 0, 0]]),
+    "copysign": (
+        lambda xp, x, y: xp.copysign(x, y),
+        [[0, -2, -2], [1, 1, -1]],
+        [[0, -1, 1], [0, 0, 0]],
+    ),
+    "equal values in a sort": (lambda xp, x: xp.sort(x)[1:], [[1, 1, 0]], [[1, 1, 0]]),
+    "repeat by no count": (lambda xp, x: xp.repeat(x, 0) * 2, [[1, 2]], [[0, 0]]),
+}
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_gradient_at_an_edge(backend: Backend, name: str) -> None:
+    f, numbers, wanted = EDGES[name]
+    arrays = [to_backend(np.asarray(a, dtype=np.float64), backend, "float32") for a in numbers]
+
+    def total(a: list[Any]) -> Any:
+        xp = array_namespace(a[0])
+        return xp.sum(f(xp, *a))
+
+    for slope, expected in zip(grad(total)(arrays), wanted, strict=True):
+        np.testing.assert_allclose(to_numpy(slope), expected, rtol=1e-5, atol=0)
+
+
+def test_the_mixed_derivative_of_a_power_by_an_exponent_of_0(backend: Backend) -> None:
+    """d²/dxdy x^y is x^(y-1) (1 + y ln x): 1/x at y = 0."""
+    x, y = (to_backend(np.asarray(a), backend, "float32") for a in (4.0, 0.0))
+    assert float(grad(grad(lambda a, b: a**b), 1)(x, y)) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("name", ["sum", "prod", "cumulative_sum", "cumulative_prod"])
+def test_what_is_computed_in_another_dtype_comes_back_in_its_own(
+    backend: Backend, name: str
+) -> None:
+    xp = backend.xp
+    x = to_backend(np.asarray([2.0, 3.0]), backend, "float32")
+    wide = backend.dtype(dtypes(backend)[-1])
+
+    def f(a: Any, dtype: Any) -> Any:
+        space = array_namespace(a)
+        return space.sum(space.astype(getattr(space, name)(a, axis=0, dtype=dtype), a.dtype))
+
+    slope = grad(lambda a: f(a, wide))(x)
+    assert slope.dtype == xp.float32
+    wanted = {"sum": [1, 1], "prod": [3, 2], "cumulative_sum": [2, 1], "cumulative_prod": [4, 2]}
+    assert to_numpy(slope).tolist() == wanted[name]
+    assert to_numpy(grad(lambda a: f(a, xp.int32))(x)).tolist() == [0, 0]
+
+
+def test_full_like_takes_a_recorded_number(backend: Backend) -> None:
+    x = to_backend(np.asarray([[1.0, 2.0]]), backend, "float32")
+
+    def f(a: Any) -> Any:
+        xp = array_namespace(a)
+        return xp.sum(xp.full_like(a, a[0, 1]) * a) + xp.sum(xp.full_like(a, 3) * a)
+
+    assert to_numpy(grad(f)(x)).tolist() == [[5.0, 8.0]]
+
+
+@pytest.mark.parametrize("name", ["cumulative_sum", "cumulative_prod"])
+def test_a_running_sum_or_product_needs_an_axis(backend: Backend, name: str) -> None:
+    x = to_backend(np.ones((2, 2)), backend, "float32")
+    with pytest.raises(ValueError, match="axis"):
+        grad(lambda a: array_namespace(a).sum(getattr(array_namespace(a), name)(a)))(x)

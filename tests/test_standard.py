@@ -1,0 +1,132 @@
+"""Every name of the Array API standard 2024.12, and what the namespace of Tensors does with it.
+
+A name is an op, with a derivative; a function of the namespace itself; locally constant; an
+inquiry; or it refuses recorded arrays by name, for a reason that is given here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import polynet
+from polynet.backend import get_backend
+from polynet.errors import RecordError
+from polynet.ops import LOCALLY_CONSTANT, namespace
+from polynet.ops.differentiable import INQUIRIES
+
+CHAPTERS = {
+    "creation": "arange asarray empty empty_like eye from_dlpack full full_like linspace meshgrid "
+    "ones ones_like tril triu zeros zeros_like",
+    "data types": "astype can_cast finfo iinfo isdtype result_type",
+    "elementwise": "abs acos acosh add asin asinh atan atan2 atanh bitwise_and bitwise_invert "
+    "bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor ceil clip conj copysign cos "
+    "cosh divide equal exp expm1 floor floor_divide greater greater_equal hypot imag isfinite "
+    "isinf isnan less less_equal log log10 log1p log2 logaddexp logical_and logical_not "
+    "logical_or logical_xor maximum minimum multiply negative nextafter not_equal positive pow "
+    "real reciprocal remainder round sign signbit sin sinh sqrt square subtract tan tanh trunc",
+    "indexing": "take take_along_axis",
+    "linear algebra": "matmul matrix_transpose tensordot vecdot",
+    "manipulation": "broadcast_arrays broadcast_to concat expand_dims flip moveaxis permute_dims "
+    "repeat reshape roll squeeze stack tile unstack",
+    "searching": "argmax argmin count_nonzero nonzero searchsorted where",
+    "set": "unique_all unique_counts unique_inverse unique_values",
+    "sorting": "argsort sort",
+    "statistical": "cumulative_prod cumulative_sum max mean min prod std sum var",
+    "utility": "all any diff",
+    "inspection": "__array_namespace_info__",
+    "linalg": "cholesky cross det diagonal eigh eigvalsh inv matmul matrix_norm matrix_power "
+    "matrix_rank matrix_transpose outer pinv qr slogdet solve svd svdvals tensordot trace vecdot "
+    "vector_norm",
+    "fft": "fft fftfreq fftn fftshift hfft ifft ifftn ifftshift ihfft irfft irfftn rfft rfftfreq "
+    "rfftn",
+}
+"""The functions of the standard, as its chapters list them; the last two are extensions."""
+
+EXTENSIONS = ("linalg", "fft")
+
+CONSTANTS = "e inf nan newaxis pi"
+DTYPES = (
+    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64 complex64 complex128"
+)
+
+_NUMBERS = "makes an array of Python numbers, and takes no array"
+_SET = "how many values there are depends on them, and a set has no places to send gradients to"
+REFUSED = {
+    **dict.fromkeys("arange empty eye full linspace ones zeros".split(), _NUMBERS),
+    **dict.fromkeys(CHAPTERS["set"].split(), _SET),
+    "from_dlpack": "shares memory, which a record cannot follow",
+    "linalg.matrix_rank": "is an integer",
+    "fft.fftfreq": _NUMBERS,
+    "fft.rfftfreq": _NUMBERS,
+}
+"""Names without a derivative, each with the reason."""
+
+AWAITED = frozenset("conj imag real tensordot vecdot".split())
+"""To be decided with linear algebra, fft and complex numbers, as are the two extensions."""
+
+XP = namespace(get_backend("numpy"))
+NAMES = [
+    f"{chapter}.{name}" if chapter in EXTENSIONS else name
+    for chapter, names in CHAPTERS.items()
+    for name in names.split()
+]
+
+
+def found(name):
+    """What the namespace has under a name, an extension's with its prefix."""
+    extension, _, function = name.rpartition(".")
+    return getattr(getattr(XP, extension) if extension else XP, function)
+
+
+def kinds(name):
+    """What the differentiable namespace does with a function of the standard."""
+    function = found(name)
+    return [
+        kind
+        for kind, holds in (
+            ("op", hasattr(function, "rule")),
+            ("composition", hasattr(function, "definition")),
+            ("of the namespace itself", name == "asarray"),
+            ("locally constant", name in LOCALLY_CONSTANT),
+            ("inquiry", name in INQUIRIES),
+            ("refused", name in REFUSED),
+        )
+        if holds
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_decided_what_becomes_of_every_function(name):
+    if name in AWAITED or name.partition(".")[0] in EXTENSIONS:
+        pytest.skip("awaits the chapters of linear algebra, fft and complex numbers")
+    assert len(kinds(name)) == 1, f"{name} is {kinds(name) or 'forgotten'}"
+
+
+def test_nothing_is_refused_or_constant_that_is_not_of_the_standard():
+    later = {"isin"}  # 2025.12
+    assert set(REFUSED) <= set(NAMES)
+    assert set(LOCALLY_CONSTANT) - later <= set(NAMES)
+    assert set(INQUIRIES) <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", [*CONSTANTS.split(), *DTYPES.split()])
+def test_constants_and_dtypes_are_those_of_the_library(name):
+    assert found(name) is getattr(get_backend("numpy").xp, name)
+
+
+CALLS = {
+    "full": lambda xp, x: xp.full((2,), x[0]),
+    "linspace": lambda xp, x: xp.linspace(x[0], 1.0, 3),
+    "arange": lambda xp, x: xp.arange(x[0]),
+    **{name: lambda xp, x, n=name: getattr(xp, n)(x) for name in CHAPTERS["set"].split()},
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_recorded_array_is_refused_by_name(name):
+    def f(x):
+        CALLS[name](polynet.array_namespace(x), x)
+
+    with pytest.raises(RecordError, match=f"no derivative of '{name}'.*stop_gradient"):
+        polynet.grad(f)(np.asarray([1.0, 2.0]))
