@@ -123,6 +123,9 @@ def test_every_op_and_composition(name, sample):
         pytest.skip("takes no real array")
     record = polynet.record(f, given)
     value, slopes = polynet.value_and_grad(f)(given)
+    if record.result is None:  # a function that is constant everywhere
+        assert not any(slope.any() for slope in slopes)
+        return
     np.testing.assert_allclose(record.lines[record.result].value, value, rtol=1e-9)
     for line, array, slope in zip(record.lines, given, slopes, strict=False):
         assert line.op == "leaf"
@@ -132,7 +135,7 @@ def test_every_op_and_composition(name, sample):
         assert all(at is None or at < number for at in line.inputs)
         assert line.value.shape == line.gradient.shape
     if hasattr(FUNCTIONS[name], "rule"):
-        assert name in [line.op for line in record.lines]
+        assert name.rpartition(".")[2] in [line.op for line in record.lines]
     ET.fromstring(record.to_svg())
 
 
