@@ -17,6 +17,7 @@ _HOME = {
     "custom_derivative": "polynet.tensor",
     "get_backend": "polynet.backend",
     "grad": "polynet.derivative",
+    "namespace": "polynet.ops",
     "op": "polynet.tensor",
     "set_backend": "polynet.backend",
     "stop_gradient": "polynet.derivative",

@@ -1,8 +1,10 @@
-"""Changes of shape, order and dtype of the standard, each with its derivative."""
+"""Changes of shape, order, dtype and device of the standard, each with its derivative."""
 
 from __future__ import annotations
 
 from itertools import accumulate, pairwise
+
+import array_api_compat
 
 from polynet.tensor import op
 
@@ -21,7 +23,7 @@ def permute_dims(xp, x, /, axes):
 
 
 @op
-def expand_dims(xp, x, /, *, axis=0):
+def expand_dims(xp, x, /, axis):
     before = x.shape
     return xp.expand_dims(x, axis=axis), (lambda g: xp.reshape(g, before),)
 
@@ -74,9 +76,24 @@ def stack(xp, arrays, /, *, axis=0):
 
 
 @op
-def astype(xp, x, dtype, /, *, copy=True):
+def astype(xp, x, dtype, /, *, copy=True, device=None):
+    before, home = x.dtype, None if device is None else array_api_compat.device(x)
+    if device is not None:
+        x = array_api_compat.to_device(x, device)
     y = xp.astype(x, dtype, copy=copy)
     if not xp.isdtype(dtype, "real floating"):
         return y, None
-    before = x.dtype
-    return y, (lambda g: xp.astype(g, before),)
+
+    def pullback(g):
+        g = xp.astype(g, before)
+        return g if home is None else array_api_compat.to_device(g, home)
+
+    return y, (pullback,)
+
+
+@op
+def to_device(xp, x, device, /, *, stream=None):
+    """`x.to_device(device)` of the standard; the gradient goes back to where `x` was."""
+    home = array_api_compat.device(x)
+    y = array_api_compat.to_device(x, device, stream=stream)
+    return y, (lambda g: array_api_compat.to_device(g, home), None)
