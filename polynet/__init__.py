@@ -21,6 +21,7 @@ _HOME = {
     "hvp": "polynet.derivative",
     "jacobian": "polynet.derivative",
     "jvp": "polynet.derivative",
+    "namespace": "polynet.ops",
     "op": "polynet.tensor",
     "record": "polynet.view",
     "set_backend": "polynet.backend",

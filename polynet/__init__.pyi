@@ -52,6 +52,7 @@ from polynet.errors import RecordError as RecordError
 from polynet.history import History as History
 from polynet.nn import Context as Context
 from polynet.ops import array_namespace as array_namespace
+from polynet.ops import namespace as namespace
 from polynet.tensor import Tensor as Tensor
 from polynet.tensor import composition as composition
 from polynet.tensor import custom_derivative as custom_derivative

@@ -24,6 +24,7 @@ from polynet.functional.elementary import (
 )
 from polynet.functional.normalisation import layer_norm, standardised
 from polynet.functional.pooling import avg_pool, max_pool
+from polynet.ops.assignment import setitem
 from polynet.ops.indexing import put_slice, segment_sum
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "relu",
     "scaled_dot_product_attention",
     "segment_sum",
+    "setitem",
     "sigmoid",
     "softmax",
     "standardised",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import update_wrapper
 from typing import Any
 
-from polynet.backend import Array, Backend, backend_of
+from polynet.backend import Array, Backend, backend_of, get_backend
 from polynet.errors import RecordError
 from polynet.ops import (
     complex_numbers,
@@ -21,7 +22,7 @@ from polynet.ops import (
     statistical,
     utility,
 )
-from polynet.tensor import Level, Tensor, highest_level, is_recorded, plain_value
+from polynet.tensor import Level, Tensor, highest_level, is_recorded, mixed, plain_value
 from polynet.tree import leaves
 from polynet.tree import map as tree_map
 
@@ -70,27 +71,32 @@ INQUIRIES = frozenset("__array_namespace_info__ can_cast finfo iinfo isdtype res
 """Functions that return no array."""
 
 
-class Namespace:
-    """An Array API namespace whose functions take Tensors and plain arrays and return Tensors."""
+class Functions:
+    """The functions of one of a backend's namespaces, on Tensors: its ops, others as constants."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(
+        self, backend: Backend, xp: Any, constants: Level, ops: Mapping[str, Callable[..., Any]]
+    ) -> None:
         self.backend = backend
-        self.constants = Level(backend, self, constant=True)
-        for name, function in OPS.items():
-            setattr(self, name, function)
-        for name, functions in EXTENSIONS.items():
-            if hasattr(backend.xp, name):
-                setattr(self, name, Extension(self, name, functions))
+        self.xp = xp
+        self.constants = constants
+        vars(self).update(ops)
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(self.backend.xp, name)
+        value = getattr(self.xp, name)
         if callable(value) and not isinstance(value, type):
             value = self._inquiry(value) if name in INQUIRIES else self._constant(name, value)
         setattr(self, name, value)
         return value
 
+    def __dir__(self) -> list[str]:
+        return sorted({*vars(self), *dir(self.xp)})
+
     def _inquiry(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *args, **options: function(*map(plain_value, args), **options)
+        def call(*args: Any, **options: Any) -> Any:
+            return function(*map(plain_value, args), **options)
+
+        return update_wrapper(call, function)
 
     def _constant(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:
@@ -107,31 +113,83 @@ class Namespace:
             )
             return tree_map(lambda a: Tensor(a, level) if self.backend.is_array(a) else a, result)
 
-        call.__name__ = name
-        return call
+        return update_wrapper(call, function)
 
-    def asarray(self, obj: Any, /, *, dtype: Any = None, **options: Any) -> Any:
-        """As the standard's; a Tensor keeps its record."""
-        if type(obj) is not Tensor:
-            return Tensor(self.backend.xp.asarray(obj, dtype=dtype, **options), self.constants)
-        return obj if dtype in (None, obj.dtype) else OPS["astype"](obj, dtype)
+
+class Namespace(Functions):
+    """An Array API namespace whose arrays are Tensors.
+
+    What has no derivative is the backend's own, its results constants: it refuses recorded
+    arrays by name. Later names than the standard's 2024.12 are there where the backend has them.
+    """
+
+    __array_api_version__ = "2024.12"
+
+    def __init__(self, backend: Backend) -> None:
+        constants = Level(backend, self, constant=True)
+        super().__init__(backend, backend.xp, constants, OPS)
+        self.__name__ = f"polynet.namespace({backend.name!r})"
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in EXTENSIONS:
+            return super().__getattr__(name)
+        xp, ops = getattr(self.xp, name), EXTENSIONS[name]
+        extension = Functions(self.backend, xp, self.constants, ops)
+        setattr(self, name, extension)
+        return extension
+
+    def asarray(
+        self, obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | None = None
+    ) -> Any:
+        """As the standard's; Tensors, and those in nested lists, keep their record."""
+        if type(obj) is Tensor:
+            return self._same(obj, dtype, device, copy)
+        tensors = (
+            [x for x in leaves(obj) if type(x) is Tensor] if type(obj) in (list, tuple) else []
+        )
+        if not tensors:
+            options = _given(dtype=dtype, device=device, copy=copy)
+            return Tensor(self.xp.asarray(obj, **options), self.constants)
+        if copy is False:
+            raise ValueError("a list of Tensors becomes an array by a copy; leave copy=False out")
+        if dtype is None:
+            dtype = self.xp.result_type(*map(plain_value, leaves(obj)))
+        return self._stacked(obj, dtype, tensors[0].device if device is None else device)
+
+    def _stacked(self, obj: Any, dtype: Any, device: Any) -> Any:
+        if type(obj) in (list, tuple):
+            return OPS["stack"]([self._stacked(x, dtype, device) for x in obj])
+        return self.asarray(obj, dtype=dtype, device=device)
+
+    def _same(self, x: Tensor, dtype: Any, device: Any, copy: bool | None) -> Any:
+        plain = plain_value(x)
+        if not self.backend.is_array(plain):
+            raise mixed(plain, self.backend)
+        moves = device is not None and device != x.device
+        casts = dtype is not None and dtype != x.dtype
+        if copy is False and (moves or casts):
+            raise ValueError(
+                f"{x.dtype} on {x.device} becomes {dtype or x.dtype} on {device or x.device} by a "
+                "copy; leave copy=False out"
+            )
+        if moves:
+            x = OPS["to_device"](x, device)
+        if casts or (copy and not moves):
+            x = OPS["astype"](x, dtype if casts else x.dtype)
+        return x
+
+    def from_dlpack(self, x: Any, /, *, device: Any = None, copy: bool | None = None) -> Tensor:
+        """As the standard's; a recorded Tensor refuses to give its memory."""
+        options = _given(device=device, copy=copy)
+        return Tensor(self.xp.from_dlpack(x, **options), self.constants)
 
     def __repr__(self) -> str:
         return f"<differentiable namespace of backend {self.backend.name!r}>"
 
 
-class Extension:
-    """An extension of the standard: an attribute of the namespace, with functions of its own."""
-
-    def __init__(
-        self, namespace: Namespace, name: str, functions: dict[str, Callable[..., Any]]
-    ) -> None:
-        self._namespace, self._name = namespace, name
-        vars(self).update(functions)
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(getattr(self._namespace.backend.xp, self._name), name)
-        return self._namespace._constant(f"{self._name}.{name}", value)
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that are not None, since a library may lack the others."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def array_namespace(x: Array) -> Any:
@@ -147,8 +205,29 @@ def array_namespace(x: Array) -> Any:
     return x._level.namespace if type(x) is Tensor else backend_of(x).xp
 
 
-def namespace(backend: Backend) -> Namespace:
-    """The differentiable namespace around `backend`'s own."""
+def namespace(backend: str | Backend | None = None) -> Namespace:
+    """The Array API namespace (2024.12) of a backend, whose arrays are Tensors.
+
+    `backend` is a name or a Backend; None is the one chosen, else NumPy. Its functions, and the
+    operators, methods and indices of what they return, are those of the standard, and can be
+    differentiated; it is what `array_namespace(x)` gives inside a derivative.
+
+    Tensors that stand outside a derivative are constants: read them with `float(x)`,
+    `numpy.asarray(x)` or DLPack. `x[key] = value` and `x += y` give the Tensor a new value. They
+    leave alone what was computed from it before, so an assignment to a part of a part,
+    `x[0][1] = y`, does not reach `x`: write `x[0, 1] = y`.
+
+    Raises UnknownBackendError, or BackendUnavailableError with the cause chained. Reference:
+    Python array API standard, 2024.12.
+
+    >>> import polynet
+    >>> xp = polynet.namespace("numpy")
+    >>> x = xp.linspace(0.0, 1.0, 3)
+    >>> x[0] = 2.0
+    >>> float(xp.sum(x)), x.__array_namespace__() is xp
+    (3.5, True)
+    """
+    backend = get_backend(backend)
     if backend.differentiable is None:
         backend.differentiable = Namespace(backend)
     return backend.differentiable

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+from typing import Any
 
 import array_api_compat
 
@@ -24,17 +25,27 @@ def getitem(xp, x, key, /):
     Integer arrays, mixed with integers, index all axes, as the standard has it.
     """
     keys = key if isinstance(key, tuple) else (key,)
-    arrays = [k for k in keys if hasattr(k, "dtype")]
-    if not any(k.ndim or xp.isdtype(k.dtype, "bool") for k in arrays):
+    if is_by_slices(xp, keys):
         return _by_slices(xp, x, keys)
-    if len(keys) == 1 and xp.isdtype(keys[0].dtype, "bool"):
+    if is_by_mask(xp, keys):
         return _by_mask(xp, x, keys[0])
     return _by_integers(xp, x, keys)
 
 
+def is_by_slices(xp, keys):
+    """Whether `keys` are integers, slices, `...` and None, whose places the shapes tell."""
+    arrays = [k for k in keys if hasattr(k, "dtype")]
+    return not any(k.ndim or xp.isdtype(k.dtype, "bool") for k in arrays)
+
+
+def is_by_mask(xp, keys):
+    """Whether `keys`, not slices, are one boolean mask."""
+    return len(keys) == 1 and xp.isdtype(keys[0].dtype, "bool")
+
+
 def _by_slices(xp, x, keys):
     shape = x.shape
-    places, new_shape = _places(shape, keys)
+    places, new_shape = regular_places(shape, keys)
     backward = tuple(a for a, r in enumerate(places) if r.step < 0)
     forward = tuple(r[::-1] if r.step < 0 else r for r in places)
     if backward:  # PyTorch has no negative steps
@@ -54,7 +65,7 @@ def _slice(places: range) -> slice:
     return slice(places.start, places[-1] + 1 if places else places.start, places.step)
 
 
-def _places(shape, keys):
+def regular_places(shape, keys):
     """The places taken from each axis, as ranges, and the shape of the result."""
     named = sum(k is not None and k is not Ellipsis for k in keys)
     if named > len(shape):
@@ -79,8 +90,9 @@ def _places(shape, keys):
 
 
 def _place(length, k, axis):
+    number: Any = None if isinstance(k, bool) else k  # True is a mask, and not the number 1
     try:
-        i = operator.index(k)
+        i = operator.index(number)
     except TypeError:
         raise TypeError(
             f"cannot index by {type(k).__name__}; use integers, slices, ... and None, or a "
@@ -122,7 +134,7 @@ def _by_mask(xp, x, mask):
 
     def pullback(g):
         chosen = xp.reshape(mask, (-1,))
-        order = xp.cumulative_sum(xp.astype(chosen, _index_dtype(xp, x))) - 1
+        order = xp.cumulative_sum(xp.astype(chosen, index_dtype(xp, x))) - 1
         with_zero = xp.concat([g, _zeros(xp, (1, *rest), g)], axis=0)
         rows = xp.take(with_zero, xp.where(chosen, order, g.shape[0]), axis=0)
         return xp.reshape(rows, shape)
@@ -130,7 +142,8 @@ def _by_mask(xp, x, mask):
     return x[mask], (pullback,)
 
 
-def _index_dtype(xp, x):
+def index_dtype(xp, x):
+    """The dtype of x's device for indices."""
     device = array_api_compat.device(x)
     return xp.__array_namespace_info__().default_dtypes(device=device)["indexing"]
 
@@ -138,22 +151,33 @@ def _index_dtype(xp, x):
 def _by_integers(xp, x, keys):
     """One integer array, or integer, for each axis, broadcast against one another."""
     shape = x.shape
+    require_all_axes(shape, keys)
+    y = x[keys]
+
+    def pullback(g):
+        places = flat_places(xp, x, keys, g.shape)
+        total = segment_sum(xp.reshape(g, (-1,)), places, math.prod(shape))
+        return xp.reshape(total, shape)
+
+    return y, (pullback,)
+
+
+def require_all_axes(shape, keys):
+    """Raise IndexError unless `keys`, integers and arrays of them, are one for each axis."""
     if len(keys) != len(shape) or any(k is None or isinstance(k, slice) for k in keys):
         raise IndexError(
             f"integer arrays index all axes, one each, as in the standard; got {len(keys)} indices "
             f"for {len(shape)} dimensions. take(x, indices, axis=…) indexes one axis"
         )
-    y = x[keys]
 
-    def pullback(g):
-        flat = 0
-        for k, n in zip(keys, shape, strict=True):
-            flat = flat * n + k % n
-        flat = xp.broadcast_to(flat, g.shape)
-        total = segment_sum(xp.reshape(g, (-1,)), xp.reshape(flat, (-1,)), math.prod(shape))
-        return xp.reshape(total, shape)
 
-    return y, (pullback,)
+def flat_places(xp, x, keys, shape):
+    """Where integer `keys`, of `shape` together, point to in x as a vector."""
+    flat, dtype = 0, index_dtype(xp, x)
+    for k, n in zip(keys, x.shape, strict=True):
+        k = xp.astype(k, dtype, copy=False) if hasattr(k, "dtype") else k
+        flat = flat * n + k % n
+    return xp.reshape(xp.broadcast_to(flat, shape), (-1,))
 
 
 @composition

@@ -1,9 +1,11 @@
-"""Changes of shape, order and dtype of the standard, each with its derivative."""
+"""Changes of shape, order, dtype and device of the standard, each with its derivative."""
 
 from __future__ import annotations
 
 import math
 from itertools import accumulate, pairwise
+
+import array_api_compat
 
 from polynet.ops.complex_numbers import in_dtype
 from polynet.ops.indexing import segment_sum, steps
@@ -24,7 +26,7 @@ def permute_dims(xp, x, /, axes):
 
 
 @op
-def expand_dims(xp, x, /, *, axis=0):
+def expand_dims(xp, x, /, axis):
     before = x.shape
     return xp.expand_dims(x, axis=axis), (lambda g: xp.reshape(g, before),)
 
@@ -126,9 +128,24 @@ def unstack(xp, x, /, *, axis=0):
 
 
 @op
-def astype(xp, x, dtype, /, *, copy=True):
+def astype(xp, x, dtype, /, *, copy=True, device=None):
+    before, home = x.dtype, None if device is None else array_api_compat.device(x)
+    if device is not None:
+        x = array_api_compat.to_device(x, device)
     y = xp.astype(x, dtype, copy=copy)
     if not xp.isdtype(dtype, ("real floating", "complex floating")):
         return y, None
-    before = x.dtype
-    return y, (lambda g: in_dtype(xp, g, before),)
+
+    def pullback(g):
+        g = in_dtype(xp, g, before)
+        return g if home is None else array_api_compat.to_device(g, home)
+
+    return y, (pullback,)
+
+
+@op
+def to_device(xp, x, device, /, *, stream=None):
+    """`x.to_device(device)` of the standard; the gradient goes back to where `x` was."""
+    home = array_api_compat.device(x)
+    y = array_api_compat.to_device(x, device, stream=stream)
+    return y, (lambda g: array_api_compat.to_device(g, home), None)

@@ -1,10 +1,15 @@
-"""A Tensor's operators and methods, which are ops."""
+"""A Tensor's operators and methods, which are ops.
+
+Those that change an array, `x[key] = value` and `x += y`, compute a new one, whose value and line
+the Tensor takes over. Neither memory nor record that anything else sees is written to.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+from polynet.ops.assignment import setitem
 from polynet.ops.differentiable import OPS
 from polynet.tensor import Tensor
 
@@ -32,6 +37,7 @@ CONSTANT = {
     "floordiv": "floor_divide",
 }
 REFLECTED = ("and", "or", "xor", "lshift", "rshift", "floordiv")
+COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 UNARY = {"neg": "negative", "pos": "positive", "abs": "abs", "getitem": "getitem"}
 
 
@@ -49,6 +55,31 @@ def _by_name(name: str) -> Callable[..., Any]:
     return call
 
 
+def _in_place(operator: str) -> Callable[..., Any]:
+    compute = getattr(Tensor, f"__{operator}__")
+
+    def call(self: Tensor, other: Any) -> Tensor:
+        result = compute(self, other)
+        if result.dtype != self.dtype:
+            raise TypeError(
+                f"an operator in place keeps the dtype, {self.dtype}; this one gives "
+                f"{result.dtype}: cast the other array, or write x = x + y"
+            )
+        if result.shape != self.shape:
+            raise ValueError(
+                f"an operator in place keeps the shape, {self.shape}; this one gives "
+                f"{result.shape}: write x = x + y"
+            )
+        self._become(result)
+        return self
+
+    return call
+
+
+def _assign(self: Tensor, key: Any, value: Any) -> None:
+    self._become(setitem(self, key, value))
+
+
 def attach() -> None:
     """Give `Tensor` its operators."""
     for operator, name in BINARY.items():
@@ -60,8 +91,16 @@ def attach() -> None:
         setattr(Tensor, f"__r{operator}__", _reflected(_by_name(CONSTANT[operator])))
     for operator, name in UNARY.items():
         setattr(Tensor, f"__{operator}__", OPS[name])
+    for operator in {**BINARY, **CONSTANT}:
+        if operator not in COMPARISONS:
+            setattr(Tensor, f"__i{operator}__", _in_place(operator))
     transposes = {"mT": property(OPS["matrix_transpose"]), "T": property(_transpose)}
-    for name, value in {"__invert__": _by_name("bitwise_invert"), **transposes}.items():
+    methods = {
+        "__invert__": _by_name("bitwise_invert"),
+        "__setitem__": _assign,
+        "to_device": OPS["to_device"],
+    }
+    for name, value in {**methods, **transposes}.items():
         setattr(Tensor, name, value)
 
 

@@ -14,7 +14,7 @@ from polynet.tensor.arguments import highest_level
 from polynet.tensor.composition import composition
 from polynet.tensor.recording import custom_derivative, op
 from polynet.tensor.sweep import sweep
-from polynet.tensor.values import CONSTANT, Level, Tensor, is_recorded, plain_value
+from polynet.tensor.values import CONSTANT, Level, Tensor, is_recorded, mixed, plain_value
 
 __all__ = [
     "CONSTANT",
@@ -24,6 +24,7 @@ __all__ = [
     "custom_derivative",
     "highest_level",
     "is_recorded",
+    "mixed",
     "op",
     "plain_value",
     "sweep",

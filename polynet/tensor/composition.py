@@ -26,7 +26,8 @@ def composition(definition: Callable[..., Any]) -> Callable[..., Any]:
     array([0.69314718])
     """
     name = definition.__name__
-    parameters = list(inspect.signature(definition).parameters.values())[1:]
+    signature = inspect.signature(definition)
+    parameters = list(signature.parameters.values())[1:]
     by_name = named_parameters(parameters)
 
     def call(*args: Any, **options: Any) -> Any:
@@ -49,5 +50,6 @@ def composition(definition: Callable[..., Any]) -> Callable[..., Any]:
         return definition(level.namespace, *lifted(level, args), **options)
 
     update_wrapper(call, definition)
+    call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     call.definition = definition  # type: ignore[attr-defined]
     return call

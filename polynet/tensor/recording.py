@@ -47,7 +47,8 @@ def op(rule: Callable[..., Any]) -> Callable[..., Any]:
     >>> cube(np.asarray([2.0]))
     array([8.])
     """
-    parameters = list(inspect.signature(rule).parameters.values())[1:]
+    signature = inspect.signature(rule)
+    parameters = list(signature.parameters.values())[1:]
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     positional = [p.name for p in parameters if p.kind in kinds]
     by_name = named_parameters(parameters)
@@ -65,6 +66,7 @@ def op(rule: Callable[..., Any]) -> Callable[..., Any]:
             return apply(rule, args, options)
 
     update_wrapper(call, rule)
+    call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     call.rule = rule  # type: ignore[attr-defined]
     return call
 

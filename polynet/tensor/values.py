@@ -98,6 +98,9 @@ class _Ended:
 
 ENDED = _Ended()
 
+API_VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12")
+"""The versions of the array API standard that a Tensor's namespace fulfils."""
+
 
 class Tensor:
     """An array that belongs to a derivative being taken. Its operators are ops.
@@ -139,6 +142,11 @@ class Tensor:
         return count
 
     def __array_namespace__(self, *, api_version: str | None = None) -> Any:
+        if api_version is not None and api_version not in API_VERSIONS:
+            raise ValueError(
+                f"unknown version {api_version!r} of the array API standard; expected one of "
+                f"{', '.join(API_VERSIONS)}"
+            )
         return self._level.namespace
 
     def __repr__(self) -> str:
@@ -176,10 +184,25 @@ class Tensor:
     def __index__(self) -> int:
         return self._leave(operator.index, "the index")
 
-    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+    def _become(self, other: Tensor) -> None:
+        """Take over another's value and line; who has read the old ones keeps them."""
+        self._value, self._level, self._line = other._value, other._level, other._line
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        if copy is False:
+            raise ValueError("a NumPy array of a Tensor is a copy; leave copy=False out")
         return self._leave(self._level.backend.to_host, "a NumPy array")
 
-    def __dlpack__(self, **options: Any) -> Any:
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[Any, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        asked = {"stream": stream, "max_version": max_version, "dl_device": dl_device, "copy": copy}
+        options = {name: value for name, value in asked.items() if value is not None}
         return self._leave(lambda value: value.__dlpack__(**options), "the memory")
 
     def __dlpack_device__(self) -> Any:

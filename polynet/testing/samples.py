@@ -244,6 +244,7 @@ SAMPLES["stack"] = [
     Sample(([_in(*_EVERYWHERE, 2, 3), _in(*_EVERYWHERE, 2, 3)],), {"axis": a}) for a in (0, 1, -1)
 ]
 SAMPLES["astype"] = []  # its dtype is a backend's own object: tested by hand in test_ops.py
+SAMPLES["to_device"] = []  # likewise its device: in tests/test_array_api.py
 SAMPLES["getitem"] = [
     Sample((_in(*_EVERYWHERE, 4, 5), key))
     for key in (
@@ -260,6 +261,23 @@ SAMPLES["getitem"] = [
         (np.asarray([True, False, False, True]),),
         (np.asarray([[3, 0, 3]]), np.asarray([[1], [-1]])),
         (-2, np.asarray([4, 4, 0])),
+    )
+]
+SAMPLES["setitem"] = [
+    Sample((_in(*_EVERYWHERE, 4, 5), key, value))
+    for key, value in (
+        ((1, ...), _in(*_EVERYWHERE, 5)),
+        ((slice(1, 3), slice(None)), _in(*_EVERYWHERE, 2, 1)),
+        ((..., -1), 2.0),
+        (slice(3, None, -2), _in(*_EVERYWHERE, 2, 5)),
+        ((slice(2, 2), ...), _in(*_EVERYWHERE, 5)),
+        (..., _in(*_EVERYWHERE)),
+        ((_in(-1, 1, 4, 5) > 0,), _in(*_EVERYWHERE)),
+        (np.asarray([True, False, False, True]), _in(*_EVERYWHERE, 5)),
+        (np.asarray([True, False, False, True]), _in(*_EVERYWHERE, 2, 5)),
+        (np.asarray([False] * 4), _in(*_EVERYWHERE, 1, 5)),
+        ((np.asarray([[3, 0, 1]]), np.asarray([[1], [-1]])), _in(*_EVERYWHERE, 2, 3)),
+        ((-2, np.asarray([4, 4, 0])), _in(*_EVERYWHERE, 3)),
     )
 ]
 SAMPLES["take"] = [

@@ -54,9 +54,9 @@ REQUIRED = (
     | LOCALLY_CONSTANT
     | INQUIRIES
     | {name for name, f in OPS.items() if f.__module__.startswith("polynet.ops.")}
-) - {"getitem", "from_dlpack", "linalg", "fft", "isin"}
-"""Without `x[key]`, which is no function, and what a library need not have: it may not share, lack
-the extensions, and what came after 2024.12."""
+) - {"getitem", "to_device", "from_dlpack", "linalg", "fft", "isin"}
+"""Without `x[key]` and a method, and what a library need not have: it may not share, lack the
+extensions, and what came after 2024.12."""
 
 
 def test_the_namespace_has_what_polynet_uses(backend: Backend) -> None:
@@ -97,6 +97,7 @@ CALLS: dict[str, Callable[[Any, Any], Any]] = {
     "argmax": lambda xp, a: xp.argmax(a.x, axis=1),
     "argmin": lambda xp, a: xp.argmin(a.x, axis=0),
     "argsort": lambda xp, a: xp.argsort(a.row),
+    "argsort stable": lambda xp, a: xp.argsort(a.rows, stable=True),
     "asarray": lambda xp, a: xp.asarray(a.x, copy=True),
     "asarray of numbers": lambda xp, a: xp.asarray([1.5, 2], dtype=xp.float32, device=a.device),
     "astype": lambda xp, a: xp.astype(a.x, xp.int32),
@@ -136,6 +137,7 @@ CALLS: dict[str, Callable[[Any, Any], Any]] = {
     "prod": lambda xp, a: xp.prod(a.x, axis=1),
     "round": lambda xp, a: xp.round(a.x),
     "searchsorted": lambda xp, a: xp.searchsorted(xp.sort(a.row), a.row),
+    "searchsorted right": lambda xp, a: xp.searchsorted(xp.sort(a.row), a.row, side="right"),
     "signbit": lambda xp, a: xp.signbit(a.x),
     "sort": lambda xp, a: xp.sort(a.row),
     "take": lambda xp, a: xp.take(a.x, a.rows, axis=0),

@@ -1,0 +1,111 @@
+"""Item assignment of the standard: an array with other values at some of its places.
+
+Which places those are is seen from the shapes, or on the device; no memory is written to, so it
+is the same where arrays cannot change. Being written from ops, it has their derivatives.
+"""
+
+from __future__ import annotations
+
+import math
+
+import array_api_compat
+
+from polynet.ops.indexing import (
+    flat_places,
+    index_dtype,
+    is_by_mask,
+    is_by_slices,
+    put_slice,
+    regular_places,
+    require_all_axes,
+)
+from polynet.tensor import composition
+
+
+@composition
+def setitem(xp, x, key, value, /):
+    """`x` after `x[key] = value`, as a new array.
+
+    `key` is integers, slices, `...` and None; one boolean mask; or integer arrays that index all
+    axes, of which the last wins where a place comes twice. `value`, a number or an array of
+    x's kind, is broadcast to the shape of `x[key]`.
+
+    Raises TypeError for a value that would need another dtype, IndexError for a key that does
+    not fit.
+
+    >>> import numpy as np
+    >>> setitem(np.zeros(4), slice(1, 3), 5.0)
+    array([0., 5., 5., 0.])
+    """
+    value = _in_kind(xp, x, value)
+    keys = key if isinstance(key, tuple) else (key,)
+    if is_by_slices(xp, keys):
+        return _to_slices(xp, x, keys, value)
+    if is_by_mask(xp, keys):
+        return _to_mask(xp, x, keys[0], value)
+    return _to_integers(xp, x, keys, value)
+
+
+def _in_kind(xp, x, value):
+    """`value` as an array that changes nothing about x's dtype."""
+    number = isinstance(value, bool | int | float | complex)
+    if not number and not hasattr(value, "dtype"):
+        raise TypeError(
+            f"cannot assign a {type(value).__name__}; expected a number or an array: "
+            "xp.asarray(values) makes one"
+        )
+    if xp.result_type(x, value) != x.dtype:
+        came = f"the number {value}" if number else value.dtype
+        raise TypeError(f"cannot assign {came} to {x.dtype}; cast it: xp.astype(value, x.dtype)")
+    if number:
+        return xp.full((), value, dtype=x.dtype, device=array_api_compat.device(x))
+    return value
+
+
+def _to_slices(xp, x, keys, value):
+    places, shape = regular_places(x.shape, keys)
+    value = xp.broadcast_to(value, shape)
+    if 0 in shape:
+        return x
+    value = xp.reshape(value, tuple(map(len, places)))
+    backward = tuple(a for a, r in enumerate(places) if r.step < 0)
+    if backward:
+        value = xp.flip(value, axis=backward)
+    forward = tuple(r[::-1] if r.step < 0 else r for r in places)
+    here = xp.ones(value.shape, dtype=xp.bool, device=array_api_compat.device(x))
+    here = put_slice(here, forward, x.shape)
+    return xp.where(here, put_slice(value, forward, x.shape), x)
+
+
+def _to_mask(xp, x, mask, value):
+    lengths, rest = x.shape[: mask.ndim], x.shape[mask.ndim :]
+    if mask.ndim > x.ndim or any(m not in (n, 0) for m, n in zip(mask.shape, lengths, strict=True)):
+        raise IndexError(f"a mask of shape {mask.shape} does not fit an array of shape {x.shape}")
+    if value.ndim <= len(rest):  # the same for all places; how many they are is left unread
+        value = xp.broadcast_to(value, rest)
+        if 0 in mask.shape:
+            return x
+    else:
+        value = xp.broadcast_to(value, x[mask].shape)
+        if 0 in value.shape:
+            return x
+        chosen = xp.reshape(mask, (-1,))
+        order = xp.cumulative_sum(xp.astype(chosen, index_dtype(xp, x))) - 1
+        value = xp.reshape(xp.take(value, xp.where(chosen, order, 0), axis=0), x.shape)
+    return xp.where(xp.reshape(mask, (*mask.shape, *(1 for _ in rest))), value, x)
+
+
+def _to_integers(xp, x, keys, value):
+    require_all_axes(x.shape, keys)
+    value = xp.broadcast_to(value, x[keys].shape)
+    if 0 in value.shape:
+        return x
+    flat = flat_places(xp, x, keys, value.shape)
+    order = xp.argsort(flat, stable=True)  # who comes last to a place is the last of its run
+    runs = xp.take(flat, order)
+    every = xp.arange(math.prod(x.shape), dtype=flat.dtype, device=array_api_compat.device(x))
+    last = xp.searchsorted(runs, every, side="right") - 1
+    last = xp.where(last < 0, 0, last)
+    source = xp.take(xp.reshape(value, (-1,)), xp.take(order, last))
+    y = xp.where(xp.take(runs, last) == every, source, xp.reshape(x, (-1,)))
+    return xp.reshape(y, x.shape)
