@@ -56,14 +56,10 @@ REFUSED = {
     **dict.fromkeys("arange empty eye full linspace ones zeros".split(), _NUMBERS),
     **dict.fromkeys(CHAPTERS["set"].split(), _SET),
     "from_dlpack": "shares memory, which a record cannot follow",
-    "linalg.matrix_rank": "is an integer",
     "fft.fftfreq": _NUMBERS,
     "fft.rfftfreq": _NUMBERS,
 }
 """Names without a derivative, each with the reason."""
-
-AWAITED = frozenset("conj imag real tensordot vecdot".split())
-"""To be decided with linear algebra, fft and complex numbers, as are the two extensions."""
 
 XP = namespace(get_backend("numpy"))
 NAMES = [
@@ -98,8 +94,6 @@ def kinds(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_decided_what_becomes_of_every_function(name):
-    if name in AWAITED or name.partition(".")[0] in EXTENSIONS:
-        pytest.skip("awaits the chapters of linear algebra, fft and complex numbers")
     assert len(kinds(name)) == 1, f"{name} is {kinds(name) or 'forgotten'}"
 
 

@@ -229,8 +229,8 @@ def test_leaves_are_named_by_argument_and_path():
     x = np.ones(2)
     record = polynet.record(f, {"x": x}, x, x)
     assert [line.name for line in record.lines[:3]] == ["a.x", "others.0", "others.1"]
-    unnamed = polynet.record(losses.mse, x, x)
-    assert [line.name for line in unnamed.lines[:2]] == ["0", "1"]
+    of_polynet = polynet.record(losses.mse, x, x)
+    assert [line.name for line in of_polynet.lines[:2]] == ["outputs", "targets"]
 
 
 def test_values_are_copies():
