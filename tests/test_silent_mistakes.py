@@ -105,11 +105,11 @@ def test_an_outer_gradient_is_not_lost_in_a_function_without_derivative():
         def inner(x):
             xp = array_namespace(x)
             inside = xp.astype(x > 0, xp.float64) * w
-            return xp.sum(x * x) + xp.sum(x) * xp.prod(inside)
+            return xp.sum(x * x) + xp.sum(x) * xp.sum(xp.unique_values(inside))
 
         return total(grad(inner)(np.asarray([1.0, 2.0])))
 
-    with pytest.raises(RecordError, match="no derivative of 'prod'"):
+    with pytest.raises(RecordError, match="no derivative of 'unique_values'"):
         grad(outer)(np.asarray([3.0, 5.0]))
 
 
