@@ -107,6 +107,20 @@ def tests_jax(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[0])
+def array_api(session: nox.Session) -> None:
+    """The official suite of the array API standard, from a local copy: `-- PATH`."""
+    path = os.environ.get("ARRAY_API_TESTS_PATH")
+    args = session.posargs or ([path] if path else [])
+    if not args:
+        session.error(
+            "give a clone of github:data-apis/array-api-tests, with its submodules, at the commit "
+            "in tests/array_api/run.py: `nox -s array_api -- PATH`, or ARRAY_API_TESTS_PATH"
+        )
+    session.install("-e", ".[strict]", *group("array_api"))
+    session.run("python", "tests/array_api/run.py", *args, env=ONE_THREAD)
+
+
+@nox.session(python=PYTHONS[0])
 def lowest(session: nox.Session) -> None:
     """The tests with the oldest Python and dependencies that pyproject.toml allows."""
     extras = PROJECT["project"]["optional-dependencies"]
