@@ -11,6 +11,8 @@ import pytest
 import polynet
 from polynet.backend import refresh
 
+os.environ.setdefault("SCIPY_ARRAY_API", "1")  # SciPy reads it once, when it is imported
+
 collect_ignore = ["plugins"]  # distributions to install, some of which cannot be imported
 
 PLUGINS = Path(__file__).with_name("plugins")

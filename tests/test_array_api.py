@@ -313,3 +313,15 @@ def test_operators_in_place_keep_dtype_and_shape(backend, xp, x):
     with pytest.raises(ValueError, match="keeps the shape"):
         row += a
     np.testing.assert_array_equal(host(row), X[0])
+
+
+# Numbers of NumPy
+
+
+def test_a_shape_may_hold_integers_of_numpy(backend, xp, x):
+    def f(a):
+        return xp.sum(xp.broadcast_to(a[0, :], (np.int64(5), X.shape[1])))
+
+    expected = np.zeros(X.shape)
+    expected[0, :] = 5
+    np.testing.assert_array_equal(polynet.to_numpy(grad(f)(x)), expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import numbers
 import operator
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
@@ -69,7 +70,9 @@ class Level:
         """Refuse an array of another backend; what is no array is the rule's to judge."""
         if self.backend.is_array(value):
             self.types.add(type(value))
-        elif hasattr(value, "dtype") and hasattr(value, "shape") and not isinstance(value, type):
+        elif isinstance(value, type | numbers.Integral):
+            return  # NumPy's integers are numbers; shapes come with them
+        elif hasattr(value, "dtype") and hasattr(value, "shape"):
             raise mixed(value, self.backend)
 
     def require_open(self) -> None:

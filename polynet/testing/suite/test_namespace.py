@@ -110,7 +110,7 @@ CALLS: dict[str, Callable[[Any, Any], Any]] = {
     "bitwise_xor": lambda xp, a: xp.bitwise_xor(a.n, a.m),
     "ceil": lambda xp, a: xp.ceil(a.x),
     "count_nonzero": lambda xp, a: xp.count_nonzero(a.flags),
-    "empty_like": lambda xp, a: xp.zeros_like(xp.empty_like(a.x)),  # what was there may be NaN
+    "empty_like": lambda xp, a: xp.where(a.x == a.x, a.x, xp.empty_like(a.x)),
     "cumulative_sum": lambda xp, a: xp.cumulative_sum(a.n, axis=0),
     "equal": lambda xp, a: xp.equal(a.n, a.m),
     "eye": lambda xp, a: xp.eye(2, 3, k=1, dtype=xp.float32, device=a.device),
