@@ -33,8 +33,8 @@ def op(rule: Callable[..., Any]) -> Callable[..., Any]:
 
     Where the gradients share work, the rule returns one function in place of the tuple:
     `pullback(g, needs)`, with a bool for each positional argument, returns all gradients, None
-    where there is none or none is needed. A rule may return several results, as a tuple of
-    arrays; then it must, and `g` is a tuple of their gradients.
+    where there is none or none is needed. A rule may return several results, as a tuple or
+    list of arrays; then it must, and `g` is a tuple of their gradients.
 
     Rules and pullbacks write to nothing they were given, may be called any number of times, and
     put `g` first (`g * y`: an array that is not recorded may not know what to do with a Tensor
@@ -221,7 +221,7 @@ def apply(rule: Callable[..., Any], args: tuple, options: dict[str, Any]) -> Any
 def _written(level: Level, value: Any, inputs: Any, pullbacks: Any) -> Any:
     """The result, or each of several, as a Tensor, on the record if a gradient can reach it."""
     recorded = pullbacks is not None and any(line is not None for line in members(inputs))
-    if not isinstance(value, tuple):
+    if not isinstance(value, tuple | list):
         line = level.write((value.shape, inputs, pullbacks)) if recorded else None
         return Tensor(value, level, line)
     if not recorded:

@@ -200,7 +200,7 @@ class _Watcher:
 
     def see(self, rule: Callable[..., Any], result: Any) -> None:
         """Note one op, with a line for each of its results."""
-        results = result if isinstance(result, tuple) else (result,)
+        results = result if isinstance(result, tuple | list) else (result,)
         for i, y in enumerate(results):
             if y._line is None:
                 continue

@@ -32,7 +32,9 @@ def one_result(f: Callable[..., Any]) -> Callable[..., Any]:
 
     def call(*args: Any, **options: Any) -> Any:
         result = f(*args, **options)
-        return OPS["concat"](list(result), axis=None) if isinstance(result, tuple) else result
+        return (
+            OPS["concat"](list(result), axis=None) if isinstance(result, tuple | list) else result
+        )
 
     return update_wrapper(call, f)
 

@@ -64,7 +64,7 @@ def assert_pure(name: str, rule: Callable[..., Any], sample: Sample, backend: Ba
 
 def joined(result: Any) -> Any:
     """What a rule returned; its results, where there are several, as one vector."""
-    if result is NotImplemented or not isinstance(result[0], tuple):
+    if result is NotImplemented or not isinstance(result[0], tuple | list):
         return result
     values, pullback = result
     cuts = list(pairwise(accumulate((math.prod(v.shape) for v in values), initial=0)))
