@@ -11,10 +11,7 @@ from polynet.tensor import op
 def matmul(xp, x, y, /):
     z = xp.matmul(x, y)
     if x.ndim > 2 and y.ndim == 2:
-        return z, (
-            lambda g: xp.matmul(g, y.mT),
-            lambda g: xp.matmul(_rows(xp, x).mT, _rows(xp, g)),
-        )
+        return z, _with_one_matrix(xp, x, y)
     if x.ndim > 1 and y.ndim > 1:
         return z, (
             lambda g, xp=xp, y=y: xp.matmul(g, y.mT),
@@ -23,9 +20,13 @@ def matmul(xp, x, y, /):
     return z, _with_vector(xp, x, y)
 
 
-def _rows(xp, x):
-    """A stack of matrices as one, of all their rows: its product is the sum of theirs."""
-    return xp.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
+def _with_one_matrix(xp, x, y):
+    """The pullbacks where a stack meets one matrix: the rows of all count as one matrix's."""
+
+    def rows(a):
+        return xp.reshape(a, (math.prod(a.shape[:-1]), a.shape[-1]))
+
+    return lambda g: xp.matmul(g, y.mT), lambda g: xp.matmul(rows(x).mT, rows(g))
 
 
 def _with_vector(xp, x, y):
