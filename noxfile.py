@@ -94,7 +94,7 @@ def tests_torch(session: nox.Session) -> None:
     JAX is there for the run that is relayed from backend to backend.
     """
     session.install(TORCH)
-    session.install("-e", ".[strict,jax,examples]", *group("test"))
+    session.install("-e", ".[strict,jax,examples]", *group("test"), *group("others"))
     run_tests(session, "--polynet-backend", "numpy,torch", JAX_ENABLE_X64="1")
 
 

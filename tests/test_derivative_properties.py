@@ -238,7 +238,7 @@ def scalar(case: Case, backend: Backend, inputs: list[Any]) -> Any:
     else:
         y = f(list(inputs), **options) if case.in_a_list else f(*inputs, *others, **options)
     total = 0.0
-    for i, part in enumerate(y if isinstance(y, tuple) else (y,)):
+    for i, part in enumerate(y if isinstance(y, tuple | list) else (y,)):
         w = to_backend(weights(part.shape), backend, "float64")
         total = xp.sum(part * (part * (0.3 + i) + w)) + total
     return total

@@ -96,7 +96,7 @@ def main():
         lines += [f"# standard {VERSION}, {options.examples} examples", "\t".join(("test", *table))]
         lines += ["\t".join((t, *(found.get(t, "-") for found in table.values()))) for t in tests]
         options.out.write_text("\n".join([*lines, ""]), encoding="utf-8")
-    sys.exit("\n".join(unexpected))
+    sys.exit("\n".join(unexpected) or None)
 
 
 if __name__ == "__main__":
