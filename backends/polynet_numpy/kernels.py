@@ -97,7 +97,8 @@ def keep_mask(
     first: int = 0,
 ) -> Any:
     """Threefry in place, in pieces; each pair of words is four halves as it lies in memory."""
-    if sys.byteorder != "little":
+    largest = round(keep * 65536) - 1  # of the halves that keep
+    if sys.byteorder != "little" or largest < 0:
         return NotImplemented
     rows, size = shape[0], math.prod(shape[1:])
     blocks = -(-size // random.HALVES_PER_BLOCK)
@@ -126,7 +127,7 @@ def keep_mask(
             piece[:, 0] = x0
             piece[:, 1] = x1
     halves = words.view(np.uint16).reshape(rows, blocks * random.HALVES_PER_BLOCK)[:, :size]
-    return (halves < round(keep * 65536)).reshape(shape), None
+    return (halves <= np.uint16(largest)).reshape(shape), None
 
 
 KERNELS: Mapping[str, Callable[..., Any]] = {
