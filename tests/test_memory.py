@@ -148,7 +148,9 @@ def test_ten_thousand_steps_leave_nothing() -> None:
         blocks_before, objects_before = train(100)
         blocks_after, objects_after = train(10_000)
     assert abs(objects_after - objects_before) < 10
-    assert abs(blocks_after - blocks_before) < 100  # an array, whatever its size, is one or more
+    # An array, whatever its size, is one block or more: what stays of each step would be 10,000.
+    # A hundred or so come and go with the threads of whoever runs the tests.
+    assert abs(blocks_after - blocks_before) < 1000
 
 
 LENGTH = 100_000
