@@ -1,4 +1,4 @@
-"""Training: the step, which is one pure function, and the `Trainer` that repeats it."""
+"""Training: the `Trainer`, which repeats the step."""
 
 from __future__ import annotations
 
@@ -27,60 +27,13 @@ from polynet.backend import (
 )
 from polynet.backend.transfer import on_host
 from polynet.data import Place, batches, chunks, is_device_array, same_length, split
-from polynet.derivative import differentiated
 from polynet.errors import MixedBackendsError, NotFiniteError
 from polynet.history import History, Position
-from polynet.nn import Context, Module
+from polynet.nn import Module
 from polynet.optim import Optimizer
-from polynet.tree import map as tree_map
+from polynet.step import State, initial_state, make_step
 
-State = dict[str, Any]
 Metric = Callable[[np.ndarray, np.ndarray], float]
-
-
-def make_step(
-    net: Module, loss: Callable[[Array, Array], Array], optimizer: Optimizer, xp: Any
-) -> Callable[[State, tuple[Array, Array], Array], tuple[State, Array]]:
-    """One step downhill as a pure function of a state and a batch, which reads nothing on the host.
-
-    The state holds `params`, `optimizer`, `keys` (of the random streams) and `step`; all leaves
-    are arrays, no leaf shares memory with another, and the state returned has the same structure.
-    """
-
-    def step(state: State, data: tuple[Array, Array], rows: Array) -> tuple[State, Array]:
-        x, y = (xp.take(a, rows, axis=0) for a in data)
-        context = Context(xp, state["step"], state["keys"])
-
-        def objective(params: dict[str, Array]) -> Array:
-            return loss(net.bind(params, context)(x), y)
-
-        value, grads = differentiated(objective, own=False)(state["params"])
-        params, optimizer_state = optimizer.update(
-            state["params"], grads, state["optimizer"], state["step"]
-        )
-        return {
-            "params": params,
-            "optimizer": optimizer_state,
-            "keys": state["keys"],
-            "step": state["step"] + 1,
-        }, value
-
-    return step
-
-
-def initial_state(net: Module, optimizer: Optimizer, seed: int) -> State:
-    """The state before the first step; `net` has its parameters."""
-    params = net.parameters()
-    backend, device = common_backend(params.values(), "the network's parameters")
-    keys = {
-        name: backend.from_host(random.key(seed, "stream", name), device) for name in net.streams()
-    }
-    return {
-        "params": tree_map(lambda p: backend.xp.asarray(p, copy=True), params),
-        "optimizer": optimizer.init(params),
-        "keys": keys,
-        "step": backend.from_host(np.zeros(1, dtype=np.int32), device),
-    }
 
 
 class Trainer:

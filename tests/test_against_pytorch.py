@@ -7,26 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from beside_pytorch import DTYPES, TOLERANCE, numbers, same, torch, total
 
 from polynet import Trainer, functional, losses, nn, optim, value_and_grad
-from polynet.backend import to_numpy
-from polynet.ops import OPS
-
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: nox -s tests_torch has it")
-
-TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
-DTYPES = list(TOLERANCE)
-total = OPS["sum"]
-
-
-def numbers(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape)
-
-
-def same(actual: Any, expected: Any, dtype: str) -> None:
-    size = TOLERANCE[dtype]
-    np.testing.assert_allclose(to_numpy(actual), expected.detach().numpy(), rtol=size, atol=size)
-
 
 LAYERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any], tuple[int, ...]]] = {
     "Linear": (lambda: nn.Linear(4, 3), lambda: torch.nn.Linear(4, 3), (5, 4)),

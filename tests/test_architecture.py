@@ -29,6 +29,7 @@ FLOORS = {
     "data": 4,
     "metrics": 4,
     "history": 4,
+    "step": 5,
     "train": 5,
     "checkpoint": 5,
     "view": 6,
@@ -46,6 +47,7 @@ NUMPY = {
     "metrics": "are functions of host arrays, as scikit-learn's",
     "nn.init": "draws parameters on the host, so that they are the same everywhere",
     "random": "draws on the host, so that numbers are the same everywhere",
+    "step": "makes the step counter on the host",
     "train": "averages losses that were read to the host",
 }
 """The modules of the core that may import NumPy, each with its reason."""

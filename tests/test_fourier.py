@@ -193,6 +193,34 @@ def test_casts_between_real_and_complex(name: str) -> None:
 
 
 @on_each
+def test_rows_of_complex_numbers_picked_several_times(name: str) -> None:
+    def f(z: Any) -> Any:
+        xp = array_namespace(z)
+        rows = xp.asarray([1, 0, 1], device=z.device)
+        return xp.sum(xp.abs(z[rows] * (1 - 2j)) ** 2)
+
+    z = COMPLEX[0]
+    near(grad(f)(there(z, name)), 10 * z * np.asarray([1, 2, 0, 0]))
+
+
+@on_each
+def test_full_like_passes_the_gradient_of_a_complex_fill_value(name: str) -> None:
+    like = there(COMPLEX, name)
+
+    def f(z: Any) -> Any:
+        xp = array_namespace(z)
+        return xp.sum(xp.abs(xp.full_like(like, z)) ** 2)
+
+    near(grad(f)(there(np.asarray(1 + 2j), name)), np.asarray(32 * (1 + 2j)))
+
+
+@pytest.mark.parametrize("name", ["var", "std"])
+def test_the_variance_of_complex_numbers_is_refused_by_name(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"derivative of {name} for complex"):
+        grad(lambda z: OPS["real"](OPS[name](z)))(COMPLEX)
+
+
+@on_each
 def test_at_zero_the_absolute_value_has_slope_zero(name: str) -> None:
     z = there(np.zeros(3, dtype=np.complex128), name)
     slope = grad(lambda a: OPS["sum"](OPS["abs"](a)))(z)

@@ -16,7 +16,7 @@ import pytest
 from polynet import Trainer, losses, nn, optim, use_backend
 from polynet.backend import Backend, StaticRunner, get_backend, to_numpy
 from polynet.backend.static import WARM_UP
-from polynet.train import initial_state, make_step
+from polynet.step import initial_state, make_step
 from polynet.tree import map as tree_map
 from polynet.tree import named_leaves
 

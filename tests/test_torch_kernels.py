@@ -10,7 +10,7 @@ import pytest
 from polynet import functional, losses, nn, optim, value_and_grad
 from polynet.backend import get_backend
 from polynet.ops import OPS
-from polynet.train import initial_state, make_step
+from polynet.step import initial_state, make_step
 from polynet.tree import named_leaves
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")

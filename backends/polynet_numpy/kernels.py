@@ -71,7 +71,7 @@ def put_slice(xp: Any, x: np.ndarray, places: tuple[range, ...], shape: tuple[in
 
 def segment_sum(xp: Any, x: np.ndarray, segments: np.ndarray, count: int) -> Any:
     """Rows summed by segment: sorted, so that each sum is of neighbours."""
-    if x.ndim == 1:
+    if x.ndim == 1 and x.dtype.kind == "f":  # bincount adds real numbers only
         total = np.bincount(segments, weights=x, minlength=count).astype(x.dtype, copy=False)
         return total, (lambda g: g[segments], None)
     y = np.zeros((count, *x.shape[1:]), dtype=x.dtype)

@@ -28,6 +28,15 @@ def in_dtype(xp, g, dtype):
     return xp.astype(g, dtype, copy=False)
 
 
+def real_only(xp, name, x):
+    """Refuse, by name, a derivative that holds for real numbers only."""
+    if is_complex(xp, x):
+        raise TypeError(
+            f"polynet has no derivative of {name} for complex numbers, and got {x.dtype}; take it "
+            "of polynet.stop_gradient(x), or write an op for it (polynet.op)"
+        )
+
+
 @op
 def real(xp, x, /):
     y = xp.real(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from polynet.ops.complex_numbers import in_dtype
 from polynet.tensor import op
 
 
@@ -13,9 +14,9 @@ def full_like(xp, x, /, fill_value, *, dtype=None, device=None):
     y = xp.zeros_like(x, dtype=dtype, device=device)
     y = xp.where(xp.equal(y, y), xp.astype(fill_value, y.dtype), y)
     before = fill_value.dtype
-    if not xp.isdtype(y.dtype, "real floating"):
+    if not xp.isdtype(y.dtype, ("real floating", "complex floating")):
         return y, None
-    return y, (None, lambda g: xp.astype(g, before))
+    return y, (None, lambda g: in_dtype(xp, g, before))
 
 
 @op

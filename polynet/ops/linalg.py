@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import array_api_compat
 
 from polynet.ops import indexing
-from polynet.ops.complex_numbers import in_dtype, is_complex
+from polynet.ops.complex_numbers import in_dtype, real_only
 from polynet.ops.linear_algebra import matmul, matrix_transpose, tensordot, vecdot
 from polynet.tensor import composition, custom_derivative, op
 
@@ -47,15 +47,6 @@ class SVDResult(NamedTuple):
     U: Any
     S: Any
     Vh: Any
-
-
-def _real_only(xp, name, x):
-    """Refuse, by name, a derivative that holds for real matrices only."""
-    if is_complex(xp, x):
-        raise TypeError(
-            f"polynet has no derivative of linalg.{name} for complex matrices, and got one of "
-            f"{x.dtype}; take it of polynet.stop_gradient(x), or write an op for it (polynet.op)"
-        )
 
 
 def _eye(xp, x, n, m=None, *, k=0, dtype=None):
@@ -121,7 +112,7 @@ def _cofactors(xp, x, /):
 @op
 def slogdet(xp, x, /):
     def pullback(g, _needs):  # the sign is constant
-        _real_only(xp, "slogdet", x)
+        real_only(xp, "linalg.slogdet", x)
         return (_column(xp, _column(xp, g[1])) * xp.linalg.inv(x).mT,)
 
     return SlogdetResult(*xp.linalg.slogdet(x)), pullback
@@ -148,7 +139,7 @@ def pinv(xp, x, /, *, rtol=None):
     y = xp.linalg.pinv(x, rtol=rtol)
 
     def pullback(g):
-        _real_only(xp, "pinv", x)
+        real_only(xp, "linalg.pinv", x)
         t, h = y.mT, g.mT
         left = xp.matmul(h - xp.matmul(x, xp.matmul(y, h)), xp.matmul(y, t))
         right = xp.matmul(xp.matmul(t, y), h - xp.matmul(xp.matmul(h, y), x))
@@ -185,7 +176,7 @@ def cholesky(xp, x, /, *, upper=False):
     y = xp.linalg.cholesky(x, upper=upper)
 
     def pullback(g):
-        _real_only(xp, "cholesky", x)
+        real_only(xp, "linalg.cholesky", x)
         t = y if upper else y.mT
         middle = _lower(xp, xp.matmul(t, g.mT if upper else g), diagonal=0.5)
         return _symmetric(xp.linalg.solve(t, xp.linalg.solve(t, middle.mT).mT))
@@ -203,7 +194,7 @@ def eigh(xp, x, /):
     w, v = xp.linalg.eigh(x)
 
     def pullback(g, _needs):
-        _real_only(xp, "eigh", x)
+        real_only(xp, "linalg.eigh", x)
         to_w, to_v = g
         eye = _eye(xp, x, x.shape[-1])
         turn = xp.matmul(v.mT, to_v) / (_row(xp, w) - _column(xp, w) + eye) * (1 - eye)
@@ -218,7 +209,7 @@ def eigvalsh(xp, x, /):
     w, v = xp.linalg.eigh(x)
 
     def pullback(g):
-        _real_only(xp, "eigvalsh", x)
+        real_only(xp, "linalg.eigvalsh", x)
         return xp.matmul(v * _row(xp, g), v.mT)
 
     return w, (pullback,)
@@ -237,7 +228,7 @@ def qr(xp, x, /, *, mode="reduced"):
         return xp.linalg.solve(r, middle.mT).mT
 
     def pullback(g, _needs):
-        _real_only(xp, "qr", x)
+        real_only(xp, "linalg.qr", x)
         g_q, g_r = g
         if m >= n:
             if mode == "complete" and m > n:
@@ -264,7 +255,7 @@ def svd(xp, x, /, *, full_matrices=True):
     m, n = x.shape[-2:]
 
     def pullback(g, _needs):
-        _real_only(xp, "svd", x)
+        real_only(xp, "linalg.svd", x)
         if full_matrices and m != n:
             raise ValueError(
                 f"linalg.svd(full_matrices=True) has no derivative for {m} rows and {n} columns: "
@@ -299,7 +290,7 @@ def svdvals(xp, x, /):
     u, s, vh = xp.linalg.svd(x, full_matrices=False)
 
     def pullback(g):
-        _real_only(xp, "svdvals", x)
+        real_only(xp, "linalg.svdvals", x)
         return xp.matmul(u * _row(xp, g), vh)
 
     return s, (pullback,)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from polynet.ops.complex_numbers import in_dtype
+from polynet.ops.complex_numbers import in_dtype, real_only
 from polynet.tensor import op
 
 
@@ -83,6 +83,7 @@ def var(xp, x, /, *, axis=None, correction=0.0, keepdims=False):
     kept, freedom = _kept(x, axes), _freedom(x, axes, correction)
 
     def pullback(g):
+        real_only(xp, "var", x)
         centred = x - xp.mean(x, axis=axes, keepdims=True)
         return xp.reshape(g, kept) * (centred * (2 / freedom))
 
@@ -96,6 +97,7 @@ def std(xp, x, /, *, axis=None, correction=0.0, keepdims=False):
     kept, freedom = _kept(x, axes), _freedom(x, axes, correction)
 
     def pullback(g):  # 0 at the tip of the cone, where all are equal
+        real_only(xp, "std", x)
         centred = x - xp.mean(x, axis=axes, keepdims=True)
         deviation = xp.reshape(xp.where(y == 0, math.inf, y), kept)
         return xp.reshape(g, kept) * (centred / (deviation * freedom))

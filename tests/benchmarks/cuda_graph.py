@@ -22,7 +22,7 @@ from measure import environment, interleaved, median_ratio, publish, table
 
 from polynet import get_backend, losses, nn, optim, use_backend
 from polynet.backend import Backend, to_numpy
-from polynet.train import initial_state, make_step
+from polynet.step import initial_state, make_step
 from polynet.tree import named_leaves
 
 SIZES = {"784-256-128-10": (784, 256, 128, 10), "32-64-64-2": (32, 64, 64, 2)}

@@ -34,7 +34,7 @@ from measure import environment, interleaved, paired_ratio, publish, table
 import polynet
 from polynet import losses, nn, optim
 from polynet.backend import get_backend
-from polynet.train import initial_state, make_step
+from polynet.step import initial_state, make_step
 
 STEPS = 16  # a pass over the data: what `JaxBackend.steps_per_call` puts into one program
 SECONDS = 0.15  # a run has as many passes as take this long

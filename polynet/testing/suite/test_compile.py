@@ -11,8 +11,8 @@ import pytest
 
 from polynet import losses, nn, optim
 from polynet.backend import Backend
+from polynet.step import initial_state, make_step
 from polynet.testing.suite.cases import about, dtypes, overwritten, same, stays, weights
-from polynet.train import initial_state, make_step
 from polynet.tree import named_leaves
 
 pytestmark = pytest.mark.polynet_part("compile")
