@@ -14,7 +14,6 @@ _HOME = {
     "asarray": "polynet.backend",
     "check_grad": "polynet.testing",
     "composition": "polynet.tensor",
-    "custom_derivative": "polynet.tensor",
     "get_backend": "polynet.backend",
     "grad": "polynet.derivative",
     "hessian": "polynet.derivative",
@@ -30,6 +29,7 @@ _HOME = {
     "use_backend": "polynet.backend",
     "value_and_grad": "polynet.derivative",
     "vjp": "polynet.derivative",
+    "with_pullbacks": "polynet.tensor",
 }
 _MODULES = (
     "backend",

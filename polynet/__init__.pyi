@@ -55,8 +55,8 @@ from polynet.ops import array_namespace as array_namespace
 from polynet.ops import namespace as namespace
 from polynet.tensor import Tensor as Tensor
 from polynet.tensor import composition as composition
-from polynet.tensor import custom_derivative as custom_derivative
 from polynet.tensor import op as op
+from polynet.tensor import with_pullbacks as with_pullbacks
 from polynet.testing import check_grad as check_grad
 from polynet.train import Trainer as Trainer
 from polynet.view import record as record

@@ -118,6 +118,22 @@ def test_a_norm_at_zero_has_slope_zero_and_ties_share() -> None:
     np.testing.assert_array_equal(slope, [0.5, -0.5, 0.0])
 
 
+@pytest.mark.parametrize(("name", "shape"), [("eigh", (3, 3)), ("svd", (3, 3)), ("svd", (4, 3))])
+def test_equal_values_have_a_gradient_where_no_vector_is_used(
+    name: str, shape: tuple[int, int]
+) -> None:
+    """The sum of all values cubed is smooth, and its gradient 3 U S² Vᵀ."""
+    x = np.zeros(shape)
+    x[range(3), range(3)] = [2, 2, 5]
+    which = 0 if name == "eigh" else 1
+
+    def f(a: Any) -> Any:
+        options = {} if name == "eigh" else {"full_matrices": False}
+        return total(EXTENSIONS["linalg"][name](a, **options)[which] ** 3)
+
+    np.testing.assert_allclose(grad(f)(x), 3 * x**2, atol=1e-12)
+
+
 def test_rank_is_constant() -> None:
     x = np.diag([1.0, 2.0, 0.0])
     assert int(linalg.matrix_rank(x)) == 2

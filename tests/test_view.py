@@ -187,7 +187,7 @@ def test_a_list_of_arrays_and_an_index():
     np.testing.assert_array_equal(record.lines[2].gradient, [0, 4, 2, 2, 6, 0])
 
 
-def test_definitions_run_and_a_custom_derivative_is_one_line():
+def test_definitions_run_and_a_function_with_pullbacks_is_one_line():
     x = np.asarray([[0.5, -1.0]])
     record = polynet.record(lambda x: polynet.array_namespace(x).sum(functional.gelu(x)), x)
     ops = [line.op for line in record.lines]

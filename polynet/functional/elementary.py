@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from polynet.tensor import composition, custom_derivative
+from polynet.tensor import composition, with_pullbacks
 
 # Functions that the standard lacks
 
@@ -44,11 +44,7 @@ def _ratio(x, above, below):
     return _polynomial(x, above) / _polynomial(x, below)
 
 
-def _erf_pullback(xp, g, y, x):
-    return (g * (2 / math.sqrt(math.pi)) * xp.exp(-x * x),)
-
-
-@custom_derivative(_erf_pullback)
+@with_pullbacks(lambda xp, g, x: g * (2 / math.sqrt(math.pi)) * xp.exp(-x * x))
 def erf(xp, x, /):
     """The error function 2/√π ∫₀ˣ exp(-t²) dt, elementwise, to the precision of the dtype.
 
@@ -62,11 +58,7 @@ def erf(xp, x, /):
     return xp.where(size <= 0.5, near, xp.sign(x) * far)
 
 
-def _sigmoid_pullback(xp, g, y, x):
-    return (g * y * (1 - y),)
-
-
-@custom_derivative(_sigmoid_pullback)
+@with_pullbacks(lambda xp, g, out: g * out * (1 - out))
 def sigmoid(xp, x, /):
     """1 / (1 + exp(-x)), elementwise, without overflow.
 
@@ -120,11 +112,7 @@ def logsumexp(xp, x, /, *, axis=-1, keepdims=False):
     return y if keepdims else xp.squeeze(y, axis=axis)
 
 
-def _logsumexp_pullback(xp, g, y, x, *, axis):
-    return (g * xp.exp(x - y),)
-
-
-@custom_derivative(_logsumexp_pullback)
+@with_pullbacks(lambda xp, g, out, x: g * xp.exp(x - out))
 def _logsumexp(xp, x, /, *, axis):
     top = _top(xp, x, axis)
     return xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
@@ -141,12 +129,12 @@ def softmax(xp, x, /, *, axis=-1):
     return _softmax(x, axis=axis)
 
 
-def _softmax_pullback(xp, g, y, x, *, axis):
-    gy = g * y
-    return (gy - xp.sum(gy, axis=axis, keepdims=True) * y,)
+def _of_softmax(xp, g, out, axis):
+    gy = g * out
+    return gy - xp.sum(gy, axis=axis, keepdims=True) * out
 
 
-@custom_derivative(_softmax_pullback)
+@with_pullbacks(_of_softmax)
 def _softmax(xp, x, /, *, axis):
     e = xp.exp(x - _top(xp, x, axis))
     return e / xp.sum(e, axis=axis, keepdims=True)
@@ -158,11 +146,11 @@ def log_softmax(xp, x, /, *, axis=-1):
     return _log_softmax(x, axis=axis)
 
 
-def _log_softmax_pullback(xp, g, y, x, *, axis):
-    return (g - xp.sum(g, axis=axis, keepdims=True) * xp.exp(y),)
+def _of_log_softmax(xp, g, out, axis):
+    return g - xp.sum(g, axis=axis, keepdims=True) * xp.exp(out)
 
 
-@custom_derivative(_log_softmax_pullback)
+@with_pullbacks(_of_log_softmax)
 def _log_softmax(xp, x, /, *, axis):
     z = x - _top(xp, x, axis)
     return z - xp.log(xp.sum(xp.exp(z), axis=axis, keepdims=True))

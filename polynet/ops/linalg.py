@@ -15,7 +15,7 @@ import array_api_compat
 from polynet.ops import indexing
 from polynet.ops.complex_numbers import in_dtype, real_only
 from polynet.ops.linear_algebra import matmul, matrix_transpose, tensordot, vecdot
-from polynet.tensor import composition, custom_derivative, op
+from polynet.tensor import composition, op, with_pullbacks
 
 __all__ = ["matmul", "matrix_transpose", "tensordot", "vecdot"]
 
@@ -47,6 +47,11 @@ class SVDResult(NamedTuple):
     U: Any
     S: Any
     Vh: Any
+
+
+def _over(xp, above, below):
+    """above / below, and 0 where both are 0: what no gradient reaches has none, gap or no gap."""
+    return above / xp.where((above == 0) & (below == 0), 1, below)
 
 
 def _eye(xp, x, n, m=None, *, k=0, dtype=None):
@@ -88,13 +93,13 @@ def det(xp, x, /):
     return xp.linalg.det(x), (lambda g: _column(xp, _column(xp, g)) * _cofactors(x),)
 
 
-def _of_cofactors(xp, g, y, x, /):
+def _of_cofactors(xp, g, out, x):
     t = xp.linalg.inv(x).mT
-    total = xp.sum(g * y, axis=(-2, -1), keepdims=True)
-    return (total * t - xp.matmul(y, xp.matmul(g.mT, t)),)
+    total = xp.sum(g * out, axis=(-2, -1), keepdims=True)
+    return total * t - xp.matmul(out, xp.matmul(g.mT, t))
 
 
-@custom_derivative(_of_cofactors)
+@with_pullbacks(_of_cofactors)
 def _cofactors(xp, x, /):
     """det(x) x⁻ᵀ, the derivative of the determinant: also where x has no inverse.
 
@@ -188,8 +193,8 @@ def cholesky(xp, x, /, *, upper=False):
 def eigh(xp, x, /):
     """Seeger and others, "Auto-differentiating linear algebra" (2017).
 
-    Eigenvectors have no derivative where two eigenvalues are equal; it is nan there. Eigenvalues
-    alone are differentiated by `eigvalsh`.
+    Eigenvectors have no derivative where two eigenvalues are equal: a gradient that comes from
+    them is not finite there. The eigenvalues' is.
     """
     w, v = xp.linalg.eigh(x)
 
@@ -197,7 +202,8 @@ def eigh(xp, x, /):
         real_only(xp, "linalg.eigh", x)
         to_w, to_v = g
         eye = _eye(xp, x, x.shape[-1])
-        turn = xp.matmul(v.mT, to_v) / (_row(xp, w) - _column(xp, w) + eye) * (1 - eye)
+        gaps = _row(xp, w) - _column(xp, w) + eye
+        turn = _over(xp, xp.matmul(v.mT, to_v), gaps) * (1 - eye)
         middle = turn + eye * _row(xp, to_w)
         return (_symmetric(xp.matmul(v, xp.matmul(middle, v.mT))),)
 
@@ -248,8 +254,8 @@ def qr(xp, x, /, *, mode="reduced"):
 def svd(xp, x, /, *, full_matrices=True):
     """Townsend, "Differentiating the singular value decomposition" (2016).
 
-    Singular vectors have no derivative where two singular values are equal; it is nan there.
-    Singular values alone are differentiated by `svdvals`.
+    Singular vectors have no derivative where two singular values are equal: a gradient that
+    comes from them is not finite there. The singular values' is.
     """
     u, s, vh = xp.linalg.svd(x, full_matrices=full_matrices)
     m, n = x.shape[-2:]
@@ -270,16 +276,16 @@ def svd(xp, x, /, *, full_matrices=True):
 
         def turned(basis, back):
             product = xp.matmul(basis.mT, back)
-            return (product - product.mT) / gaps
+            return _over(xp, product - product.mT, gaps)
 
         middle = turned(u, g_u) * row + column * turned(v, g_v) + eye * _row(xp, g_s)
         out = xp.matmul(u, xp.matmul(middle, vh))
         if m > n:  # and what turns u out of its own space
             rest = g_u - xp.matmul(u, xp.matmul(u.mT, g_u))
-            out = out + xp.matmul(rest / row, vh)
+            out = out + xp.matmul(_over(xp, rest, row), vh)
         if n > m:
             rest = g_v - xp.matmul(v, xp.matmul(vh, g_v))
-            out = out + xp.matmul(u, (rest / row).mT)
+            out = out + xp.matmul(u, _over(xp, rest, row).mT)
         return (out,)
 
     return SVDResult(u, s, vh), pullback

@@ -4,50 +4,38 @@ from __future__ import annotations
 
 import math
 
-from polynet.tensor import op
+from polynet.tensor import op, with_pullbacks
 
 
-@op
-def matmul(xp, x, y, /):
-    z = xp.matmul(x, y)
-    if x.ndim > 2 and y.ndim == 2:
-        return z, _with_one_matrix(xp, x, y)
+def _to_left(xp, g, x, y):
     if x.ndim > 1 and y.ndim > 1:
-        return z, (
-            lambda g, xp=xp, y=y: xp.matmul(g, y.mT),
-            lambda g, xp=xp, x=x: xp.matmul(x.mT, g),
-        )
-    return z, _with_vector(xp, x, y)
+        return xp.matmul(g, y.mT)
+    left = xp.matmul(_matrix(xp, g, x, y), (xp.expand_dims(y, axis=-1) if y.ndim == 1 else y).mT)
+    return xp.squeeze(left, axis=-2) if x.ndim == 1 else left
 
 
-def _with_one_matrix(xp, x, y):
-    """The pullbacks where a stack meets one matrix: the rows of all count as one matrix's."""
+def _to_right(xp, g, x, y):
+    if x.ndim > 2 and y.ndim == 2:  # a stack meets one matrix: all its rows count as one's
+        return xp.matmul(_rows(xp, x).mT, _rows(xp, g))
+    if x.ndim > 1 and y.ndim > 1:
+        return xp.matmul(x.mT, g)
+    right = xp.matmul((xp.expand_dims(x, axis=0) if x.ndim == 1 else x).mT, _matrix(xp, g, x, y))
+    return xp.squeeze(right, axis=-1) if y.ndim == 1 else right
 
-    def rows(a):
-        return xp.reshape(a, (math.prod(a.shape[:-1]), a.shape[-1]))
 
-    return lambda g: xp.matmul(g, y.mT), lambda g: xp.matmul(rows(x).mT, rows(g))
+def _rows(xp, a):
+    return xp.reshape(a, (math.prod(a.shape[:-1]), a.shape[-1]))
 
 
-def _with_vector(xp, x, y):
-    """The pullbacks where a vector stands for a matrix of one row (left) or column (right)."""
-    row, column = x.ndim == 1, y.ndim == 1
-    left = xp.expand_dims(x, axis=0) if row else x
-    right = xp.expand_dims(y, axis=-1) if column else y
+def _matrix(xp, g, x, y):
+    """`g` with the axes back that a vector took away: x stands for a row, y for a column."""
+    g = xp.expand_dims(g, axis=-1) if y.ndim == 1 else g
+    return xp.expand_dims(g, axis=-2) if x.ndim == 1 else g
 
-    def matrix(g):
-        g = xp.expand_dims(g, axis=-1) if column else g
-        return xp.expand_dims(g, axis=-2) if row else g
 
-    def to_left(g):
-        out = xp.matmul(matrix(g), right.mT)
-        return xp.squeeze(out, axis=-2) if row else out
-
-    def to_right(g):
-        out = xp.matmul(left.mT, matrix(g))
-        return xp.squeeze(out, axis=-1) if column else out
-
-    return to_left, to_right
+@with_pullbacks(_to_left, _to_right)
+def matmul(xp, x, y, /):
+    return xp.matmul(x, y)
 
 
 @op

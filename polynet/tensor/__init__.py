@@ -1,7 +1,7 @@
 """The engine: arrays that record what happens to them, and the sweep back. It knows no formula.
 
 Reverse-mode differentiation as in Griewank and Walther, *Evaluating Derivatives* (2008). Each
-derivative being taken is a `Level`, and its record is a list: one line for each result, which
+derivative being taken is a `Level`, and its record is a list with a line for each result, which
 says from which earlier lines it was computed and how a gradient goes back to them. A `Tensor`
 is a value, its level, and the number of its line.
 
@@ -12,12 +12,13 @@ pullbacks, being array code themselves, can be differentiated, to any order.
 
 from polynet.tensor.arguments import highest_level
 from polynet.tensor.composition import composition
-from polynet.tensor.recording import custom_derivative, op
+from polynet.tensor.recording import op, with_pullbacks
 from polynet.tensor.sweep import sweep
-from polynet.tensor.values import CONSTANT, Level, Tensor, is_recorded, mixed, plain_value
+from polynet.tensor.values import CONSTANT, LINE, Level, Tensor, is_recorded, mixed, plain_value
 
 __all__ = [
     "CONSTANT",
+    "LINE",
     "Level",
     "Tensor",
     "composition",
@@ -28,4 +29,5 @@ __all__ = [
     "op",
     "plain_value",
     "sweep",
+    "with_pullbacks",
 ]

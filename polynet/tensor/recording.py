@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import update_wrapper, wraps
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 from polynet import tree
 from polynet.backend import Array
@@ -47,16 +48,22 @@ def op(rule: Callable[..., Any]) -> Callable[..., Any]:
     >>> cube(np.asarray([2.0]))
     array([8.])
     """
-    signature = inspect.signature(rule)
+    return _recorded(rule, inspect.signature(rule))
+
+
+def _recorded(
+    rule: Callable[..., Any], signature: inspect.Signature, static: _Static | None = None
+) -> Callable[..., Any]:
+    """The function that runs `rule` and records it, with the rule's signature less `xp`."""
     parameters = list(signature.parameters.values())[1:]
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     positional = [p.name for p in parameters if p.kind in kinds]
     by_name = named_parameters(parameters)
     if len(parameters) == len(positional) == 1:
-        call = _unary(rule)
+        call = _unary(rule, static)
     elif len(parameters) == len(positional) == 2 and not by_name:
-        call = _binary(rule)
-    elif len(positional) == 1:
+        call = _binary(rule, static)
+    elif len(positional) == 1 and static is None:
         call = _unary_with_options(rule)
     else:
 
@@ -65,40 +72,78 @@ def op(rule: Callable[..., Any]) -> Callable[..., Any]:
                 args, options = to_positional(args, options, by_name)
             return apply(rule, args, options)
 
-    update_wrapper(call, rule)
     call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     call.rule = rule  # type: ignore[attr-defined]
-    return call
+    return update_wrapper(call, rule)
 
 
-def custom_derivative(pullback: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a differentiable function of a formula, with a derivative that stands on its own.
+class _Static(NamedTuple):
+    """An op whose pullbacks are the same functions at every call: nothing is made for them."""
 
-    The formula decorated, `value(xp, *arrays, **options)`, computes the result. `pullback(xp,
-    g, y, *arrays, **options)` takes the gradient `g` of the result `y` to a tuple of those of
-    the arrays, None where none goes back. It is the derivative of the function, to any order:
-    that of the formula is never taken, be it an approximation, a rounding, or a loop.
+    formula: Any
+    pullbacks: Any
+    saved: Any
+    """Of the result and the arguments, in a tuple, what the pullbacks take."""
+
+
+_GENERAL = _Static(None, None, None)
+
+
+def with_pullbacks(*pullbacks: Callable[..., Any] | None) -> Callable[..., Any]:
+    """Make a differentiable function of a formula, by the pullbacks of its arguments.
+
+    The formula decorated, `value(xp, *arrays, **options)`, computes the result. Each pullback
+    takes the namespace, the gradient of the result, and what it needs by name, of the
+    arguments and the result, `out`: that is saved, and nothing else. All of them take the same.
+    They are the derivative of the function, to any order: that of the formula is never taken,
+    be it an approximation, a rounding, or a loop. None stands where no gradient goes back.
 
     >>> import numpy as np, polynet
-    >>> @custom_derivative(lambda xp, g, y, x: (g,))
+    >>> @with_pullbacks(lambda xp, g: g)
     ... def straight(xp, x):
     ...     return xp.round(x)
     >>> slope = polynet.grad(lambda x: straight(x) ** 2)
     >>> float(straight(np.asarray(1.4))), float(slope(np.asarray(1.4)))
     (1.0, 2.0)
+
+    Raises TypeError for a pullback that asks for what there is not.
     """
 
-    def decorate(value: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(value)
-        def rule(xp: Any, *arrays: Any, **options: Any) -> Any:
-            below = any(type(a) is Tensor for a in members(arrays))
-            y = call(*arrays, **options) if below else value(xp, *arrays, **options)
-            return y, lambda g, _needs: pullback(xp, g, y, *arrays, **options)
+    def decorate(formula: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(formula)
+        names = ["out", *list(signature.parameters)[1:]]
+        saved = _selection(formula, pullbacks, names)
 
-        call = op(rule)
+        @wraps(formula)
+        def rule(xp: Any, *args: Any, **options: Any) -> Any:
+            below = any(type(a) is Tensor for a in members(args))
+            y = call(*args, **options) if below else formula(xp, *args, **options)
+            bound = signature.bind(xp, *args, **options)
+            bound.apply_defaults()
+            return y, pullbacks, saved((y, *list(bound.arguments.values())[1:]))
+
+        call = _recorded(rule, signature, _Static(formula, pullbacks, saved))
         return call
 
     return decorate
+
+
+def _selection(
+    formula: Callable[..., Any], pullbacks: tuple[Callable[..., Any] | None, ...], names: list[str]
+) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """Of a tuple of what `names` stand for, a tuple of what the pullbacks take."""
+    taken = [list(inspect.signature(p).parameters)[2:] for p in pullbacks if p is not None]
+    wanted = taken[0]
+    if any(other != wanted for other in taken) or not set(wanted) <= set(names):
+        raise TypeError(
+            f"the pullbacks of {formula.__name__!r} take {' and '.join(map(str, taken))} after the "
+            f"namespace and the gradient; expected the same of all, of {', '.join(names)}"
+        )
+    places = [names.index(name) for name in wanted]
+    if len(places) > 1:
+        return itemgetter(*places)
+    start = places[0] if places else 0
+    return itemgetter(slice(start, start + len(places)))
 
 
 def named_parameters(parameters: list[inspect.Parameter]) -> dict[str, tuple[int, Any]]:
@@ -128,23 +173,30 @@ def to_positional(
     return tuple(filled), rest
 
 
-def _unary(rule: Callable[..., Any]) -> Callable[..., Any]:
+def _unary(rule: Callable[..., Any], static: _Static | None) -> Callable[..., Any]:
+    formula, fixed, choose = static or _GENERAL
+
     def call(x: Any, /) -> Any:
         if type(x) is Tensor:
             level = x._level
             if level.plain:
-                value, pullbacks = rule(level.xp, x._value)
                 line = x._line
+                if formula is None:
+                    value, pullbacks = rule(level.xp, x._value)
+                    saved = None
+                else:
+                    value, pullbacks = formula(level.xp, x._value), fixed
+                    saved = choose((value, x._value))
                 try:
                     shape = value.shape
                 except AttributeError:  # several results
-                    return _written(level, value, (line,), pullbacks)
+                    return _written(level, value, (line,), pullbacks, saved)
                 if line is None or pullbacks is None:
                     return Tensor(value, level)
                 result = _bare(Tensor)
                 result._value = value
                 result._level = level
-                result._line = level.write((shape, (line,), pullbacks))
+                result._line = level.write(shape, (line,), pullbacks, saved)
                 return result
         return apply(rule, (x,), {})
 
@@ -157,13 +209,15 @@ def _unary_with_options(rule: Callable[..., Any]) -> Callable[..., Any]:
             level = x._level
             if level.plain:
                 value, pullbacks = rule(level.xp, x._value, **options)
-                return _written(level, value, (x._line,), pullbacks)
+                return _written(level, value, (x._line,), pullbacks, None)
         return apply(rule, (x,), options)
 
     return call
 
 
-def _binary(rule: Callable[..., Any]) -> Callable[..., Any]:
+def _binary(rule: Callable[..., Any], static: _Static | None) -> Callable[..., Any]:
+    formula, fixed, choose = static or _GENERAL
+
     def call(x: Any, y: Any, /) -> Any:
         i = j = None
         a, b = x, y
@@ -184,17 +238,22 @@ def _binary(rule: Callable[..., Any]) -> Callable[..., Any]:
             return apply(rule, (x, y), {})
         if not level.plain:
             return apply(rule, (x, y), {})
-        value, pullbacks = rule(level.xp, a, b)
+        if formula is None:
+            value, pullbacks = rule(level.xp, a, b)
+            saved = None
+        else:
+            value, pullbacks = formula(level.xp, a, b), fixed
+            saved = choose((value, a, b))
         try:
             shape = value.shape
         except AttributeError:
-            return _written(level, value, (i, j), pullbacks)
+            return _written(level, value, (i, j), pullbacks, saved)
         if (i is None and j is None) or pullbacks is None:
             return Tensor(value, level)
         result = _bare(Tensor)
         result._value = value
         result._level = level
-        result._line = level.write((shape, (i, j), pullbacks))
+        result._line = level.write(shape, (i, j), pullbacks, saved)
         return result
 
     return call
@@ -210,19 +269,19 @@ def apply(rule: Callable[..., Any], args: tuple, options: dict[str, Any]) -> Any
     result = rule(xp, *inner, **options)
     if result is NotImplemented:
         return result
-    value, pullbacks = result
+    value, pullbacks, *saved = result
     inputs = each(lambda a: a._line if type(a) is Tensor and a._level is level else None, args)
-    result = _written(level, value, inputs, pullbacks)
+    result = _written(level, value, tuple(inputs), pullbacks, saved[0] if saved else None)
     if level.watch is not None:
         level.watch(rule, result)
     return result
 
 
-def _written(level: Level, value: Any, inputs: Any, pullbacks: Any) -> Any:
+def _written(level: Level, value: Any, inputs: tuple[Any, ...], pullbacks: Any, saved: Any) -> Any:
     """The result, or each of several, as a Tensor, on the record if a gradient can reach it."""
     recorded = pullbacks is not None and any(line is not None for line in members(inputs))
     if not isinstance(value, tuple | list):
-        line = level.write((value.shape, inputs, pullbacks)) if recorded else None
+        line = level.write(value.shape, inputs, pullbacks, saved) if recorded else None
         return Tensor(value, level, line)
     if not recorded:
         return tree.map(lambda v: Tensor(v, level), value)
@@ -232,11 +291,12 @@ def _written(level: Level, value: Any, inputs: Any, pullbacks: Any) -> Any:
         gs = (parts[i] if i in parts else xp.zeros_like(v) for i, v in enumerate(value))
         return pullbacks(tuple(gs), needs)
 
-    at = level.write((None, inputs, joint))
+    at = level.write(None, inputs, joint, None)
     count = iter(range(len(value)))
 
     def part(v: Array) -> Tensor:
         i = next(count)
-        return Tensor(v, level, level.write((v.shape, (at,), (lambda g: Parts({i: g}),))))
+        back = (lambda g: Parts({i: g}),)
+        return Tensor(v, level, level.write(v.shape, (at,), back, None))
 
     return tree.map(part, value)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from polynet.backend import Array
-from polynet.tensor.values import Level, Parts, Tensor
+from polynet.tensor.values import LINE, Level, Parts, Tensor
 
 
 def sweep(
@@ -25,10 +25,10 @@ def sweep(
     for line, g in starts:
         lifted = g if level.plain or type(g) is Tensor else Tensor(g, level.namespace.constants)
         _arrive(xp, record, gradients, line, lifted)
-    for position in range(last, leaves - 1, -1):
+    del record[LINE * (last + 1) :]
+    for _ in range(last, leaves - 1, -1):
         g = gradients.pop()
-        _, inputs, pullbacks = record[position]
-        record[position] = None
+        saved, pullbacks, inputs, _ = record.pop(), record.pop(), record.pop(), record.pop()
         if g is None:
             continue
         if not level.plain and type(g) is not Tensor and type(g) is not Parts:
@@ -41,8 +41,8 @@ def sweep(
         for at, pullback in zip(inputs, pullbacks):  # noqa: B905 (a rule may give fewer pullbacks)
             if at is None or pullback is None:
                 continue
-            back = pullback(g)
-            if type(at) is int and back.shape == record[at][0]:
+            back = pullback(g) if saved is None else pullback(xp, g, *saved)
+            if type(at) is int and back.shape == record[LINE * at]:
                 before = gradients[at]
                 gradients[at] = back if before is None else before + back
             else:
@@ -64,7 +64,7 @@ def _arrive(xp: Any, record: Any, gradients: list[Any], at: Any, g: Any) -> None
             if i is not None:
                 _arrive(xp, record, gradients, i, h)
         return
-    shape = record[at][0]
+    shape = record[LINE * at]
     if g.shape != shape:
         g = _sum_to(xp, g, shape)
     before = gradients[at]

@@ -17,6 +17,14 @@ CONSTANT = 0
 """The id of levels that record nothing: what is on them is a constant for every derivative."""
 
 
+LINE = 4
+"""How many entries a line has in a record, which is one flat list.
+
+Python's garbage collector looks through all containers that are alive, again and again. A line
+of numbers, arrays and functions that exist anyway gives it none to look through.
+"""
+
+
 class Level:
     """One derivative being taken. Later levels have higher ids.
 
@@ -45,16 +53,20 @@ class Level:
         """A recorded Tensor that was computed from nothing."""
         if not self.plain and type(value) is not Tensor:
             value = Tensor(value, self.namespace.constants)
-        return Tensor(value, self, self.write((value.shape, (), ())))
+        return Tensor(value, self, self.write(value.shape, (), (), None))
 
-    def write(self, line: tuple[Any, ...]) -> int:
-        """Add a line to the record, and say which number it has got."""
+    def write(self, shape: Any, inputs: Any, pullbacks: Any, saved: tuple[Any, ...] | None) -> int:
+        """Add a line to the record, and say which number it has got.
+
+        It has the shape of a result, the lines of its `inputs`, the pullbacks to them, and what
+        those are called with beside the gradient, None where they hold it themselves.
+        """
         record = self.record
         at = len(record)
-        record.append(line)
-        while record[at] is not line:  # another thread has written in between
-            at += 1
-        return at
+        record.extend((shape, inputs, pullbacks, saved))
+        while record[at + 1] is not inputs:  # another thread has written in between
+            at += LINE
+        return at // LINE
 
     def observe(self, watch: Callable[..., None]) -> None:
         """Call `watch(rule, result)` after every op from here on.
@@ -78,7 +90,7 @@ class Level:
     def require_open(self) -> None:
         """Raise RecordError if the derivative has ended."""
         if self.record is ENDED:
-            self.record.append(())
+            self.record.extend(())
 
     def close(self) -> None:
         """End the derivative; a Tensor that outlives it says so when it is used."""
@@ -89,7 +101,7 @@ class Level:
 class _Ended:
     """The record of a level that has ended."""
 
-    def append(self, _line: object) -> NoReturn:
+    def extend(self, _line: object) -> NoReturn:
         raise RecordError(
             "this Tensor belongs to a derivative that has ended; return what you need from the "
             "differentiated function (has_aux=True), or keep polynet.stop_gradient of it"

@@ -14,7 +14,7 @@ from polynet import tree
 from polynet.backend import Array, backend_of
 from polynet.derivative import value_and_grad
 from polynet.errors import RecordError
-from polynet.tensor import Level, Tensor, highest_level, plain_value
+from polynet.tensor import LINE, Level, Tensor, highest_level, plain_value
 from polynet.view.drawing import dot, svg
 
 
@@ -204,25 +204,31 @@ class _Watcher:
         for i, y in enumerate(results):
             if y._line is None:
                 continue
-            line = shape, inputs, pullbacks = self.level.record[y._line]
+            at = LINE * y._line
+            inputs, pullbacks, saved = self.level.record[at + 1 : at + LINE]
+            self.level.record[at + 2 : at + LINE] = (
+                self._noting(len(self.rows), pullbacks, saved),
+                None,
+            )
             if results is result:  # this line is a part of the op's own
-                line = self.level.record[inputs[0]]
+                inputs = self.level.record[LINE * inputs[0] + 1]
             which = str(i) if results is result else ""
-            sources = tuple(None if at is None else self.numbers[at] for at in _flat(line[1]))
-            number = self.numbers[y._line] = len(self.rows)
+            sources = tuple(None if at is None else self.numbers[at] for at in _flat(inputs))
+            self.numbers[y._line] = len(self.rows)
             value = _copy(self.level, y)
             self.rows.append((rule.__name__.strip("_"), which, sources, _caller(), value))
-            self.level.record[y._line] = (shape, inputs, self._noting(number, pullbacks))
 
-    def _noting(self, number: int, pullbacks: Any) -> Callable[..., Any]:
+    def _noting(self, number: int, pullbacks: Any, saved: Any) -> Callable[..., Any]:
         """The pullbacks of a line in one, which notes the gradient that reaches them."""
+        xp = self.level.namespace
 
         def joint(g: Array, needs: tuple[bool, ...]) -> Any:
             self.gradients[number] = _copy(self.level, g)
             if type(pullbacks) is not tuple:
                 return pullbacks(g, needs)
             pairs = zip(pullbacks, needs, strict=False)  # a rule may give fewer pullbacks
-            return [back(g) if need and back is not None else None for back, need in pairs]
+            given = (g,) if saved is None else (xp, g, *saved)
+            return [back(*given) if need and back is not None else None for back, need in pairs]
 
         return joint
 

@@ -49,7 +49,7 @@ def assert_pure(name: str, rule: Callable[..., Any], sample: Sample, backend: Ba
     words = what(name, sample, backend)
     args = [read_only(to_backend(a, backend, dtypes(backend)[-1])) for a in sample.args]
     with unchanged(args, f"{words} changed an argument"), about(words):
-        results = [joined(rule(backend.xp, *args, **sample.options)) for _ in range(2)]
+        results = [joined(rule(backend.xp, *args, **sample.options), backend.xp) for _ in range(2)]
     if any(r is NotImplemented for r in results):
         return
     (value, pullbacks), (again, _) = results
@@ -62,9 +62,18 @@ def assert_pure(name: str, rule: Callable[..., Any], sample: Sample, backend: Ba
                 assert_pullback(f"pullback {i} of {words}", pullback, value, backend)
 
 
-def joined(result: Any) -> Any:
-    """What a rule returned; its results, where there are several, as one vector."""
-    if result is NotImplemented or not isinstance(result[0], tuple | list):
+def _of_gradient(pullback: Callable[..., Any], xp: Any, saved: Any) -> Callable[[Any], Any]:
+    return lambda g: pullback(xp, g, *saved)
+
+
+def joined(result: Any, xp: Any) -> Any:
+    """A rule's result, several as one vector, and its pullbacks as functions of the gradient."""
+    if result is NotImplemented:
+        return result
+    if len(result) == 3:
+        value, pullbacks, saved = result
+        return value, tuple(None if p is None else _of_gradient(p, xp, saved) for p in pullbacks)
+    if not isinstance(result[0], tuple | list):
         return result
     values, pullback = result
     cuts = list(pairwise(accumulate((math.prod(v.shape) for v in values), initial=0)))
