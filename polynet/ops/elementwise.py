@@ -204,7 +204,8 @@ def asinh(xp, x, /):
 
 @op
 def acosh(xp, x, /):
-    return xp.acosh(x), (lambda g: g / xp.sqrt((x - 1) * (x + 1)),)
+    # two roots: that of the product is on another branch where x is complex and Re x < 0
+    return xp.acosh(x), (lambda g: g / (xp.sqrt(x - 1) * xp.sqrt(x + 1)),)
 
 
 @op

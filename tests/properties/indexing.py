@@ -1,0 +1,122 @@
+"""Indices of every form: read, assigned to, taken; and the sums that go back through them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as of_numpy
+
+from properties.draws import (
+    Draw,
+    Sample,
+    Samples,
+    Shape,
+    an_axis,
+    broadcastable,
+    integers,
+    numbers,
+    real_or_complex,
+    sample,
+    shapes,
+    truths,
+)
+
+
+def slices(draw: Draw, shape: Shape) -> Any:
+    """Integers, slices of any step, `...` and None; integers also as arrays of no dimension."""
+    key = draw(of_numpy.basic_indices(shape, allow_newaxis=True, allow_ellipsis=True))
+    if type(key) is int and draw(st.booleans()):
+        return np.asarray(key, dtype=np.int64)
+    return key
+
+
+def places(draw: Draw, shape: Shape, *, distinct: bool) -> Any:
+    """An array of places, or one place, for each axis; some are named from the back."""
+    if distinct:
+        flat = draw(st.lists(st.integers(0, math.prod(shape) - 1), unique=True, max_size=4))
+        return tuple(np.asarray(k) for k in np.unravel_index(np.asarray(flat, dtype=int), shape))
+    named = [s for s in draw(broadcastable(len(shape), most=2))]
+    keys = [integers(draw, s, -n, n - 1) for s, n in zip(named, shape, strict=True)]
+    if any(k.ndim for k in keys[1:]) and draw(st.booleans()):
+        keys[0] = draw(st.integers(-shape[0], shape[0] - 1))
+    return tuple(keys) if len(keys) > 1 else keys[0]
+
+
+def a_key(draw: Draw, shape: Shape, *, distinct: bool = False) -> Any:
+    kind = draw(st.sampled_from(["slices", "mask", "places"]))
+    if kind == "mask":
+        return (
+            truths(draw, shape[: draw(st.integers(1, len(shape)))]) if shape else truths(draw, ())
+        )
+    if kind == "places" and 0 not in shape and shape:
+        return places(draw, shape, distinct=distinct)
+    return slices(draw, shape)
+
+
+@st.composite
+def read(draw: Draw) -> Sample:
+    x = real_or_complex(draw, draw(shapes()))
+    return sample(x, a_key(draw, x.shape))
+
+
+@st.composite
+def assign(draw: Draw) -> Sample:
+    """Values of any shape that broadcasts to what the key names, or a number."""
+    x = real_or_complex(draw, draw(shapes()))
+    key = a_key(draw, x.shape, distinct=True)
+    there = x[key].shape
+    if draw(st.booleans()):
+        return sample(x, key, 0.7)
+    less = tuple(1 if draw(st.booleans()) else n for n in there)
+    return sample(x, key, numbers(draw, less[draw(st.integers(0, len(less))) :]))
+
+
+@st.composite
+def take(draw: Draw) -> Sample:
+    x = real_or_complex(draw, draw(shapes(least=1, side=1)))
+    axis = an_axis(draw, x.ndim)
+    n = x.shape[axis]
+    indices = integers(draw, (draw(st.integers(0, 4)),), -n, n - 1)
+    if x.ndim == 1 and draw(st.booleans()):
+        return sample(x, indices)
+    return sample(x, indices, axis=axis)
+
+
+@st.composite
+def take_along_axis(draw: Draw) -> Sample:
+    x = numbers(draw, draw(shapes(least=1, side=1)))
+    axis = an_axis(draw, x.ndim)
+    shape = [1 if draw(st.integers(0, 3)) == 0 else n for n in x.shape]
+    shape[axis] = draw(st.integers(0, 4))
+    n = x.shape[axis]
+    return sample(x, integers(draw, tuple(shape), -n, n - 1), axis=axis)
+
+
+@st.composite
+def put_slice(draw: Draw) -> Sample:
+    shape = draw(shapes(least=1, side=1))
+    kept = []
+    for n in shape:
+        start, step = draw(st.integers(0, n)), draw(st.integers(1, 3))
+        kept.append(range(start, n, step)[: draw(st.integers(0, 3))])
+    return sample(numbers(draw, tuple(map(len, kept))), tuple(kept), shape)
+
+
+@st.composite
+def segment_sum(draw: Draw) -> Sample:
+    x = numbers(draw, draw(shapes(least=1)))
+    count = draw(st.integers(1, 4))
+    return sample(x, integers(draw, x.shape[:1], 0, count - 1), count)
+
+
+PROPERTIES: dict[str, Samples] = {
+    "getitem": read(),
+    "setitem": assign(),
+    "take": take(),
+    "take_along_axis": take_along_axis(),
+    "put_slice": put_slice(),
+    "segment_sum": segment_sum(),
+}

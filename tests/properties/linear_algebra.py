@@ -1,0 +1,206 @@
+"""Products, decompositions, inverses and norms, of stacks of matrices that may be empty.
+
+Matrices have singular values, or eigenvalues, far from 0 and from one another: only there have
+vectors a derivative.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as of_numpy
+
+from properties.draws import (
+    Draw,
+    Sample,
+    Samples,
+    Shape,
+    away_from_zero,
+    axes,
+    complex_numbers,
+    generator,
+    numbers,
+    real_or_complex,
+    sample,
+    shapes,
+    some_axes,
+)
+
+stacks = shapes(most=2)
+sides = st.integers(1, 4)
+
+
+def matrix(draw: Draw, shape: Shape, *, of_complex: bool = False) -> np.ndarray:
+    """Matrices whose singular values are about 1, 2, …"""
+    rng = generator(draw)
+    x = rng.normal(size=shape) + (1j * rng.normal(size=shape) if of_complex else 0)
+    u, s, vh = np.linalg.svd(x, full_matrices=False)
+    s = np.arange(s.shape[-1], 0, -1) + rng.uniform(-0.2, 0.2, s.shape)
+    return np.asarray((u * s[..., None, :]) @ vh)
+
+
+@st.composite
+def square(draw: Draw, *, may_be_complex: bool = False) -> Sample:
+    n = draw(sides)
+    of_complex = may_be_complex and draw(st.booleans())
+    return sample(matrix(draw, (*draw(stacks), n, n), of_complex=of_complex))
+
+
+@st.composite
+def oblong(draw: Draw, *, full: bool = False) -> Sample:
+    x = matrix(draw, (*draw(stacks), draw(sides), draw(sides)))
+    return (
+        sample(x, full_matrices=x.shape[-1] == x.shape[-2] and draw(st.booleans()))
+        if full
+        else sample(x)
+    )
+
+
+@st.composite
+def symmetric(draw: Draw, **options: Any) -> Sample:
+    n, stack = draw(sides), draw(stacks)
+    rng = generator(draw)
+    q, _ = np.linalg.qr(rng.normal(size=(*stack, n, n)))
+    w = np.arange(1, n + 1) + rng.uniform(-0.2, 0.2, (*stack, n))
+    x = (q * w[..., None, :]) @ np.swapaxes(q, -1, -2)
+    return sample(np.asarray(x), **{name: draw(value) for name, value in options.items()})
+
+
+@st.composite
+def qr(draw: Draw) -> Sample:
+    """The first columns are independent; all of Q is determined."""
+    m, n, stack = draw(sides), draw(sides), draw(stacks)
+    k = min(m, n)
+    x = np.concatenate([matrix(draw, (*stack, m, k)), numbers(draw, (*stack, m, n - k))], axis=-1)
+    return sample(x, mode=draw(st.sampled_from(["reduced", "complete"] if m <= n else ["reduced"])))
+
+
+@st.composite
+def solve(draw: Draw) -> Sample:
+    """Stacks broadcast; y of one dimension is one vector."""
+    n, of_complex = draw(sides), draw(st.booleans())
+    make = complex_numbers if of_complex else numbers
+    if draw(st.booleans()):
+        x = matrix(draw, (*draw(stacks), n, n), of_complex=of_complex)
+        return sample(x, make(draw, (n,)))
+    two = of_numpy.mutually_broadcastable_shapes(num_shapes=2, max_dims=2, max_side=3, min_side=0)
+    left, right = draw(two).input_shapes
+    x = matrix(draw, (*left, n, n), of_complex=of_complex)
+    return sample(x, make(draw, (*right, n, draw(st.integers(0, 3)))))
+
+
+@st.composite
+def matrix_power(draw: Draw) -> Sample:
+    (x,) = draw(square(may_be_complex=True)).args
+    return sample(x, draw(st.integers(-2, 5)))
+
+
+@st.composite
+def vector_norm(draw: Draw) -> Sample:
+    """Of numbers whose sizes differ: at a tie the largest and the smallest are at a kink."""
+    ndim = draw(st.integers(0, 3))
+    shape = tuple(draw(st.integers(1, 3)) for _ in range(ndim))
+    make = complex_numbers if draw(st.booleans()) else away_from_zero
+    p = draw(st.sampled_from([1, 2, 3, 2.5, 0, -1, -2, math.inf, -math.inf]))
+    return sample(make(draw, shape), ord=p, axis=axes(draw, ndim), keepdims=draw(st.booleans()))
+
+
+@st.composite
+def matrix_norm(draw: Draw) -> Sample:
+    """Of matrices of positive numbers, whose sums by rows and by columns differ."""
+    stack, m, n = draw(stacks), draw(sides), draw(sides)
+    p = draw(st.sampled_from(["fro", "nuc", 1, -1, 2, -2, math.inf, -math.inf]))
+    if p in ("fro", "nuc", 2, -2):
+        x = matrix(draw, (*stack, m, n))
+    else:
+        rows, columns = np.arange(1, m + 1)[:, None], np.arange(1, n + 1)
+        x = (rows + 0.4 * columns) * away_from_zero(draw, (*stack, m, n), 0.95, 1.0)
+    return sample(x, ord=p, keepdims=draw(st.booleans()))
+
+
+@st.composite
+def matmul(draw: Draw) -> Sample:
+    """Vectors, matrices, and stacks that broadcast."""
+    some = of_numpy.mutually_broadcastable_shapes(
+        signature=np.matmul.signature, max_dims=2, max_side=3, min_side=0
+    )
+    left, right = draw(some).input_shapes
+    return sample(real_or_complex(draw, left), real_or_complex(draw, right))
+
+
+@st.composite
+def vecdot(draw: Draw) -> Sample:
+    some = of_numpy.mutually_broadcastable_shapes(
+        signature="(n),(n)->()", max_dims=2, max_side=3, min_side=0
+    )
+    left, right = draw(some).input_shapes
+    if len(left) == len(right) and draw(st.booleans()):
+        axis = draw(st.integers(-len(left), -1))
+        left, right = (tuple(np.moveaxis(np.empty(s), -1, axis).shape) for s in (left, right))
+    else:
+        axis = -1
+    return sample(real_or_complex(draw, left), real_or_complex(draw, right), axis=axis)
+
+
+@st.composite
+def tensordot(draw: Draw) -> Sample:
+    shape = draw(shapes())
+    chosen = some_axes(draw, len(shape), least=0) if shape else ()
+    if draw(st.booleans()):  # the last of x with the first of y
+        count = len(chosen)
+        other = (*shape[len(shape) - count :], *draw(shapes(most=1)))
+        return sample(real_or_complex(draw, shape), real_or_complex(draw, other), axes=count)
+    order = draw(st.permutations(chosen))
+    free = draw(shapes(most=2))
+    other = (*free, *(shape[a] for a in order))
+    others = tuple(range(len(free), len(other)))
+    pair = (tuple(order), others)
+    return sample(real_or_complex(draw, shape), real_or_complex(draw, other), axes=pair)
+
+
+@st.composite
+def cross(draw: Draw) -> Sample:
+    two = of_numpy.mutually_broadcastable_shapes(num_shapes=2, max_dims=2, max_side=3, min_side=0)
+    left, right = draw(two).input_shapes
+    axis = -1
+    if len(left) == len(right):
+        axis = draw(st.integers(-len(left) - 1, -1))
+    place = axis + 1
+    left, right = ((*s[: len(s) + place], 3, *s[len(s) + place :]) for s in (left, right))
+    return sample(real_or_complex(draw, left), real_or_complex(draw, right), axis=axis)
+
+
+@st.composite
+def outer(draw: Draw) -> Sample:
+    m, n = draw(st.integers(0, 3)), draw(st.integers(0, 3))
+    return sample(real_or_complex(draw, (m,)), real_or_complex(draw, (n,)))
+
+
+@st.composite
+def with_offset(draw: Draw) -> Sample:
+    x = real_or_complex(draw, draw(shapes(least=2, side=1)))
+    return sample(x, offset=draw(st.integers(1 - x.shape[-2], x.shape[-1] - 1)))
+
+
+PROPERTIES: dict[str, Samples] = {
+    "matmul": matmul(),
+    "vecdot": vecdot(),
+    "tensordot": tensordot(),
+    **dict.fromkeys("linalg.det linalg.inv".split(), square(may_be_complex=True)),
+    "linalg.slogdet": square(),
+    "linalg.solve": solve(),
+    "linalg.matrix_power": matrix_power(),
+    **dict.fromkeys("linalg.pinv linalg.svdvals".split(), oblong()),
+    "linalg.svd": oblong(full=True),
+    "linalg.qr": qr(),
+    "linalg.cholesky": symmetric(upper=st.booleans()),
+    **dict.fromkeys("linalg.eigh linalg.eigvalsh".split(), symmetric()),
+    "linalg.vector_norm": vector_norm(),
+    "linalg.matrix_norm": matrix_norm(),
+    "linalg.cross": cross(),
+    "linalg.outer": outer(),
+    **dict.fromkeys("linalg.diagonal linalg.trace".split(), with_offset()),
+}
