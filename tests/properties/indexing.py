@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -33,26 +32,24 @@ def slices(draw: Draw, shape: Shape) -> Any:
     return key
 
 
-def places(draw: Draw, shape: Shape, *, distinct: bool) -> Any:
-    """An array of places, or one place, for each axis; some are named from the back."""
-    if distinct:
-        flat = draw(st.lists(st.integers(0, math.prod(shape) - 1), unique=True, max_size=4))
-        return tuple(np.asarray(k) for k in np.unravel_index(np.asarray(flat, dtype=int), shape))
-    named = [s for s in draw(broadcastable(len(shape), most=2))]
-    keys = [integers(draw, s, -n, n - 1) for s, n in zip(named, shape, strict=True)]
+def places(draw: Draw, shape: Shape) -> Any:
+    """An array of places, or one place, for each axis: any of them several times, or from the back.
+
+    Where one is assigned to several times, the last counts, as in NumPy.
+    """
+    named = draw(broadcastable(len(shape), most=2))
+    keys: list[Any] = [integers(draw, s, -n, n - 1) for s, n in zip(named, shape, strict=True)]
     if any(k.ndim for k in keys[1:]) and draw(st.booleans()):
         keys[0] = draw(st.integers(-shape[0], shape[0] - 1))
     return tuple(keys) if len(keys) > 1 else keys[0]
 
 
-def a_key(draw: Draw, shape: Shape, *, distinct: bool = False) -> Any:
+def a_key(draw: Draw, shape: Shape) -> Any:
     kind = draw(st.sampled_from(["slices", "mask", "places"]))
     if kind == "mask":
-        return (
-            truths(draw, shape[: draw(st.integers(1, len(shape)))]) if shape else truths(draw, ())
-        )
-    if kind == "places" and 0 not in shape and shape:
-        return places(draw, shape, distinct=distinct)
+        return truths(draw, shape[: draw(st.integers(min(1, len(shape)), len(shape)))])
+    if kind == "places" and shape and 0 not in shape:
+        return places(draw, shape)
     return slices(draw, shape)
 
 
@@ -66,7 +63,7 @@ def read(draw: Draw) -> Sample:
 def assign(draw: Draw) -> Sample:
     """Values of any shape that broadcasts to what the key names, or a number."""
     x = real_or_complex(draw, draw(shapes()))
-    key = a_key(draw, x.shape, distinct=True)
+    key = a_key(draw, x.shape)
     there = x[key].shape
     if draw(st.booleans()):
         return sample(x, key, 0.7)
