@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as of_numpy
 
 from polynet.testing.samples import Sample
 
@@ -30,15 +29,23 @@ def generator(draw: Draw) -> np.random.Generator:
 
 
 def shapes(least: int = 0, most: int = 3, side: int = 0) -> st.SearchStrategy[Shape]:
-    return of_numpy.array_shapes(min_dims=least, max_dims=most, min_side=side, max_side=3)
+    """Shapes of so many dimensions, each of `side` at least; few are empty."""
+    sides = st.sampled_from([n for n in (2, 3, 2, 3, 1, 2, 3, 1, 0) if n >= side])
+    dimensions = st.sampled_from([n for n in (2, 3, 1, 2, 3, 0) if least <= n <= most])
+    return dimensions.flatmap(lambda n: st.tuples(*[sides] * n))
 
 
-def broadcastable(count: int, most: int = 3) -> st.SearchStrategy[tuple[Shape, ...]]:
-    """Shapes that broadcast against one another, with and without elements."""
-    some = of_numpy.mutually_broadcastable_shapes(
-        num_shapes=count, max_dims=most, max_side=3, min_side=0
-    )
-    return some.map(lambda found: found.input_shapes)
+def lesser(draw: Draw, shape: Shape) -> Shape:
+    """A shape that broadcasts to `shape`."""
+    less = tuple(draw(st.sampled_from([n, n, 1])) for n in shape)
+    return less[draw(st.sampled_from([0, 0, *range(len(less) + 1)])) :]
+
+
+@st.composite
+def broadcastable(draw: Draw, count: int, most: int = 3) -> tuple[Shape, ...]:
+    """Shapes that broadcast against one another."""
+    whole = draw(shapes(most=most))
+    return tuple(lesser(draw, whole) for _ in range(count))
 
 
 def numbers(draw: Draw, shape: Shape, low: float = -2.0, high: float = 2.0) -> np.ndarray:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as of_numpy
 
 from properties.draws import (
     Draw,
@@ -16,6 +15,7 @@ from properties.draws import (
     an_axis,
     broadcastable,
     integers,
+    lesser,
     numbers,
     real_or_complex,
     sample,
@@ -24,12 +24,29 @@ from properties.draws import (
 )
 
 
+def a_slice(draw: Draw, n: int) -> slice:
+    """A slice of `n` places, of any step, and of the bounds that the standard allows."""
+    step = draw(st.sampled_from([None, 1, 2, 3, -1, -2, -3]))
+    below, above = (0, n) if step is None or step > 0 else (1, max(0, n - 1))
+    start = draw(st.none() | st.integers(-n, above))
+    return slice(start, draw(st.none() | st.integers(-n - below, above)), step)
+
+
 def slices(draw: Draw, shape: Shape) -> Any:
-    """Integers, slices of any step, `...` and None; integers also as arrays of no dimension."""
-    key = draw(of_numpy.basic_indices(shape, allow_newaxis=True, allow_ellipsis=True))
-    if type(key) is int and draw(st.booleans()):
-        return np.asarray(key, dtype=np.int64)
-    return key
+    """Integers, slices, `...` and None; integers also as arrays of no dimension."""
+    keys: list[Any] = []
+    for n in shape:
+        whole = draw(st.integers(0, 2)) == 0 and n > 0
+        keys.append(draw(st.integers(-n, n - 1)) if whole else a_slice(draw, n))
+    if len(keys) == 1 and type(keys[0]) is int and draw(st.booleans()):
+        return np.asarray(keys[0])
+    start = draw(st.integers(0, len(keys)))
+    stop = draw(st.integers(start, len(keys)))
+    if draw(st.booleans()):
+        keys[start:stop] = [...]
+    for _ in range(draw(st.sampled_from([0, 1, 0, 2]))):
+        keys.insert(draw(st.integers(0, len(keys))), None)
+    return keys[0] if len(keys) == 1 and draw(st.booleans()) else tuple(keys)
 
 
 def places(draw: Draw, shape: Shape) -> Any:
@@ -45,7 +62,7 @@ def places(draw: Draw, shape: Shape) -> Any:
 
 
 def a_key(draw: Draw, shape: Shape) -> Any:
-    kind = draw(st.sampled_from(["slices", "mask", "places"]))
+    kind = draw(st.sampled_from(["places", "slices", "mask"]))
     if kind == "mask":
         return truths(draw, shape[: draw(st.integers(min(1, len(shape)), len(shape)))])
     if kind == "places" and shape and 0 not in shape:
@@ -64,11 +81,9 @@ def assign(draw: Draw) -> Sample:
     """Values of any shape that broadcasts to what the key names, or a number."""
     x = real_or_complex(draw, draw(shapes()))
     key = a_key(draw, x.shape)
-    there = x[key].shape
-    if draw(st.booleans()):
+    if draw(st.integers(0, 3)) == 0:
         return sample(x, key, 0.7)
-    less = tuple(1 if draw(st.booleans()) else n for n in there)
-    return sample(x, key, numbers(draw, less[draw(st.integers(0, len(less))) :]))
+    return sample(x, key, numbers(draw, lesser(draw, x[key].shape)))
 
 
 @st.composite

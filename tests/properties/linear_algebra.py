@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as of_numpy
 
 from properties.draws import (
     Draw,
@@ -20,17 +19,18 @@ from properties.draws import (
     Shape,
     away_from_zero,
     axes,
+    broadcastable,
     complex_numbers,
     generator,
     numbers,
     real_or_complex,
     sample,
     shapes,
-    some_axes,
 )
 
-stacks = shapes(most=2)
-sides = st.integers(1, 4)
+stacks = st.sampled_from([(), (2,), (3, 1), (), (1,), (0,), (2, 0)])
+lengths = st.sampled_from([2, 3, 1, 0])
+sides = st.sampled_from([3, 2, 4, 1])
 
 
 def matrix(draw: Draw, shape: Shape, *, of_complex: bool = False) -> np.ndarray:
@@ -88,8 +88,7 @@ def solve(draw: Draw) -> Sample:
     if draw(st.booleans()):
         x = matrix(draw, (*draw(stacks), n, n), of_complex=of_complex)
         return sample(x, make(draw, (n,)))
-    two = of_numpy.mutually_broadcastable_shapes(num_shapes=2, max_dims=2, max_side=3, min_side=0)
-    left, right = draw(two).input_shapes
+    left, right = draw(broadcastable(2, most=2))
     x = matrix(draw, (*left, n, n), of_complex=of_complex)
     return sample(x, make(draw, (*right, n, draw(st.integers(0, 3)))))
 
@@ -103,11 +102,12 @@ def matrix_power(draw: Draw) -> Sample:
 @st.composite
 def vector_norm(draw: Draw) -> Sample:
     """Of numbers whose sizes differ: at a tie the largest and the smallest are at a kink."""
-    ndim = draw(st.integers(0, 3))
-    shape = tuple(draw(st.integers(1, 3)) for _ in range(ndim))
+    shape = draw(shapes(side=1))
     make = complex_numbers if draw(st.booleans()) else away_from_zero
     p = draw(st.sampled_from([1, 2, 3, 2.5, 0, -1, -2, math.inf, -math.inf]))
-    return sample(make(draw, shape), ord=p, axis=axes(draw, ndim), keepdims=draw(st.booleans()))
+    return sample(
+        make(draw, shape), ord=p, axis=axes(draw, len(shape)), keepdims=draw(st.booleans())
+    )
 
 
 @st.composite
@@ -126,58 +126,55 @@ def matrix_norm(draw: Draw) -> Sample:
 @st.composite
 def matmul(draw: Draw) -> Sample:
     """Vectors, matrices, and stacks that broadcast."""
-    some = of_numpy.mutually_broadcastable_shapes(
-        signature=np.matmul.signature, max_dims=2, max_side=3, min_side=0
+    m, n, p = draw(st.tuples(lengths, lengths, lengths))
+    left, right = draw(broadcastable(2, most=2))
+    left, right = draw(
+        st.sampled_from(
+            [((*left, m, n), (*right, n, p))] * 2
+            + [((n,), (*right, n, p)), ((*left, m, n), (n,)), ((n,), (n,))]
+        )
     )
-    left, right = draw(some).input_shapes
     return sample(real_or_complex(draw, left), real_or_complex(draw, right))
 
 
 @st.composite
 def vecdot(draw: Draw) -> Sample:
-    some = of_numpy.mutually_broadcastable_shapes(
-        signature="(n),(n)->()", max_dims=2, max_side=3, min_side=0
-    )
-    left, right = draw(some).input_shapes
-    if len(left) == len(right) and draw(st.booleans()):
-        axis = draw(st.integers(-len(left), -1))
-        left, right = (tuple(np.moveaxis(np.empty(s), -1, axis).shape) for s in (left, right))
-    else:
-        axis = -1
+    n = draw(lengths)
+    left, right = draw(broadcastable(2, most=2))
+    axis = draw(st.integers(-1 - min(len(left), len(right)), -1))
+    left, right = ((*s[: len(s) + axis + 1], n, *s[len(s) + axis + 1 :]) for s in (left, right))
     return sample(real_or_complex(draw, left), real_or_complex(draw, right), axis=axis)
 
 
 @st.composite
 def tensordot(draw: Draw) -> Sample:
-    shape = draw(shapes())
-    chosen = some_axes(draw, len(shape), least=0) if shape else ()
-    if draw(st.booleans()):  # the last of x with the first of y
-        count = len(chosen)
+    """Over the last axes of x and the first of y, or over any, in any order."""
+    shape = draw(shapes(least=2) | shapes())
+    if draw(st.integers(0, 2)) == 0:
+        count = draw(st.integers(0, len(shape)))
         other = (*shape[len(shape) - count :], *draw(shapes(most=1)))
         return sample(real_or_complex(draw, shape), real_or_complex(draw, other), axes=count)
-    order = draw(st.permutations(chosen))
-    free = draw(shapes(most=2))
-    other = (*free, *(shape[a] for a in order))
-    others = tuple(range(len(free), len(other)))
-    pair = (tuple(order), others)
-    return sample(real_or_complex(draw, shape), real_or_complex(draw, other), axes=pair)
+    summed = draw(st.permutations(range(len(shape))))[: draw(st.sampled_from([2, 1, 3, 0]))]
+    partners = [*(shape[a] for a in summed), *draw(shapes(most=1))]
+    order = draw(st.permutations(range(len(partners))))
+    other = tuple(partners[k] for k in order)
+    back = [draw(st.sampled_from([0, len(order)])) for _ in summed]
+    places = tuple(order.index(k) - n for k, n in enumerate(back))
+    x, y = real_or_complex(draw, shape), real_or_complex(draw, other)
+    return sample(x, y, axes=(tuple(summed), places))
 
 
 @st.composite
 def cross(draw: Draw) -> Sample:
-    two = of_numpy.mutually_broadcastable_shapes(num_shapes=2, max_dims=2, max_side=3, min_side=0)
-    left, right = draw(two).input_shapes
-    axis = -1
-    if len(left) == len(right):
-        axis = draw(st.integers(-len(left) - 1, -1))
-    place = axis + 1
-    left, right = ((*s[: len(s) + place], 3, *s[len(s) + place :]) for s in (left, right))
+    left, right = draw(broadcastable(2, most=2))
+    axis = draw(st.integers(-1 - min(len(left), len(right)), -1))
+    left, right = ((*s[: len(s) + axis + 1], 3, *s[len(s) + axis + 1 :]) for s in (left, right))
     return sample(real_or_complex(draw, left), real_or_complex(draw, right), axis=axis)
 
 
 @st.composite
 def outer(draw: Draw) -> Sample:
-    m, n = draw(st.integers(0, 3)), draw(st.integers(0, 3))
+    m, n = draw(lengths), draw(lengths)
     return sample(real_or_complex(draw, (m,)), real_or_complex(draw, (n,)))
 
 

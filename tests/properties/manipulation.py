@@ -17,6 +17,7 @@ from properties.draws import (
     an_axis,
     axes,
     broadcastable,
+    lesser,
     numbers,
     one_array,
     one_real_or_complex,
@@ -73,8 +74,7 @@ def squeeze(draw: Draw) -> Sample:
 @st.composite
 def broadcast_to(draw: Draw) -> Sample:
     shape = draw(shapes())
-    less = tuple(1 if draw(st.booleans()) else n for n in shape)
-    return sample(numbers(draw, less[draw(st.integers(0, len(less))) :]), shape)
+    return sample(numbers(draw, lesser(draw, shape)), shape)
 
 
 @st.composite
