@@ -14,6 +14,8 @@ from polynet.backend import get_backend
 from polynet.errors import RecordError
 from polynet.ops import LOCALLY_CONSTANT, namespace
 from polynet.ops.differentiable import INQUIRIES
+from polynet.tensor import plain_value
+from polynet.tree import leaves
 
 CHAPTERS = {
     "creation": "arange asarray empty empty_like eye from_dlpack full full_like linspace meshgrid "
@@ -124,3 +126,43 @@ def test_a_recorded_array_is_refused_by_name(name):
 
     with pytest.raises(RecordError, match=f"no derivative of '{name}'.*stop_gradient"):
         polynet.grad(f)(np.asarray([1.0, 2.0]))
+
+
+@pytest.mark.parametrize("name", CHAPTERS["set"].split())
+def test_a_set_of_what_is_not_recorded_is_constant(name):
+    x = np.asarray([[2.0, 1.0], [2.0, 3.0]])
+    found, expected = [], getattr(XP.xp, name)(x)
+
+    def f(a):
+        found.append(getattr(polynet.array_namespace(a), name)(polynet.stop_gradient(a)))
+        return a[0, 0]
+
+    polynet.grad(f)(x)
+    for result in (found[0], getattr(XP, name)(XP.asarray(x))):
+        assert getattr(result, "_fields", None) == getattr(expected, "_fields", None)
+        for ours, theirs in zip(leaves(result), leaves(expected), strict=True):
+            assert type(ours) is polynet.Tensor
+            np.testing.assert_array_equal(plain_value(ours), theirs)
+
+
+def test_the_values_of_a_set_have_gradients_as_places():
+    """What the refusal of `unique_values` says to write."""
+    x = np.asarray([[2.0, 1.0], [2.0, 3.0]])
+
+    def f(a):
+        xp = polynet.array_namespace(a)
+        places = xp.unique_all(polynet.stop_gradient(a)).indices
+        values = xp.take(xp.reshape(a, (-1,)), places)
+        return xp.sum(values**2)
+
+    np.testing.assert_array_equal(polynet.grad(f)(x), [[4.0, 2.0], [0.0, 6.0]])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex64", "float64"])
+def test_finfo_says_numbers_of_python(dtype):
+    info, theirs = XP.finfo(getattr(XP, dtype)), np.finfo(dtype)
+    for name in "eps max min smallest_normal".split():
+        assert type(getattr(info, name)) is float
+        assert getattr(info, name) == getattr(theirs, name)
+    assert (info.bits, info.dtype) == (theirs.bits, theirs.dtype)
+    assert repr(info) == repr(theirs)

@@ -71,6 +71,27 @@ INQUIRIES = frozenset("__array_namespace_info__ can_cast finfo iinfo isdtype res
 """Functions that return no array."""
 
 
+SETS = frozenset("unique_all unique_counts unique_inverse unique_values".split())
+"""Functions of values whose number depends on them: a set has no places for gradients."""
+
+
+class FloatInfo:
+    """What a library's `finfo` says, in numbers of Python.
+
+    NumPy's scalars, which some say it in, would be arrays of NumPy where they meet an array.
+    """
+
+    def __init__(self, info: Any) -> None:
+        self._info = info
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._info, name)
+        return value.item() if hasattr(value, "item") else value
+
+    def __repr__(self) -> str:
+        return repr(self._info)
+
+
 class Functions:
     """The functions of one of a backend's namespaces, on Tensors: its ops, others as constants."""
 
@@ -102,10 +123,7 @@ class Functions:
         def call(*args: Any, **options: Any) -> Any:
             given = [a for a in leaves([*args, *options.values()]) if type(a) is Tensor]
             if name not in LOCALLY_CONSTANT and any(map(is_recorded, given)):
-                raise RecordError(
-                    f"polynet has no derivative of {name!r} yet; apply it to "
-                    "polynet.stop_gradient(x), or write an op for it (polynet.op)"
-                )
+                raise _no_derivative(name)
             level = highest_level(given) or self.constants
             result = function(
                 *tree_map(plain_value, list(args)),
@@ -114,6 +132,19 @@ class Functions:
             return tree_map(lambda a: Tensor(a, level) if self.backend.is_array(a) else a, result)
 
         return update_wrapper(call, function)
+
+
+def _no_derivative(name: str) -> RecordError:
+    if name in SETS:
+        return RecordError(
+            f"polynet has no derivative of {name!r}: how many values there are depends on "
+            "them; apply it to polynet.stop_gradient(x). Its values have gradients as places of "
+            "x: xp.take(xp.reshape(x, (-1,)), xp.unique_all(polynet.stop_gradient(x)).indices)"
+        )
+    return RecordError(
+        f"polynet has no derivative of {name!r} yet; apply it to polynet.stop_gradient(x), or "
+        "write an op for it (polynet.op)"
+    )
 
 
 class Namespace(Functions):
@@ -177,6 +208,10 @@ class Namespace(Functions):
         if casts or (copy and not moves):
             x = OPS["astype"](x, dtype if casts else x.dtype)
         return x
+
+    def finfo(self, type: Any, /) -> FloatInfo:  # noqa: A002 (the standard's name)
+        """As the standard's."""
+        return FloatInfo(self.xp.finfo(plain_value(type)))
 
     def from_dlpack(self, x: Any, /, *, device: Any = None, copy: bool | None = None) -> Tensor:
         """As the standard's; a recorded Tensor refuses to give its memory."""

@@ -202,7 +202,8 @@ def asinh(xp, x, /):
     return xp.asinh(x)
 
 
-@with_pullbacks(lambda xp, g, x: g / xp.sqrt((x - 1) * (x + 1)))
+# Two roots: that of the product is on another branch where x is complex and Re x < 0.
+@with_pullbacks(lambda xp, g, x: g / (xp.sqrt(x - 1) * xp.sqrt(x + 1)))
 def acosh(xp, x, /):
     return xp.acosh(x)
 

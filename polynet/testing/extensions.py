@@ -80,7 +80,7 @@ def _qr(f: Any, xp: Any, x: Any, **options: Any) -> Any:
 
 def _svd(f: Any, xp: Any, x: Any, **options: Any) -> Any:
     u, s, vh = f(x, **options)
-    return _flat(xp, s, u * u, u[..., :1, :] * u, vh * vh, u[..., :1, :] * vh.mT[..., :2, :])
+    return _flat(xp, s, u * u, u[..., :1, :] * u, vh * vh, u[..., :1, :] * vh.mT)
 
 
 def _slogdet(f: Any, xp: Any, x: Any) -> Any:

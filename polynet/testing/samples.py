@@ -409,4 +409,5 @@ def functions() -> dict[str, Callable[..., Any]]:
 
 def is_differentiable(argument: Any) -> bool:
     """Whether gradients go to an argument of a sample."""
-    return isinstance(argument, np.ndarray | Tensor) and str(argument.dtype) == "float64"
+    kinds = ("float64", "complex128")
+    return isinstance(argument, np.ndarray | Tensor) and str(argument.dtype) in kinds

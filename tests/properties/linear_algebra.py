@@ -1,0 +1,205 @@
+"""Products, decompositions, inverses and norms, of stacks of matrices that may be empty.
+
+Matrices have singular values, or eigenvalues, far from 0 and from one another: only there have
+vectors a derivative.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from properties.draws import (
+    Draw,
+    Sample,
+    Samples,
+    Shape,
+    away_from_zero,
+    axes,
+    broadcastable,
+    complex_numbers,
+    generator,
+    numbers,
+    real_or_complex,
+    sample,
+    shapes,
+)
+
+stacks = st.sampled_from([(), (2,), (3, 1), (), (1,), (0,), (2, 0)])
+lengths = st.sampled_from([2, 3, 1, 0])
+sides = st.sampled_from([3, 2, 4, 1])
+
+
+def matrix(draw: Draw, shape: Shape, *, of_complex: bool = False) -> np.ndarray:
+    """Matrices whose singular values are about 1, 2, …"""
+    rng = generator(draw)
+    x = rng.normal(size=shape) + (1j * rng.normal(size=shape) if of_complex else 0)
+    u, s, vh = np.linalg.svd(x, full_matrices=False)
+    s = np.arange(s.shape[-1], 0, -1) + rng.uniform(-0.2, 0.2, s.shape)
+    return np.asarray((u * s[..., None, :]) @ vh)
+
+
+@st.composite
+def square(draw: Draw, *, may_be_complex: bool = False) -> Sample:
+    n = draw(sides)
+    of_complex = may_be_complex and draw(st.booleans())
+    return sample(matrix(draw, (*draw(stacks), n, n), of_complex=of_complex))
+
+
+@st.composite
+def oblong(draw: Draw) -> Sample:
+    return sample(matrix(draw, (*draw(stacks), draw(sides), draw(sides))))
+
+
+@st.composite
+def svd(draw: Draw) -> Sample:
+    """All singular vectors are determined: of oblong matrices, only the first."""
+    (x,) = draw(oblong()).args
+    return sample(x, full_matrices=x.shape[-2] == x.shape[-1] and draw(st.booleans()))
+
+
+@st.composite
+def symmetric(draw: Draw, **options: Any) -> Sample:
+    n, stack = draw(sides), draw(stacks)
+    rng = generator(draw)
+    q, _ = np.linalg.qr(rng.normal(size=(*stack, n, n)))
+    w = np.arange(1, n + 1) + rng.uniform(-0.2, 0.2, (*stack, n))
+    x = (q * w[..., None, :]) @ np.swapaxes(q, -1, -2)
+    return sample(np.asarray(x), **{name: draw(value) for name, value in options.items()})
+
+
+@st.composite
+def qr(draw: Draw) -> Sample:
+    """The first columns are independent; all of Q is determined."""
+    m, n, stack = draw(sides), draw(sides), draw(stacks)
+    k = min(m, n)
+    x = np.concatenate([matrix(draw, (*stack, m, k)), numbers(draw, (*stack, m, n - k))], axis=-1)
+    return sample(x, mode=draw(st.sampled_from(["reduced", "complete"] if m <= n else ["reduced"])))
+
+
+@st.composite
+def solve(draw: Draw) -> Sample:
+    """Stacks broadcast; y of one dimension is one vector."""
+    n, of_complex = draw(sides), draw(st.booleans())
+    make = complex_numbers if of_complex else numbers
+    if draw(st.booleans()):
+        x = matrix(draw, (*draw(stacks), n, n), of_complex=of_complex)
+        return sample(x, make(draw, (n,)))
+    left, right = draw(broadcastable(2, most=2))
+    x = matrix(draw, (*left, n, n), of_complex=of_complex)
+    return sample(x, make(draw, (*right, n, draw(st.integers(0, 3)))))
+
+
+@st.composite
+def matrix_power(draw: Draw) -> Sample:
+    (x,) = draw(square(may_be_complex=True)).args
+    return sample(x, draw(st.integers(-2, 5)))
+
+
+@st.composite
+def vector_norm(draw: Draw) -> Sample:
+    """Of numbers whose sizes differ: at a tie the largest and the smallest are at a kink."""
+    shape = draw(shapes(side=1))
+    make = complex_numbers if draw(st.booleans()) else away_from_zero
+    p = draw(st.sampled_from([1, 2, 3, 2.5, 0, -1, -2, math.inf, -math.inf]))
+    return sample(
+        make(draw, shape), ord=p, axis=axes(draw, len(shape)), keepdims=draw(st.booleans())
+    )
+
+
+@st.composite
+def matrix_norm(draw: Draw) -> Sample:
+    """Of matrices of positive numbers, whose sums by rows and by columns differ."""
+    stack, m, n = draw(stacks), draw(sides), draw(sides)
+    p = draw(st.sampled_from(["fro", "nuc", 1, -1, 2, -2, math.inf, -math.inf]))
+    if p in ("fro", "nuc", 2, -2):
+        x = matrix(draw, (*stack, m, n))
+    else:
+        rows, columns = np.arange(1, m + 1)[:, None], np.arange(1, n + 1)
+        x = (rows + 0.4 * columns) * away_from_zero(draw, (*stack, m, n), 0.95, 1.0)
+    return sample(x, ord=p, keepdims=draw(st.booleans()))
+
+
+@st.composite
+def matmul(draw: Draw) -> Sample:
+    """Vectors, matrices, and stacks that broadcast."""
+    m, n, p = draw(st.tuples(lengths, lengths, lengths))
+    left, right = draw(broadcastable(2, most=2))
+    left, right = draw(
+        st.sampled_from(
+            [((*left, m, n), (*right, n, p))] * 2
+            + [((n,), (*right, n, p)), ((*left, m, n), (n,)), ((n,), (n,))]
+        )
+    )
+    return sample(real_or_complex(draw, left), real_or_complex(draw, right))
+
+
+@st.composite
+def vecdot(draw: Draw) -> Sample:
+    n = draw(lengths)
+    left, right = draw(broadcastable(2, most=2))
+    axis = draw(st.integers(-1 - min(len(left), len(right)), -1))
+    left, right = ((*s[: len(s) + axis + 1], n, *s[len(s) + axis + 1 :]) for s in (left, right))
+    return sample(real_or_complex(draw, left), real_or_complex(draw, right), axis=axis)
+
+
+@st.composite
+def tensordot(draw: Draw) -> Sample:
+    """Over the last axes of x and the first of y, or over any, in any order."""
+    shape = draw(shapes(least=2) | shapes())
+    if draw(st.integers(0, 2)) == 0:
+        count = draw(st.integers(0, len(shape)))
+        other = (*shape[len(shape) - count :], *draw(shapes(most=1)))
+        return sample(real_or_complex(draw, shape), real_or_complex(draw, other), axes=count)
+    summed = draw(st.permutations(range(len(shape))))[: draw(st.sampled_from([2, 1, 3, 0]))]
+    partners = [*(shape[a] for a in summed), *draw(shapes(most=1))]
+    order = draw(st.permutations(range(len(partners))))
+    other = tuple(partners[k] for k in order)
+    back = [draw(st.sampled_from([0, len(order)])) for _ in summed]
+    places = tuple(order.index(k) - n for k, n in enumerate(back))
+    x, y = real_or_complex(draw, shape), real_or_complex(draw, other)
+    return sample(x, y, axes=(tuple(summed), places))
+
+
+@st.composite
+def cross(draw: Draw) -> Sample:
+    left, right = draw(broadcastable(2, most=2))
+    axis = draw(st.integers(-1 - min(len(left), len(right)), -1))
+    left, right = ((*s[: len(s) + axis + 1], 3, *s[len(s) + axis + 1 :]) for s in (left, right))
+    return sample(real_or_complex(draw, left), real_or_complex(draw, right), axis=axis)
+
+
+@st.composite
+def outer(draw: Draw) -> Sample:
+    m, n = draw(lengths), draw(lengths)
+    return sample(real_or_complex(draw, (m,)), real_or_complex(draw, (n,)))
+
+
+@st.composite
+def with_offset(draw: Draw) -> Sample:
+    x = real_or_complex(draw, draw(shapes(least=2, side=1)))
+    return sample(x, offset=draw(st.integers(1 - x.shape[-2], x.shape[-1] - 1)))
+
+
+PROPERTIES: dict[str, Samples] = {
+    "matmul": matmul(),
+    "vecdot": vecdot(),
+    "tensordot": tensordot(),
+    **dict.fromkeys("linalg.det linalg.inv".split(), square(may_be_complex=True)),
+    "linalg.slogdet": square(),
+    "linalg.solve": solve(),
+    "linalg.matrix_power": matrix_power(),
+    **dict.fromkeys("linalg.pinv linalg.svdvals".split(), oblong()),
+    "linalg.svd": svd(),
+    "linalg.qr": qr(),
+    "linalg.cholesky": symmetric(upper=st.booleans()),
+    **dict.fromkeys("linalg.eigh linalg.eigvalsh".split(), symmetric()),
+    "linalg.vector_norm": vector_norm(),
+    "linalg.matrix_norm": matrix_norm(),
+    "linalg.cross": cross(),
+    "linalg.outer": outer(),
+    **dict.fromkeys("linalg.diagonal linalg.trace".split(), with_offset()),
+}
