@@ -39,7 +39,7 @@ def rms_norm(xp, x, weight=None, *, axes, eps=None):
     `weight` has the shape of those axes; `eps` is by default the dtype's. Zhang and Sennrich,
     "Root Mean Square Layer Normalization" (2019).
     """
-    eps = xp.finfo(x.dtype).eps if eps is None else eps
+    eps = float(xp.finfo(x.dtype).eps) if eps is None else eps  # some give an array of NumPy
     over = tuple(range(-axes, 0))
     return _affine(x / xp.sqrt(xp.mean(x * x, axis=over, keepdims=True) + eps), weight)
 
