@@ -55,6 +55,7 @@ NUMPY = {
 DEPENDENCIES = {
     "array_api_compat": {
         "functional.attention",
+        "functional.pooling",
         "functional.windows",
         "losses",
         "ops.assignment",

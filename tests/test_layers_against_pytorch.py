@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
-from beside_pytorch import TOLERANCE, compare, numbers, torch
+from beside_pytorch import TOLERANCE, compare, numbers, same, torch, total
 
-from polynet import nn
+from polynet import functional, nn, value_and_grad
 
 
 def convolutions() -> Iterator[tuple[Any, ...]]:
@@ -43,15 +44,91 @@ def test_conv1d(kernel: int, stride: int, padding: Any, groups: int, dtype: str)
     compare(nn.Conv1d(*args), torch.nn.Conv1d(*args), [numbers(2, 3, 12)], dtype)
 
 
+def transposed() -> Iterator[tuple[Any, ...]]:
+    for kernel, stride, padding, dilation, groups, bias in product(
+        (1, 3, (2, 4)), (1, (2, 3)), (0, (1, 2)), (1, (2, 1)), (1, 2), (True, False)
+    ):
+        for more in (0, 1) if stride != 1 else (0,):
+            yield kernel, stride, padding, more, groups, bias, dilation
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("settings", list(transposed()), ids=str)
+def test_conv_transpose2d(settings: tuple[Any, ...], dtype: str) -> None:
+    ours, theirs = nn.ConvTranspose2d(4, 6, *settings), torch.nn.ConvTranspose2d(4, 6, *settings)
+    compare(ours, theirs, [numbers(2, 4, 5, 6)], dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("settings", [(1,), (4, 2, 1), (3, 2, 0, 1, 3), (2, 1, 0, 1, 1, True, 2)])
+def test_conv_transpose1d(settings: tuple[Any, ...], dtype: str) -> None:
+    ours, theirs = nn.ConvTranspose1d(3, 6, *settings), torch.nn.ConvTranspose1d(3, 6, *settings)
+    compare(ours, theirs, [numbers(2, 3, 5)], dtype)
+
+
+def test_conv_transpose_is_the_transpose_of_conv() -> None:
+    """⟨conv(x), y⟩ = ⟨x, convᵀ(y)⟩, with the same weight."""
+    options = {"stride": (3, 2), "dilation": (1, 2), "groups": 2}
+    x, y, weight = numbers(2, 4, 9, 8), numbers(2, 6, 4, 2, seed=1), numbers(6, 2, 2, 3, seed=2)
+    there = functional.convolution(x, weight, padding=((1, 1), (0, 0)), **options)
+    back = functional.convolution_transpose(
+        y, weight, padding=(1, 0), output_padding=(0, 1), **options
+    )
+    assert back.shape == x.shape
+    np.testing.assert_allclose(np.sum(there * y), np.sum(x * back), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("padding", [0, 2, (1, 0, 2, 3)])
+def test_zero_pad2d(padding: Any, dtype: str) -> None:
+    compare(nn.ZeroPad2d(padding), torch.nn.ZeroPad2d(padding), [numbers(2, 3, 4, 5)], dtype)
+
+
+MAX = [{}, {"dilation": 2}, {"ceil_mode": True}, {"dilation": (1, 2), "ceil_mode": True}]
+AVG = [{}, {"count_include_pad": False}, {"ceil_mode": True}]
+AVG += [{"count_include_pad": False, "ceil_mode": True}]
+POOLS = [(kind, o) for kind, several in (("MaxPool", MAX), ("AvgPool", AVG)) for o in several]
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("kernel", [2, 3, (3, 2)])
-@pytest.mark.parametrize("stride", [None, 1, (2, 1)])
+@pytest.mark.parametrize("stride", [None, 1, (2, 1), (3, 4)])
 @pytest.mark.parametrize("padding", [0, 1, (1, 0)])
-@pytest.mark.parametrize("kind", ["MaxPool2d", "AvgPool2d"])
-def test_pooling(kind: str, kernel: Any, stride: Any, padding: Any, dtype: str) -> None:
-    ours, theirs = getattr(nn, kind), getattr(torch.nn, kind)
+@pytest.mark.parametrize(("kind", "options"), POOLS)
+def test_pooling(
+    kind: str, options: dict[str, Any], padding: Any, stride: Any, kernel: Any, dtype: str
+) -> None:
+    ours, theirs = getattr(nn, f"{kind}2d"), getattr(torch.nn, f"{kind}2d")
     x = np.round(numbers(2, 3, 7, 8))  # with ties
-    compare(ours(kernel, stride, padding), theirs(kernel, stride, padding), [x], dtype)
+    settings = (kernel, stride, padding)
+    compare(ours(*settings, **options), theirs(*settings, **options), [x], dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("settings", [(2,), (3, 2, 1), (4, 3, 2), (3, 1)])
+@pytest.mark.parametrize(("kind", "options"), [p for p in POOLS if p[1].get("dilation") != (1, 2)])
+def test_pooling_of_sequences(
+    kind: str, options: dict[str, Any], settings: tuple[int, ...], dtype: str
+) -> None:
+    ours, theirs = getattr(nn, f"{kind}1d"), getattr(torch.nn, f"{kind}1d")
+    x = np.round(numbers(2, 3, 10))
+    compare(ours(*settings, **options), theirs(*settings, **options), [x], dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("size", [1, 3, 9, (2, 5), (7, None), (None, 4)], ids=str)
+@pytest.mark.parametrize("kind", ["Avg", "Max"])
+def test_adaptive_pooling(kind: str, size: Any, dtype: str) -> None:
+    ours, theirs = (getattr(m, f"Adaptive{kind}Pool2d") for m in (nn, torch.nn))
+    compare(ours(size), theirs(size), [np.round(numbers(2, 3, 7, 8))], dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("size", [1, 3, 5, 8, 11])
+@pytest.mark.parametrize("kind", ["Avg", "Max"])
+def test_adaptive_pooling_of_sequences(kind: str, size: int, dtype: str) -> None:
+    ours, theirs = (getattr(m, f"Adaptive{kind}Pool1d") for m in (nn, torch.nn))
+    compare(ours(size), theirs(size), [np.round(numbers(2, 3, 8))], dtype)
 
 
 def test_a_nan_wins_in_max_pool2d() -> None:
@@ -68,6 +145,39 @@ def test_a_nan_wins_in_max_pool2d() -> None:
 def test_layer_norm(shape: Any, eps: float, affine: bool, bias: bool, dtype: str) -> None:
     args = (shape, eps, affine, bias)
     compare(nn.LayerNorm(*args), torch.nn.LayerNorm(*args), [3 + numbers(4, 3, 5)], dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("shape", [5, (5,), (3, 5)])
+@pytest.mark.parametrize("eps", [None, 0.1])
+@pytest.mark.parametrize("affine", [True, False])
+def test_rms_norm(shape: Any, eps: float | None, affine: bool, dtype: str) -> None:
+    args = (shape, eps, affine)
+    compare(nn.RMSNorm(*args), torch.nn.RMSNorm(*args), [3 + numbers(4, 3, 5)], dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("shape", [(3, 6), (3, 6, 4), (2, 6, 3, 5)], ids=str)
+@pytest.mark.parametrize("groups", [1, 2, 3])
+@pytest.mark.parametrize("eps", [1e-5, 0.1])
+@pytest.mark.parametrize("affine", [True, False])
+def test_group_norm(
+    shape: tuple[int, ...], groups: int, eps: float, affine: bool, dtype: str
+) -> None:
+    args = (groups, 6, eps, affine)
+    compare(nn.GroupNorm(*args), torch.nn.GroupNorm(*args), [3 + numbers(*shape)], dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("eps", [1e-5, 0.1])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize(("axes", "shape"), [(1, (2, 3, 5)), (2, (2, 3, 4, 5))])
+def test_instance_norm(
+    axes: int, shape: tuple[int, ...], affine: bool, eps: float, dtype: str
+) -> None:
+    ours, theirs = (getattr(m, f"InstanceNorm{axes}d") for m in (nn, torch.nn))
+    x = 3 + numbers(*shape)
+    compare(ours(3, eps, affine=affine), theirs(3, eps, affine=affine), [x], dtype)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -137,8 +247,6 @@ def _Itself_torch(layer: Any) -> Any:
 def test_transformer_encoder_layer(
     causal: bool, norm_first: bool, batch_first: bool, activation: str, dtype: str
 ) -> None:
-    from polynet import functional
-
     settings = {"batch_first": batch_first, "norm_first": norm_first}
     ours = nn.TransformerEncoderLayer(
         8, 2, 12, activation=getattr(functional, activation), **settings
@@ -164,3 +272,94 @@ def test_transformer_encoder_layer(
 
     x = numbers(3, 5, 8) if batch_first else numbers(5, 3, 8)
     compare(Masked(), MaskedTwin(), [x], dtype)
+
+
+class _Stack(nn.Module):
+    """Layers in a list: their names are those of PyTorch's ModuleList."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        self.layers = list(layers)
+
+    def forward(self, x: Any, mask: Any, src_key_padding_mask: Any) -> Any:
+        for layer in self.layers:
+            x = layer(x, mask, src_key_padding_mask)
+        return x
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_a_stack_of_encoder_layers_is_pytorchs_transformer_encoder(
+    norm_first: bool, dtype: str
+) -> None:
+    settings = {"batch_first": True, "norm_first": norm_first}
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, **settings)
+    ours = [nn.TransformerEncoderLayer(8, 2, 12, **settings) for _ in range(3)]
+    masks = {"mask": IGNORE, "src_key_padding_mask": PADDING}
+    twin = torch.nn.TransformerEncoder(layer, 3)
+    compare(_Stack(*ours), twin, [numbers(2, 5, 8)], dtype, **masks)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("sources", [5, 7])
+@pytest.mark.parametrize("masks", ["none", "causal", "pairs", "heads", "scores"])
+def test_scaled_dot_product_attention(masks: str, sources: int, dtype: str) -> None:
+    xs = [numbers(2, 3, n, w, seed=n + w).astype(dtype) for n, w in ((5, 4), (sources, 4))]
+    xs.append(numbers(2, 3, sources, 6, seed=2).astype(dtype))
+    see = numbers(2, 1, 5, sources, seed=3) > 0
+    see[..., 0] = True
+    mask = {"pairs": see[0, 0], "heads": see, "scores": numbers(5, sources).astype(dtype)}.get(
+        masks
+    )
+    causal = masks == "causal"
+    there = [torch.tensor(x, requires_grad=True) for x in xs]
+    outputs = torch.nn.functional.scaled_dot_product_attention(
+        *there, None if mask is None else torch.tensor(mask), is_causal=causal
+    )
+    w = numbers(*outputs.shape, seed=9).astype(dtype)
+    (outputs * torch.tensor(w)).sum().backward()
+    attend = functional.scaled_dot_product_attention
+    same(attend(*xs, mask, is_causal=causal), outputs, dtype)
+    slopes = value_and_grad(
+        lambda *a: total(attend(*a, mask, is_causal=causal) * w), tuple(range(3))
+    )(*xs)[1]
+    for slope, x in zip(slopes, there, strict=True):
+        same(slope, x.grad, dtype)
+
+
+F32 = np.ones((2, 4, 5, 6), dtype="float32")
+
+
+@pytest.mark.parametrize(
+    ("make", "x", "said"),
+    [
+        (lambda: nn.ConvTranspose2d(4, 3, 2, output_padding=1), None, "output_padding is smaller"),
+        (lambda: nn.ConvTranspose2d(4, 3, 2, groups=3), None, "3 groups do not divide 4 and 3"),
+        (lambda: nn.ConvTranspose1d(4, 3, 2), F32, r"\(batch, 4, width\), got \(2, 4, 5, 6\)"),
+        (lambda: nn.ConvTranspose2d(4, 3, 2, padding=3), F32, "its padding leaves nothing"),
+        (lambda: nn.MaxPool2d(3, dilation=3), F32, r"\(7, 7\) does not fit into \(5, 6\)"),
+        (lambda: nn.MaxPool1d(3, padding=2), None, "at most half of kernel_size 3; got 2"),
+        (
+            lambda: nn.AdaptiveAvgPool2d((2, 0)),
+            None,
+            "output_size is an integer from 1 or 2 of them",
+        ),
+        (lambda: nn.AdaptiveAvgPool1d(2), F32, r"\(batch, channels, width\)"),
+        (lambda: nn.AdaptiveMaxPool2d(2), F32[..., :0], r"got \(2, 4, 5, 0\)"),
+        (lambda: nn.GroupNorm(3, 4), None, "3 groups do not divide 4 channels"),
+        (lambda: nn.GroupNorm(3, 6), F32, r"\(batch, 6, …\), got"),
+        (lambda: nn.InstanceNorm2d(4), F32[..., :1, :1], "of several numbers"),
+        (lambda: nn.InstanceNorm1d(4), F32, r"\(batch, 4, width\), got"),
+        (lambda: nn.RMSNorm(5), F32, r"\(…, 5\), got"),
+        (lambda: nn.RMSNorm(0), None, "RMSNorm: normalized_shape has positive sizes; got 0"),
+        (lambda: nn.ZeroPad2d(-1), None, "padding is an integer from 0 or 4 of them; got -1"),
+        (lambda: nn.ZeroPad2d(1), F32[0], r"\(batch, channels, height, width\), got"),
+    ],
+)
+def test_what_cannot_be(make: Any, x: Any, said: str) -> None:
+    """What a layer is set to is refused at once (x is None), what comes in when it comes."""
+    with pytest.raises(ValueError, match=said) if x is None else nullcontext():
+        layer = make().init(0, backend="numpy")
+    if x is not None:
+        with pytest.raises(ValueError, match=said):
+            layer(x)

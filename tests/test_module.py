@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from polynet import nn
+from polynet import Trainer, losses, nn, optim
 from polynet.errors import MixedBackendsError
 
 
@@ -49,6 +49,47 @@ def test_tied_weights_are_one_parameter():
     other = net.replace({"0.weight": np.zeros((3, 3), dtype="float32")})
     assert not other[1].weight.any()
     assert "total                        15" in net.summary()
+
+
+class Branches(nn.Module):
+    """Layers in a list, in a dict, and in lists of a dict."""
+
+    def __init__(self):
+        self.layers = [nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3)]
+        self.heads = {"mean": nn.Linear(3, 1), "spread": [nn.Linear(3, 2), nn.Linear(2, 1)]}
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = x + layer(x)
+        first, second = self.heads["spread"]
+        return self.heads["mean"](x) + second(first(x))
+
+
+def test_layers_in_lists_and_dicts_are_parts_like_any_other():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+    class Twin(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            linear, several = torch.nn.Linear, torch.nn.ModuleList
+            self.layers = several([linear(3, 3), torch.nn.ReLU(), linear(3, 3)])
+            pair = several([linear(3, 2), linear(2, 1)])
+            self.heads = torch.nn.ModuleDict({"mean": linear(3, 1), "spread": pair})
+
+        forward = Branches.forward
+
+    twin, net = Twin(), Branches().init(seed=0, backend="numpy")
+    twin.load_state_dict({name: torch.tensor(p) for name, p in net.parameters().items()})
+    x = np.linspace(-1, 1, 6, dtype="float32").reshape(2, 3)
+    np.testing.assert_allclose(net(x), twin(torch.tensor(x)).detach().numpy(), rtol=1e-5)
+
+
+def test_layers_in_lists_and_dicts_are_trained():
+    x, y = np.ones((8, 3), dtype="float32"), np.full((8, 1), 2.0, dtype="float32")
+    trainer = Trainer(Branches(), losses.mse, optim.Adam(1e-2), backend="numpy")
+    history = trainer.fit(x, y, epochs=30)
+    assert history["loss"][-1] < history["loss"][0] / 10
+    assert list(trainer.net.parameters()) == list(Branches().parameters())
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])

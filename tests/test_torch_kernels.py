@@ -115,6 +115,28 @@ def test_pytorchs_own_record_stays_right(name: str) -> None:
         torch.testing.assert_close(a.grad, slope, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.ConvTranspose2d(3, 2, 3, 2, output_padding=1),
+        nn.MaxPool2d(2, dilation=2, ceil_mode=True),
+        nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+        nn.ConvTranspose1d(3, 2, 3),
+        nn.MaxPool1d(2),
+        nn.AvgPool1d(2),
+    ],
+    ids=str,
+)
+def test_pytorchs_own_record_stays_right_through_layers(layer: nn.Module) -> None:
+    net = layer.init(0, backend="torch", device="cpu", dtype="float64")
+    (x,) = drawn((2, 3, 7, 6)[: 4 if "2d" in repr(layer) else 3])
+    y = net(x)
+    (y**2).sum().backward()
+    torch.testing.assert_close(y, net(x.detach()))
+    slope = value_and_grad(lambda a: OPS["sum"](net(a) ** 2))(x.detach())[1]
+    torch.testing.assert_close(x.grad, slope, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("name", COMPOSITIONS)
 def test_kernels_run_where_pytorch_does_not_record(name: str) -> None:
     if name == "cross_entropy":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import wraps
 from typing import Any
 
 import torch
@@ -23,12 +25,36 @@ def convolution(
     dilation: Sizes,
     groups: int = 1,
 ) -> Any:
-    """One convolution; its three gradients share work."""
-    given = [x, weight] if bias is None else [x, weight, bias]
-    if any(a != b for a, b in padding) or recorded(given) or len({a.dtype for a in given}) != 1:
+    """One convolution."""
+    if any(a != b for a, b in padding):
         return NotImplemented
     ends = [a for a, _ in padding]
-    how = (stride, ends, dilation, False, [0] * len(stride), groups)
+    return _convolved(x, weight, bias, (stride, ends, dilation, False, [0] * len(stride), groups))
+
+
+def convolution_transpose(
+    xp: Any,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    *,
+    stride: Sizes,
+    padding: Sizes,
+    output_padding: Sizes,
+    dilation: Sizes,
+    groups: int = 1,
+) -> Any:
+    """One transposed convolution."""
+    return _convolved(x, weight, bias, (stride, padding, dilation, True, output_padding, groups))
+
+
+def _convolved(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, how: tuple[Any, ...]
+) -> Any:
+    """PyTorch's own in one call; its three gradients share work."""
+    given = [x, weight] if bias is None else [x, weight, bias]
+    if recorded(given) or len({a.dtype for a in given}) != 1:
+        return NotImplemented
     y = aten.convolution(x, weight, bias, *how)
     biases = None if bias is None else list(bias.shape)
 
@@ -39,20 +65,57 @@ def convolution(
     return y, pullback
 
 
-def max_pool(xp: Any, x: torch.Tensor, *, window: Sizes, stride: Sizes, padding: Sizes) -> Any:
+def on_images(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """A pooling kernel for images; a sequence is an image of one row."""
+
+    @wraps(kernel)
+    def call(xp: Any, x: torch.Tensor, **settings: Any) -> Any:
+        axes = len(settings["window"])
+        if x.ndim != 2 + axes or axes > 2 or recorded((x,)):
+            return NotImplemented
+        if axes == 2:
+            return kernel(xp, x, **settings)
+        row = {name: (int(name != "padding"), n) for name, (n,) in _sizes(settings)}
+        y, (pullback,) = kernel(xp, x.unsqueeze(2), **settings | row)
+        return y.squeeze(2), (lambda g: pullback(g.unsqueeze(2)).squeeze(2),)
+
+    return call
+
+
+def _sizes(settings: dict[str, Any]) -> Iterator[tuple[str, Sizes]]:
+    return ((name, value) for name, value in settings.items() if isinstance(value, tuple))
+
+
+@on_images
+def max_pool(
+    xp: Any,
+    x: torch.Tensor,
+    *,
+    window: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes = (1, 1),
+    ceil_mode: bool = False,
+) -> Any:
     """The largest number of each window, and where it stood."""
-    if x.ndim != 4 or len(window) != 2 or recorded((x,)):
-        return NotImplemented
-    how = (window, stride, padding, (1, 1), False)
+    how = (window, stride, padding, dilation, ceil_mode)
     y, places = aten.max_pool2d_with_indices(x, *how)
     return y, (lambda g: aten.max_pool2d_with_indices_backward(g, x, *how, places),)
 
 
-def avg_pool(xp: Any, x: torch.Tensor, *, window: Sizes, stride: Sizes, padding: Sizes) -> Any:
-    """The mean of each window, zeros of the padding included."""
-    if x.ndim != 4 or len(window) != 2 or recorded((x,)):
-        return NotImplemented
-    how = (window, stride, padding, False, True, None)
+@on_images
+def avg_pool(
+    xp: Any,
+    x: torch.Tensor,
+    *,
+    window: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Any:
+    """The mean of each window."""
+    how = (window, stride, padding, ceil_mode, count_include_pad, None)
     return aten.avg_pool2d(x, *how), (lambda g: aten.avg_pool2d_backward(g, x, *how),)
 
 
@@ -132,6 +195,7 @@ KERNELS = {
     for kernel in (
         avg_pool,
         convolution,
+        convolution_transpose,
         layer_norm,
         max_pool,
         put_slice,

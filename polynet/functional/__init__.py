@@ -6,48 +6,95 @@ derivative; a backend may bring a kernel of the same name. Some are ops of their
 parts.
 """
 
+from polynet.functional.activation import (
+    celu,
+    elu,
+    gelu,
+    glu,
+    hardshrink,
+    hardsigmoid,
+    hardswish,
+    hardtanh,
+    leaky_relu,
+    logsigmoid,
+    mish,
+    prelu,
+    relu,
+    relu6,
+    selu,
+    silu,
+    softplus,
+    softshrink,
+    softsign,
+    tanh,
+    tanhshrink,
+    threshold,
+)
 from polynet.functional.attention import attention_weights, scaled_dot_product_attention
-from polynet.functional.convolution import convolution
+from polynet.functional.convolution import convolution, convolution_transpose
 from polynet.functional.elementary import (
+    alpha_dropout,
     dropout,
     erf,
     flatten,
-    gelu,
-    leaky_relu,
     linear,
     log_softmax,
     logsumexp,
-    relu,
     sigmoid,
     softmax,
-    tanh,
+    softmin,
 )
-from polynet.functional.normalisation import layer_norm, standardised
-from polynet.functional.pooling import avg_pool, max_pool
+from polynet.functional.normalisation import group_norm, layer_norm, rms_norm, standardised
+from polynet.functional.pooling import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool
 from polynet.ops.assignment import setitem
 from polynet.ops.indexing import put_slice, segment_sum
 
 __all__ = [
+    "adaptive_avg_pool",
+    "adaptive_max_pool",
+    "alpha_dropout",
     "attention_weights",
     "avg_pool",
+    "celu",
     "convolution",
+    "convolution_transpose",
     "dropout",
+    "elu",
     "erf",
     "flatten",
     "gelu",
+    "glu",
+    "group_norm",
+    "hardshrink",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
     "layer_norm",
     "leaky_relu",
     "linear",
     "log_softmax",
+    "logsigmoid",
     "logsumexp",
     "max_pool",
+    "mish",
+    "prelu",
     "put_slice",
     "relu",
+    "relu6",
+    "rms_norm",
     "scaled_dot_product_attention",
     "segment_sum",
+    "selu",
     "setitem",
     "sigmoid",
+    "silu",
     "softmax",
+    "softmin",
+    "softplus",
+    "softshrink",
+    "softsign",
     "standardised",
     "tanh",
+    "tanhshrink",
+    "threshold",
 ]

@@ -17,7 +17,8 @@ def scaled_dot_product_attention(xp, query, key, value, mask=None, *, is_causal=
     `query` is (…, targets, width), `key` (…, sources, width), `value` (…, sources, any);
     the result (…, targets, any). A boolean `mask`, that broadcasts to (…, targets, sources), is
     true where a query may look; a floating one is added to the scores. With `is_causal`, query
-    i sees keys 0 to i. A query that may look nowhere gets NaN, as in PyTorch.
+    i sees keys 0 to i. A query that may look nowhere gets NaN, as in PyTorch's layer; PyTorch's
+    function gives 0 since 2.5.
 
     Vaswani et al., "Attention Is All You Need" (2017).
     """

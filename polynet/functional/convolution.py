@@ -1,10 +1,10 @@
-"""Convolution."""
+"""Convolution, and its transpose."""
 
 from __future__ import annotations
 
 import math
 
-from polynet.functional.windows import padded, views
+from polynet.functional.windows import overlapped, padded, views
 from polynet.tensor import composition
 
 
@@ -29,3 +29,35 @@ def convolution(xp, x, weight, bias=None, *, stride, padding, dilation, groups=1
     matrices = xp.reshape(weight, (1, groups, out // groups, each * math.prod(window)))
     y = xp.reshape(xp.matmul(matrices, seen), (x.shape[0], out, *places))
     return y if bias is None else y + xp.reshape(bias, (out, *(1 for _ in places)))
+
+
+@composition
+def convolution_transpose(
+    xp, x, weight, bias=None, *, stride, padding, output_padding, dilation, groups=1
+):
+    """The transpose of `convolution` as a linear map: images from what windows would see.
+
+    `x` is (batch, channels, *places), `weight` (channels, out / groups, *window), `bias` (out,);
+    the result (batch, out, *sizes). `stride`, `padding`, `output_padding` and `dilation` are one
+    number for each axis: a convolution with these settings takes images of these sizes to
+    `places`, and `output_padding` says which of several sizes that do.
+
+    y[b, o, i·stride + k·dilation - padding] is the sum over all i and k that meet there, of
+    Σ_c x[b, c, i] · weight[c, o, k], plus bias[o]. Zeiler et al., "Deconvolutional Networks",
+    CVPR 2010.
+    """
+    batch, channels, *places = x.shape
+    each, window = weight.shape[1], tuple(weight.shape[2:])
+    given = xp.reshape(x, (batch, groups, channels // groups, math.prod(places)))
+    matrices = xp.reshape(weight, (1, groups, channels // groups, each * math.prod(window)))
+    sent = xp.reshape(
+        xp.matmul(matrices.mT, given), (batch, groups * each, math.prod(window), *places)
+    )
+    sizes = tuple(
+        (n - 1) * s + d * (k - 1) + 1 + more
+        for n, s, d, k, more in zip(places, stride, dilation, window, output_padding, strict=True)
+    )
+    kept = tuple(slice(p, n - p) for p, n in zip(padding, sizes, strict=True))
+    y = overlapped(xp.unstack(sent, axis=2), window, stride, dilation, sizes)
+    y = y[(..., *kept)] if any(padding) else y
+    return y if bias is None else y + xp.reshape(bias, (groups * each, *(1 for _ in places)))

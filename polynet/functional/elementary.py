@@ -1,4 +1,4 @@
-"""Activations, linear maps, dropout; `erf` and `sigmoid`, which the standard lacks, are ops."""
+"""Probabilities, linear maps, dropout; `erf` and `sigmoid`, which the standard lacks, are ops."""
 
 from __future__ import annotations
 
@@ -70,39 +70,7 @@ def sigmoid(xp, x, /):
     return xp.where(x >= 0, 1, e) / (1 + e)
 
 
-# Activations
-
-
-@composition
-def relu(xp, x, /):
-    """max(x, 0), elementwise; at 0 the derivative is 0.
-
-    >>> import numpy as np
-    >>> relu(np.asarray([-1.0, 2.0]))
-    array([0., 2.])
-    """
-    return xp.where(x <= 0, 0, x)
-
-
-@composition
-def leaky_relu(xp, x, /, *, negative_slope=0.01):
-    """x where x > 0, else `negative_slope`·x, elementwise."""
-    return xp.where(x <= 0, x * negative_slope, x)
-
-
-@composition
-def tanh(xp, x, /):
-    """tanh(x), elementwise."""
-    return xp.tanh(x)
-
-
-@composition
-def gelu(xp, x, /):
-    """x·Φ(x), with Φ the distribution function of the standard normal, elementwise.
-
-    Hendrycks and Gimpel, "Gaussian Error Linear Units" (2016); the exact form, with `erf`.
-    """
-    return x * (erf(x * math.sqrt(0.5)) + 1) * 0.5
+# Scores and probabilities
 
 
 @composition
@@ -127,6 +95,12 @@ def softmax(xp, x, /, *, axis=-1):
     array([0.5, 0.5])
     """
     return _softmax(x, axis=axis)
+
+
+@composition
+def softmin(xp, x, /, *, axis=-1):
+    """softmax(-x) along `axis`: the smallest is the most probable."""
+    return softmax(-x, axis=axis)
 
 
 def _of_softmax(xp, g, out, axis):
@@ -183,6 +157,10 @@ def flatten(xp, x, /):
 
 # Regularisation
 
+SELU_SCALE = 1.0507009873554804934
+SELU_ALPHA = 1.6732632423543772848
+"""Those for which `selu` keeps mean 0 and variance 1."""
+
 
 @composition
 def dropout(xp, x, mask, /, *, keep):
@@ -192,3 +170,15 @@ def dropout(xp, x, mask, /, *, keep):
     JMLR 15 (2014).
     """
     return xp.where(mask, x / keep, 0)
+
+
+@composition
+def alpha_dropout(xp, x, mask, /, *, keep):
+    """a·x + b where `mask` is true, else a·α + b, where α = -1.7581 is what `selu` goes to.
+
+    a = 1 / √(keep·(1 + (1 - keep)·α²)) and b = -a·(1 - keep)·α keep mean 0 and variance 1.
+    Klambauer et al., "Self-Normalizing Neural Networks" (2017).
+    """
+    drop, floor = 1 - keep, -SELU_SCALE * SELU_ALPHA
+    a = 1 / math.sqrt(keep * (1 + drop * floor * floor))
+    return xp.where(mask, x, floor) * a - a * drop * floor

@@ -3,31 +3,85 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
+from operator import add
 
-from polynet.functional.windows import padded, views
+import array_api_compat
+
+from polynet.functional.windows import ends, padded, views
 from polynet.tensor import composition
 
 
 @composition
-def max_pool(xp, x, /, *, window, stride, padding):
+def max_pool(xp, x, /, *, window, stride, padding, dilation=None, ceil_mode=False):
     """The largest number in each window, over the last axes of `x`, one for each of `window`.
 
-    `padding` counts places on both sides, which never win. Where several are largest, the
-    gradient goes to the first, as in PyTorch; a NaN wins.
+    `padding` counts places on both sides, which never win; `dilation` is how far apart the cells
+    of the window are (1 by default). With `ceil_mode`, windows that begin within may end beyond.
+    Where several are largest, the gradient goes to the first, as in PyTorch; a NaN wins.
     """
-    ends = tuple((p, p) for p in padding)
-    cells = views(padded(xp, x, ends, -math.inf), window, stride, (1,) * len(window))
+    dilation = dilation or (1,) * len(window)
+    reach = ends(x, window, stride, padding, dilation, ceil_mode=ceil_mode)
+    return _largest(xp, views(padded(xp, x, reach, -math.inf), window, stride, dilation))
+
+
+@composition
+def avg_pool(xp, x, /, *, window, stride, padding, ceil_mode=False, count_include_pad=True):
+    """The mean of each window, over the last axes of `x`.
+
+    Zeros of the padding count, unless `count_include_pad` says no. With `ceil_mode`, windows that
+    begin within may end beyond; what is beyond the padding never counts.
+    """
+    ones = (1,) * len(window)
+    reach = ends(x, window, stride, padding, ones, ceil_mode=ceil_mode)
+    total = reduce(add, views(padded(xp, x, reach), window, stride, ones))
+    if not ceil_mode and (count_include_pad or not any(padding)):
+        return total / math.prod(window)
+    device, sizes = array_api_compat.device(x), x.shape[-len(window) :]
+    counted = xp.ones(sizes, dtype=x.dtype, device=device)
+    counted = padded(xp, counted, [(p, p) for p in padding], float(count_include_pad))
+    beyond = [(0, after - p) for p, (_, after) in zip(padding, reach, strict=True)]
+    return total / reduce(add, views(padded(xp, counted, beyond), window, stride, ones))
+
+
+@composition
+def adaptive_max_pool(xp, x, /, *, sizes):
+    """The largest of each of `sizes` windows, that cover the last axes of `x` evenly.
+
+    Along an axis of length n, window i of m is from ⌊i·n/m⌋ to ⌈(i+1)·n/m⌉, as in PyTorch.
+    """
+    window = _even_windows(x, sizes)
+    if window is not None:
+        return max_pool(x, window=window, stride=window, padding=(0,) * len(sizes))
+    return _adaptive(xp, x, sizes, lambda part, axis: _largest(xp, xp.unstack(part, axis=axis)))
+
+
+@composition
+def adaptive_avg_pool(xp, x, /, *, sizes):
+    """The mean of each of `sizes` windows, that are those of `adaptive_max_pool`."""
+    window = _even_windows(x, sizes)
+    if window is not None:
+        return avg_pool(x, window=window, stride=window, padding=(0,) * len(sizes))
+    return _adaptive(xp, x, sizes, lambda part, axis: xp.mean(part, axis=axis))
+
+
+def _largest(xp, cells):
     largest = cells[0]
     for cell in cells[1:]:
         largest = xp.where((cell > largest) | xp.isnan(cell), cell, largest)
     return largest
 
 
-@composition
-def avg_pool(xp, x, /, *, window, stride, padding):
-    """The mean of each window, over the last axes of `x`; zeros of the padding count."""
-    cells = views(padded(xp, x, tuple((p, p) for p in padding)), window, stride, (1,) * len(window))
-    total = cells[0]
-    for cell in cells[1:]:
-        total = total + cell
-    return total / len(cells)
+def _even_windows(x, sizes):
+    """The window that, side by side, covers the last axes of `x`; None if they do not divide."""
+    found = [divmod(n, m) for n, m in zip(x.shape[-len(sizes) :], sizes, strict=True)]
+    return None if any(rest for _, rest in found) else tuple(n for n, _ in found)
+
+
+def _adaptive(xp, x, sizes, pool):
+    """`pool` of every part of one axis after another: the last first, for ties' sake."""
+    for axis, m in zip(range(-1, -len(sizes) - 1, -1), reversed(sizes), strict=True):
+        n, rest = x.shape[axis], (slice(None),) * (-1 - axis)
+        cuts = [slice(i * n // m, -(-(i + 1) * n // m)) for i in range(m)]
+        x = xp.stack([pool(x[(..., cut, *rest)], axis) for cut in cuts], axis=axis)
+    return x

@@ -1,41 +1,114 @@
 """Layers and networks: modules that hold parameters and call the functions below."""
 
 from polynet.nn import init
-from polynet.nn.activation import GELU, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from polynet.nn.activation import (
+    CELU,
+    ELU,
+    GELU,
+    GLU,
+    SELU,
+    Hardshrink,
+    Hardsigmoid,
+    Hardswish,
+    Hardtanh,
+    LeakyReLU,
+    LogSigmoid,
+    LogSoftmax,
+    Mish,
+    PReLU,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softmin,
+    Softplus,
+    Softshrink,
+    Softsign,
+    Tanh,
+    Tanhshrink,
+    Threshold,
+)
 from polynet.nn.attention import MultiheadAttention, TransformerEncoderLayer
 from polynet.nn.container import Flatten, Identity, Sequential
-from polynet.nn.convolution import Conv1d, Conv2d
-from polynet.nn.dropout import Dropout
+from polynet.nn.convolution import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
+from polynet.nn.dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d
 from polynet.nn.embedding import Embedding
 from polynet.nn.linear import Linear
 from polynet.nn.module import Context, Module, Parameter, RandomStream, Stream
-from polynet.nn.normalisation import LayerNorm
-from polynet.nn.pooling import AvgPool2d, MaxPool2d
+from polynet.nn.normalisation import GroupNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, RMSNorm
+from polynet.nn.padding import ZeroPad2d
+from polynet.nn.pooling import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AvgPool1d,
+    AvgPool2d,
+    MaxPool1d,
+    MaxPool2d,
+)
 
 __all__ = [
+    "CELU",
+    "ELU",
     "GELU",
+    "GLU",
+    "SELU",
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
+    "AlphaDropout",
+    "AvgPool1d",
     "AvgPool2d",
     "Context",
     "Conv1d",
     "Conv2d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
     "Dropout",
+    "Dropout1d",
+    "Dropout2d",
     "Embedding",
     "Flatten",
+    "GroupNorm",
+    "Hardshrink",
+    "Hardsigmoid",
+    "Hardswish",
+    "Hardtanh",
     "Identity",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "LogSigmoid",
+    "LogSoftmax",
+    "MaxPool1d",
     "MaxPool2d",
+    "Mish",
     "Module",
     "MultiheadAttention",
+    "PReLU",
     "Parameter",
+    "RMSNorm",
     "RandomStream",
     "ReLU",
+    "ReLU6",
     "Sequential",
+    "SiLU",
     "Sigmoid",
     "Softmax",
+    "Softmin",
+    "Softplus",
+    "Softshrink",
+    "Softsign",
     "Stream",
     "Tanh",
+    "Tanhshrink",
+    "Threshold",
     "TransformerEncoderLayer",
+    "ZeroPad2d",
     "init",
 ]

@@ -29,7 +29,7 @@ def each_axis(layer: str, name: str, value: Any, axes: int, *, least: int = 1) -
     return tuple(numbers)
 
 
-def short(numbers: tuple[int, ...]) -> str:
+def short(numbers: tuple[int | None, ...]) -> str:
     """As people write it: one number where all are the same."""
     return str(numbers[0]) if len(set(numbers)) == 1 else str(numbers)
 

@@ -1,4 +1,21 @@
-"""Layers made of layers."""
+"""Layers made of layers.
+
+`Sequential` is for layers one after another. For all else a module keeps its layers in plain lists,
+tuples and dicts, whose names are those of PyTorch's ModuleList and ModuleDict:
+
+>>> from polynet import functional, nn
+>>> class Branches(nn.Module):
+...     def __init__(self, size):
+...         self.layers = [nn.Linear(size, size) for _ in range(2)]
+...         self.heads = {"mean": nn.Linear(size, 1), "spread": nn.Linear(size, 1, bias=False)}
+...     def forward(self, x):
+...         for layer in self.layers:
+...             x = x + functional.relu(layer(x))
+...         return {name: head(x) for name, head in self.heads.items()}
+>>> list(Branches(3).parameters())  # doctest: +NORMALIZE_WHITESPACE
+['layers.0.weight', 'layers.0.bias', 'layers.1.weight', 'layers.1.bias',
+ 'heads.mean.weight', 'heads.mean.bias', 'heads.spread.weight']
+"""
 
 from __future__ import annotations
 

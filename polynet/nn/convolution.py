@@ -12,10 +12,68 @@ from polynet.nn.checks import each_axis, positive, same_dtype, short, wrong_shap
 from polynet.nn.module import Module, Parameter
 
 
-class _Conv(Module):
-    """What convolutions of one and two dimensions share."""
+class _Windows(Module):
+    """What convolutions, of one dimension and of two, and their transposes share."""
 
     _axes: int
+    _transposed = False
+
+    def _describe(
+        self,
+        channels: tuple[int, int],
+        kernel_size: int | tuple[int, ...],
+        stride: int | tuple[int, ...],
+        dilation: int | tuple[int, ...],
+        groups: int,
+        bias: bool,
+        drawn: tuple[init.Initialiser | None, init.Initialiser | None],
+    ) -> None:
+        """Set everything but the padding."""
+        kind = type(self).__name__
+        self.in_channels, self.out_channels = channels
+        positive(kind, in_channels=self.in_channels, out_channels=self.out_channels, groups=groups)
+        if self.in_channels % groups or self.out_channels % groups:
+            raise ValueError(
+                f"{kind}: {groups} groups do not divide {self.in_channels} and "
+                f"{self.out_channels} channels"
+            )
+        self.kernel_size = each_axis(kind, "kernel_size", kernel_size, self._axes)
+        self.stride = each_axis(kind, "stride", stride, self._axes)
+        self.dilation = each_axis(kind, "dilation", dilation, self._axes)
+        self.groups = groups
+        first, second = channels if self._transposed else channels[::-1]
+        shape = (first, second // groups, *self.kernel_size)
+        bound = 1 / math.sqrt(math.prod(shape[1:]))
+        uniform = init.uniform(-bound, bound)
+        self.weight: Array = Parameter(shape, drawn[0] or uniform)
+        self.bias: Array | None = (
+            Parameter((self.out_channels,), drawn[1] or uniform) if bias else None
+        )
+
+    def _check(self, x: Array) -> None:
+        if len(x.shape) != 2 + self._axes or x.shape[1] != self.in_channels:
+            sizes = ", ".join(("height", "width")[-self._axes :])
+            raise wrong_shape(self, f"(batch, {self.in_channels}, {sizes})", x)
+        same_dtype(self, x, self.weight)
+
+    def _padding(self) -> list[str]:
+        """What `settings` says of the padding."""
+        raise NotImplementedError
+
+    def settings(self) -> str:
+        said = [f"{self.in_channels}, {self.out_channels}, {short(self.kernel_size)}"]
+        if set(self.stride) != {1}:
+            said.append(f"stride={short(self.stride)}")
+        said += self._padding()
+        if set(self.dilation) != {1}:
+            said.append(f"dilation={short(self.dilation)}")
+        if self.groups != 1:
+            said.append(f"groups={self.groups}")
+        return ", ".join([*said, *([] if self.bias is not None else ["bias=False"])])
+
+
+class _Conv(_Windows):
+    """What convolutions of one and two dimensions share."""
 
     def __init__(
         self,
@@ -31,24 +89,9 @@ class _Conv(Module):
         weight_init: init.Initialiser | None = None,
         bias_init: init.Initialiser | None = None,
     ) -> None:
-        kind = type(self).__name__
-        positive(kind, in_channels=in_channels, out_channels=out_channels, groups=groups)
-        if in_channels % groups or out_channels % groups:
-            raise ValueError(
-                f"{kind}: {groups} groups do not divide {in_channels} and {out_channels} channels"
-            )
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.kernel_size = each_axis(kind, "kernel_size", kernel_size, self._axes)
-        self.stride = each_axis(kind, "stride", stride, self._axes)
-        self.dilation = each_axis(kind, "dilation", dilation, self._axes)
-        self.groups = groups
+        channels, drawn = (in_channels, out_channels), (weight_init, bias_init)
+        self._describe(channels, kernel_size, stride, dilation, groups, bias, drawn)
         self.padding = self._ends(padding)
-        bound = 1 / math.sqrt(in_channels // groups * math.prod(self.kernel_size))
-        drawn = init.uniform(-bound, bound)
-        shape = (out_channels, in_channels // groups, *self.kernel_size)
-        self.weight: Array = Parameter(shape, weight_init or drawn)
-        self.bias: Array | None = Parameter((out_channels,), bias_init or drawn) if bias else None
 
     def _ends(self, padding: Any) -> tuple[tuple[int, int], ...]:
         """How many zeros stand before and after each axis."""
@@ -63,10 +106,7 @@ class _Conv(Module):
         return tuple((n, n) for n in numbers)
 
     def forward(self, x: Array) -> Array:
-        if len(x.shape) != 2 + self._axes or x.shape[1] != self.in_channels:
-            sizes = ", ".join(("height", "width")[-self._axes :])
-            raise wrong_shape(self, f"(batch, {self.in_channels}, {sizes})", x)
-        same_dtype(self, x, self.weight)
+        self._check(x)
         return functional.convolution(
             x,
             self.weight,
@@ -77,19 +117,72 @@ class _Conv(Module):
             groups=self.groups,
         )
 
-    def settings(self) -> str:
-        ends = tuple(a for a, _ in self.padding)
+    def _padding(self) -> list[str]:
+        if not any(map(any, self.padding)):
+            return []
         even = all(a == b for a, b in self.padding)
-        said = [f"{self.in_channels}, {self.out_channels}, {short(self.kernel_size)}"]
-        if set(self.stride) != {1}:
-            said.append(f"stride={short(self.stride)}")
-        if any(map(any, self.padding)):
-            said.append(f"padding={short(ends)}" if even else "padding='same'")
-        if set(self.dilation) != {1}:
-            said.append(f"dilation={short(self.dilation)}")
-        if self.groups != 1:
-            said.append(f"groups={self.groups}")
-        return ", ".join([*said, *([] if self.bias is not None else ["bias=False"])])
+        return [f"padding={short(tuple(a for a, _ in self.padding))}" if even else "padding='same'"]
+
+
+class _ConvTranspose(_Windows):
+    """What transposed convolutions of one and two dimensions share."""
+
+    _transposed = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, ...],
+        stride: int | tuple[int, ...] = 1,
+        padding: int | tuple[int, ...] = 0,
+        output_padding: int | tuple[int, ...] = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: int | tuple[int, ...] = 1,
+        *,
+        weight_init: init.Initialiser | None = None,
+        bias_init: init.Initialiser | None = None,
+    ) -> None:
+        kind = type(self).__name__
+        channels, drawn = (in_channels, out_channels), (weight_init, bias_init)
+        self._describe(channels, kernel_size, stride, dilation, groups, bias, drawn)
+        self.padding = each_axis(kind, "padding", padding, self._axes, least=0)
+        self.output_padding = each_axis(kind, "output_padding", output_padding, self._axes, least=0)
+        steps = map(max, self.stride, self.dilation)
+        if any(p >= most for p, most in zip(self.output_padding, steps, strict=True)):
+            raise ValueError(
+                f"{kind}: output_padding is smaller than stride {short(self.stride)} or dilation "
+                f"{short(self.dilation)}; got {output_padding!r}"
+            )
+
+    def forward(self, x: Array) -> Array:
+        self._check(x)
+        if any(n < 1 for n in self._sizes(tuple(x.shape[2:]))):
+            raise ValueError(
+                f"{self.label()}: of inputs of shape {tuple(x.shape)} its padding leaves nothing; "
+                "give it larger inputs, or less padding"
+            )
+        return functional.convolution_transpose(
+            x,
+            self.weight,
+            self.bias,
+            stride=self.stride,
+            padding=self.padding,
+            output_padding=self.output_padding,
+            dilation=self.dilation,
+            groups=self.groups,
+        )
+
+    def _sizes(self, places: tuple[int, ...]) -> list[int]:
+        """The sizes of the outputs for inputs of these."""
+        reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+        settings = zip(places, self.stride, reach, self.padding, self.output_padding, strict=True)
+        return [(n - 1) * s + r - 2 * p + more for n, s, r, p, more in settings]
+
+    def _padding(self) -> list[str]:
+        given = {"padding": self.padding, "output_padding": self.output_padding}
+        return [f"{name}={short(numbers)}" for name, numbers in given.items() if any(numbers)]
 
 
 class Conv1d(_Conv):
@@ -125,6 +218,40 @@ class Conv2d(_Conv):
     >>> layer = nn.Conv2d(3, 8, 5, padding="same").init(seed=0, backend="numpy")
     >>> layer(np.zeros((2, 3, 16, 16), dtype="float32")).shape
     (2, 8, 16, 16)
+    """
+
+    _axes = 2
+
+
+class ConvTranspose1d(_ConvTranspose):
+    """The transpose of a convolution of sequences: from what windows see to what was seen.
+
+    Inputs (batch, in_channels, width), outputs (batch, out_channels, (width - 1)·stride -
+    2·padding + dilation·(kernel_size - 1) + output_padding + 1); `weight` is (in_channels,
+    out_channels / groups, kernel_size). Otherwise as `ConvTranspose2d`.
+    """
+
+    _axes = 1
+
+
+class ConvTranspose2d(_ConvTranspose):
+    """The transpose of a convolution of images: from what windows see to what was seen.
+
+    Inputs (batch, in_channels, height, width), outputs (batch, out_channels, rows, columns), each
+    of (n - 1)·stride - 2·padding + dilation·(kernel_size - 1) + output_padding + 1; `weight` is
+    (in_channels, out_channels / groups, *kernel_size), `bias` (out_channels,), or None with
+    `bias=False`. `padding` is what a Conv2d would add and this takes away; `output_padding`,
+    smaller than stride or dilation, chooses among the sizes that a stride makes one. Both
+    parameters are drawn uniformly in ±1/√(out_channels / groups · window), as PyTorch does.
+
+    Raises ValueError for another number of channels or axes and where nothing is left, TypeError
+    for another dtype. Zeiler et al., "Deconvolutional Networks", CVPR 2010.
+
+    >>> from polynet import nn
+    >>> import numpy as np
+    >>> layer = nn.ConvTranspose2d(8, 3, 4, stride=2, padding=1).init(seed=0, backend="numpy")
+    >>> layer(np.zeros((2, 8, 16, 16), dtype="float32")).shape
+    (2, 3, 32, 32)
     """
 
     _axes = 2

@@ -6,10 +6,40 @@ from typing import Any
 
 from polynet import functional
 from polynet.backend import Array
+from polynet.nn.checks import wrong_shape
 from polynet.nn.module import Module, RandomStream
 
 
-class Dropout(Module):
+class _Dropout(Module):
+    """What dropouts share."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        if not 0 <= p <= 1 - 2**-16:
+            raise ValueError(
+                f"{type(self).__name__}: p is a probability, at least 0 and at most 1 - 2**-16; "
+                f"got {p!r}"
+            )
+        self.p = float(p)
+        self.stream: Any = RandomStream()  # a Stream, in a training pass
+
+    @property
+    def active(self) -> bool:
+        """Whether it drops anything in this pass."""
+        return self.training and self.p > 0
+
+    @property
+    def keep(self) -> float:
+        """The share that the mask keeps exactly."""
+        return round((1 - self.p) * 65536) / 65536
+
+    def _mask(self, shape: tuple[int, ...]) -> Array:
+        return self.stream.keep_mask(shape, self.keep)
+
+    def settings(self) -> str:
+        return f"{self.p}"
+
+
+class Dropout(_Dropout):
     """In training, each element is 0 with probability `p`, else divided by 1 - p.
 
     The mask is a function of the seed, this layer's path and call, the step, and the sample's
@@ -20,24 +50,56 @@ class Dropout(Module):
     JMLR 15 (2014).
     """
 
-    def __init__(self, p: float = 0.5) -> None:
-        if not 0 <= p <= 1 - 2**-16:
-            raise ValueError(
-                f"Dropout: p is a probability, at least 0 and at most 1 - 2**-16; got {p!r}"
-            )
-        self.p = float(p)
-        self.stream: Any = RandomStream()  # a Stream, in a training pass
+    def forward(self, x: Array) -> Array:
+        if not self.active:
+            return x
+        return functional.dropout(x, self._mask(tuple(x.shape)), keep=self.keep)
 
-    @property
-    def active(self) -> bool:
-        """Whether it drops anything in this pass."""
-        return self.training and self.p > 0
+
+class _ChannelDropout(_Dropout):
+    """What dropouts of channels of one and two dimensions share."""
+
+    _axes: int
+
+    def forward(self, x: Array) -> Array:
+        if len(x.shape) != 2 + self._axes:
+            sizes = ", ".join(("height", "width")[-self._axes :])
+            raise wrong_shape(self, f"(batch, channels, {sizes})", x)
+        if not self.active:
+            return x
+        batch, channels = x.shape[:2]
+        mask = self._mask((batch, channels, *(1,) * self._axes))
+        return functional.dropout(x, mask, keep=self.keep)
+
+
+class Dropout1d(_ChannelDropout):
+    """In training, each channel of a sequence, (batch, channels, width), is 0 with probability `p`.
+
+    Otherwise as `Dropout2d`.
+    """
+
+    _axes = 1
+
+
+class Dropout2d(_ChannelDropout):
+    """In training, each channel of an image is 0 with probability `p`, else divided by 1 - p.
+
+    Inputs (batch, channels, height, width); the masks are those of `Dropout`. Raises ValueError
+    for another number of axes. Tompson et al., "Efficient Object Localization Using
+    Convolutional Networks", CVPR 2015.
+    """
+
+    _axes = 2
+
+
+class AlphaDropout(_Dropout):
+    """In training, each element is what SELU goes to with probability `p`; all are then scaled.
+
+    Mean 0 and variance 1 stay so: for networks of SELU. The masks are those of `Dropout`.
+    Klambauer et al., "Self-Normalizing Neural Networks" (2017).
+    """
 
     def forward(self, x: Array) -> Array:
         if not self.active:
             return x
-        keep = round((1 - self.p) * 65536) / 65536  # the share that the mask keeps exactly
-        return functional.dropout(x, self.stream.keep_mask(tuple(x.shape), keep), keep=keep)
-
-    def settings(self) -> str:
-        return f"{self.p}"
+        return functional.alpha_dropout(x, self._mask(tuple(x.shape)), keep=self.keep)

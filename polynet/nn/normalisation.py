@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
+import math
+
 from polynet import functional
 from polynet.backend import Array
 from polynet.nn import init
-from polynet.nn.checks import same_dtype, wrong_shape
+from polynet.nn.checks import positive, same_dtype, wrong_shape
 from polynet.nn.module import Module, Parameter
 
 
-class LayerNorm(Module):
+class _LastAxes(Module):
+    """What norms over the last axes of the inputs share."""
+
+    normalized_shape: tuple[int, ...]
+    weight: Array | None
+
+    def _set_shape(self, normalized_shape: int | tuple[int, ...]) -> None:
+        shape = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
+        self.normalized_shape = tuple(shape)
+        if not self.normalized_shape or any(n < 1 for n in self.normalized_shape):
+            raise ValueError(
+                f"{type(self).__name__}: normalized_shape has positive sizes; "
+                f"got {normalized_shape!r}"
+            )
+
+    def _axes(self, x: Array) -> int:
+        """How many axes are normalised, in inputs that fit."""
+        axes = len(self.normalized_shape)
+        if tuple(x.shape[-axes:]) != self.normalized_shape:
+            raise wrong_shape(self, f"(…, {', '.join(map(str, self.normalized_shape))})", x)
+        if self.weight is not None:
+            same_dtype(self, x, self.weight)
+        return axes
+
+    def settings(self) -> str:
+        return ", ".join(map(str, self.normalized_shape))
+
+
+class LayerNorm(_LastAxes):
     """Each sample's numbers to mean 0 and variance 1, scaled and shifted by what is learnt.
 
     Over the last axes, whose shape is `normalized_shape` (an integer for one axis). `weight`
@@ -27,12 +57,7 @@ class LayerNorm(Module):
         elementwise_affine: bool = True,
         bias: bool = True,
     ) -> None:
-        shape = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
-        self.normalized_shape = tuple(shape)
-        if not self.normalized_shape or any(n < 1 for n in self.normalized_shape):
-            raise ValueError(
-                f"LayerNorm: normalized_shape has positive sizes; got {normalized_shape!r}"
-            )
+        self._set_shape(normalized_shape)
         self.eps = float(eps)
         self.weight: Array | None = None
         self.bias: Array | None = None
@@ -41,12 +66,122 @@ class LayerNorm(Module):
             self.bias = Parameter(self.normalized_shape, init.zeros) if bias else None
 
     def forward(self, x: Array) -> Array:
-        axes = len(self.normalized_shape)
-        if tuple(x.shape[-axes:]) != self.normalized_shape:
-            raise wrong_shape(self, f"(…, {', '.join(map(str, self.normalized_shape))})", x)
-        if self.weight is not None:
-            same_dtype(self, x, self.weight)
+        axes = self._axes(x)
         return functional.layer_norm(x, self.weight, self.bias, axes=axes, eps=self.eps)
 
+
+class RMSNorm(_LastAxes):
+    """Each sample's numbers divided by the root of their mean square, scaled by what is learnt.
+
+    Over the last axes, whose shape is `normalized_shape` (an integer for one axis). `eps` is by
+    default that of the inputs' dtype. `weight` (ones) has that shape; without
+    `elementwise_affine` it is None.
+
+    Raises ValueError for inputs whose last axes differ, TypeError for another dtype. Zhang and
+    Sennrich, "Root Mean Square Layer Normalization" (2019).
+    """
+
+    def __init__(
+        self,
+        normalized_shape: int | tuple[int, ...],
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+    ) -> None:
+        self._set_shape(normalized_shape)
+        self.eps = None if eps is None else float(eps)
+        self.weight: Array | None = (
+            Parameter(self.normalized_shape, init.ones) if elementwise_affine else None
+        )
+
+    def forward(self, x: Array) -> Array:
+        axes = self._axes(x)
+        return functional.rms_norm(x, self.weight, axes=axes, eps=self.eps)
+
+
+class _Groups(Module):
+    """What norms over groups of channels share."""
+
+    def _describe(self, channels: int, eps: float, affine: bool) -> None:
+        self.eps = float(eps)
+        self.weight: Array | None = Parameter((channels,), init.ones) if affine else None
+        self.bias: Array | None = Parameter((channels,), init.zeros) if affine else None
+
+    def _normalised(self, x: Array, groups: int) -> Array:
+        if self.weight is not None:
+            same_dtype(self, x, self.weight)
+        return functional.group_norm(x, self.weight, self.bias, groups=groups, eps=self.eps)
+
+
+class GroupNorm(_Groups):
+    """Each group of a sample's channels to mean 0 and variance 1, scaled and shifted.
+
+    Inputs (batch, num_channels, …). `weight` (ones) and `bias` (zeros), one number for each
+    channel, are learnt; without `affine` both are None.
+
+    Raises ValueError where the groups do not divide the channels and for inputs of another shape,
+    TypeError for another dtype. Wu and He, "Group Normalization", ECCV 2018.
+    """
+
+    def __init__(
+        self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True
+    ) -> None:
+        positive("GroupNorm", num_groups=num_groups, num_channels=num_channels)
+        if num_channels % num_groups:
+            raise ValueError(
+                f"GroupNorm: {num_groups} groups do not divide {num_channels} channels"
+            )
+        self.num_groups = num_groups
+        self.num_channels = num_channels
+        self._describe(num_channels, eps, affine)
+
+    def forward(self, x: Array) -> Array:
+        if tuple(x.shape[1:2]) != (self.num_channels,):
+            raise wrong_shape(self, f"(batch, {self.num_channels}, …)", x)
+        return self._normalised(x, self.num_groups)
+
     def settings(self) -> str:
-        return ", ".join(map(str, self.normalized_shape))
+        return f"{self.num_groups}, {self.num_channels}"
+
+
+class _InstanceNorm(_Groups):
+    """What instance norms of one and two dimensions share."""
+
+    _axes: int
+
+    def __init__(self, num_features: int, eps: float = 1e-5, *, affine: bool = False) -> None:
+        positive(type(self).__name__, num_features=num_features)
+        self.num_features = num_features
+        self._describe(num_features, eps, affine)
+
+    def forward(self, x: Array) -> Array:
+        sizes = ", ".join(("height", "width")[-self._axes :])
+        if len(x.shape) != 2 + self._axes or x.shape[1] != self.num_features:
+            raise wrong_shape(self, f"(batch, {self.num_features}, {sizes})", x)
+        if math.prod(x.shape[2:]) == 1:
+            raise wrong_shape(self, f"(batch, {self.num_features}, {sizes}) of several numbers", x)
+        return self._normalised(x, self.num_features)
+
+    def settings(self) -> str:
+        return f"{self.num_features}"
+
+
+class InstanceNorm1d(_InstanceNorm):
+    """Each channel of each sequence to mean 0 and variance 1: (batch, num_features, width).
+
+    Settings and errors are those of `InstanceNorm2d`.
+    """
+
+    _axes = 1
+
+
+class InstanceNorm2d(_InstanceNorm):
+    """Each channel of each image to mean 0 and variance 1: (batch, num_features, height, width).
+
+    With `affine`, `weight` (ones) and `bias` (zeros), one number for each channel, are learnt. It
+    keeps no running statistics, as PyTorch's does not unless told to.
+
+    Raises ValueError for inputs of another shape and for images of one pixel, TypeError for
+    another dtype. Ulyanov, Vedaldi and Lempitsky, "Instance Normalization" (2016).
+    """
+
+    _axes = 2

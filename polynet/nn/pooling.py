@@ -10,18 +10,26 @@ from polynet.backend import Array
 from polynet.nn.checks import each_axis, short, wrong_shape
 from polynet.nn.module import Module
 
+Numbers = int | tuple[int, ...]
 
-class _Pool(Module):
+
+class _Pooling(Module):
     """What poolings share."""
 
     _axes: int
     _function: ClassVar[Callable[..., Any]]
 
-    def __init__(
-        self,
-        kernel_size: int | tuple[int, ...],
-        stride: int | tuple[int, ...] | None = None,
-        padding: int | tuple[int, ...] = 0,
+    def _check(self, x: Array) -> None:
+        if len(x.shape) != 2 + self._axes or 0 in x.shape[2:]:
+            sizes = ", ".join(("height", "width")[-self._axes :])
+            raise wrong_shape(self, f"(batch, channels, {sizes})", x)
+
+
+class _Pool(_Pooling):
+    """What poolings with a window share; `options` are those that are not as by default."""
+
+    def _describe(
+        self, kernel_size: Numbers, stride: Numbers | None, padding: Numbers, **options: Any
     ) -> None:
         kind = type(self).__name__
         self.kernel_size = each_axis(kind, "kernel_size", kernel_size, self._axes)
@@ -29,6 +37,7 @@ class _Pool(Module):
             kind, "stride", self.kernel_size if stride is None else stride, self._axes
         )
         self.padding = each_axis(kind, "padding", padding, self._axes, least=0)
+        self.options = options
         if any(2 * p > k for p, k in zip(self.padding, self.kernel_size, strict=True)):
             raise ValueError(
                 f"{kind}: padding is at most half of kernel_size {short(self.kernel_size)}; "
@@ -36,11 +45,9 @@ class _Pool(Module):
             )
 
     def forward(self, x: Array) -> Array:
-        if len(x.shape) != 2 + self._axes:
-            sizes = ", ".join(("height", "width")[-self._axes :])
-            raise wrong_shape(self, f"(batch, channels, {sizes})", x)
+        self._check(x)
         return type(self)._function(
-            x, window=self.kernel_size, stride=self.stride, padding=self.padding
+            x, window=self.kernel_size, stride=self.stride, padding=self.padding, **self.options
         )
 
     def settings(self) -> str:
@@ -49,31 +56,159 @@ class _Pool(Module):
             said.append(f"stride={short(self.stride)}")
         if any(self.padding):
             said.append(f"padding={short(self.padding)}")
+        for name, value in self.options.items():
+            said.append(f"{name}={short(value) if isinstance(value, tuple) else value}")
         return ", ".join(said)
 
 
-class MaxPool2d(_Pool):
+class _MaxPool(_Pool):
+    """What largest numbers of one and two dimensions share."""
+
+    _function = functional.max_pool
+
+    def __init__(
+        self,
+        kernel_size: Numbers,
+        stride: Numbers | None = None,
+        padding: Numbers = 0,
+        dilation: Numbers = 1,
+        *,
+        ceil_mode: bool = False,
+    ) -> None:
+        apart = each_axis(type(self).__name__, "dilation", dilation, self._axes)
+        options = {"dilation": apart} if set(apart) != {1} else {}
+        self._describe(
+            kernel_size, stride, padding, **options, **({"ceil_mode": True} if ceil_mode else {})
+        )
+
+
+class MaxPool1d(_MaxPool):
+    """The largest number in each window of a sequence: (batch, channels, width).
+
+    Settings and errors are those of `MaxPool2d`, with one number each.
+    """
+
+    _axes = 1
+
+
+class MaxPool2d(_MaxPool):
     """The largest number in each window of an image.
 
     Inputs (batch, channels, height, width). `kernel_size`, `stride` (by default the kernel's
-    size) and `padding` are one number, or two for height and width; places of the padding
-    never win. Where several are largest, the gradient goes to the first.
+    size), `padding` and `dilation` are one number, or two for height and width; places of the
+    padding never win. With `ceil_mode`, a window that begins within the image may end beyond.
+    Where several are largest, the gradient goes to the first.
 
     Raises ValueError for another number of axes, and where the window does not fit.
     """
 
     _axes = 2
-    _function = functional.max_pool
 
 
-class AvgPool2d(_Pool):
-    """The mean of each window of an image; zeros of the padding count.
+class _AvgPool(_Pool):
+    """What means of one and two dimensions share."""
+
+    _function = functional.avg_pool
+
+    def __init__(
+        self,
+        kernel_size: Numbers,
+        stride: Numbers | None = None,
+        padding: Numbers = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
+        options = {"ceil_mode": True} if ceil_mode else {}
+        counting = {} if count_include_pad else {"count_include_pad": False}
+        self._describe(kernel_size, stride, padding, **options, **counting)
+
+
+class AvgPool1d(_AvgPool):
+    """The mean of each window of a sequence: (batch, channels, width).
+
+    Settings and errors are those of `AvgPool2d`, with one number each.
+    """
+
+    _axes = 1
+
+
+class AvgPool2d(_AvgPool):
+    """The mean of each window of an image.
 
     Inputs (batch, channels, height, width). `kernel_size`, `stride` (by default the kernel's
-    size) and `padding` are one number, or two for height and width.
+    size) and `padding` are one number, or two for height and width. Zeros of the padding count,
+    unless `count_include_pad` says no. With `ceil_mode`, a window that begins within the image
+    may end beyond; what is beyond the padding does not count.
 
     Raises ValueError for another number of axes, and where the window does not fit.
     """
 
     _axes = 2
-    _function = functional.avg_pool
+
+
+class _AdaptivePool(_Pooling):
+    """What poolings to given sizes share."""
+
+    def __init__(self, output_size: int | tuple[int | None, ...] | None) -> None:
+        sizes = output_size if isinstance(output_size, tuple) else (output_size,) * self._axes
+        kind = type(self).__name__
+        each_axis(kind, "output_size", tuple(1 if n is None else n for n in sizes), self._axes)
+        self.output_size = sizes
+
+    def forward(self, x: Array) -> Array:
+        self._check(x)
+        given = zip(self.output_size, x.shape[2:], strict=True)
+        return type(self)._function(x, sizes=tuple(n if m is None else m for m, n in given))
+
+    def settings(self) -> str:
+        return short(self.output_size)
+
+
+class AdaptiveAvgPool1d(_AdaptivePool):
+    """The mean of each of `output_size` windows of a sequence: (batch, channels, width).
+
+    Windows and errors are those of `AdaptiveAvgPool2d`.
+    """
+
+    _axes = 1
+    _function = functional.adaptive_avg_pool
+
+
+class AdaptiveAvgPool2d(_AdaptivePool):
+    """The mean of each of `output_size` windows, that cover an image of any size evenly.
+
+    Inputs (batch, channels, height, width), outputs (batch, channels, *output_size), one number
+    or two; None is the input's own. Along an axis of length n, window i of m is from ⌊i·n/m⌋ to
+    ⌈(i+1)·n/m⌉, as in PyTorch.
+
+    Raises ValueError for another number of axes, and for images of no pixel.
+
+    >>> from polynet import nn
+    >>> import numpy as np
+    >>> nn.AdaptiveAvgPool2d(1)(np.ones((2, 3, 5, 7))).shape
+    (2, 3, 1, 1)
+    """
+
+    _axes = 2
+    _function = functional.adaptive_avg_pool
+
+
+class AdaptiveMaxPool1d(_AdaptivePool):
+    """The largest of each of `output_size` windows of a sequence: (batch, channels, width).
+
+    Windows and errors are those of `AdaptiveAvgPool2d`.
+    """
+
+    _axes = 1
+    _function = functional.adaptive_max_pool
+
+
+class AdaptiveMaxPool2d(_AdaptivePool):
+    """The largest of each of `output_size` windows, that cover an image of any size evenly.
+
+    Windows and errors are those of `AdaptiveAvgPool2d`; where several are largest, the gradient
+    goes to the first.
+    """
+
+    _axes = 2
+    _function = functional.adaptive_max_pool

@@ -22,7 +22,6 @@ __all__ = [
     "Level",
     "Tensor",
     "composition",
-    "custom_derivative",
     "highest_level",
     "is_recorded",
     "mixed",

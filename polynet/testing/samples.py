@@ -15,7 +15,7 @@ import numpy as np
 from polynet import functional, losses
 from polynet.ops import EXTENSIONS, OPS
 from polynet.tensor import Tensor
-from polynet.testing import extensions
+from polynet.testing import extensions, layers
 
 
 @dataclass(frozen=True)
@@ -391,6 +391,8 @@ SAMPLES |= {
     name: [Sample(args, options) for args, options in calls]
     for name, calls in extensions.CALLS.items()
 }
+for _name, _calls in layers.CALLS.items():
+    SAMPLES.setdefault(_name, []).extend(Sample(args, options) for args, options in _calls)
 
 
 def functions() -> dict[str, Callable[..., Any]]:

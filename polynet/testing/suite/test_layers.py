@@ -50,16 +50,24 @@ LAYERS: dict[str, tuple[Callable[[], Module], tuple[int, ...]]] = {
     "Linear": (lambda: nn.Linear(4, 3), (5, 4)),
     "Linear without bias": (lambda: nn.Linear(4, 3, bias=False), (5, 4)),
     "Linear on three axes": (lambda: nn.Linear(4, 3), (2, 5, 4)),
-    "ReLU": (nn.ReLU, (5, 4)),
-    "LeakyReLU": (lambda: nn.LeakyReLU(0.2), (5, 4)),
-    "GELU": (nn.GELU, (5, 4)),
-    "Sigmoid": (nn.Sigmoid, (5, 4)),
-    "Tanh": (nn.Tanh, (5, 4)),
-    "Softmax": (nn.Softmax, (5, 4)),
+    **{
+        name: (getattr(nn, name), (5, 4))
+        for name in (
+            "CELU ELU GELU GLU Hardshrink Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid "
+            "LogSoftmax Mish PReLU ReLU ReLU6 SELU Sigmoid SiLU Softmax Softmin Softplus "
+            "Softshrink Softsign Tanh Tanhshrink".split()
+        )
+    },
+    "LeakyReLU(0.2)": (lambda: nn.LeakyReLU(0.2), (5, 4)),
+    "PReLU by channel": (lambda: nn.PReLU(4), (5, 4, 3)),
+    "Threshold": (lambda: nn.Threshold(0.1, 2.0), (5, 4)),
     "Softmax along the first axis": (lambda: nn.Softmax(axis=0), (5, 4)),
     "Identity": (nn.Identity, (5, 4)),
     "Flatten": (nn.Flatten, (5, 2, 3)),
     "Dropout": (lambda: nn.Dropout(0.4), (5, 4)),
+    "Dropout1d": (lambda: nn.Dropout1d(0.4), (5, 4, 3)),
+    "Dropout2d": (lambda: nn.Dropout2d(0.4), (5, 4, 3, 2)),
+    "AlphaDropout": (lambda: nn.AlphaDropout(0.4), (5, 4)),
     "Sequential": (
         lambda: nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Dropout(0.3), nn.Linear(6, 2)),
         (5, 4),
@@ -70,8 +78,24 @@ LAYERS: dict[str, tuple[Callable[[], Module], tuple[int, ...]]] = {
         lambda: nn.Conv2d(4, 2, 2, padding="same", dilation=2, groups=2, bias=False),
         (2, 4, 4, 5),
     ),
+    "ConvTranspose1d": (lambda: nn.ConvTranspose1d(2, 3, 3, 2, output_padding=1), (2, 2, 4)),
+    "ConvTranspose2d": (
+        lambda: nn.ConvTranspose2d(4, 2, (3, 2), 2, 1, groups=2, dilation=2),
+        (2, 4, 3, 4),
+    ),
+    "ZeroPad2d": (lambda: nn.ZeroPad2d((1, 0, 2, 1)), (2, 1, 2, 3)),
+    "MaxPool1d": (lambda: nn.MaxPool1d(2, dilation=2), (2, 3, 7)),
     "MaxPool2d": (lambda: nn.MaxPool2d(2), (2, 3, 4, 5)),
+    "AvgPool1d": (lambda: nn.AvgPool1d(2, 2, 1, count_include_pad=False), (2, 3, 6)),
     "AvgPool2d": (lambda: nn.AvgPool2d(3, 2, 1), (2, 3, 4, 5)),
+    "AdaptiveAvgPool1d": (lambda: nn.AdaptiveAvgPool1d(3), (2, 3, 7)),
+    "AdaptiveAvgPool2d": (lambda: nn.AdaptiveAvgPool2d((2, None)), (2, 3, 5, 3)),
+    "AdaptiveMaxPool1d": (lambda: nn.AdaptiveMaxPool1d(3), (2, 3, 7)),
+    "AdaptiveMaxPool2d": (lambda: nn.AdaptiveMaxPool2d((2, 3)), (2, 2, 5, 4)),
+    "GroupNorm": (lambda: nn.GroupNorm(2, 4), (2, 4, 3)),
+    "InstanceNorm1d": (lambda: nn.InstanceNorm1d(3), (2, 3, 4)),
+    "InstanceNorm2d": (lambda: nn.InstanceNorm2d(2, affine=True), (2, 2, 3, 2)),
+    "RMSNorm": (lambda: nn.RMSNorm(4), (5, 4)),
     "LayerNorm": (lambda: nn.LayerNorm(4), (5, 4)),
     "LayerNorm on two axes": (lambda: nn.LayerNorm((3, 4), bias=False), (2, 3, 4)),
     "Embedding": (lambda: LookedUp(nn.Embedding(3, 5)), (2, 4, 5)),

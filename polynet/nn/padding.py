@@ -1,0 +1,34 @@
+"""Layers that set zeros around what comes in."""
+
+from __future__ import annotations
+
+from polynet.backend import Array
+from polynet.functional.windows import padded
+from polynet.nn.checks import each_axis, wrong_shape
+from polynet.nn.module import Module
+from polynet.ops import array_namespace
+
+
+class ZeroPad2d(Module):
+    """Zeros around images: as many on each side, or as four numbers (left, right, top, bottom) say.
+
+    Inputs (batch, channels, height, width). Raises ValueError for another number of axes, and for
+    numbers below 0.
+
+    >>> from polynet import nn
+    >>> import numpy as np
+    >>> nn.ZeroPad2d((1, 1, 0, 2))(np.ones((2, 3, 4, 5))).shape
+    (2, 3, 6, 7)
+    """
+
+    def __init__(self, padding: int | tuple[int, int, int, int]) -> None:
+        self.padding = each_axis("ZeroPad2d", "padding", padding, 4, least=0)
+
+    def forward(self, x: Array) -> Array:
+        if len(x.shape) != 4:
+            raise wrong_shape(self, "(batch, channels, height, width)", x)
+        left, right, top, bottom = self.padding
+        return padded(array_namespace(x), x, ((top, bottom), (left, right)))
+
+    def settings(self) -> str:
+        return f"{self.padding}"
