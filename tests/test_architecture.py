@@ -55,6 +55,7 @@ NUMPY = {
 DEPENDENCIES = {
     "array_api_compat": {
         "functional.attention",
+        "functional.recurrent",
         "functional.windows",
         "losses",
         "ops.assignment",

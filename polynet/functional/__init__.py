@@ -24,6 +24,7 @@ from polynet.functional.elementary import (
 )
 from polynet.functional.normalisation import layer_norm, standardised
 from polynet.functional.pooling import avg_pool, max_pool
+from polynet.functional.recurrent import gru, lstm, rnn
 from polynet.ops.assignment import setitem
 from polynet.ops.indexing import put_slice, segment_sum
 
@@ -35,14 +36,17 @@ __all__ = [
     "erf",
     "flatten",
     "gelu",
+    "gru",
     "layer_norm",
     "leaky_relu",
     "linear",
     "log_softmax",
     "logsumexp",
+    "lstm",
     "max_pool",
     "put_slice",
     "relu",
+    "rnn",
     "scaled_dot_product_attention",
     "segment_sum",
     "setitem",

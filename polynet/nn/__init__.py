@@ -11,9 +11,13 @@ from polynet.nn.linear import Linear
 from polynet.nn.module import Context, Module, Parameter, RandomStream, Stream
 from polynet.nn.normalisation import LayerNorm
 from polynet.nn.pooling import AvgPool2d, MaxPool2d
+from polynet.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 
 __all__ = [
     "GELU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "AvgPool2d",
     "Context",
     "Conv1d",
@@ -21,7 +25,9 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Flatten",
+    "GRUCell",
     "Identity",
+    "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
@@ -29,6 +35,7 @@ __all__ = [
     "Module",
     "MultiheadAttention",
     "Parameter",
+    "RNNCell",
     "RandomStream",
     "ReLU",
     "Sequential",
