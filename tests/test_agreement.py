@@ -86,16 +86,16 @@ class Bag(nn.Module):
 
 
 class Listener(nn.Module):
-    """An LSTM that hears a word letter by letter, both ways, and answers from what it remembers."""
+    """An LSTM that hears a word letter by letter, and answers from what it remembers."""
 
     def __init__(self) -> None:
         self.letters = nn.Embedding(9, 8)
-        self.read = nn.LSTM(8, 12, batch_first=True, bidirectional=True)
-        self.out = nn.Sequential(nn.Dropout(0.1), nn.Linear(24, 4))
+        self.read = nn.LSTM(8, 16, batch_first=True)
+        self.out = nn.Sequential(nn.Dropout(0.1), nn.Linear(16, 4))
 
     def forward(self, x: Any) -> Any:
         outputs, _ = self.read(self.letters(x))
-        return self.out(outputs[:, -1, :] + outputs[:, 0, :])
+        return self.out(outputs[:, -1, :])
 
 
 WORDS = np.argsort(data(9), axis=1)[:, :6]

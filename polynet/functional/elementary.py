@@ -142,8 +142,7 @@ def softmax(xp, x, /, *, axis=-1):
 
 
 def _softmax_pullback(xp, g, y, x, *, axis):
-    gy = g * y
-    return (gy - xp.sum(gy, axis=axis, keepdims=True) * y,)
+    return ((g - xp.sum(g * y, axis=axis, keepdims=True)) * y,)
 
 
 @custom_derivative(_softmax_pullback)
