@@ -73,7 +73,7 @@ H = np.zeros((1, 6, 4), dtype="float32")
 BAD: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
     "features": (lambda: lstm()(X[..., :2]), ValueError, ["LSTM(3, 4)", "(batch, length, 3)"]),
     "one sample": (lambda: lstm()(X[0]), ValueError, ["(batch, length, 3)", "(5, 3)"]),
-    "no time": (lambda: lstm()(X[:, :0]), ValueError, ["none of them 0", "(6, 0, 3)"]),
+    "no time": (lambda: lstm()(X[:, :0]), ValueError, ["one time or more", "(6, 0, 3)"]),
     "dtype": (lambda: lstm()(X.astype("float64")), TypeError, ["float64", "float32"]),
     "state of one": (lambda: lstm()(X, H), TypeError, ["pair (h, c)", "ndarray"]),
     "state of three": (lambda: lstm()(X, (H, H, H)), TypeError, ["pair (h, c)", "tuple of 3"]),
@@ -108,3 +108,9 @@ def test_a_state_of_another_backend_is_refused() -> None:
     there = polynet.asarray(H, backend="strict")
     with pytest.raises(polynet.errors.MixedBackendsError, match="strict"):
         lstm()(X, (H, there))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_of_no_samples(kind: Any) -> None:
+    net = kind(3, 4, batch_first=True).init(seed=0, backend="numpy")
+    assert net(X[:0])[0].shape == (0, 5, 4)

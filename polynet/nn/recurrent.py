@@ -102,8 +102,9 @@ class _Layers(_Recurrent):
 
     def forward(self, x: Array, hx: State = None) -> tuple[Array, Any]:
         order = "batch, length" if self.batch_first else "length, batch"
-        if len(x.shape) != 3 or x.shape[2] != self.input_size or 0 in x.shape[:2]:
-            raise wrong_shape(self, f"({order}, {self.input_size}), none of them 0", x)
+        fits = len(x.shape) == 3 and x.shape[2] == self.input_size
+        if not fits or x.shape[1 if self.batch_first else 0] == 0:
+            raise wrong_shape(self, f"({order}, {self.input_size}), of one time or more", x)
         same_dtype(self, x, self._weights("_l0")[0])
         batch = x.shape[0 if self.batch_first else 1]
         count = self.num_layers * (1 + self.bidirectional)
