@@ -241,7 +241,7 @@ def third_party(session: nox.Session) -> None:
 
 # Programs
 
-SMALL = {"cat_or_not.py": ["--epochs", "2"]}
+SMALL = {"cat_or_not.py": ["--epochs", "2"], "characters.py": ["--epochs", "1"]}
 """Settings with which an example is quick."""
 
 

@@ -56,6 +56,7 @@ DEPENDENCIES = {
     "array_api_compat": {
         "functional.attention",
         "functional.pooling",
+        "functional.recurrent",
         "functional.windows",
         "losses",
         "ops.assignment",

@@ -213,15 +213,16 @@ def adam(
 ) -> Any:  # fmt: skip
     """m ← β₁m + (1-β₁)g;  v ← β₂v + (1-β₂)g²;  p ← p - η/(1-β₁ᵗ) · m / (√v/√(1-β₂ᵗ) + ε).
 
-    PyTorch's fused Adam does it in one pass, in place: here, to copies.
+    PyTorch's fused Adam does it in one pass, in place: here, to copies. It takes the numbers of
+    all four as they lie in memory, whatever their strides say: so all must lie in order.
     """
     if p[0].device.type not in FUSED:
         return NotImplemented
     count = [step.to(torch.float32).add_(1)] * len(p)  # on the device: the host reads none
-    copies = [
-        torch._foreach_mul(arrays, 1) for arrays in (p, slots["exp_avg"], slots["exp_avg_sq"])
-    ]
-    p, m, v = copies
+    p, g, m, v = (
+        [a.contiguous() for a in arrays] for arrays in (p, g, slots["exp_avg"], slots["exp_avg_sq"])
+    )
+    p, m, v = (torch._foreach_mul(arrays, 1) for arrays in (p, m, v))
     fused = torch._fused_adamw_ if decoupled else torch._fused_adam_
     fused(
         p, g, m, v, [], count, lr=lr, beta1=betas[0], beta2=betas[1], weight_decay=weight_decay,

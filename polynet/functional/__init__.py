@@ -46,6 +46,7 @@ from polynet.functional.elementary import (
 )
 from polynet.functional.normalisation import group_norm, layer_norm, rms_norm, standardised
 from polynet.functional.pooling import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool
+from polynet.functional.recurrent import gru, lstm, rnn
 from polynet.ops.assignment import setitem
 from polynet.ops.indexing import put_slice, segment_sum
 
@@ -65,6 +66,7 @@ __all__ = [
     "gelu",
     "glu",
     "group_norm",
+    "gru",
     "hardshrink",
     "hardsigmoid",
     "hardswish",
@@ -75,6 +77,7 @@ __all__ = [
     "log_softmax",
     "logsigmoid",
     "logsumexp",
+    "lstm",
     "max_pool",
     "mish",
     "prelu",
@@ -82,6 +85,7 @@ __all__ = [
     "relu",
     "relu6",
     "rms_norm",
+    "rnn",
     "scaled_dot_product_attention",
     "segment_sum",
     "selu",

@@ -104,8 +104,7 @@ def softmin(xp, x, /, *, axis=-1):
 
 
 def _of_softmax(xp, g, out, axis):
-    gy = g * out
-    return gy - xp.sum(gy, axis=axis, keepdims=True) * out
+    return (g - xp.sum(g * out, axis=axis, keepdims=True)) * out
 
 
 @with_pullbacks(_of_softmax)

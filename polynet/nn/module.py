@@ -112,7 +112,7 @@ class Module:
         own = next(parameters, None)
         if own is None or type(own) is Tensor:
             return
-        for x in inputs:
+        for x in leaves(inputs):
             if type(x) is not Tensor:
                 common_backend((own, x), f"the parameters of {type(self).__name__} and its input")
 

@@ -227,13 +227,16 @@ class Tensor:
 class Parts(dict[int, Array]):
     """The gradients of an op with several results, by the number of the result.
 
-    It adds up like a gradient, and stands on the op's own line, whose shape is None.
+    It adds up like a gradient, and stands on the op's own line, whose shape is None. Each sum
+    takes the other's entries in, which are of other results: a copy for every one of a thousand
+    results would cost a million entries. What is summed here has no other owner than the sweep.
     """
 
     shape = None
 
     def __add__(self, other: dict[int, Array]) -> Parts:
-        return Parts({**self, **other})
+        self.update(other)
+        return self
 
 
 def is_recorded(x: Any) -> bool:

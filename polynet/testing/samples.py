@@ -382,6 +382,20 @@ SAMPLES["scaled_dot_product_attention"] += [  # as wide values as keys, which ke
     Sample(tuple(_in(*_EVERYWHERE, 2, 2, n, 3) for n in (4, m, m)), {"is_causal": causal})
     for m, causal in ((5, False), (4, True))
 ]
+for _name, _gates, _parts, _how in (
+    ("rnn", 1, 1, {"activation": "tanh"}),
+    ("rnn", 1, 1, {"activation": "relu"}),
+    ("lstm", 4, 2, {}),
+    ("gru", 3, 1, {}),
+):
+    _shapes = [(2, 3)] * _parts + [(_gates * 3, 4), (_gates * 3, 3)] + [(_gates * 3,)] * 2
+    _given = [_in(-1, 1, *s) for s in ((5, 2, 4), *_shapes)]
+    SAMPLES.setdefault(_name, []).extend(
+        [
+            Sample(tuple(_given), {**_how, "reverse": True}),
+            Sample((_given[0], *[None] * _parts, *_given[1 + _parts : 3 + _parts]), _how),
+        ]
+    )
 SAMPLES["cross_entropy"] = [
     Sample((_in(-3, 3, 6, 4), _rng.integers(0, 4, size=6))),
     Sample((_in(-30, 30, 3, 2), _rng.integers(0, 2, size=3))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from polynet.tensor import plain_value
 from polynet.testing.assertions import assert_close
 from polynet.testing.gradients import numerical_gradient
 from polynet.testing.suite.cases import dtypes, to_backend, weights
+from polynet.tree import leaves
 
 
 def twice(layer: Module) -> Module:
@@ -44,6 +46,20 @@ class LookedUp(Module):
         xp = array_namespace(x)
         device = array_api_compat.device(plain_value(x))
         return self.layer(xp.asarray([[2, 0, 1, 2]], device=device)) * x
+
+
+class Reading(Module):
+    """All that a recurrent layer returns, as one vector; a first state is taken from `x` too."""
+
+    def __init__(self, layer: Module, *state: tuple[int, ...]) -> None:
+        self.layer = layer
+        self.state = state
+
+    def forward(self, x: Any) -> Any:
+        flat = OPS["reshape"](x, (-1,))
+        parts = [OPS["reshape"](flat[: math.prod(s)], s) for s in self.state]
+        found = leaves(self.layer(x, *([tuple(parts)] if len(parts) > 1 else parts)))
+        return OPS["concat"](found, axis=None)
 
 
 LAYERS: dict[str, tuple[Callable[[], Module], tuple[int, ...]]] = {
@@ -108,6 +124,24 @@ LAYERS: dict[str, tuple[Callable[[], Module], tuple[int, ...]]] = {
         lambda: nn.TransformerEncoderLayer(4, 2, 6, batch_first=True, norm_first=True),
         (2, 3, 4),
     ),
+    "RNN": (lambda: Reading(nn.RNN(4, 3, nonlinearity="relu"), (1, 3, 3)), (2, 3, 4)),
+    "RNN of two layers, both ways": (
+        lambda: Reading(nn.RNN(4, 2, 2, batch_first=True, dropout=0.4, bidirectional=True)),
+        (3, 2, 4),
+    ),
+    "LSTM": (lambda: Reading(nn.LSTM(4, 3, bias=False), (1, 3, 3), (1, 3, 3)), (2, 3, 4)),
+    "LSTM of two layers, both ways": (
+        lambda: Reading(nn.LSTM(4, 2, 2, batch_first=True, dropout=0.4, bidirectional=True)),
+        (3, 2, 4),
+    ),
+    "GRU": (lambda: Reading(nn.GRU(4, 3), (1, 3, 3)), (2, 3, 4)),
+    "GRU of two layers, both ways": (
+        lambda: Reading(nn.GRU(4, 2, 2, dropout=0.4, bidirectional=True)),
+        (2, 3, 4),
+    ),
+    "RNNCell": (lambda: Reading(nn.RNNCell(4, 3)), (3, 4)),
+    "LSTMCell": (lambda: Reading(nn.LSTMCell(4, 3), (3, 3), (3, 3)), (3, 4)),
+    "GRUCell": (lambda: Reading(nn.GRUCell(4, 3), (3, 3)), (3, 4)),
     "shared": (lambda: twice(nn.Linear(4, 4)), (5, 4)),
 }
 TOLERANCE = {"float32": 3e-5, "float64": 1e-9}

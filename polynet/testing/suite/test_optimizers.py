@@ -12,6 +12,7 @@ from polynet.backend import Backend, get_backend, to_numpy, use_backend
 from polynet.ops import OPS
 from polynet.testing.assertions import assert_close
 from polynet.testing.suite.cases import dtypes, to_backend, weights
+from polynet.tree import leaves
 
 OPTIMIZERS: dict[str, optim.Optimizer] = {
     "SGD": optim.SGD(lr=0.05),
@@ -91,3 +92,25 @@ def test_inputs_stay_as_they_are(backend: Backend, name: str) -> None:
     for key, p in params.items():
         assert np.array_equal(to_numpy(p), START[key].astype("float32"))
     assert all(not to_numpy(a).any() for slot in state.values() for a in slot.values())
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("who", ["params", "grads", "state"])
+def test_arrays_that_lie_transposed_in_memory(backend: Backend, name: str, who: str) -> None:
+    """As the gradient of a weight that is used transposed may: only the numbers count."""
+    optimizer = OPTIMIZERS[name]
+    step = backend.from_host(np.full(1, 2, dtype=np.int32), backend.device(None))
+
+    def updated(turned: str) -> list[Any]:
+        def array(i: int, kind: str) -> Any:
+            numbers = np.abs(weights((2, 3, 4))[i % 2]) + i
+            if kind != turned:
+                return to_backend(numbers, backend, "float32")
+            return to_backend(numbers.T.copy(), backend, "float32").mT
+
+        params, grads = {"a": array(0, "params")}, {"a": array(1, "grads")}
+        state = {slot: {"a": array(2 + i, "state")} for i, slot in enumerate(optimizer.slots())}
+        return leaves(optimizer.update(params, grads, state, step))
+
+    for found, expected in zip(updated(who), updated("nothing"), strict=True):
+        assert_close(found, to_numpy(expected), backend, dtype="float32", rtol=1e-6, atol=1e-6)

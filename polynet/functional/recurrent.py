@@ -1,0 +1,142 @@
+"""Recurrent layers: a sequence read one time after another, with a state that remembers.
+
+Each function is one layer in one direction. Its inputs are `x` (length, batch, inputs), the
+state before the first time, each array (batch, hidden), or None for zeros, and the weights in
+PyTorch's layout: `weight_ih` (gates·hidden, inputs), `weight_hh` (gates·hidden, hidden), the
+biases (gates·hidden,) both or neither. It returns the outputs of all times (length, batch,
+hidden) and the state after the last one read; with `reverse` that is the first in `x`.
+
+What does not depend on the state, the product of all inputs with `weight_ih`, is one product.
+The rest is a loop in Python: a product and a few ops for each time, forward and back, which
+all stay in memory until the gradient has passed. `unstack` and `stack` cut and join the times,
+so that the way back is linear in their number, as the way forth is.
+"""
+
+from __future__ import annotations
+
+import array_api_compat
+
+from polynet.functional.activation import relu
+from polynet.functional.elementary import linear
+from polynet.tensor import composition, op
+
+
+@composition
+def rnn(
+    xp, x, hidden, weight_ih, weight_hh, bias_ih=None, bias_hh=None, *, activation, reverse=False
+):
+    """h ← activation(W_ih x + b_ih + W_hh h + b_hh); `activation` is "tanh" or "relu".
+
+    Returns (outputs, h). Elman, "Finding Structure in Time", Cognitive Science 14 (1990).
+    """
+    activate = {"tanh": xp.tanh, "relu": relu}[activation]
+    h, weight, outputs = _state(xp, hidden, x, weight_hh), weight_hh.mT, []
+    for inputs in _times(xp, x, weight_ih, _sum(bias_ih, bias_hh), reverse):
+        h = activate(inputs + xp.matmul(h, weight))
+        outputs.append(h)
+    return _joined(xp, outputs, reverse), h
+
+
+@composition
+def lstm(xp, x, hidden, cell, weight_ih, weight_hh, bias_ih=None, bias_hh=None, *, reverse=False):
+    """c ← σ(f)·c + σ(i)·tanh(g);  h ← σ(o)·tanh(c).
+
+    The gates (i, f, g, o) are the parts of W_ih x + b_ih + W_hh h + b_hh, side by side.
+    Returns (outputs, h, c). Hochreiter and Schmidhuber, "Long Short-Term Memory", Neural
+    Computation 9 (1997), with the forget gate of Gers, Schmidhuber and Cummins (2000).
+    """
+    h, c = (_state(xp, s, x, weight_hh) for s in (hidden, cell))
+    weight, outputs = weight_hh.mT, []
+    for inputs in _times(xp, x, weight_ih, _sum(bias_ih, bias_hh), reverse):
+        h, c = _lstm_gates(inputs + xp.matmul(h, weight), c)
+        outputs.append(h)
+    return _joined(xp, outputs, reverse), h, c
+
+
+@op
+def _lstm_gates(xp, gates, cell, /):
+    """New (h, c), of the four gates side by side and the old c."""
+    first, second, third, fourth = _side_by_side(gates, 4)
+    i, f, g, o = _share(xp, first), _share(xp, second), xp.tanh(third), _share(xp, fourth)
+    c = f * cell + i * g
+    t = xp.tanh(c)
+
+    def pullback(slopes, _needs):
+        to_h, to_c = slopes
+        to_c = to_c + to_h * o * (1 - t * t)
+        to_i, to_f, to_g, to_o = to_c * g, to_c * cell, to_c * i, to_h * t
+        parts = [to_i * i * (1 - i), to_f * f * (1 - f), to_g * (1 - g * g), to_o * o * (1 - o)]
+        return xp.concat(parts, axis=-1), to_c * f
+
+    return (o * t, c), pullback
+
+
+@composition
+def gru(xp, x, hidden, weight_ih, weight_hh, bias_ih=None, bias_hh=None, *, reverse=False):
+    """r = σ(a_r + b_r);  z = σ(a_z + b_z);  n = tanh(a_n + r·b_n);  h ← (1 - z)·n + z·h.
+
+    a = W_ih x + b_ih and b = W_hh h + b_hh are each three parts, (r, z, n), side by side.
+
+    Returns (outputs, h). Cho et al., "Learning Phrase Representations using RNN
+    Encoder–Decoder", EMNLP 2014, with b_n inside the reset, as in PyTorch.
+    """
+    h, outputs = _state(xp, hidden, x, weight_hh), []
+    for inputs in _times(xp, x, weight_ih, bias_ih, reverse):
+        h = _gru_gates(inputs, linear(h, weight_hh, bias_hh), h)
+        outputs.append(h)
+    return _joined(xp, outputs, reverse), h
+
+
+@op
+def _gru_gates(xp, a, b, h, /):
+    """The new h, of what comes of x and of h, three parts side by side each, and the old h."""
+    (a_r, a_z, a_n), (b_r, b_z, b_n) = _side_by_side(a, 3), _side_by_side(b, 3)
+    r, z = _share(xp, a_r + b_r), _share(xp, a_z + b_z)
+    n = xp.tanh(a_n + r * b_n)
+
+    def pullback(g, _needs):
+        to_n = g * (1 - z) * (1 - n * n)
+        to_z = g * (h - n) * z * (1 - z)
+        to_r = to_n * b_n * r * (1 - r)
+        to_a = xp.concat([to_r, to_z, to_n], axis=-1)
+        to_b = xp.concat([to_r, to_z, to_n * r], axis=-1)
+        return to_a, to_b, g * z
+
+    return n + z * (h - n), pullback
+
+
+def _share(xp, x):
+    """σ(x) as (1 + tanh(x/2)) / 2, a third of the passes of `sigmoid`.
+
+    Only its error relative to tiny values is larger, which no gate needs.
+    """
+    return xp.tanh(x * 0.5) * 0.5 + 0.5
+
+
+def _side_by_side(x, count):
+    """The equal parts of the last axis."""
+    size = x.shape[-1] // count
+    return [x[..., k * size : (k + 1) * size] for k in range(count)]
+
+
+def _sum(bias_ih, bias_hh):
+    return None if bias_ih is None else bias_ih + bias_hh
+
+
+def _state(xp, state, x, weight_hh):
+    """The state before the first time: zeros where none is given."""
+    if state is not None:
+        return state
+    shape, device = (x.shape[1], weight_hh.shape[1]), array_api_compat.device(x)
+    return xp.zeros(shape, dtype=x.dtype, device=device)
+
+
+def _times(xp, x, weight, bias, reverse):
+    """W x + b of each time, in the order in which they are read."""
+    times = xp.unstack(linear(x, weight, bias), axis=0)
+    return times[::-1] if reverse else times
+
+
+def _joined(xp, outputs, reverse):
+    """The outputs of all times, in the order of the inputs."""
+    return xp.stack(outputs[::-1] if reverse else outputs, axis=0)

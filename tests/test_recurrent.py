@@ -1,0 +1,116 @@
+"""Recurrent layers by themselves: what a step back costs, what dropout depends on, weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import polynet
+from polynet import nn, random
+from polynet.nn import Context
+from polynet.ops import OPS
+
+KINDS = (nn.RNN, nn.LSTM, nn.GRU)
+
+
+def numbers(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_way_back_is_linear_in_the_length(kind: Any) -> None:
+    """No op of a single time reads, and so no gradient of one has, the numbers of all times."""
+    net = kind(2, 3, 2, bidirectional=True).init(seed=0, backend="numpy", dtype="float64")
+
+    def work(length: int) -> int:
+        record = polynet.record(
+            lambda p, x: OPS["sum"](net.bind(p)(x)[0]), net.parameters(), numbers(length, 4, 2)
+        )
+        lines = record.lines
+        return sum(
+            math.prod(lines[at].shape)
+            for line in lines
+            for at in line.inputs
+            if at is not None and line.op != "unstack"  # each time names what was cut
+        )
+
+    assert work(30) - work(20) == work(20) - work(10) > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_dropout_is_between_layers_and_by_sample(kind: Any, batch_first: bool) -> None:
+    net = kind(3, 4, 2, batch_first=batch_first, dropout=0.5).init(seed=0, backend="numpy")
+    xp = polynet.get_backend("numpy").xp
+    keys = {name: random.key(1, name) for name in net.streams()}
+    assert list(keys) == ["dropout.stream"]
+    context = Context(xp, np.zeros(1, dtype=np.int32), keys)
+
+    def outputs(x: np.ndarray, training: bool) -> np.ndarray:
+        trained = net.bind(net.parameters(), Context(xp, context.step, keys) if training else None)
+        y, _ = trained(x if batch_first else x.swapaxes(0, 1))
+        return y if batch_first else y.swapaxes(0, 1)
+
+    x = np.repeat(numbers(1, 5, 3).astype("float32"), 6, axis=0)  # one sample six times
+    dropped, whole = outputs(x, training=True), outputs(x, training=False)
+    assert np.array_equal(outputs(x[:2], training=True), dropped[:2])
+    assert len(np.unique(dropped.round(5), axis=0)) == 6
+    assert len(np.unique(whole.round(5), axis=0)) == 1
+    assert (dropped != 0).all()  # what comes out of the last layer is whole
+
+
+def lstm() -> nn.Module:
+    return nn.LSTM(3, 4, batch_first=True).init(seed=0, backend="numpy")
+
+
+X = numbers(6, 5, 3).astype("float32")
+H = np.zeros((1, 6, 4), dtype="float32")
+
+BAD: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
+    "features": (lambda: lstm()(X[..., :2]), ValueError, ["LSTM(3, 4)", "(batch, length, 3)"]),
+    "one sample": (lambda: lstm()(X[0]), ValueError, ["(batch, length, 3)", "(5, 3)"]),
+    "no time": (lambda: lstm()(X[:, :0]), ValueError, ["one time or more", "(6, 0, 3)"]),
+    "dtype": (lambda: lstm()(X.astype("float64")), TypeError, ["float64", "float32"]),
+    "state of one": (lambda: lstm()(X, H), TypeError, ["pair (h, c)", "ndarray"]),
+    "state of three": (lambda: lstm()(X, (H, H, H)), TypeError, ["pair (h, c)", "tuple of 3"]),
+    "state shape": (lambda: lstm()(X, (H, H[:, :5])), ValueError, ["(1, 6, 4)", "(1, 5, 4)"]),
+    "state dtype": (lambda: lstm()(X, (H, H.astype("float64"))), TypeError, ["float64"]),
+    "cell": (
+        lambda: nn.GRUCell(3, 4).init(0, backend="numpy")(X),
+        ValueError,
+        ["GRUCell(3, 4)", "(batch, 3)", "(6, 5, 3)"],
+    ),
+    "nonlinearity": (lambda: nn.RNN(3, 4, nonlinearity="tan"), ValueError, ["'tan'", "tanh"]),
+    "size": (lambda: nn.GRU(3, 0), ValueError, ["GRU: hidden_size", "0"]),
+    "dropout of one layer": (
+        lambda: nn.LSTM(3, 4, dropout=0.5),
+        ValueError,
+        ["between layers", "num_layers=2"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(name: str) -> None:
+    do, error, words = BAD[name]
+    with pytest.raises(error) as raised:
+        do()
+    for word in words:
+        assert word in str(raised.value), str(raised.value)
+
+
+def test_a_state_of_another_backend_is_refused() -> None:
+    pytest.importorskip("array_api_strict", reason="a second backend")
+    there = polynet.asarray(H, backend="strict")
+    with pytest.raises(polynet.errors.MixedBackendsError, match="strict"):
+        lstm()(X, (H, there))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_of_no_samples(kind: Any) -> None:
+    net = kind(3, 4, batch_first=True).init(seed=0, backend="numpy")
+    assert net(X[:0])[0].shape == (0, 5, 4)
