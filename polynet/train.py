@@ -96,8 +96,9 @@ class Trainer:
             return self._described
         if self._copy is None:
             xp = self._place.backend.xp
-            params = {n: xp.asarray(p, copy=True) for n, p in self._state["params"].items()}
-            self._copy = self._described.bind(params)
+            arrays = {**self._state["params"], **self._state["buffers"]}
+            copies = {n: xp.asarray(a, copy=True) for n, a in arrays.items()}
+            self._copy = self._described.bind(copies)
         return self._copy
 
     # The three verbs
@@ -182,9 +183,9 @@ class Trainer:
         """Write all that the run needs to go on: `load` takes it up, on any backend.
 
         The file is safetensors. It holds every array of the state by its name (`params.…`,
-        `optimizer.…`, `keys.…`, `step`), the history, the position in the data, the seed, the
-        dtype, the optimizer's settings and a checksum. `checkpoint.load(path, net)` reads the
-        parameters alone, and `safetensors.torch.load_file(path)` shows everything. It replaces
+        `buffers.…`, `optimizer.…`, `keys.…`, `step`), the history, the position in the data, the
+        seed, the dtype, the optimizer's settings and a checksum. `checkpoint.load(path, net)` reads
+        the network alone, and `safetensors.torch.load_file(path)` shows everything. It replaces
         what is at `path` in one move.
 
         Raises RuntimeError before the first `fit`, `evaluate` or `predict`, and NotFiniteError
@@ -309,23 +310,23 @@ class Trainer:
         return backend, native, own
 
     def _take_in(self, x: Any, y: Any, x_name: str, y_name: str) -> tuple[Array, Array]:
-        """Both arrays where the network is; one sample is tried, so that errors come early."""
+        """Both arrays where the network is; two samples are tried, so that errors come early."""
         assert self._place is not None
         place = self._place
         data = place.take_in(x, x_name), place.take_in(y, y_name)
         same_length(x, y, (x_name, y_name))
-        outputs = self._outputs(data[0][:1, ...], 1)
+        outputs = self._outputs(data[0][:2, ...], 2)
         if self.loss is losses.cross_entropy and place.backend.xp.isdtype(
             data[1].dtype, "integral"
         ):
             _check_labels(on_host(data[1]), outputs.shape[-1], y_name)
-        trial = self.loss(outputs, data[1][:1, ...])
+        trial = self.loss(outputs, data[1][:2, ...])
         if tuple(getattr(trial, "shape", (0,))) != ():
             raise TypeError("the loss must return a 0-d array, such as the mean over the batch")
         return data
 
     def _outputs(self, x: Array, batch_size: int) -> Array:
-        net = self._described.bind(self._state["params"])
+        net = self._described.bind({**self._state["params"], **self._state["buffers"]})
         count = x.shape[0]
         cuts = range(0, count, batch_size)
         parts = [net(x[i : min(i + batch_size, count), ...]) for i in cuts]

@@ -22,7 +22,12 @@ from polynet.functional.elementary import (
     softmax,
     tanh,
 )
-from polynet.functional.normalisation import layer_norm, standardised
+from polynet.functional.normalisation import (
+    batch_norm,
+    batch_norm_inference,
+    layer_norm,
+    standardised,
+)
 from polynet.functional.pooling import avg_pool, max_pool
 from polynet.ops.assignment import setitem
 from polynet.ops.indexing import put_slice, segment_sum
@@ -30,6 +35,8 @@ from polynet.ops.indexing import put_slice, segment_sum
 __all__ = [
     "attention_weights",
     "avg_pool",
+    "batch_norm",
+    "batch_norm_inference",
     "convolution",
     "dropout",
     "erf",

@@ -6,7 +6,8 @@ from typing import Any
 
 from polynet import functional
 from polynet.backend import Array
-from polynet.nn.module import Module, RandomStream
+from polynet.nn.described import RandomStream
+from polynet.nn.module import Module
 
 
 class Dropout(Module):

@@ -72,6 +72,13 @@ LAYERS: dict[str, tuple[Callable[[], Module], tuple[int, ...]]] = {
     ),
     "MaxPool2d": (lambda: nn.MaxPool2d(2), (2, 3, 4, 5)),
     "AvgPool2d": (lambda: nn.AvgPool2d(3, 2, 1), (2, 3, 4, 5)),
+    "BatchNorm1d": (lambda: nn.BatchNorm1d(4), (5, 4)),
+    "BatchNorm1d with a length, plain": (lambda: nn.BatchNorm1d(3, affine=False), (2, 3, 4)),
+    "BatchNorm2d": (lambda: nn.BatchNorm2d(3, eps=0.1, momentum=None), (2, 3, 4, 2)),
+    "BatchNorm2d without statistics": (
+        lambda: nn.BatchNorm2d(3, track_running_stats=False),
+        (2, 3, 4, 2),
+    ),
     "LayerNorm": (lambda: nn.LayerNorm(4), (5, 4)),
     "LayerNorm on two axes": (lambda: nn.LayerNorm((3, 4), bias=False), (2, 3, 4)),
     "Embedding": (lambda: LookedUp(nn.Embedding(3, 5)), (2, 4, 5)),
