@@ -92,7 +92,8 @@ class Context:
 
     `xp` is the backend's namespace, `step` int32 of shape (1,); `keys` holds an int32 array of
     shape (2,) for every name in `net.streams()`. All are on the network's device. `buffers` is
-    what comes out: from `bind` on those the network has, by name, as the pass renews them.
+    what comes out: from `bind` on those the network has, by name, as the pass renews them. A
+    function that is differentiated returns them beside its value (`has_aux=True`).
     """
 
     def __init__(self, xp: Any, step: Array, keys: Mapping[str, Array]) -> None:
