@@ -208,7 +208,7 @@ def _check_shapes(
     lacks = f"{path} lacks the {kind} " + ", ".join(map(repr, missing[:3]))
     if len(missing) > 3:
         lacks += f" and {len(missing) - 3} more"
-    for name in arrays:
+    for name in sorted(arrays):
         if name not in expected:
             also = f" And {lacks}." if missing else ""
             raise KeyError(f"{path}: {unknown(kind, name, expected)}{also}")

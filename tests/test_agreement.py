@@ -1,10 +1,10 @@
 """One seed, one program, all backends: the same bits at the start, the same losses for 200 steps.
 
 The networks are a dense one, a convolutional one, one with batch normalisation and a transformer,
-most with dropout, trained by Adam with a step of 1e-3, as is usual. In float64 the losses agree to the last digits; in float32
-rounding grows as training goes, so that they are compared over several seeds, with an eps that
-keeps Adam from dividing rounding by rounding; and, where it does, with what rounding does inside
-one library when the order of the hidden units is another.
+each with dropout, trained by Adam with a step of 1e-3, as is usual. In float64 the losses agree to
+the last digits; in float32 rounding grows as training goes, so that they are compared over several
+seeds, with an eps that keeps Adam from dividing rounding by rounding; and, where it does, with what
+rounding does inside one library when the order of the hidden units is another.
 """
 
 from __future__ import annotations

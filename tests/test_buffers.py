@@ -223,5 +223,5 @@ def test_without_running_statistics_a_network_trains() -> None:
     trainer.fit(X, X[:, :1], batch_size=4)
     assert trainer.net.buffers() == {}
     assert trainer.predict(X).shape == (12, 1)
-    with pytest.raises(ValueError, match="layer '0'.*more than 1 value.*batch_size"):
+    with pytest.raises(ValueError, match=r"layer '0'.*more than 1 value.*batch_size"):
         trainer.fit(X, X[:, :1], batch_size=11)

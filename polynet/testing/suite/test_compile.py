@@ -184,7 +184,7 @@ def test_compile_reads_nothing_on_the_host(backend: Backend) -> None:
 
 
 def training(backend: Backend, dtype: str) -> tuple[Any, Any, tuple[Any, Any], list[Any]]:
-    """A step with dropout, batch normalisation and Adam, its state, the data, and the batches of two epochs.
+    """A step with dropout, buffers and Adam, its state, the data, and the batches of two epochs.
 
     Each epoch ends in a batch that is shorter, which is handed over in a call of its own.
     """
