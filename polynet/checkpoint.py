@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import uuid
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -146,11 +147,19 @@ def save_run(
     history: History,
     position: Position,
     identity: Mapping[str, Any],
+    keep_previous: bool,
 ) -> None:
     """Write what `Trainer.save` promises: every leaf of `state` under its name, and the rest.
 
     `identity` is what must be equal for a Trainer to go on with this run, by name.
     """
+    if keep_previous and Path(path).exists():
+        try:
+            _, _, content = _read_run(path)
+        except ValueError:
+            pass  # what is not whole does not replace the last that was
+        else:
+            _put(_previous(path), content)
     recorded = {
         "epochs": {name: np.asarray(v, np.float64) for name, v in history.items()},
         "step_losses": np.asarray(history.step_losses, np.float64),
@@ -161,20 +170,29 @@ def save_run(
 
 
 def load_run(
-    path: StrPath, state: Tree, place: Place, identity: Mapping[str, Any]
+    path: StrPath,
+    state: Tree,
+    place: Place,
+    identity: Mapping[str, Any],
+    or_previous: bool,
 ) -> tuple[Tree, History, Position]:
     """The state, history and position in `path`, the state's arrays at `place`.
 
     `state` and `identity` are those of the Trainer that wants to go on; it raises what
     `Trainer.load` says where the file's differ.
     """
-    arrays, facts = _read(path)
-    if RUN not in facts or CHECKSUM not in facts:
-        raise ValueError(
-            f"{path} is not a run that Trainer.save wrote; for a network's parameters alone, use "
-            "polynet.checkpoint.load(path, net)"
-        )
-    run = json.loads(facts[RUN])
+    try:
+        arrays, run, _ = _read_run(path)
+    except (ValueError, FileNotFoundError) as error:
+        before = _previous(path)
+        if not before.exists():
+            raise
+        if not or_previous:
+            error.add_note(f"The run before it is in {before}: load(path, or_previous=True)")
+            raise
+        arrays, run, _ = _read_run(before)
+        warnings.warn(f"{error}; {before} is loaded instead", RuntimeWarning, stacklevel=3)
+        path = before
     if run["version"] != VERSION:
         raise ValueError(
             f"{path} is a run of format {run['version']}, this polynet reads format {VERSION}: "
@@ -198,6 +216,23 @@ def load_run(
     history.step_losses = recorded.pop("history.step_losses")
     history.epochs = {n.removeprefix("history.epochs."): v for n, v in recorded.items()}
     return replace_leaves(state, moved), history, Position(**run["position"])
+
+
+def _previous(path: StrPath) -> Path:
+    """Where the run that was at `path` before is kept."""
+    return Path(f"{os.fspath(path)}.previous")
+
+
+def _read_run(path: StrPath) -> tuple[dict[str, np.ndarray], dict[str, Any], bytes]:
+    """The arrays of a whole run, what is said of it, and the file."""
+    content = Path(path).read_bytes()
+    arrays, facts = _parsed(path, content)
+    if RUN not in facts or CHECKSUM not in facts:
+        raise ValueError(
+            f"{path} is not a run that Trainer.save wrote; for a network's parameters alone, use "
+            "polynet.checkpoint.load(path, net)"
+        )
+    return arrays, json.loads(facts[RUN]), content
 
 
 def _check_shapes(
@@ -224,11 +259,14 @@ def _check_shapes(
 
 def _write(path: StrPath, arrays: Mapping[str, Array], facts: Mapping[str, str]) -> None:
     """Write named arrays, and texts about them, in one move."""
-    target = Path(path)
     host = {name: np.asarray(to_numpy(a), order="C") for name, a in arrays.items()}
     metadata = {"format": "pt", **facts}
     metadata[CHECKSUM] = _sha256(host, metadata)
-    content = safetensors.numpy.save(host, metadata=metadata)
+    _put(Path(path), safetensors.numpy.save(host, metadata=metadata))
+
+
+def _put(target: Path, content: bytes) -> None:
+    """Replace what is at `target` in one move."""
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         with draft.open("xb") as file:
@@ -249,7 +287,11 @@ def _write(path: StrPath, arrays: Mapping[str, Array], facts: Mapping[str, str])
 
 def _read(path: StrPath) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The arrays and the texts in `path`; a file of another program may lack the checksum."""
-    content = Path(path).read_bytes()
+    return _parsed(path, Path(path).read_bytes())
+
+
+def _parsed(path: StrPath, content: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays and the texts in the `content` of the file at `path`."""
     try:
         arrays = safetensors.numpy.load(content)
     except safetensors.SafetensorError as error:

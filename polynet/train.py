@@ -179,14 +179,15 @@ class Trainer:
 
     # Stopping, and going on
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, keep_previous: bool = False) -> None:
         """Write all that the run needs to go on: `load` takes it up, on any backend.
 
         The file is safetensors. It holds every array of the state by its name (`params.…`,
         `buffers.…`, `optimizer.…`, `keys.…`, `step`), the history, the position in the data, the
         seed, the dtype, the optimizer's settings and a checksum. `checkpoint.load(path, net)` reads
         the network alone, and `safetensors.torch.load_file(path)` shows everything. It replaces
-        what is at `path` in one move.
+        what is at `path` in one move; with `keep_previous`, the run that was there goes to
+        `path` + ".previous" first, if its file is whole.
 
         Raises RuntimeError before the first `fit`, `evaluate` or `predict`, and NotFiniteError
         where training met a loss that is not finite, so that spoilt parameters replace nothing.
@@ -198,15 +199,25 @@ class Trainer:
             )
         with use_backend(self._place.backend):
             self._read()
-            checkpoint.save_run(path, self._state, self.history, self._position, self._identity())
+            checkpoint.save_run(
+                path,
+                self._state,
+                self.history,
+                self._position,
+                self._identity(),
+                keep_previous,
+            )
 
-    def load(self, path: str | os.PathLike[str]) -> None:
+    def load(self, path: str | os.PathLike[str], *, or_previous: bool = False) -> None:
         """Take over the run that `save` wrote to `path`; `fit` then goes on where it stopped.
 
         This Trainer has the same network, loss, optimizer, seed and dtype as the one that
         saved; its parameters go to its own backend and device: those it is on, else those it
         was given, else those chosen, else NumPy. With the same data the numbers are those of
         the run that never stopped. The loss, the layers' settings and the data are not compared.
+
+        With `or_previous`, where the file is missing, torn or tampered with, the run before it is
+        taken, which `save(path, keep_previous=True)` kept, and a RuntimeWarning says so.
 
         Raises ValueError for a file that is torn, tampered with or no saved run, for another
         seed, dtype, optimizer or setting of it, and for another shape; KeyError for other names;
@@ -229,7 +240,7 @@ class Trainer:
         """
         with self._ready(None) as place:
             self._state, self.history, self._position = checkpoint.load_run(
-                path, self._state, place, self._identity()
+                path, self._state, place, self._identity(), or_previous
             )
             self._unread, self._copy = [], None
 
