@@ -52,6 +52,7 @@ def group(name: str) -> list[str]:
 
 
 EXAMPLES = "tests/test_examples_*.py"  # tested where the examples run
+FROM_TORCH = ("transfer.py",)  # begin in PyTorch, so they run where it is installed
 
 
 def pytest(session: nox.Session, *args: str, **env: str) -> None:
@@ -96,6 +97,7 @@ def tests_torch(session: nox.Session) -> None:
     session.install(TORCH)
     session.install("-e", ".[strict,jax,examples]", *group("test"), *group("others"))
     run_tests(session, "--polynet-backend", "numpy,torch", JAX_ENABLE_X64="1")
+    pytest(session, *(f"tests/test_examples_{name}" for name in FROM_TORCH))
 
 
 @nox.session(python=PYTHONS[0])
@@ -251,6 +253,8 @@ def examples(session: nox.Session) -> None:
     session.install("-e", ".[examples]", *group("test"))
     out = Path(session.create_tmp()).resolve()
     for program in sorted(Path("examples").glob("*.py")):
+        if program.name in FROM_TORCH:
+            continue
         settings = [*SMALL.get(program.name, []), "--out", str(out / program.stem)]
         session.run("python", str(program), *settings, env={**ONE_THREAD, "MPLBACKEND": "agg"})
     pytest(session, "-n", "2", *map(str, sorted(Path().glob(EXAMPLES))))

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import uuid
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -21,10 +22,11 @@ import safetensors
 import safetensors.numpy
 
 from polynet.backend import Array, Backend, asarray, common_backend, to_numpy
-from polynet.data import Place
+from polynet.data import Place, cast
 from polynet.errors import unknown
 from polynet.history import History, Position
-from polynet.nn import Module, Parameter
+from polynet.nn import Module
+from polynet.nn.described import Described
 from polynet.tree import Tree, named_leaves, replace_leaves
 
 M = TypeVar("M", bound=Module)
@@ -37,12 +39,14 @@ VERSION = 1
 
 
 def save(path: StrPath, net: Module) -> None:
-    """Write the parameters of `net` to `path`, replacing what is there in one move.
+    """Write the parameters and buffers of `net` to `path`, replacing what is there in one move.
 
     `safetensors.torch.load_file(path)` gives a `state_dict` that the same network in PyTorch
-    loads.
+    loads; whole numbers are int64, as there. Shared parameters stand in it once, as in PyTorch's
+    own files: such a network loads it by `safetensors.torch.load_model(torch_net, path)`.
     """
-    _write(path, net.drawn_parameters(), {})
+    host = {name: to_numpy(a) for name, a in net.state_dict().items()}
+    _write(path, {n: a.astype(np.int64) if a.dtype.kind == "i" else a for n, a in host.items()}, {})
 
 
 def load(
@@ -51,25 +55,90 @@ def load(
     *,
     backend: str | Backend | None = None,
     device: str | None = None,
+    dtype: str | None = None,
 ) -> M:
-    """`net` with the parameters in `path`, which `save` or `Trainer.save` wrote, or PyTorch.
+    """`net` with the parameters and buffers in `path`: of `save`, of `Trainer.save`, or PyTorch's.
 
     They go to the backend given, else to that of `net` if it is drawn, else to the one chosen,
-    else to numpy.
+    else to numpy. Their dtype must be that of `net` if it is drawn, else it is that of the file;
+    with `dtype`, "float32" or "float64", they are converted to it. Whole numbers come in the
+    network's own dtype. A shared parameter may go by any of its names.
+
+    In PyTorch, `safetensors.torch.save_file(torch_net.state_dict(), path)` writes such a file,
+    `save_model(torch_net, path)` also where parameters are shared.
 
     Raises ValueError for a file that is torn, changed since it was written, or no safetensors
-    file, KeyError where its names are not those of `net`, and ValueError for another shape.
+    file, KeyError where its names are not those of `net`, ValueError for another shape, and
+    TypeError for another dtype.
     """
+    if dtype not in (None, "float32", "float64"):
+        raise ValueError(f"load: dtype is 'float32' or 'float64'; got {dtype!r}")
     arrays, facts = _read(path)
     if RUN in facts:
         inside = {n.partition("."): a for n, a in arrays.items()}
-        arrays = {name: a for (group, _, name), a in inside.items() if group == "params"}
-    described = net.parameters()
+        arrays = {n: a for (group, _, n), a in inside.items() if group in ("params", "buffers")}
+    described = {**net.parameters(), **net.buffers()}
+    arrays = _by_first_name(path, arrays, net.aliases())
     _check_shapes(path, arrays, described, "parameter")
-    drawn = [p for p in described.values() if not isinstance(p, Parameter)]
+    arrays = _in_dtypes(path, arrays, described, dtype)
+    drawn = [p for p in described.values() if not isinstance(p, Described)]
     if backend is None and drawn:
         backend = common_backend(drawn, "the network's parameters")[0]
     return net.bind({n: asarray(arrays[n], backend=backend, device=device) for n in described})
+
+
+def _by_first_name(
+    path: StrPath, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]
+) -> dict[str, np.ndarray]:
+    """The arrays, shared ones by the name that the network gives them."""
+    found: dict[str, np.ndarray] = {}
+    given: dict[str, str] = {}
+    for there, array in arrays.items():
+        name = aliases.get(there, there)
+        if name in found and not np.array_equal(found[name], array, equal_nan=True):
+            raise ValueError(
+                f"{path}: {given[name]!r} and {there!r} differ, but in this network they are one "
+                "parameter: this file is of a network that has two"
+            )
+        found[name], given[name] = array, there
+    return found
+
+
+def _in_dtypes(
+    path: StrPath,
+    arrays: Mapping[str, np.ndarray],
+    described: Mapping[str, Any],
+    dtype: str | None,
+) -> dict[str, np.ndarray]:
+    """The arrays in the network's dtypes; floating numbers are converted if `dtype` asks for it.
+
+    A network that is only described takes what the file has: float32 or float64, all alike.
+    """
+    free = {n for n, thing in described.items() if getattr(thing, "dtype", None) is None}
+    kinds = {arrays[n].dtype.name for n in free}
+    there = kinds.pop() if len(kinds) == 1 else None
+    alike = there if there in ("float32", "float64") else "float32"
+
+    def converted(name: str, thing: Any) -> np.ndarray:
+        host = arrays[name]
+        own = alike if name in free else str(thing.dtype).rpartition(".")[2]
+        wanted = dtype if dtype and own.startswith("float") else own
+        if host.dtype.name == wanted:
+            return host
+        if host.dtype.kind in "iu" and wanted.startswith("int"):
+            limits = np.iinfo(wanted)
+            if host.size and not limits.min <= host.min() <= host.max() <= limits.max:
+                raise ValueError(f"{path}: {name!r} holds integers that do not fit into {wanted}")
+            return host.astype(wanted)
+        if host.dtype.kind == "f" and wanted == dtype:
+            return cast(host, wanted, f"{path}: {name!r}")
+        floats = host.dtype.kind == "f" and wanted.startswith("float")
+        raise TypeError(
+            f"{path}: {name!r} is {host.dtype}, the network's {wanted}"
+            + (f"; load(path, net, dtype={wanted!r}) converts" if floats else "")
+        )
+
+    return {name: converted(name, thing) for name, thing in described.items()}
 
 
 def save_run(
@@ -78,11 +147,19 @@ def save_run(
     history: History,
     position: Position,
     identity: Mapping[str, Any],
+    keep_previous: bool,
 ) -> None:
     """Write what `Trainer.save` promises: every leaf of `state` under its name, and the rest.
 
     `identity` is what must be equal for a Trainer to go on with this run, by name.
     """
+    if keep_previous and Path(path).exists():
+        try:
+            _, _, content = _read_run(path)
+        except ValueError:
+            pass  # what is not whole does not replace the last that was
+        else:
+            _put(_previous(path), content)
     recorded = {
         "epochs": {name: np.asarray(v, np.float64) for name, v in history.items()},
         "step_losses": np.asarray(history.step_losses, np.float64),
@@ -93,20 +170,29 @@ def save_run(
 
 
 def load_run(
-    path: StrPath, state: Tree, place: Place, identity: Mapping[str, Any]
+    path: StrPath,
+    state: Tree,
+    place: Place,
+    identity: Mapping[str, Any],
+    or_previous: bool,
 ) -> tuple[Tree, History, Position]:
     """The state, history and position in `path`, the state's arrays at `place`.
 
     `state` and `identity` are those of the Trainer that wants to go on; it raises what
     `Trainer.load` says where the file's differ.
     """
-    arrays, facts = _read(path)
-    if RUN not in facts or CHECKSUM not in facts:
-        raise ValueError(
-            f"{path} is not a run that Trainer.save wrote; for a network's parameters alone, use "
-            "polynet.checkpoint.load(path, net)"
-        )
-    run = json.loads(facts[RUN])
+    try:
+        arrays, run, _ = _read_run(path)
+    except (ValueError, FileNotFoundError) as error:
+        before = _previous(path)
+        if not before.exists():
+            raise
+        if not or_previous:
+            error.add_note(f"The run before it is in {before}: load(path, or_previous=True)")
+            raise
+        arrays, run, _ = _read_run(before)
+        warnings.warn(f"{error}; {before} is loaded instead", RuntimeWarning, stacklevel=3)
+        path = before
     if run["version"] != VERSION:
         raise ValueError(
             f"{path} is a run of format {run['version']}, this polynet reads format {VERSION}: "
@@ -132,14 +218,37 @@ def load_run(
     return replace_leaves(state, moved), history, Position(**run["position"])
 
 
+def _previous(path: StrPath) -> Path:
+    """Where the run that was at `path` before is kept."""
+    return Path(f"{os.fspath(path)}.previous")
+
+
+def _read_run(path: StrPath) -> tuple[dict[str, np.ndarray], dict[str, Any], bytes]:
+    """The arrays of a whole run, what is said of it, and the file."""
+    content = Path(path).read_bytes()
+    arrays, facts = _parsed(path, content)
+    if RUN not in facts or CHECKSUM not in facts:
+        raise ValueError(
+            f"{path} is not a run that Trainer.save wrote; for a network's parameters alone, use "
+            "polynet.checkpoint.load(path, net)"
+        )
+    return arrays, json.loads(facts[RUN]), content
+
+
 def _check_shapes(
     path: StrPath, arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any], kind: str
 ) -> None:
     """Refuse arrays whose names or shapes are not those expected."""
-    for name in sorted(set(arrays) ^ set(expected)):
-        if name in arrays:
-            raise KeyError(f"{path}: {unknown(kind, name, expected)}")
-        raise KeyError(f"{path} lacks the {kind} {name!r}")
+    missing = [name for name in expected if name not in arrays]
+    lacks = f"{path} lacks the {kind} " + ", ".join(map(repr, missing[:3]))
+    if len(missing) > 3:
+        lacks += f" and {len(missing) - 3} more"
+    for name in sorted(arrays):
+        if name not in expected:
+            also = f" And {lacks}." if missing else ""
+            raise KeyError(f"{path}: {unknown(kind, name, expected)}{also}")
+    if missing:
+        raise KeyError(lacks)
     for name, thing in expected.items():
         if arrays[name].shape != tuple(thing.shape):
             raise ValueError(
@@ -150,11 +259,14 @@ def _check_shapes(
 
 def _write(path: StrPath, arrays: Mapping[str, Array], facts: Mapping[str, str]) -> None:
     """Write named arrays, and texts about them, in one move."""
-    target = Path(path)
     host = {name: np.asarray(to_numpy(a), order="C") for name, a in arrays.items()}
     metadata = {"format": "pt", **facts}
     metadata[CHECKSUM] = _sha256(host, metadata)
-    content = safetensors.numpy.save(host, metadata=metadata)
+    _put(Path(path), safetensors.numpy.save(host, metadata=metadata))
+
+
+def _put(target: Path, content: bytes) -> None:
+    """Replace what is at `target` in one move."""
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         with draft.open("xb") as file:
@@ -175,13 +287,20 @@ def _write(path: StrPath, arrays: Mapping[str, Array], facts: Mapping[str, str])
 
 def _read(path: StrPath) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The arrays and the texts in `path`; a file of another program may lack the checksum."""
-    content = Path(path).read_bytes()
+    return _parsed(path, Path(path).read_bytes())
+
+
+def _parsed(path: StrPath, content: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays and the texts in the `content` of the file at `path`."""
     try:
         arrays = safetensors.numpy.load(content)
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
     except KeyError as error:
-        raise ValueError(f"{path} holds arrays of {error}, a dtype that NumPy lacks") from error
+        raise ValueError(
+            f"{path} holds arrays of {error}, a dtype that NumPy lacks; convert them where they "
+            "were written, in PyTorch by {name: t.float() for name, t in state_dict.items()}"
+        ) from error
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     metadata = header.get("__metadata__") or {}
     rest = {name: text for name, text in metadata.items() if name != CHECKSUM}

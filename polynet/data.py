@@ -54,7 +54,7 @@ class Place:
         host = on_host(x)
         check_host(host, name)
         if host.dtype.kind == "f":
-            return self.put(_cast(host, self.dtype, name))
+            return self.put(cast(host, self.dtype, name))
         if host.dtype.kind == "b":
             return self.put(host)
         return self.index(host)
@@ -109,7 +109,8 @@ def check_host(host: np.ndarray, name: str) -> None:
             )
 
 
-def _cast(host: np.ndarray, dtype: str, name: str) -> np.ndarray:
+def cast(host: np.ndarray, dtype: str, name: str) -> np.ndarray:
+    """Floating numbers in another dtype; ValueError where some are too large for it."""
     if host.dtype == dtype:
         return host
     with np.errstate(over="ignore"):

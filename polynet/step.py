@@ -22,23 +22,31 @@ def make_step(
 ) -> Callable[[State, tuple[Array, Array], Array], tuple[State, Array]]:
     """One step downhill as a pure function of a state and a batch, which reads nothing on the host.
 
-    The state holds `params`, `optimizer`, `keys` (of the random streams) and `step`; all leaves
-    are arrays, no leaf shares memory with another, and the state returned has the same structure.
+    The state holds `params`, `buffers`, `optimizer`, `keys` (of the random streams) and `step`; all
+    leaves are arrays, no leaf shares memory with another, and the state returned has the same
+    structure.
     """
+
+    def own(new: Array, old: Array) -> Array:
+        """A buffer that shares memory with none, whatever the layer made it of."""
+        return new if new is old else xp.asarray(new, copy=True)
 
     def step(state: State, data: tuple[Array, Array], rows: Array) -> tuple[State, Array]:
         x, y = (xp.take(a, rows, axis=0) for a in data)
         context = Context(xp, state["step"], state["keys"])
 
-        def objective(params: dict[str, Array]) -> Array:
-            return loss(net.bind(params, context)(x), y)
+        def objective(params: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+            value = loss(net.bind({**params, **state["buffers"]}, context)(x), y)
+            return value, context.buffers
 
-        value, grads = differentiated(objective, own=False)(state["params"])
+        differentiate = differentiated(objective, has_aux=True, own=False)
+        (value, buffers), grads = differentiate(state["params"])
         params, optimizer_state = optimizer.update(
             state["params"], grads, state["optimizer"], state["step"]
         )
         return {
             "params": params,
+            "buffers": tree_map(own, buffers, state["buffers"]),
             "optimizer": optimizer_state,
             "keys": state["keys"],
             "step": state["step"] + 1,
@@ -54,8 +62,11 @@ def initial_state(net: Module, optimizer: Optimizer, seed: int) -> State:
     keys = {
         name: backend.from_host(random.key(seed, "stream", name), device) for name in net.streams()
     }
+    copied = tree_map(
+        lambda a: backend.xp.asarray(a, copy=True), {"params": params, "buffers": net.buffers()}
+    )
     return {
-        "params": tree_map(lambda p: backend.xp.asarray(p, copy=True), params),
+        **copied,
         "optimizer": optimizer.init(params),
         "keys": keys,
         "step": backend.from_host(np.zeros(1, dtype=np.int32), device),

@@ -96,8 +96,9 @@ class Trainer:
             return self._described
         if self._copy is None:
             xp = self._place.backend.xp
-            params = {n: xp.asarray(p, copy=True) for n, p in self._state["params"].items()}
-            self._copy = self._described.bind(params)
+            arrays = {**self._state["params"], **self._state["buffers"]}
+            copies = {n: xp.asarray(a, copy=True) for n, a in arrays.items()}
+            self._copy = self._described.bind(copies)
         return self._copy
 
     # The three verbs
@@ -178,14 +179,15 @@ class Trainer:
 
     # Stopping, and going on
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, keep_previous: bool = False) -> None:
         """Write all that the run needs to go on: `load` takes it up, on any backend.
 
         The file is safetensors. It holds every array of the state by its name (`params.…`,
-        `optimizer.…`, `keys.…`, `step`), the history, the position in the data, the seed, the
-        dtype, the optimizer's settings and a checksum. `checkpoint.load(path, net)` reads the
-        parameters alone, and `safetensors.torch.load_file(path)` shows everything. It replaces
-        what is at `path` in one move.
+        `buffers.…`, `optimizer.…`, `keys.…`, `step`), the history, the position in the data, the
+        seed, the dtype, the optimizer's settings and a checksum. `checkpoint.load(path, net)` reads
+        the network alone, and `safetensors.torch.load_file(path)` shows everything. It replaces
+        what is at `path` in one move; with `keep_previous`, the run that was there goes to
+        `path` + ".previous" first, if its file is whole.
 
         Raises RuntimeError before the first `fit`, `evaluate` or `predict`, and NotFiniteError
         where training met a loss that is not finite, so that spoilt parameters replace nothing.
@@ -197,15 +199,25 @@ class Trainer:
             )
         with use_backend(self._place.backend):
             self._read()
-            checkpoint.save_run(path, self._state, self.history, self._position, self._identity())
+            checkpoint.save_run(
+                path,
+                self._state,
+                self.history,
+                self._position,
+                self._identity(),
+                keep_previous,
+            )
 
-    def load(self, path: str | os.PathLike[str]) -> None:
+    def load(self, path: str | os.PathLike[str], *, or_previous: bool = False) -> None:
         """Take over the run that `save` wrote to `path`; `fit` then goes on where it stopped.
 
         This Trainer has the same network, loss, optimizer, seed and dtype as the one that
         saved; its parameters go to its own backend and device: those it is on, else those it
         was given, else those chosen, else NumPy. With the same data the numbers are those of
         the run that never stopped. The loss, the layers' settings and the data are not compared.
+
+        With `or_previous`, where the file is missing, torn or tampered with, the run before it is
+        taken, which `save(path, keep_previous=True)` kept, and a RuntimeWarning says so.
 
         Raises ValueError for a file that is torn, tampered with or no saved run, for another
         seed, dtype, optimizer or setting of it, and for another shape; KeyError for other names;
@@ -228,7 +240,7 @@ class Trainer:
         """
         with self._ready(None) as place:
             self._state, self.history, self._position = checkpoint.load_run(
-                path, self._state, place, self._identity()
+                path, self._state, place, self._identity(), or_previous
             )
             self._unread, self._copy = [], None
 
@@ -309,23 +321,23 @@ class Trainer:
         return backend, native, own
 
     def _take_in(self, x: Any, y: Any, x_name: str, y_name: str) -> tuple[Array, Array]:
-        """Both arrays where the network is; one sample is tried, so that errors come early."""
+        """Both arrays where the network is; two samples are tried, so that errors come early."""
         assert self._place is not None
         place = self._place
         data = place.take_in(x, x_name), place.take_in(y, y_name)
         same_length(x, y, (x_name, y_name))
-        outputs = self._outputs(data[0][:1, ...], 1)
+        outputs = self._outputs(data[0][:2, ...], 2)
         if self.loss is losses.cross_entropy and place.backend.xp.isdtype(
             data[1].dtype, "integral"
         ):
             _check_labels(on_host(data[1]), outputs.shape[-1], y_name)
-        trial = self.loss(outputs, data[1][:1, ...])
+        trial = self.loss(outputs, data[1][:2, ...])
         if tuple(getattr(trial, "shape", (0,))) != ():
             raise TypeError("the loss must return a 0-d array, such as the mean over the batch")
         return data
 
     def _outputs(self, x: Array, batch_size: int) -> Array:
-        net = self._described.bind(self._state["params"])
+        net = self._described.bind({**self._state["params"], **self._state["buffers"]})
         count = x.shape[0]
         cuts = range(0, count, batch_size)
         parts = [net(x[i : min(i + batch_size, count), ...]) for i in cuts]

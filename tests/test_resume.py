@@ -87,8 +87,8 @@ def assert_same_run(one: Trainer, other: Trainer) -> None:
     assert one.history.step_losses == other.history.step_losses
     assert dict(one.history) == dict(other.history)
     assert one.epoch == other.epoch
-    for name, p in one.net.parameters().items():
-        q = other.net.parameters()[name]
+    for name, p in one.net.state_dict().items():
+        q = other.net.state_dict()[name]
         assert to_numpy(p).dtype == to_numpy(q).dtype
         assert np.array_equal(to_numpy(p), to_numpy(q)), name
 
@@ -106,6 +106,26 @@ def test_saved_between_epochs(backend: Backend, tmp_path: Path) -> None:
     assert_same_run(first, second)
     second.fit(X, Y, epochs=EPOCHS - 2, **FIT)
     assert_same_run(second, stayed(backend))
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_buffers_are_kept(backend: Backend, tmp_path: Path, momentum: float | None) -> None:
+    def normalised() -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8, momentum=momentum), nn.Linear(8, 2))
+
+    first = trainer(backend, net=normalised())
+    first.fit(X, Y, epochs=2, **FIT)
+    first.save(tmp_path / "run")
+    second = trainer(backend, net=normalised())
+    second.load(tmp_path / "run")
+    assert_same_run(first, second)
+    net = checkpoint.load(tmp_path / "run", normalised(), backend=backend)
+    second.fit(X, Y, epochs=EPOCHS - 2, **FIT)
+    assert_same_run(second, stayed(backend, net=normalised()))
+    counts = [int(to_numpy(n[1].num_batches_tracked)) for n in (net, first.net, second.net)]
+    assert counts == [12, 12, 30]
+    x = backend.from_host(X.astype("float32"), backend.device(None))
+    assert np.array_equal(to_numpy(net(x)), to_numpy(first.predict(x)))
 
 
 @pytest.mark.parametrize("call", [1, 6, 8])  # within the first epoch, at its end, in the second
@@ -319,7 +339,12 @@ def test_another_network(tmp_path: Path) -> None:
     wider = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Dropout(0.4), nn.Linear(9, 2))
     refused(path, r"'params.0.weight' has shape \(8, 4\), the network's \(9, 4\)", net=wider)
     deeper = nn.Sequential(*(getattr(network(), str(i)) for i in range(4)), nn.Linear(2, 2))
-    refused(path, "lacks the array 'optimizer.exp_avg.4.bias'", KeyError, net=deeper)
+    refused(
+        path,
+        "lacks the array 'params.4.weight', 'params.4.bias', .* and 3 more",
+        KeyError,
+        net=deeper,
+    )
     dry = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Tanh(), nn.Linear(8, 2))
     refused(path, "unknown array 'keys.2", KeyError, net=dry)
 

@@ -100,8 +100,19 @@ def job(backend: Backend, optimizer: Any = OPTIMIZERS[0]) -> Trainer:
     return Trainer(net, losses.cross_entropy, optimizer, backend=backend, device="cpu")
 
 
+def normalised(backend: Backend) -> Trainer:
+    net = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 8), nn.BatchNorm1d(8, momentum=None))
+    return Trainer(
+        nn.Sequential(net, nn.Linear(8, 3)),
+        losses.cross_entropy,
+        OPTIMIZERS[0],
+        backend=backend,
+        device="cpu",
+    )
+
+
 def numbers(trainer: Trainer) -> dict[str, np.ndarray]:
-    return {n: to_numpy(p) for n, p in trainer.net.parameters().items()}
+    return {n: to_numpy(p) for n, p in trainer.net.state_dict().items()}
 
 
 def assert_equal(found: Trainer, expected: Trainer) -> None:
@@ -118,6 +129,15 @@ def test_training_equals_the_loop_bit_for_bit(name: str, optimizer: Any) -> None
     for run in runs:
         for x, y in ((X, Y), OTHER, (X, Y)):
             run.fit(x, y, epochs=6, batch_size=16)
+    assert_equal(*runs)
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+def test_buffers_are_carried(name: str) -> None:
+    runs = [normalised(backend) for backend in (static(name), get_backend(name))]
+    for run in runs:
+        run.fit(X, Y, epochs=6, batch_size=16)
+        assert int(numbers(run)["0.2.num_batches_tracked"]) == 24
     assert_equal(*runs)
 
 
@@ -145,7 +165,7 @@ def test_a_network_taken_out_stays_as_it_was(name: str) -> None:
     net, before = run.net, numbers(run)
     run.fit(X, Y, epochs=3)
     for n, p in before.items():
-        assert np.array_equal(to_numpy(net.parameters()[n]), p)
+        assert np.array_equal(to_numpy(net.state_dict()[n]), p)
         assert not np.array_equal(numbers(run)[n], p)
 
 
@@ -272,6 +292,7 @@ def on_device(step: Any, state: Any, data: Any, rows: Any) -> Any:
 LAYERS = [
     *(nn.ReLU(), nn.LeakyReLU(), nn.GELU(), nn.Sigmoid(), nn.Tanh(), nn.Softmax()),
     nn.Dropout(0.3),
+    *(nn.BatchNorm1d(4), nn.BatchNorm1d(4, momentum=None)),
 ]
 
 

@@ -44,7 +44,14 @@ from polynet.functional.elementary import (
     softmax,
     softmin,
 )
-from polynet.functional.normalisation import group_norm, layer_norm, rms_norm, standardised
+from polynet.functional.normalisation import (
+    batch_norm,
+    batch_norm_inference,
+    group_norm,
+    layer_norm,
+    rms_norm,
+    standardised,
+)
 from polynet.functional.pooling import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool
 from polynet.functional.recurrent import gru, lstm, rnn
 from polynet.ops.assignment import setitem
@@ -56,6 +63,8 @@ __all__ = [
     "alpha_dropout",
     "attention_weights",
     "avg_pool",
+    "batch_norm",
+    "batch_norm_inference",
     "celu",
     "convolution",
     "convolution_transpose",

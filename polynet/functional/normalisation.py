@@ -14,7 +14,8 @@ def layer_norm(xp, x, weight=None, bias=None, *, axes, eps):
     `weight` and `bias` have the shape of those axes. Ba, Kiros and Hinton, "Layer
     Normalization" (2016).
     """
-    return _affine(standardised(x, axis=tuple(range(-axes, 0)), eps=eps), weight, bias)
+    y, _, _ = standardised(x, axis=tuple(range(-axes, 0)), eps=eps)
+    return _affine(y, weight, bias)
 
 
 @composition
@@ -27,9 +28,8 @@ def group_norm(xp, x, weight=None, bias=None, *, groups, eps):
     """
     batch, channels, *rest = x.shape
     together = xp.reshape(x, (batch, groups, channels // groups * math.prod(rest)))
-    y = xp.reshape(standardised(together, axis=(-1,), eps=eps), x.shape)
-    shape = (channels, *(1 for _ in rest))
-    return _affine(y, *(None if p is None else xp.reshape(p, shape) for p in (weight, bias)))
+    y, _, _ = standardised(together, axis=(-1,), eps=eps)
+    return _affine(xp.reshape(y, x.shape), *_by_channel(xp, x, weight, bias))
 
 
 @composition
@@ -44,25 +44,61 @@ def rms_norm(xp, x, weight=None, *, axes, eps=None):
     return _affine(x / xp.sqrt(xp.mean(x * x, axis=over, keepdims=True) + eps), weight)
 
 
+@composition
+def batch_norm(xp, x, weight=None, bias=None, *, eps):
+    """(x - mean) / √(variance + eps) · weight + bias, and the mean and the variance.
+
+    Both are over all axes but the second, the channels; they, `weight` and `bias` have the shape
+    (channels,). Ioffe and Szegedy, "Batch Normalization", ICML 2015.
+    """
+    y, mean, variance = standardised(x, axis=(0, *range(2, len(x.shape))), eps=eps)
+    y = _affine(y, *_by_channel(xp, x, weight, bias))
+    return y, xp.reshape(mean, (-1,)), xp.reshape(variance, (-1,))
+
+
+@composition
+def batch_norm_inference(xp, x, mean, variance, weight=None, bias=None, *, eps):
+    """(x - mean) / √(variance + eps) · weight + bias, by channel, which is the second axis.
+
+    All but `x` have the shape (channels,); see `batch_norm`.
+    """
+    scale = 1 / xp.sqrt(variance + eps)
+    scale = scale if weight is None else scale * weight
+    mean, scale, bias = _by_channel(xp, x, mean, scale, bias)
+    return _affine(x - mean, scale, bias)
+
+
 def _affine(y, weight, bias=None):
     """What is learnt: y · weight + bias."""
     y = y if weight is None else y * weight
     return y if bias is None else y + bias
 
 
+def _by_channel(xp, x, *arrays):
+    """Arrays of shape (channels,) as ones that broadcast against the second axis of `x`."""
+    shape = (1, -1, *(1 for _ in x.shape[2:]))
+    return [None if a is None else xp.reshape(a, shape) for a in arrays]
+
+
 @op
 def standardised(xp, x, /, *, axis, eps):
-    """(x - mean) / √(variance + eps), over the axes in `axis`.
+    """(x - mean) / √(variance + eps), the mean, and the variance, over the axes in `axis`.
 
-    With y the result and r = 1 / √(variance + eps), the gradient is
-    r·(g - mean(g) - y·mean(g·y)).
+    With y the first result, r = 1 / √(variance + eps) and n numbers in a mean, its gradient is
+    r·(g - mean(g) - y·mean(g·y)). Those of the others, g₁/n and g₂·2(x - mean)/n = g₂·2y/(rn),
+    enter the two means, which are small.
     """
-    centred = x - xp.mean(x, axis=axis, keepdims=True)
-    r = 1 / xp.sqrt(xp.mean(centred * centred, axis=axis, keepdims=True) + eps)
+    mean = xp.mean(x, axis=axis, keepdims=True)
+    centred = x - mean
+    variance = xp.mean(centred * centred, axis=axis, keepdims=True)
+    r = 1 / xp.sqrt(variance + eps)
     y = centred * r
+    n = math.prod(x.shape[a] for a in axis)
 
-    def pullback(g):
-        shared = xp.mean(g * y, axis=axis, keepdims=True)
-        return (g - xp.mean(g, axis=axis, keepdims=True) - shared * y) * r
+    def pullback(gradients, _needs):
+        g, to_mean, to_variance = gradients
+        level = xp.mean(g, axis=axis, keepdims=True) - to_mean / (n * r)
+        slope = xp.mean(g * y, axis=axis, keepdims=True) - 2 * to_variance / (n * r * r)
+        return ((g - level - slope * y) * r,)
 
-    return y, (pullback,)
+    return (y, mean, variance), pullback

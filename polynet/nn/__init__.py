@@ -30,12 +30,14 @@ from polynet.nn.activation import (
     Threshold,
 )
 from polynet.nn.attention import MultiheadAttention, TransformerEncoderLayer
+from polynet.nn.batch_norm import BatchNorm1d, BatchNorm2d
 from polynet.nn.container import Flatten, Identity, Sequential
 from polynet.nn.convolution import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
+from polynet.nn.described import Buffer, Context, Parameter, RandomStream, Stream
 from polynet.nn.dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d
 from polynet.nn.embedding import Embedding
 from polynet.nn.linear import Linear
-from polynet.nn.module import Context, Module, Parameter, RandomStream, Stream
+from polynet.nn.module import Module
 from polynet.nn.normalisation import GroupNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, RMSNorm
 from polynet.nn.padding import ZeroPad2d
 from polynet.nn.pooling import (
@@ -66,6 +68,9 @@ __all__ = [
     "AlphaDropout",
     "AvgPool1d",
     "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "Buffer",
     "Context",
     "Conv1d",
     "Conv2d",

@@ -9,8 +9,9 @@ from polynet import functional
 from polynet.backend import Array
 from polynet.errors import unknown
 from polynet.nn.checks import positive, same_dtype, wrong_shape
+from polynet.nn.described import Parameter
 from polynet.nn.init import constant
-from polynet.nn.module import Module, Parameter
+from polynet.nn.module import Module
 
 
 class _Activation(Module):

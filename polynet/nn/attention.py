@@ -9,9 +9,10 @@ from polynet import functional
 from polynet.backend import Array
 from polynet.nn import init
 from polynet.nn.checks import positive, same_dtype, wrong_shape
+from polynet.nn.described import Parameter
 from polynet.nn.dropout import Dropout
 from polynet.nn.linear import Linear
-from polynet.nn.module import Module, Parameter
+from polynet.nn.module import Module
 from polynet.nn.normalisation import LayerNorm
 from polynet.ops import array_namespace
 

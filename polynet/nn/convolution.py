@@ -9,7 +9,8 @@ from polynet import functional
 from polynet.backend import Array
 from polynet.nn import init
 from polynet.nn.checks import each_axis, positive, same_dtype, short, wrong_shape
-from polynet.nn.module import Module, Parameter
+from polynet.nn.described import Parameter
+from polynet.nn.module import Module
 
 
 class _Windows(Module):

@@ -7,7 +7,8 @@ from typing import Any
 from polynet import functional
 from polynet.backend import Array
 from polynet.nn.checks import wrong_shape
-from polynet.nn.module import Module, RandomStream
+from polynet.nn.described import RandomStream
+from polynet.nn.module import Module
 
 
 class _Dropout(Module):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from polynet.backend import Array
 from polynet.nn import init
 from polynet.nn.checks import positive
-from polynet.nn.module import Module, Parameter
+from polynet.nn.described import Parameter
+from polynet.nn.module import Module
 from polynet.ops import array_namespace
 
 

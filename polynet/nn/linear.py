@@ -8,7 +8,8 @@ from polynet import functional
 from polynet.backend import Array
 from polynet.nn import init
 from polynet.nn.checks import positive, same_dtype, wrong_shape
-from polynet.nn.module import Module, Parameter
+from polynet.nn.described import Parameter
+from polynet.nn.module import Module
 
 
 class Linear(Module):

@@ -4,21 +4,30 @@ Building a network describes it: its parameters are `Parameter`s, which say a sh
 draw it. `init` returns a copy in which they are arrays, drawn on the host and put on a device.
 A network is a value: to train it, `replace` its parameters, which gives another network, as
 often as there are steps. While a derivative is taken, the copy holds Tensors; so a layer's
-`forward` reads like its formula. What a forward pass in training adds (randomness, new
-buffers) is bound to the copy too, as its `Context`: nothing is threaded through by hand.
+`forward` reads like its formula. What a forward pass in training adds (randomness, and the
+buffers that it renews) is bound to the copy too, as its `Context`: nothing is threaded through
+by hand.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from polynet import random
 from polynet.backend import Array, Backend, asarray, common_backend, get_backend
+from polynet.derivative import stop_gradient
 from polynet.errors import unknown
-from polynet.nn.init import Initialiser
+from polynet.nn.described import (
+    Buffer,
+    Context,
+    Described,
+    Parameter,
+    RandomStream,
+    Stream,
+    check_like,
+)
 from polynet.tensor import Tensor
 from polynet.tree import leaves
 
@@ -26,58 +35,12 @@ _OWN = frozenset({"_described", "_names", "_path", "_context"})
 """The attributes that Module itself keeps in an instance."""
 
 
-@dataclass(frozen=True, eq=False)
-class Parameter:
-    """A parameter described: a shape and an initialiser.
-
-    The same Parameter in two places is one parameter, named by the first.
-    """
-
-    shape: tuple[int, ...]
-    init: Initialiser
-
-
-@dataclass(frozen=True, eq=False)
-class RandomStream:
-    """A layer's own stream of random numbers. In a training pass it is bound to its key."""
-
-
-@dataclass(frozen=True)
-class Stream:
-    """A random stream bound to one training pass."""
-
-    name: str
-    context: Context
-
-    def keep_mask(self, shape: tuple[int, ...], keep: float) -> Array:
-        """A mask for `shape` (samples first), a function of seed, layer, call, step and sample."""
-        xp, step, key = self.context.xp, self.context.step, self.context.keys[self.name]
-        call = self.context.calls.get(self.name, 0)
-        self.context.calls[self.name] = call + 1
-        if call:
-            key = xp.concat(list(random.threefry2x32(key, step * 0 + call, step * 0)))
-        return random.keep_mask(key, step, shape=shape, keep=keep)
-
-
-class Context:
-    """What one training pass adds to the parameters: the step and the keys of the streams.
-
-    `xp` is the backend's namespace, `step` int32 of shape (1,); `keys` holds an int32 array of
-    shape (2,) for every name in `net.streams()`. All are on the network's device.
-    """
-
-    def __init__(self, xp: Any, step: Array, keys: Mapping[str, Array]) -> None:
-        self.xp = xp
-        self.step = step
-        self.keys = keys
-        self.calls: dict[str, int] = {}
-
-
 class Module:
     """A layer, or a network of layers.
 
-    A subclass's `__init__` sets attributes: `Parameter`s, other modules (also in lists, tuples
-    and dicts), and plain settings. Its `forward` computes the output from `self` and the inputs.
+    A subclass's `__init__` sets attributes: `Parameter`s, `Buffer`s, other modules (also in lists,
+    tuples and dicts), and plain settings. Its `forward` computes the output from `self` and the
+    inputs.
 
     >>> from polynet import nn
     >>> class Scale(nn.Module):
@@ -90,7 +53,7 @@ class Module:
     array([1., 2.], dtype=float32)
     """
 
-    _described: Mapping[str, Parameter | RandomStream] = {}
+    _described: Mapping[str, Described | RandomStream] = {}
     _names: Mapping[str, str] = {}
     _path: str | None = None
     _context: Context | None = None
@@ -100,16 +63,16 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} defines no forward(self, x)")
 
     def __call__(self, *inputs: Any, **options: Any) -> Array:
-        if self._path is None and any(isinstance(t, Parameter) for t in self._described.values()):
-            self.drawn_parameters()
+        if self._path is None and any(isinstance(t, Described) for t in self._described.values()):
+            self.state_dict()
         if self._path == "" and self._context is None:
             self._check_place(inputs)
         return self.forward(*inputs, **options)
 
     def _check_place(self, inputs: tuple[Array, ...]) -> None:
         """Refuse plain inputs that are not where the parameters are."""
-        parameters = (getattr(m, a) for _, m, a, t in self._places() if isinstance(t, Parameter))
-        own = next(parameters, None)
+        arrays = (getattr(m, a) for _, m, a, t in self._places() if isinstance(t, Described))
+        own = next(arrays, None)
         if own is None or type(own) is Tensor:
             return
         for x in leaves(inputs):
@@ -130,14 +93,14 @@ class Module:
                 "change itself; net.replace({name: array}) gives another one"
             )
         if isinstance(value, list | tuple | dict) and any(
-            isinstance(leaf, Parameter) for leaf in leaves(value)
+            isinstance(leaf, Described) for leaf in leaves(value)
         ):
             raise TypeError(
                 f"{type(self).__name__}: {name!r} holds Parameters in a {type(value).__name__}; "
                 "set each as an attribute of its own, or put them into modules"
             )
         described = {n: thing for n, thing in self._described.items() if n != name}
-        if isinstance(value, Parameter | RandomStream):
+        if isinstance(value, Described | RandomStream):
             described[name] = value
         self.__dict__["_described"] = described
         object.__setattr__(self, name, value)
@@ -169,13 +132,13 @@ class Module:
         for name, child in self._children():
             yield from child.modules(f"{path}.{name}" if path else name)
 
-    def _places(self) -> Iterator[tuple[str, Module, str, Parameter | RandomStream]]:
+    def _places(self) -> Iterator[tuple[str, Module, str, Described | RandomStream]]:
         """Every described thing: its path, the module that holds it, its attribute, itself."""
         for path, module in self.modules():
             for attribute, thing in module._described.items():
                 yield f"{path}.{attribute}" if path else attribute, module, attribute, thing
 
-    def _first_places(self) -> Iterator[tuple[str, Module, str, Parameter | RandomStream]]:
+    def _first_places(self) -> Iterator[tuple[str, Module, str, Described | RandomStream]]:
         """The first place of every described thing, whose path is its name."""
         seen = set()
         for path, module, attribute, thing in self._places():
@@ -186,14 +149,14 @@ class Module:
                 yield path, module, attribute, thing
 
     def _key(self, attribute: str) -> int:
-        """What makes two described things one: the same stream, Parameter or, once drawn, array."""
+        """What makes two described things one: the same description or, once drawn, array."""
         thing = self._described[attribute]
-        return id(getattr(self, attribute) if isinstance(thing, Parameter) else thing)
+        return id(getattr(self, attribute) if isinstance(thing, Described) else thing)
 
     def _names_by_identity(self) -> dict[int, str]:
         return {module._key(attribute): path for path, module, attribute, _ in self._first_places()}
 
-    # Parameters
+    # Parameters and buffers
 
     def init(
         self,
@@ -203,10 +166,10 @@ class Module:
         device: str | None = None,
         dtype: str = "float32",
     ) -> Self:
-        """This network with its parameters drawn.
+        """This network with its parameters and buffers drawn.
 
         The same seed gives the same bits on every backend; each parameter has a stream of its
-        own, named by its path. Parameters that are arrays already stay as they are. The backend
+        own, named by its path. What are arrays already stay as they are. The backend
         is the one given, else the one chosen, else numpy; the device its first; `dtype` is
         "float32" or "float64".
         """
@@ -223,14 +186,15 @@ class Module:
             if isinstance(thing, RandomStream):
                 continue
             value = getattr(module, attribute)
-            if isinstance(value, Parameter):
+            if isinstance(value, Described):
                 host = thing.init(random.key(seed, "init", path), thing.shape)
                 if host.shape != tuple(thing.shape):
                     raise ValueError(
-                        f"parameter {path!r} has shape {tuple(thing.shape)}, but its initialiser "
-                        f"drew {host.shape}"
+                        f"{type(thing).__name__.lower()} {path!r} has shape "
+                        f"{tuple(thing.shape)}, but its initialiser drew {host.shape}"
                     )
-                value = target.from_host(host.astype(dtype), native)
+                own = thing.dtype if isinstance(thing, Buffer) else None
+                value = target.from_host(host.astype(own or dtype), native)
             drawn[path] = value
         if drawn:
             common_backend(drawn.values(), "the network's parameters")
@@ -238,51 +202,87 @@ class Module:
 
     def parameters(self) -> dict[str, Array]:
         """The parameters by name, in order of declaration; a shared one stands once."""
+        return self._arrays(Parameter)
+
+    def buffers(self) -> dict[str, Array]:
+        """The buffers by name, likewise: what the network keeps and no gradient trains."""
+        return self._arrays(Buffer)
+
+    def _arrays(self, kind: type[Described]) -> dict[str, Array]:
+        """Those of a kind by name, arrays or only described."""
         return {
             path: getattr(module, attribute)
             for path, module, attribute, thing in self._first_places()
-            if isinstance(thing, Parameter)
+            if isinstance(thing, kind)
         }
 
-    def drawn_parameters(self) -> dict[str, Array]:
-        """The parameters by name; raises RuntimeError where they are only described."""
-        parameters = self.parameters()
-        if any(isinstance(p, Parameter) for p in parameters.values()):
+    def aliases(self) -> dict[str, str]:
+        """The other paths of shared parameters and buffers, each with the name it goes by."""
+        names = self._names_by_identity()
+        arrays = ((p, m._key(a)) for p, m, a, t in self._places() if isinstance(t, Described))
+        return {path: names[key] for path, key in arrays if path != names[key]}
+
+    def state_dict(self) -> dict[str, Array]:
+        """Parameters and buffers by name: all that a checkpoint of the network holds.
+
+        Raises RuntimeError where they are only described.
+        """
+        arrays = self._arrays(Described)
+        if any(isinstance(a, Described) for a in arrays.values()):
             raise RuntimeError(
                 f"{type(self).__name__} has no parameters yet: draw them with net.init(seed=0), "
                 "or train it with a Trainer and use trainer.net"
             )
-        return parameters
+        return arrays
 
-    def replace(self, parameters: Mapping[str, Array]) -> Self:
-        """This network with other arrays for the parameters named, all or some.
+    def replace(self, arrays: Mapping[str, Array]) -> Self:
+        """This network with other arrays for the parameters and buffers named, all or some.
 
         Raises KeyError for a name it does not have, ValueError for another shape, TypeError for
         another dtype.
         """
-        now = self.parameters()
-        for name, array in parameters.items():
+        now = self._arrays(Described)
+        for name, array in arrays.items():
             if name not in now:
                 raise KeyError(unknown("parameter", name, now))
-            if tuple(array.shape) != tuple(now[name].shape):
-                raise ValueError(
-                    f"parameter {name!r} has shape {tuple(now[name].shape)}; "
-                    f"got an array of shape {tuple(array.shape)}"
-                )
-            if not isinstance(now[name], Parameter) and array.dtype != now[name].dtype:
-                raise TypeError(
-                    f"parameter {name!r} is {now[name].dtype}; got an array of {array.dtype}"
-                )
-        return self.bind({**now, **parameters})
+            check_like(f"parameter {name!r}", array, now[name])
+        return self.bind({**now, **arrays})
 
-    def bind(self, parameters: Mapping[str, Array], context: Context | None = None) -> Self:
-        """The copy of this network for one pass: with these parameters, in this context.
+    def bind(self, arrays: Mapping[str, Array], context: Context | None = None) -> Self:
+        """The copy of this network for one pass: with these arrays, in this context.
 
-        With a context it trains (dropout drops); without, it predicts.
+        Every parameter is among them; a buffer that is not stays as it is. With a context the
+        copy trains (dropout drops), and renews the buffers in `context.buffers`; without, it
+        predicts.
         """
-        return self._bound(
-            parameters, context, None if self._path == "" else self._names_by_identity()
-        )
+        return self._bound(arrays, context, None if self._path == "" else self._names_by_identity())
+
+    def renew(self, **buffers: Array) -> None:
+        """Hand new values of this layer's buffers to the training pass, by attribute.
+
+        Who reads them from here on, in this pass, reads these: the layer itself, where it is used
+        again. After the step they are the network's. No gradient goes through them.
+
+        Raises RuntimeError out of training; KeyError, ValueError and TypeError as `replace`.
+        """
+        if self._context is None:
+            raise RuntimeError(
+                f"{self.label()}: only a training pass renews buffers; ask `if self.training:`"
+            )
+        own = [a for a, thing in self._described.items() if isinstance(thing, Buffer)]
+        for attribute, array in buffers.items():
+            if attribute not in own:
+                raise KeyError(f"{self.label()}: {unknown('buffer', attribute, own)}")
+            check_like(f"{self.label()}: buffer {attribute!r}", array, getattr(self, attribute))
+            self._context.buffers[self._names[attribute]] = stop_gradient(array)
+
+    if not TYPE_CHECKING:  # which would believe that every attribute exists
+
+        def __getattr__(self, name: str) -> Any:
+            """A buffer, in a training pass: the newest one that the pass knows."""
+            if self._context is not None and name in self._names:
+                return self._context.buffers[self._names[name]]
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def _bound(
         self,
@@ -304,8 +304,13 @@ class Module:
         if names is not None:
             inside["_names"] = {a: names[self._key(a)] for a in self._described}
         for attribute, name in copy._names.items():
-            if isinstance(self._described[attribute], Parameter):
+            thing = self._described[attribute]
+            if isinstance(thing, Parameter):
                 inside[attribute] = arrays[name]
+            elif isinstance(thing, Buffer):
+                inside[attribute] = arrays.get(name, getattr(self, attribute))
+                if context is not None:
+                    context.buffers.setdefault(name, inside.pop(attribute))
             elif context is not None:
                 inside[attribute] = Stream(name, context)
         inside["_path"] = path
@@ -319,13 +324,11 @@ class Module:
         )
 
     def to(self, *, backend: str | Backend | None = None, device: str | None = None) -> Self:
-        """This network with copies of its parameters on another backend, or on another device."""
-        parameters = self.drawn_parameters()
+        """This network with copies of its arrays on another backend, or on another device."""
+        arrays = self.state_dict()
         if backend is None:
-            backend = common_backend(parameters.values(), "the network's parameters")[0]
-        return self.bind(
-            {n: asarray(p, backend=backend, device=device) for n, p in parameters.items()}
-        )
+            backend = common_backend(arrays.values(), "the network's parameters")[0]
+        return self.bind({n: asarray(a, backend=backend, device=device) for n, a in arrays.items()})
 
     # For people
 

@@ -10,8 +10,9 @@ from polynet.backend import Array
 from polynet.errors import unknown
 from polynet.nn import init
 from polynet.nn.checks import positive, same_dtype, wrong_shape
+from polynet.nn.described import Parameter
 from polynet.nn.dropout import Dropout
-from polynet.nn.module import Module, Parameter
+from polynet.nn.module import Module
 from polynet.ops.manipulation import concat, permute_dims, stack
 
 State = Array | tuple[Array, ...] | None

@@ -366,6 +366,17 @@ SAMPLES["standardised"] = [
     Sample((_in(*_EVERYWHERE, *shape),), {"axis": axis, "eps": 1e-5})
     for shape, axis in (((3, 5), (-1,)), ((4, 2, 3), (0, 2)))
 ]
+SAMPLES["batch_norm"] = [
+    Sample(
+        (_in(*_EVERYWHERE, *shape), *(_in(0.5, 2, shape[1]) for _ in range(arrays))), {"eps": eps}
+    )
+    for shape, arrays, eps in (((6, 3), 2, 1e-5), ((2, 3, 4), 0, 1e-3), ((3, 2, 2, 4), 1, 0.1))
+]
+SAMPLES["batch_norm_inference"] = [
+    Sample((x, *(_in(0.5, 2, x.shape[1]) for _ in range(2)), *affine), sample.options)
+    for sample in SAMPLES["batch_norm"]
+    for x, *affine in (sample.args,)
+]
 _HEADS = [(2, 3, 4, 5), (2, 3, 6, 5), (2, 3, 6, 2)]  # of queries, keys and values
 _LOOK = np.asarray([[True, False, True, True, False, True]] * 4)
 for _name, _count in (("scaled_dot_product_attention", 3), ("attention_weights", 2)):

@@ -184,12 +184,14 @@ def test_compile_reads_nothing_on_the_host(backend: Backend) -> None:
 
 
 def training(backend: Backend, dtype: str) -> tuple[Any, Any, tuple[Any, Any], list[Any]]:
-    """A step with dropout and Adam, its state, the data, and the batches of two epochs.
+    """A step with dropout, buffers and Adam, its state, the data, and the batches of two epochs.
 
     Each epoch ends in a batch that is shorter, which is handed over in a call of its own.
     """
     native = backend.device(None)
-    net = nn.Sequential(nn.Linear(3, 8), nn.GELU(), nn.Dropout(0.3), nn.Linear(8, 2))
+    net = nn.Sequential(
+        nn.BatchNorm1d(3), nn.Linear(3, 8), nn.GELU(), nn.Dropout(0.3), nn.Linear(8, 2)
+    )
     net = net.init(seed=4, backend=backend, dtype=dtype)
     optimizer = optim.Adam(lr=0.05, eps=1e-5)
     step = make_step(net, losses.mse, optimizer, backend.xp)

@@ -112,6 +112,13 @@ LAYERS: dict[str, tuple[Callable[[], Module], tuple[int, ...]]] = {
     "InstanceNorm1d": (lambda: nn.InstanceNorm1d(3), (2, 3, 4)),
     "InstanceNorm2d": (lambda: nn.InstanceNorm2d(2, affine=True), (2, 2, 3, 2)),
     "RMSNorm": (lambda: nn.RMSNorm(4), (5, 4)),
+    "BatchNorm1d": (lambda: nn.BatchNorm1d(4), (5, 4)),
+    "BatchNorm1d with a length, plain": (lambda: nn.BatchNorm1d(3, affine=False), (2, 3, 4)),
+    "BatchNorm2d": (lambda: nn.BatchNorm2d(3, eps=0.1, momentum=None), (2, 3, 4, 2)),
+    "BatchNorm2d without statistics": (
+        lambda: nn.BatchNorm2d(3, track_running_stats=False),
+        (2, 3, 4, 2),
+    ),
     "LayerNorm": (lambda: nn.LayerNorm(4), (5, 4)),
     "LayerNorm on two axes": (lambda: nn.LayerNorm((3, 4), bias=False), (2, 3, 4)),
     "Embedding": (lambda: LookedUp(nn.Embedding(3, 5)), (2, 4, 5)),
