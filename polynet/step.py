@@ -24,16 +24,18 @@ def make_step(
 
     The state holds `params`, `optimizer`, `keys` (of the random streams) and `step`; all leaves
     are arrays, no leaf shares memory with another, and the state returned has the same structure.
+    Parameters that the optimizer does not train are set aside before anything is recorded.
     """
 
     def step(state: State, data: tuple[Array, Array], rows: Array) -> tuple[State, Array]:
         x, y = (xp.take(a, rows, axis=0) for a in data)
         context = Context(xp, state["step"], state["keys"])
 
-        def objective(params: dict[str, Array]) -> Array:
-            return loss(net.bind(params, context)(x), y)
+        def objective(trained: dict[str, Array]) -> Array:
+            return loss(net.bind({**state["params"], **trained}, context)(x), y)
 
-        value, grads = differentiated(objective, own=False)(state["params"])
+        trained = {name: state["params"][name] for name in optimizer.trains(state["params"])}
+        value, grads = differentiated(objective, own=False)(trained)
         params, optimizer_state = optimizer.update(
             state["params"], grads, state["optimizer"], state["step"]
         )
@@ -50,6 +52,8 @@ def make_step(
 def initial_state(net: Module, optimizer: Optimizer, seed: int) -> State:
     """The state before the first step; `net` has its parameters."""
     params = net.parameters()
+    if params and not optimizer.trains(params):
+        raise ValueError("the optimizer freezes every parameter: there is nothing to train")
     backend, device = common_backend(params.values(), "the network's parameters")
     keys = {
         name: backend.from_host(random.key(seed, "stream", name), device) for name in net.streams()

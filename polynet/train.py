@@ -30,7 +30,9 @@ from polynet.data import Place, batches, chunks, is_device_array, same_length, s
 from polynet.errors import MixedBackendsError, NotFiniteError
 from polynet.history import History, Position
 from polynet.nn import Module
+from polynet.ops import array_namespace
 from polynet.optim import Optimizer
+from polynet.optim.checks import number
 from polynet.step import State, initial_state, make_step
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
@@ -99,6 +101,45 @@ class Trainer:
             params = {n: xp.asarray(p, copy=True) for n, p in self._state["params"].items()}
             self._copy = self._described.bind(params)
         return self._copy
+
+    @property
+    def averaged_net(self) -> Module:
+        """The network with the parameters that `optim.EMA` averaged so far: a copy.
+
+        Raises RuntimeError where there is no average: without `EMA`, or before the first call.
+        """
+        averages = self.optimizer.averages(self._state.get("optimizer", {}))
+        if not averages:
+            raise RuntimeError(
+                "there are no averaged parameters: wrap the optimizer, optim.EMA(optim.Adam()), "
+                "and fit"
+            )
+        copies = {n: array_namespace(a).asarray(a, copy=True) for n, a in averages.items()}
+        return self.net.replace(copies)
+
+    @property
+    def lr_factor(self) -> float:
+        """What multiplies every learning rate that is a schedule: 1 until it is set.
+
+        It is part of the state: `save` keeps it, and no step is compiled anew when it changes.
+        Setting it raises RuntimeError before the first step, TypeError where no rate is a
+        schedule, and ValueError for what is no number, at least 0.
+        """
+        factors = self.optimizer.lr_factors(self._state.get("optimizer", {}))
+        return float(to_numpy(factors[0])[0]) if factors else 1.0
+
+    @lr_factor.setter
+    def lr_factor(self, factor: float) -> None:
+        factor = number("lr_factor", factor)
+        if self._place is None:
+            raise RuntimeError("lr_factor multiplies the rates of a run: there is none before fit")
+        if not self.optimizer.lr_factors(self._state["optimizer"]):
+            raise TypeError(
+                "lr_factor multiplies learning rates that are schedules, and there is none: a "
+                "number is compiled into the step. Give lr=optim.schedules.Constant(1e-3)"
+            )
+        changed = self.optimizer.with_lr_factor(self._state["optimizer"], factor)
+        self._state = {**self._state, "optimizer": changed}
 
     # The three verbs
 

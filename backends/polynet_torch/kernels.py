@@ -133,8 +133,9 @@ FUSED = ("cpu", "cuda")
 def optimizer(kernel: Kernel) -> Kernel:
     """An optimizer's kernel, written for lists of tensors.
 
-    `kernel(params, grads, slots, step, **settings)` returns the next parameters and slots, in
-    the order of the parameters' names; it declines parameters of several dtypes, and none.
+    `kernel(params, grads, slots, step, lr, **settings)` returns the next parameters and slots, in
+    the order of the parameters' names; it declines parameters of several dtypes, and none. `lr`
+    is a number, or a tensor of no axes, which the host does not read.
     """
 
     @wraps(kernel)
@@ -144,15 +145,17 @@ def optimizer(kernel: Kernel) -> Kernel:
         grads: Arrays,
         state: dict[str, Arrays],
         step: torch.Tensor,
+        lr: float | torch.Tensor,
         **settings: Any,
     ) -> Any:
         names = list(params)
         slots = {slot: [arrays[n] for n in names] for slot, arrays in state.items()}
         p, g = list(params.values()), [grads[n] for n in names]
         given = [*p, *g, *(a for arrays in slots.values() for a in arrays)]
+        given += [lr] if isinstance(lr, torch.Tensor) else []
         if len({a.dtype for a in given}) != 1 or recorded(given):
             return NotImplemented
-        result = kernel(p, g, slots, step, **settings)
+        result = kernel(p, g, slots, step, lr, **settings)
         if result is NotImplemented:
             return result
         p, slots = result
@@ -162,32 +165,32 @@ def optimizer(kernel: Kernel) -> Kernel:
     return call
 
 
+def downhill(p: Any, towards: Any, lr: Any) -> Any:
+    """p - lr · towards, for lists; as one call where the rate is a number."""
+    if isinstance(lr, torch.Tensor):
+        return torch._foreach_sub(p, torch._foreach_mul(towards, lr))
+    return torch._foreach_add(p, towards, alpha=-lr)
+
+
 @optimizer
 def sgd(
-    p: Any,
-    g: Any,
-    slots: Any,
-    step: Any,
-    *,
-    lr: Any,
-    momentum: Any,
-    nesterov: Any,
+    p: Any, g: Any, slots: Any, step: Any, lr: Any, *, momentum: Any, nesterov: Any,
     weight_decay: Any,
-) -> Any:
+) -> Any:  # fmt: skip
     """g ← ∇ + λp;  b ← μb + g;  p ← p - η·(g + μb if Nesterov, else b)."""
     if weight_decay:
         g = torch._foreach_add(g, p, alpha=weight_decay)
     if not momentum:
-        return torch._foreach_add(p, g, alpha=-lr), {}
+        return downhill(p, g, lr), {}
     b = torch._foreach_mul(slots["momentum_buffer"], momentum)
     torch._foreach_add_(b, g)
     towards = torch._foreach_add(g, b, alpha=momentum) if nesterov else b
-    return torch._foreach_add(p, towards, alpha=-lr), {"momentum_buffer": b}
+    return downhill(p, towards, lr), {"momentum_buffer": b}
 
 
 @optimizer
 def rmsprop(
-    p: Any, g: Any, slots: Any, step: Any, *, lr: Any, alpha: Any, eps: Any, weight_decay: Any,
+    p: Any, g: Any, slots: Any, step: Any, lr: Any, *, alpha: Any, eps: Any, weight_decay: Any,
     momentum: Any,
 ) -> Any:  # fmt: skip
     """v ← αv + (1-α)g²;  d = g / (√v + ε);  b ← μb + d;  p ← p - ηb."""
@@ -198,15 +201,17 @@ def rmsprop(
     root = torch._foreach_sqrt(v)
     torch._foreach_add_(root, eps)
     if not momentum:
+        if isinstance(lr, torch.Tensor):
+            return downhill(p, torch._foreach_div(g, root), lr), {"square_avg": v}
         return torch._foreach_addcdiv(p, g, root, value=-lr), {"square_avg": v}
     b = torch._foreach_mul(slots["momentum_buffer"], momentum)
     torch._foreach_addcdiv_(b, g, root)
-    return torch._foreach_add(p, b, alpha=-lr), {"square_avg": v, "momentum_buffer": b}
+    return downhill(p, b, lr), {"square_avg": v, "momentum_buffer": b}
 
 
 @optimizer
 def adam(
-    p: Any, g: Any, slots: Any, step: Any, *, lr: Any, betas: Any, eps: Any, weight_decay: Any,
+    p: Any, g: Any, slots: Any, step: Any, lr: Any, *, betas: Any, eps: Any, weight_decay: Any,
     decoupled: Any = False,
 ) -> Any:  # fmt: skip
     """m ← β₁m + (1-β₁)g;  v ← β₂v + (1-β₂)g²;  p ← p - η/(1-β₁ᵗ) · m / (√v/√(1-β₂ᵗ) + ε).
