@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import os
@@ -356,10 +357,8 @@ class Trainer:
         data = place.take_in(x, x_name), place.take_in(y, y_name)
         same_length(x, y, (x_name, y_name))
         outputs = self._outputs(data[0][:1, ...], 1)
-        if self.loss is losses.cross_entropy and place.backend.xp.isdtype(
-            data[1].dtype, "integral"
-        ):
-            _check_labels(on_host(data[1]), outputs.shape[-1], y_name)
+        if outputs.ndim > 1 and place.backend.xp.isdtype(data[1].dtype, "integral"):
+            _check_labels(self.loss, data[1], outputs.shape[1], y_name)
         trial = self.loss(outputs, data[1][:1, ...])
         if tuple(getattr(trial, "shape", (0,))) != ():
             raise TypeError("the loss must return a 0-d array, such as the mean over the batch")
@@ -492,10 +491,18 @@ def _check_counts(**counts: int) -> None:
             raise ValueError(f"{name} is a positive integer; got {value!r}")
 
 
-def _check_labels(labels: np.ndarray, classes: int, name: str) -> None:
-    low, high = labels.min(), labels.max()
-    if low < 0 or high >= classes:
+def _check_labels(loss: Any, labels: Array, classes: int, name: str) -> None:
+    """Refuse labels that the loss, with options or without, has no class for."""
+    partial = isinstance(loss, functools.partial)
+    if (loss.func if partial else loss) not in (
+        losses.cross_entropy, losses.nll, losses.multi_margin,
+    ):  # fmt: skip
+        return
+    found = np.unique(on_host(labels))
+    found = found[found != loss.keywords.get("ignore_index")] if partial else found
+    wrong = found[(found < 0) | (found >= classes)]
+    if wrong.size:
         raise ValueError(
-            f"{name} holds class {high if high >= classes else low}, the network has {classes} "
-            f"outputs: classes count from 0 to {classes - 1}"
+            f"{name} holds class {wrong[-1]}, the network has {classes} outputs: classes count "
+            f"from 0 to {classes - 1}; labels that do not count are ignore_index= of the loss"
         )

@@ -93,10 +93,15 @@ def log_softmax(xp: Any, x: torch.Tensor, *, axis: int = -1) -> Any:
 # Losses
 
 
-def mse(xp: Any, outputs: torch.Tensor, targets: torch.Tensor) -> Any:
+def mse(xp: Any, outputs: torch.Tensor, targets: torch.Tensor, sample_weight: Any = None) -> Any:
     """Mean of (outputs - targets)²; its gradient is 2·(outputs - targets) / size."""
     alike = outputs.shape == targets.shape and outputs.dtype == targets.dtype
-    if not alike or not outputs.is_floating_point() or recorded((outputs, targets)):
+    if (
+        sample_weight is not None
+        or not alike
+        or not outputs.is_floating_point()
+        or recorded((outputs, targets))
+    ):
         return NotImplemented
     difference = outputs - targets
     scale = 2 / max(outputs.numel(), 1)
@@ -104,11 +109,16 @@ def mse(xp: Any, outputs: torch.Tensor, targets: torch.Tensor) -> Any:
     return value, (
         lambda g: difference * (g * scale),
         lambda g: difference * (g * -scale),
+        None,
     )
 
 
-def cross_entropy(xp: Any, logits: torch.Tensor, targets: torch.Tensor) -> Any:
+def cross_entropy(
+    xp: Any, logits: torch.Tensor, targets: torch.Tensor, *weights: Any, **options: Any
+) -> Any:
     """Mean of -log softmax(x)[class]; its gradient is (softmax(x) - one-hot) / batch."""
+    if options or any(w is not None for w in weights):
+        return NotImplemented
     labels = targets.dtype in (torch.int32, torch.int64) and targets.shape == logits.shape[:1]
     rows = logits.ndim == 2 and logits.is_floating_point()
     if not labels or not rows or recorded((logits,)):
@@ -121,7 +131,7 @@ def cross_entropy(xp: Any, logits: torch.Tensor, targets: torch.Tensor) -> Any:
         out = scores.exp().scatter_(1, places, truth.expm1())
         return out.mul_(g / len(logits))
 
-    return truth.mean().neg_(), (pullback, None)
+    return truth.mean().neg_(), (pullback, None, *weights)
 
 
 # Optimizers: each operation on all parameters at once

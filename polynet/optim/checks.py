@@ -11,7 +11,7 @@ def number(
     what: str, value: Any, *, above: float = -1.0, least: float = 0.0, most: float = math.inf
 ) -> float:
     """A finite number in the bounds given, as a float; raise ValueError for anything else."""
-    if isinstance(value, Real) and not isinstance(value, bool):
+    if not isinstance(value, bool) and isinstance(value, Real):
         plain = float(value)
         if above < plain and least <= plain <= most and math.isfinite(plain):
             return plain

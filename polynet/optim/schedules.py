@@ -328,8 +328,8 @@ def _line(xp: Any, low: float, high: float, left: Array, length: float) -> Array
 class ReduceLROnPlateau:
     """A callback of `fit`: it lowers `trainer.lr_factor` when a number no longer improves.
 
-    The optimizer's lr is a schedule, such as `Constant(1e-3)`. The factor is multiplied by `factor`,
-    down to `min_factor`, after more than `patience` epochs in a row in which
+    The optimizer's lr is a schedule, such as `Constant(1e-3)`. The factor is multiplied by
+    `factor`, down to `min_factor`, after more than `patience` epochs in a row in which
     `trainer.history[monitor]` was not better than the best by `threshold` (times the best's size,
     or with `threshold_mode` "abs" as it is). The next `cooldown` epochs do not count. `mode` says
     whether better is lower, "min", or higher, "max".
