@@ -117,7 +117,7 @@ class Rule(Optimizer):
         xp = array_namespace(factor)
         lr = xp.reshape(lr(step, dtype=factor.dtype) * factor, ())
         params, rest = type(self)._rule(params, grads, rest, step, lr, **settings)
-        return params, {**rest, "lr_factor": factor}
+        return params, {name: rest.get(name, factor) for name in state}
 
     def lr_factors(self, state: State) -> list[Array]:
         return [state["lr_factor"]] if "lr_factor" in state else []
