@@ -498,11 +498,13 @@ def _check_labels(loss: Any, labels: Array, classes: int, name: str) -> None:
         losses.cross_entropy, losses.nll, losses.multi_margin,
     ):  # fmt: skip
         return
-    found = np.unique(on_host(labels))
-    found = found[found != loss.keywords.get("ignore_index")] if partial else found
-    wrong = found[(found < 0) | (found >= classes)]
-    if wrong.size:
+    counted = on_host(labels)
+    if partial and loss.keywords.get("ignore_index") is not None:
+        counted = counted[counted != loss.keywords["ignore_index"]]
+    low, high = counted.min(initial=0), counted.max(initial=0)
+    if low < 0 or high >= classes:
         raise ValueError(
-            f"{name} holds class {wrong[-1]}, the network has {classes} outputs: classes count "
-            f"from 0 to {classes - 1}; labels that do not count are ignore_index= of the loss"
+            f"{name} holds class {high if high >= classes else low}, the network has {classes} "
+            f"outputs: classes count from 0 to {classes - 1}; labels that do not count are "
+            "ignore_index= of the loss"
         )

@@ -177,7 +177,7 @@ def columns(
 
 
 def in_dtype(xp: Any, number: Any, dtype: Any) -> Any:
-    """A learning rate in a parameter's dtype; a Python number fits any."""
-    return (
-        number if isinstance(number, float) or number.dtype == dtype else xp.astype(number, dtype)
-    )
+    """A learning rate in a parameter's dtype; a plain float, which NumPy's is not, fits any."""
+    if type(number) is float or number.dtype == dtype:
+        return number
+    return xp.astype(number, dtype)

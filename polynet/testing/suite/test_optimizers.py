@@ -117,6 +117,18 @@ def test_state_has_the_structure_it_had(backend: Backend, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
+def test_each_parameter_keeps_its_own_dtype(backend: Backend, name: str) -> None:
+    optimizer = OPTIMIZERS[name]
+    kinds = dict(zip(START, (dtypes(backend)[-1], "float32", dtypes(backend)[-1]), strict=True))
+    params = {n: to_backend(p, backend, kinds[n]) for n, p in START.items()}
+    grads = {n: params[n] for n in optimizer.trains(params)}
+    step = backend.from_host(np.zeros(1, dtype=np.int32), backend.device(None))
+    new, state = optimizer.update(params, grads, optimizer.init(params), step)
+    for key, p in [*new.items(), *optimizer.averages(state).items()]:
+        assert p.dtype == params[key].dtype, key
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_inputs_stay_as_they_are(backend: Backend, name: str) -> None:
     params = {n: to_backend(p, backend, "float32") for n, p in START.items()}
     optimizer = OPTIMIZERS[name]
