@@ -1,27 +1,51 @@
 """Metrics: how good a network's outputs are, for people.
 
-A metric is any function `(targets, outputs) -> number` of NumPy arrays, so scikit-learn's
-serve too.
+A metric is any function `(targets, outputs) -> number` of NumPy arrays, known by its `__name__`.
+Those of scikit-learn are such functions: of numbers (`r2_score`) and of scores (`roc_auc_score` for
+two classes) as they are; of classes, with `classes`:
+
+    def f1(targets, outputs):
+        return f1_score(targets, metrics.classes(outputs), average="macro")
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+
+
+def classes(outputs: np.ndarray) -> np.ndarray:
+    """The class that each sample's logits stand for.
+
+    `outputs` are (batch, classes, …), whose largest along axis 1 is the answer; or, for two
+    classes, (batch,) or (batch, 1), where above 0 means 1. The result has no axis of classes.
+
+    >>> classes(np.asarray([[0.1, 0.9], [0.8, 0.2]]))
+    array([1, 0])
+    >>> classes(np.asarray([[1.5], [-0.5]]))
+    array([1, 0])
+    """
+    outputs = np.asarray(outputs)
+    if outputs.ndim > 1 and outputs.shape[1] > 1:
+        return outputs.argmax(axis=1)
+    flat = outputs if outputs.ndim == 1 else outputs[:, 0]
+    return (flat > 0).astype(np.int64)
 
 
 def accuracy(targets: np.ndarray, outputs: np.ndarray) -> float:
     """The share of samples whose class is right, from 0 to 1.
 
-    `outputs` are logits: (batch, classes), whose largest is the answer, with integer targets
-    (batch,) or one-hot rows; or, for two classes, of the targets' shape, where above 0 means 1.
+    `outputs` are logits, as for `classes`; `targets` are integers without the axis of classes, or
+    one-hot rows; for two classes and one output a place, of the outputs' shape.
 
     >>> accuracy(np.asarray([1, 0]), np.asarray([[0.1, 0.9], [0.2, 0.8]]))
     0.5
     """
     targets, outputs = np.asarray(targets), np.asarray(outputs)
-    if outputs.ndim == 2 and outputs.shape[1] > 1:
-        answers = outputs.argmax(axis=1)
-        truth = targets.argmax(axis=1) if targets.shape == outputs.shape else targets
+    several = outputs.ndim == 2 or targets.ndim == outputs.ndim - 1
+    if several and outputs.ndim > 1 and outputs.shape[1] > 1:
+        answers, truth = classes(outputs), _labels(targets, outputs)
     else:
         answers, truth = (outputs > 0).astype(targets.dtype), targets
     if answers.shape != truth.shape:
@@ -29,3 +53,39 @@ def accuracy(targets: np.ndarray, outputs: np.ndarray) -> float:
             f"accuracy: targets of shape {targets.shape} do not fit outputs of {outputs.shape}"
         )
     return float(np.mean(answers == truth))
+
+
+def top_k(k: int) -> Callable[[np.ndarray, np.ndarray], float]:
+    """A metric: the share of samples whose class is among the k largest logits.
+
+    It takes integer targets (batch,) or one-hot rows, and outputs (batch, classes). Of logits that
+    are equal, the first classes are taken for the largest. Raises ValueError where k is no positive
+    integer, where there are fewer classes, and for other shapes.
+
+    >>> metric = top_k(2)
+    >>> metric(np.asarray([0, 2]), np.asarray([[0.5, 0.4, 0.1], [0.3, 0.5, 0.2]]))
+    0.5
+    >>> metric.__name__
+    'top_2'
+    """
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ValueError(f"top_k: k is a positive integer; got {k!r}")
+
+    def metric(targets: np.ndarray, outputs: np.ndarray) -> float:
+        targets, outputs = np.asarray(targets), np.asarray(outputs)
+        truth = _labels(targets, outputs)
+        if outputs.ndim != 2 or outputs.shape[1] < k or truth.shape != outputs.shape[:1]:
+            raise ValueError(
+                f"top_{k}: expected outputs (batch, {k} classes or more) and a label a sample; got "
+                f"outputs of {outputs.shape} and targets of {targets.shape}"
+            )
+        best = np.argsort(-outputs, axis=1, kind="stable")[:, :k]
+        return float(np.mean((best == truth[:, None]).any(axis=1)))
+
+    metric.__name__ = f"top_{k}"
+    return metric
+
+
+def _labels(targets: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """Labels, also from rows of the outputs' shape."""
+    return targets.argmax(axis=1) if targets.shape == outputs.shape else targets

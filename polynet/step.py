@@ -24,7 +24,8 @@ def make_step(
 
     The state holds `params`, `buffers`, `optimizer`, `keys` (of the random streams) and `step`; all
     leaves are arrays, no leaf shares memory with another, and the state returned has the same
-    structure.
+    structure. Parameters that the optimizer does not train are set aside before anything is
+    recorded.
     """
 
     def own(new: Array, old: Array) -> Array:
@@ -35,12 +36,13 @@ def make_step(
         x, y = (xp.take(a, rows, axis=0) for a in data)
         context = Context(xp, state["step"], state["keys"])
 
-        def objective(params: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
-            value = loss(net.bind({**params, **state["buffers"]}, context)(x), y)
-            return value, context.buffers
+        def objective(trained: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+            arrays = {**state["params"], **trained, **state["buffers"]}
+            return loss(net.bind(arrays, context)(x), y), context.buffers
 
+        trained = {name: state["params"][name] for name in optimizer.trains(state["params"])}
         differentiate = differentiated(objective, has_aux=True, own=False)
-        (value, buffers), grads = differentiate(state["params"])
+        (value, buffers), grads = differentiate(trained)
         params, optimizer_state = optimizer.update(
             state["params"], grads, state["optimizer"], state["step"]
         )
@@ -58,6 +60,8 @@ def make_step(
 def initial_state(net: Module, optimizer: Optimizer, seed: int) -> State:
     """The state before the first step; `net` has its parameters."""
     params = net.parameters()
+    if params and not optimizer.trains(params):
+        raise ValueError("the optimizer freezes every parameter: there is nothing to train")
     backend, device = common_backend(params.values(), "the network's parameters")
     keys = {
         name: backend.from_host(random.key(seed, "stream", name), device) for name in net.streams()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import os
@@ -30,7 +31,9 @@ from polynet.data import Place, batches, chunks, is_device_array, same_length, s
 from polynet.errors import MixedBackendsError, NotFiniteError
 from polynet.history import History, Position
 from polynet.nn import Module
+from polynet.ops import array_namespace
 from polynet.optim import Optimizer
+from polynet.optim.checks import number
 from polynet.step import State, initial_state, make_step
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
@@ -100,6 +103,45 @@ class Trainer:
             copies = {n: xp.asarray(a, copy=True) for n, a in arrays.items()}
             self._copy = self._described.bind(copies)
         return self._copy
+
+    @property
+    def averaged_net(self) -> Module:
+        """The network with the parameters that `optim.EMA` averaged so far: a copy.
+
+        Raises RuntimeError where there is no average: without `EMA`, or before the first call.
+        """
+        averages = self.optimizer.averages(self._state.get("optimizer", {}))
+        if not averages:
+            raise RuntimeError(
+                "there are no averaged parameters: wrap the optimizer, optim.EMA(optim.Adam()), "
+                "and fit"
+            )
+        copies = {n: array_namespace(a).asarray(a, copy=True) for n, a in averages.items()}
+        return self.net.replace(copies)
+
+    @property
+    def lr_factor(self) -> float:
+        """What multiplies every learning rate that is a schedule: 1 until it is set.
+
+        It is part of the state: `save` keeps it, and no step is compiled anew when it changes.
+        Setting it raises RuntimeError before the first step, TypeError where no rate is a
+        schedule, and ValueError for what is no number, at least 0.
+        """
+        factors = self.optimizer.lr_factors(self._state.get("optimizer", {}))
+        return float(to_numpy(factors[0])[0]) if factors else 1.0
+
+    @lr_factor.setter
+    def lr_factor(self, factor: float) -> None:
+        factor = number("lr_factor", factor)
+        if self._place is None:
+            raise RuntimeError("lr_factor multiplies the rates of a run: there is none before fit")
+        if not self.optimizer.lr_factors(self._state["optimizer"]):
+            raise TypeError(
+                "lr_factor multiplies learning rates that are schedules, and there is none: a "
+                "number is compiled into the step. Give lr=optim.schedules.Constant(1e-3)"
+            )
+        changed = self.optimizer.with_lr_factor(self._state["optimizer"], factor)
+        self._state = {**self._state, "optimizer": changed}
 
     # The three verbs
 
@@ -327,10 +369,8 @@ class Trainer:
         data = place.take_in(x, x_name), place.take_in(y, y_name)
         same_length(x, y, (x_name, y_name))
         outputs = self._outputs(data[0][:2, ...], 2)
-        if self.loss is losses.cross_entropy and place.backend.xp.isdtype(
-            data[1].dtype, "integral"
-        ):
-            _check_labels(on_host(data[1]), outputs.shape[-1], y_name)
+        if outputs.ndim > 1 and place.backend.xp.isdtype(data[1].dtype, "integral"):
+            _check_labels(self.loss, data[1], outputs.shape[1], y_name)
         trial = self.loss(outputs, data[1][:2, ...])
         if tuple(getattr(trial, "shape", (0,))) != ():
             raise TypeError("the loss must return a 0-d array, such as the mean over the batch")
@@ -463,10 +503,20 @@ def _check_counts(**counts: int) -> None:
             raise ValueError(f"{name} is a positive integer; got {value!r}")
 
 
-def _check_labels(labels: np.ndarray, classes: int, name: str) -> None:
-    low, high = labels.min(), labels.max()
+def _check_labels(loss: Any, labels: Array, classes: int, name: str) -> None:
+    """Refuse labels that the loss, with options or without, has no class for."""
+    partial = isinstance(loss, functools.partial)
+    if (loss.func if partial else loss) not in (
+        losses.cross_entropy, losses.nll, losses.multi_margin,
+    ):  # fmt: skip
+        return
+    counted = on_host(labels)
+    if partial and loss.keywords.get("ignore_index") is not None:
+        counted = counted[counted != loss.keywords["ignore_index"]]
+    low, high = counted.min(initial=0), counted.max(initial=0)
     if low < 0 or high >= classes:
         raise ValueError(
             f"{name} holds class {high if high >= classes else low}, the network has {classes} "
-            f"outputs: classes count from 0 to {classes - 1}"
+            f"outputs: classes count from 0 to {classes - 1}; labels that do not count are "
+            "ignore_index= of the loss"
         )

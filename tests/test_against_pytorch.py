@@ -1,4 +1,4 @@
-"""Layers, losses and optimizers beside PyTorch's: values, gradients, ten training steps."""
+"""Layers and losses beside PyTorch's: values and gradients; a whole run of Adam."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from beside_pytorch import DTYPES, TOLERANCE, numbers, same, torch, total
+from beside_pytorch import DTYPES, numbers, same, torch, total
 
 from polynet import Trainer, functional, losses, nn, optim, value_and_grad
 
@@ -90,78 +90,6 @@ def test_loss(dtype: str, ours: Any, theirs: str, targets: np.ndarray, scale: fl
     value, slope = value_and_grad(ours)(x, y)
     same(value, expected, dtype)
     same(slope, there.grad, dtype)
-
-
-OPTIMIZERS: dict[str, tuple[optim.Optimizer, Callable[[Any], Any]]] = {
-    "SGD": (optim.SGD(lr=0.1), lambda p: torch.optim.SGD(p, lr=0.1)),
-    "SGD, decay": (
-        optim.SGD(lr=0.1, weight_decay=0.1),
-        lambda p: torch.optim.SGD(p, lr=0.1, weight_decay=0.1),
-    ),
-    "SGD, momentum": (
-        optim.SGD(lr=0.1, momentum=0.9, weight_decay=0.01),
-        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01),
-    ),
-    "SGD, Nesterov": (
-        optim.SGD(lr=0.1, momentum=0.9, nesterov=True),
-        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
-    ),
-    "RMSprop": (optim.RMSprop(eps=1e-5), lambda p: torch.optim.RMSprop(p, eps=1e-5)),
-    "RMSprop, momentum": (
-        optim.RMSprop(lr=1e-3, eps=1e-5, momentum=0.9, weight_decay=0.1, alpha=0.9),
-        lambda p: torch.optim.RMSprop(
-            p, lr=1e-3, eps=1e-5, momentum=0.9, weight_decay=0.1, alpha=0.9
-        ),
-    ),
-    "Adam": (optim.Adam(eps=1e-5), lambda p: torch.optim.Adam(p, eps=1e-5)),
-    "Adam, decay": (
-        optim.Adam(lr=0.01, betas=(0.8, 0.99), weight_decay=0.1, eps=1e-5),
-        lambda p: torch.optim.Adam(p, lr=0.01, betas=(0.8, 0.99), weight_decay=0.1, eps=1e-5),
-    ),
-    "AdamW": (optim.AdamW(eps=1e-5), lambda p: torch.optim.AdamW(p, eps=1e-5)),
-    "AdamW, decay": (
-        optim.AdamW(lr=0.01, weight_decay=0.2, eps=1e-5),
-        lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.2, eps=1e-5),
-    ),
-}
-
-
-def test_settings_have_pytorchs_defaults() -> None:
-    for ours, theirs in (
-        (optim.SGD(), torch.optim.SGD),
-        (optim.RMSprop(), torch.optim.RMSprop),
-        (optim.Adam(), torch.optim.Adam),
-        (optim.AdamW(), torch.optim.AdamW),
-    ):
-        defaults = theirs([torch.zeros(1)]).defaults
-        assert vars(ours) == {name: defaults[name] for name in vars(ours)}
-
-
-def pytorch_losses(
-    net: Any, loss: Any, make: Any, x: np.ndarray, y: np.ndarray, steps: int
-) -> tuple[list[float], Any]:
-    optimizer, values = make(net.parameters()), []
-    for _ in range(steps):
-        optimizer.zero_grad()
-        value = loss(net(torch.tensor(x)), torch.tensor(y))
-        value.backward()
-        optimizer.step()
-        values.append(value.item())
-    return values, net
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_ten_training_steps(name: str, dtype: str) -> None:
-    net, twin = twins("Sequential", dtype)
-    ours, theirs = OPTIMIZERS[name]
-    x, y = numbers(20, 4).astype(dtype), numbers(20, 2, seed=1).astype(dtype)
-    expected, twin = pytorch_losses(twin, torch.nn.functional.mse_loss, theirs, x, y, 10)
-    trainer = Trainer(net, losses.mse, ours)
-    found = trainer.fit(x, y, epochs=10, batch_size=20).step_losses
-    np.testing.assert_allclose(found, expected, rtol=TOLERANCE[dtype])
-    for path, parameter in twin.named_parameters():
-        same(trainer.net.parameters()[path], parameter, dtype)
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [("float64", 1e-11), ("float32", 1e-5)])

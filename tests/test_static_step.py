@@ -7,6 +7,7 @@ without memory show whether a step would read the host.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from polynet import Trainer, losses, nn, optim, use_backend
 from polynet.backend import Backend, StaticRunner, get_backend, to_numpy
 from polynet.backend.static import WARM_UP
+from polynet.optim import schedules
 from polynet.step import initial_state, make_step
 from polynet.tree import map as tree_map
 from polynet.tree import named_leaves
@@ -32,7 +34,28 @@ OPTIMIZERS = [
     optim.AdamW(1e-2),
     optim.SGD(0.1, momentum=0.9, nesterov=True),
     optim.RMSprop(1e-2, momentum=0.5),
+    optim.NAdam(schedules.OneCycleLR(1e-2, 40)),
+    optim.EMA(
+        optim.ClipNorm(
+            optim.Groups(
+                {"*.bias": optim.SGD(schedules.StepLR(0.1, 5))},
+                others=optim.Adam(schedules.CosineAnnealingLR(1e-2, 30)),
+            ),
+            max_norm=0.5,
+        ),
+        decay=0.9,
+    ),
+    optim.Groups(
+        {"0.*": optim.Frozen()},
+        others=optim.RMSprop(schedules.ExponentialLR(1e-2, 0.9), momentum=0.5),
+    ),
 ]
+OPTIONS = {
+    "classes weighted and smoothed": functools.partial(
+        losses.cross_entropy, weight=[1.0, 2.0, 0.5], label_smoothing=0.1, ignore_index=1
+    ),
+    "huber": functools.partial(losses.huber, delta=0.5),
+}
 
 
 class Recording(TorchDispatchMode):
@@ -305,7 +328,8 @@ def test_a_step_stays_on_the_device(loss: Any, optimizer: Any, layer: nn.Module)
     backend = get_backend("torch")
     net = nn.Sequential(nn.Linear(6, 4), layer, nn.Linear(4, 3))
     net = net.init(backend=backend, device="cpu")
-    y = torch.zeros(8, dtype=torch.int64) if loss is losses.cross_entropy else torch.zeros(8, 3)
+    labels = losses.cross_entropy in (loss, getattr(loss, "func", None))
+    y = torch.zeros(8, dtype=torch.int64) if labels else torch.zeros(8, 3)
     with use_backend(backend):
         state = initial_state(net, optimizer, 0)
         step = make_step(net, loss, optimizer, backend.xp)
@@ -314,6 +338,11 @@ def test_a_step_stays_on_the_device(loss: Any, optimizer: Any, layer: nn.Module)
     assert value.device.type == "meta"
     for path, leaf in named_leaves(new):
         assert leaf.device.type == "meta", path
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_loss_with_options_stays_on_the_device(name: str) -> None:
+    test_a_step_stays_on_the_device(OPTIONS[name], OPTIMIZERS[0], nn.ReLU())
 
 
 def test_a_step_that_does_not_is_seen() -> None:

@@ -97,6 +97,18 @@ def test_a_learning_rate_of_zero_changes_no_parameter(name: str) -> None:
         assert torch.equal(after[n], a)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_learning_rate_may_be_a_tensor(name: str, dtype: Any) -> None:
+    args = optimizing(name, (dtype,) * 2)
+    settings = {**vars(OPTIMIZERS[name]), "lr": torch.asarray(0.1, dtype=dtype)}
+    found = kernel(name)(None, *args, **settings)[0]
+    expected = kernel(name)(None, *args, **vars(OPTIMIZERS[name]))[0]
+    for (path, a), (_, wanted) in zip(*map(named_leaves, (found, expected)), strict=True):
+        assert a.dtype == dtype, path
+        torch.testing.assert_close(a, wanted)
+
+
 # Where PyTorch records
 
 COPIES = pytest.mark.filterwarnings("ignore:torch.asarray. unspecified requires_grad")

@@ -34,8 +34,12 @@ def relu(xp: Any, x: np.ndarray) -> Any:
     return y, (lambda g: np.where(y != 0, g, g.dtype.type(0)),)
 
 
-def cross_entropy(xp: Any, logits: np.ndarray, targets: np.ndarray) -> Any:
+def cross_entropy(
+    xp: Any, logits: np.ndarray, targets: np.ndarray, *weights: Any, **options: Any
+) -> Any:
     """Mean of log Σ exp(x) - x[class]; its gradient is (softmax(x) - one-hot) / batch."""
+    if options or any(w is not None for w in weights):
+        return NotImplemented
     labels = targets.dtype.kind in "iu" and targets.shape == logits.shape[:1]
     if not labels or logits.ndim != 2 or logits.shape[0] == 0:
         return NotImplemented
@@ -58,7 +62,7 @@ def cross_entropy(xp: Any, logits: np.ndarray, targets: np.ndarray) -> Any:
         out *= g / logits.dtype.type(count)
         return out
 
-    return value, (pullback, None)
+    return value, (pullback, None, *weights)
 
 
 def put_slice(xp: Any, x: np.ndarray, places: tuple[range, ...], shape: tuple[int, ...]) -> Any:

@@ -95,10 +95,15 @@ def log_softmax(xp: Any, x: torch.Tensor, *, axis: int = -1) -> Any:
 # Losses
 
 
-def mse(xp: Any, outputs: torch.Tensor, targets: torch.Tensor) -> Any:
+def mse(xp: Any, outputs: torch.Tensor, targets: torch.Tensor, sample_weight: Any = None) -> Any:
     """Mean of (outputs - targets)²; its gradient is 2·(outputs - targets) / size."""
     alike = outputs.shape == targets.shape and outputs.dtype == targets.dtype
-    if not alike or not outputs.is_floating_point() or recorded((outputs, targets)):
+    if (
+        sample_weight is not None
+        or not alike
+        or not outputs.is_floating_point()
+        or recorded((outputs, targets))
+    ):
         return NotImplemented
     difference = outputs - targets
     scale = 2 / max(outputs.numel(), 1)
@@ -106,11 +111,16 @@ def mse(xp: Any, outputs: torch.Tensor, targets: torch.Tensor) -> Any:
     return value, (
         lambda g: difference * (g * scale),
         lambda g: difference * (g * -scale),
+        None,
     )
 
 
-def cross_entropy(xp: Any, logits: torch.Tensor, targets: torch.Tensor) -> Any:
+def cross_entropy(
+    xp: Any, logits: torch.Tensor, targets: torch.Tensor, *weights: Any, **options: Any
+) -> Any:
     """Mean of -log softmax(x)[class]; its gradient is (softmax(x) - one-hot) / batch."""
+    if options or any(w is not None for w in weights):
+        return NotImplemented
     labels = targets.dtype in (torch.int32, torch.int64) and targets.shape == logits.shape[:1]
     rows = logits.ndim == 2 and logits.is_floating_point()
     if not labels or not rows or recorded((logits,)):
@@ -123,7 +133,7 @@ def cross_entropy(xp: Any, logits: torch.Tensor, targets: torch.Tensor) -> Any:
         out = scores.exp().scatter_(1, places, truth.expm1())
         return out.mul_(g / len(logits))
 
-    return truth.mean().neg_(), (pullback, None)
+    return truth.mean().neg_(), (pullback, None, *weights)
 
 
 # Optimizers: each operation on all parameters at once
@@ -135,8 +145,9 @@ FUSED = ("cpu", "cuda")
 def optimizer(kernel: Kernel) -> Kernel:
     """An optimizer's kernel, written for lists of tensors.
 
-    `kernel(params, grads, slots, step, **settings)` returns the next parameters and slots, in
-    the order of the parameters' names; it declines parameters of several dtypes, and none.
+    `kernel(params, grads, slots, step, lr, **settings)` returns the next parameters and slots, in
+    the order of the parameters' names; it declines parameters of several dtypes, and none. `lr`
+    is a number, or a tensor of no axes, which the host does not read.
     """
 
     @wraps(kernel)
@@ -146,15 +157,17 @@ def optimizer(kernel: Kernel) -> Kernel:
         grads: Arrays,
         state: dict[str, Arrays],
         step: torch.Tensor,
+        lr: float | torch.Tensor,
         **settings: Any,
     ) -> Any:
         names = list(params)
         slots = {slot: [arrays[n] for n in names] for slot, arrays in state.items()}
         p, g = list(params.values()), [grads[n] for n in names]
         given = [*p, *g, *(a for arrays in slots.values() for a in arrays)]
+        given += [lr] if isinstance(lr, torch.Tensor) else []
         if len({a.dtype for a in given}) != 1 or recorded(given):
             return NotImplemented
-        result = kernel(p, g, slots, step, **settings)
+        result = kernel(p, g, slots, step, lr, **settings)
         if result is NotImplemented:
             return result
         p, slots = result
@@ -164,32 +177,32 @@ def optimizer(kernel: Kernel) -> Kernel:
     return call
 
 
+def downhill(p: Any, towards: Any, lr: Any) -> Any:
+    """p - lr · towards, for lists; as one call where the rate is a number."""
+    if isinstance(lr, torch.Tensor):
+        return torch._foreach_sub(p, torch._foreach_mul(towards, lr))
+    return torch._foreach_add(p, towards, alpha=-lr)
+
+
 @optimizer
 def sgd(
-    p: Any,
-    g: Any,
-    slots: Any,
-    step: Any,
-    *,
-    lr: Any,
-    momentum: Any,
-    nesterov: Any,
+    p: Any, g: Any, slots: Any, step: Any, lr: Any, *, momentum: Any, nesterov: Any,
     weight_decay: Any,
-) -> Any:
+) -> Any:  # fmt: skip
     """g ← ∇ + λp;  b ← μb + g;  p ← p - η·(g + μb if Nesterov, else b)."""
     if weight_decay:
         g = torch._foreach_add(g, p, alpha=weight_decay)
     if not momentum:
-        return torch._foreach_add(p, g, alpha=-lr), {}
+        return downhill(p, g, lr), {}
     b = torch._foreach_mul(slots["momentum_buffer"], momentum)
     torch._foreach_add_(b, g)
     towards = torch._foreach_add(g, b, alpha=momentum) if nesterov else b
-    return torch._foreach_add(p, towards, alpha=-lr), {"momentum_buffer": b}
+    return downhill(p, towards, lr), {"momentum_buffer": b}
 
 
 @optimizer
 def rmsprop(
-    p: Any, g: Any, slots: Any, step: Any, *, lr: Any, alpha: Any, eps: Any, weight_decay: Any,
+    p: Any, g: Any, slots: Any, step: Any, lr: Any, *, alpha: Any, eps: Any, weight_decay: Any,
     momentum: Any,
 ) -> Any:  # fmt: skip
     """v ← αv + (1-α)g²;  d = g / (√v + ε);  b ← μb + d;  p ← p - ηb."""
@@ -200,15 +213,17 @@ def rmsprop(
     root = torch._foreach_sqrt(v)
     torch._foreach_add_(root, eps)
     if not momentum:
+        if isinstance(lr, torch.Tensor):
+            return downhill(p, torch._foreach_div(g, root), lr), {"square_avg": v}
         return torch._foreach_addcdiv(p, g, root, value=-lr), {"square_avg": v}
     b = torch._foreach_mul(slots["momentum_buffer"], momentum)
     torch._foreach_addcdiv_(b, g, root)
-    return torch._foreach_add(p, b, alpha=-lr), {"square_avg": v, "momentum_buffer": b}
+    return downhill(p, b, lr), {"square_avg": v, "momentum_buffer": b}
 
 
 @optimizer
 def adam(
-    p: Any, g: Any, slots: Any, step: Any, *, lr: Any, betas: Any, eps: Any, weight_decay: Any,
+    p: Any, g: Any, slots: Any, step: Any, lr: Any, *, betas: Any, eps: Any, weight_decay: Any,
     decoupled: Any = False,
 ) -> Any:  # fmt: skip
     """m ← β₁m + (1-β₁)g;  v ← β₂v + (1-β₂)g²;  p ← p - η/(1-β₁ᵗ) · m / (√v/√(1-β₂ᵗ) + ε).

@@ -16,6 +16,7 @@ from polynet import functional, losses
 from polynet.ops import EXTENSIONS, OPS
 from polynet.tensor import Tensor
 from polynet.testing import extensions, layers
+from polynet.testing import losses as losses_of
 
 
 @dataclass(frozen=True)
@@ -119,11 +120,6 @@ def _triangle(name: str) -> Iterator[Sample]:
         yield Sample((_in(*_EVERYWHERE, *shape),), {"k": k})
 
 
-def _like_targets(name: str) -> Iterator[Sample]:
-    yield Sample((_in(-3, 3, 6, 2), _in(0.1, 0.9, 6, 2)))
-    yield Sample((_in(-3, 3, 4), _in(0.1, 0.9, 4)))
-
-
 _GENERATED: tuple[tuple[Any, Callable[[str], Iterator[Sample]]], ...] = (
     (_UNARY_DOMAINS, _unary),
     (_BINARY_DOMAINS, _binary),
@@ -131,7 +127,6 @@ _GENERATED: tuple[tuple[Any, Callable[[str], Iterator[Sample]]], ...] = (
     (("cumulative_sum", "cumulative_prod"), _running),
     (("tril", "triu"), _triangle),
     (("softmax", "log_softmax", "logsumexp"), _along_axis),
-    (("mse", "binary_cross_entropy_with_logits"), _like_targets),
 )
 
 SAMPLES: dict[str, list[Sample]] = {
@@ -407,14 +402,9 @@ for _name, _gates, _parts, _how in (
             Sample((_given[0], *[None] * _parts, *_given[1 + _parts : 3 + _parts]), _how),
         ]
     )
-SAMPLES["cross_entropy"] = [
-    Sample((_in(-3, 3, 6, 4), _rng.integers(0, 4, size=6))),
-    Sample((_in(-30, 30, 3, 2), _rng.integers(0, 2, size=3))),
-    Sample((_in(-3, 3, 5, 3), _rng.dirichlet(np.ones(3), size=5))),
-]
 SAMPLES |= {
     name: [Sample(args, options) for args, options in calls]
-    for name, calls in extensions.CALLS.items()
+    for name, calls in (extensions.CALLS | losses_of.CALLS).items()
 }
 for _name, _calls in layers.CALLS.items():
     SAMPLES.setdefault(_name, []).extend(Sample(args, options) for args, options in _calls)

@@ -1,0 +1,206 @@
+"""Losses of classes: how far scores are from labels, or from probabilities."""
+
+from __future__ import annotations
+
+import math
+
+import array_api_compat
+
+from polynet.functional import log_softmax, relu
+from polynet.losses.shared import batch_mean, check_dtype, check_like, per_class, per_sample, ratio
+from polynet.tensor import composition
+
+
+@composition
+def binary_cross_entropy_with_logits(xp, logits, targets, /, sample_weight=None, pos_weight=None):
+    """Binary cross entropy: mean of log(1 + eˣ) - x·y, for logits x and targets y in [0, 1].
+
+    It is -y log p - (1 - y) log(1 - p) with p = sigmoid(x), without overflow. Both arrays have
+    one shape. `pos_weight` multiplies its first term: a number, or for each number along the last
+    axis its own, as a list or an array. Raises ValueError where the shapes differ, TypeError where
+    targets are integers.
+
+    >>> import numpy as np
+    >>> float(binary_cross_entropy_with_logits(np.asarray([1000.0]), np.asarray([0.0])))
+    1000.0
+    """
+    name = "binary_cross_entropy_with_logits"
+    check_like(name, logits, targets)
+    zero = xp.zeros_like(logits)
+    if pos_weight is None:
+        values = xp.logaddexp(logits, zero) - logits * targets
+    else:
+        if not isinstance(pos_weight, float | int):
+            pos_weight = per_class(xp, pos_weight, logits, -1, name)
+        more = targets * (pos_weight - 1) + 1
+        values = logits * (1 - targets) + more * xp.logaddexp(-logits, zero)
+    return batch_mean(xp, values, sample_weight, name)
+
+
+@composition
+def cross_entropy(
+    xp, logits, targets, /, sample_weight=None, weight=None,
+    *, label_smoothing=0.0, ignore_index=None,
+):  # fmt: skip
+    """Cross entropy: mean over the batch of -log softmax(logits)[class].
+
+    `logits` are (batch, classes) or (batch, classes, d₁, …). `targets` are integers without the
+    axis of the classes, from 0 to classes - 1, or probabilities of the logits' shape, such as
+    one-hot rows. `weight` has a number for each class, in a list or an array: the mean of integer
+    targets is Σ w·l / Σ w. `label_smoothing` ε puts (1-ε)·y + ε/classes in place of one-hot y.
+    Labels equal to `ignore_index` do not count; unlike in PyTorch, none is ignored unless it says
+    so. Where nothing counts, the loss is 0.
+
+    Raises ValueError for other shapes. A label out of range cannot be seen on a device;
+    `Trainer.fit` checks labels on the host.
+
+    >>> import numpy as np
+    >>> float(cross_entropy(np.asarray([[0.0, 1000.0]]), np.asarray([0])))
+    1000.0
+    >>> from functools import partial
+    >>> loss = partial(cross_entropy, weight=[1.0, 3.0], label_smoothing=0.1)
+    >>> round(float(loss(np.asarray([[0.0, 0.0], [0.0, 0.0]]), np.asarray([0, 1]))), 4)
+    0.6931
+    """
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(
+            f"cross_entropy: label_smoothing is a number from 0 to 1; got {label_smoothing!r}"
+        )
+    if xp.isdtype(targets.dtype, "integral"):
+        _check_labels("cross_entropy", logits, targets)
+        scores = log_softmax(logits, axis=1)
+        right = _right(xp, logits, targets, ignore_index)
+        return _labelled(
+            xp, "cross_entropy", scores, right, sample_weight, weight, label_smoothing, ignore_index
+        )
+    _check_probabilities(logits, targets, ignore_index)
+    values = -log_softmax(logits, axis=1) * (
+        targets * (1 - label_smoothing) + label_smoothing / logits.shape[1]
+    )
+    if weight is not None:
+        values = values * per_class(xp, weight, logits, 1, "cross_entropy")
+    return batch_mean(xp, xp.sum(values, axis=1), sample_weight, "cross_entropy")
+
+
+@composition
+def nll(xp, log_probabilities, targets, /, sample_weight=None, weight=None, *, ignore_index=None):
+    """Negative log likelihood: mean over the batch of -x[class], for log-probabilities x.
+
+    Of `log_softmax` it is `cross_entropy`, whose shapes and options it has: (batch, classes, …),
+    and integer targets.
+
+    >>> import numpy as np
+    >>> float(nll(np.asarray([[-1.0, -2.0], [-3.0, -4.0]]), np.asarray([0, 1])))
+    2.5
+    """
+    if not xp.isdtype(targets.dtype, "integral"):
+        raise TypeError(f"nll: targets are {targets.dtype}; expected labels, which are integers")
+    _check_labels("nll", log_probabilities, targets)
+    right = _right(xp, log_probabilities, targets, ignore_index)
+    return _labelled(xp, "nll", log_probabilities, right, sample_weight, weight, 0.0, ignore_index)
+
+
+@composition
+def hinge(xp, outputs, targets, /, sample_weight=None):
+    """Hinge loss of two classes: mean of max(0, 1 - x·y), for scores x and targets y of -1 or 1.
+
+    Both arrays have one shape; where x·y is 1, the derivative is 0. Raises as `mse` does.
+
+    Cortes and Vapnik, "Support-Vector Networks", Machine Learning 20 (1995).
+
+    >>> import numpy as np
+    >>> float(hinge(np.asarray([0.5, -3.0]), np.asarray([1.0, -1.0])))
+    0.25
+    """
+    check_like("hinge", outputs, targets)
+    return batch_mean(xp, relu(1 - outputs * targets), sample_weight, "hinge")
+
+
+@composition
+def multi_margin(xp, logits, targets, /, sample_weight=None, weight=None, *, p=1, margin=1.0):
+    """Hinge loss of several classes: mean of w[y]·Σ max(0, margin - x[y] + x[j])ᵖ / classes.
+
+    `logits` x are (batch, classes), `targets` y integers (batch,), j every other class, p 1 or 2;
+    `weight` has a number for each class, in a list or an array. Raises ValueError for other shapes.
+
+    >>> import numpy as np
+    >>> float(multi_margin(np.asarray([[1.0, 0.5, -1.0]]), np.asarray([0])).round(4))
+    0.1667
+    """
+    if p not in (1, 2):
+        raise ValueError(f"multi_margin: p is 1 or 2; got {p!r}")
+    if not xp.isdtype(targets.dtype, "integral"):
+        raise TypeError(
+            f"multi_margin: targets are {targets.dtype}; expected labels, which are integers"
+        )
+    if logits.ndim > 2:
+        raise ValueError(
+            f"multi_margin: expected logits of shape (batch, classes), got {tuple(logits.shape)}"
+        )
+    _check_labels("multi_margin", logits, targets)
+    right = _right(xp, logits, targets, None)
+    own = xp.sum(xp.where(right, logits, 0), axis=1, keepdims=True)
+    short = xp.where(right, 0, relu(logits - own + margin))
+    values = xp.mean(short if p == 1 else xp.square(short), axis=1)
+    if weight is not None:
+        w = per_class(xp, weight, logits, 1, "multi_margin")
+        values = values * xp.sum(xp.where(right, w, 0), axis=1)
+    return batch_mean(xp, values, sample_weight, "multi_margin")
+
+
+def _right(xp, scores, targets, ignore_index):
+    """Whether a class is the label: of the scores' shape, all false where the label is ignored."""
+    device = array_api_compat.device(targets)
+    classes = xp.arange(scores.shape[1], dtype=xp.int32, device=device)
+    classes = xp.reshape(classes, (-1, *(1,) * (scores.ndim - 2)))
+    labels = xp.expand_dims(xp.astype(targets, xp.int32), axis=1)
+    right = labels == classes
+    return right if ignore_index is None else right & (labels != ignore_index)
+
+
+def _labelled(xp, name, scores, right, sample_weight, weight, label_smoothing, ignore_index):
+    """-Σ s·w·x[class] / Σ s·w; the share ε of smoothing is -Σ s·Σ w·x / classes instead."""
+    picked = xp.where(right, scores, 0)
+    if weight is None and sample_weight is None and ignore_index is None and not label_smoothing:
+        return -xp.sum(picked) / math.prod((scores.shape[0], *scores.shape[2:]))
+    w = 1.0 if weight is None else per_class(xp, weight, scores, 1, name)
+    s = xp.ones_like(scores[:, :1, ...])
+    if sample_weight is not None:
+        each = per_sample(xp, sample_weight, scores, name)
+        s = s * xp.reshape(each, (-1, *(1,) * (scores.ndim - 1)))
+    share = xp.where(right, s * w, 0)
+    total = -xp.sum(share * picked)
+    if label_smoothing:
+        counts = xp.any(right, axis=1, keepdims=True)
+        uniform = -xp.sum(xp.where(counts, s * w * scores, 0)) / scores.shape[1]
+        total = total * (1 - label_smoothing) + uniform * label_smoothing
+    return ratio(xp, total, xp.sum(share))
+
+
+def _check_labels(name, scores, targets):
+    if scores.ndim < 2:
+        raise ValueError(
+            f"{name}: expected logits of shape (batch, classes), got {tuple(scores.shape)}"
+        )
+    expected = (scores.shape[0], *scores.shape[2:])
+    if tuple(targets.shape) != expected:
+        raise ValueError(
+            f"{name}: integer targets for logits {tuple(scores.shape)} have shape {expected}, one "
+            f"class a sample; got {tuple(targets.shape)}"
+        )
+
+
+def _check_probabilities(logits, targets, ignore_index):
+    if logits.ndim < 2:
+        raise ValueError(
+            f"cross_entropy: expected logits of shape (batch, classes), got {tuple(logits.shape)}"
+        )
+    if tuple(targets.shape) != tuple(logits.shape):
+        raise ValueError(
+            f"cross_entropy: targets of {targets.dtype} are probabilities, of the logits' shape "
+            f"{tuple(logits.shape)}; got {tuple(targets.shape)}. Labels are integers of shape "
+            "(batch,)"
+        )
+    if ignore_index is not None:
+        raise ValueError("cross_entropy: ignore_index is for labels; targets are probabilities")
+    check_dtype("cross_entropy", logits, targets)

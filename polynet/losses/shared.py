@@ -1,0 +1,65 @@
+"""What losses share: the mean over the batch, and checks of what comes in."""
+
+from __future__ import annotations
+
+import array_api_compat
+
+
+def batch_mean(xp, values, sample_weight, name):
+    """The mean of a loss's values, each sample's times its weight: Σ s·l / Σ s."""
+    if sample_weight is None:
+        return xp.mean(values)
+    s = per_sample(xp, sample_weight, values, name)
+    each = values if values.ndim == 1 else xp.mean(values, axis=tuple(range(1, values.ndim)))
+    return ratio(xp, xp.sum(s * each), xp.sum(s))
+
+
+def ratio(xp, total, weight):
+    """A weighted mean: 0 where nothing counts."""
+    return total / xp.where(weight == 0, 1, weight)
+
+
+def per_sample(xp, sample_weight, values, name):
+    """The weights of the samples of `values`, (batch, …), as they were given or an error."""
+    if values.ndim == 0 or tuple(sample_weight.shape) != (values.shape[0],):
+        raise ValueError(
+            f"{name}: sample_weight has one number a sample, shape {tuple(values.shape[:1])}; "
+            f"got {tuple(sample_weight.shape)}"
+        )
+    if sample_weight.dtype != values.dtype:
+        raise TypeError(f"{name}: sample_weight is {sample_weight.dtype}; expected {values.dtype}")
+    return sample_weight
+
+
+def per_class(xp, weight, logits, axis, name):
+    """Weights of classes, an array or numbers, in a shape that goes with `axis` of the logits."""
+    count = logits.shape[axis]
+    if isinstance(weight, list | tuple):
+        device = array_api_compat.device(logits)
+        numbers = [xp.full((), float(w), dtype=logits.dtype, device=device) for w in weight]
+        weight = xp.stack(numbers) if numbers else xp.zeros((0,), dtype=logits.dtype)
+    if tuple(weight.shape) != (count,):
+        raise ValueError(
+            f"{name}: a weight for each class has shape ({count},); got {tuple(weight.shape)}"
+        )
+    if weight.dtype != logits.dtype:
+        raise TypeError(f"{name}: the classes' weights are {weight.dtype}; expected {logits.dtype}")
+    return xp.reshape(weight, (count, *(1,) * (logits.ndim - 1 - axis % logits.ndim)))
+
+
+def check_like(name, outputs, targets):
+    """Raise unless both arrays have one shape and one dtype."""
+    if tuple(outputs.shape) != tuple(targets.shape):
+        one = tuple(outputs.shape) == (*targets.shape, 1)
+        todo = "give targets[:, None]" if one else f"reshape the targets to {tuple(outputs.shape)}"
+        raise ValueError(
+            f"{name}: outputs have shape {tuple(outputs.shape)}, targets {tuple(targets.shape)}; "
+            f"they must be equal: {todo}"
+        )
+    check_dtype(name, outputs, targets)
+
+
+def check_dtype(name, outputs, targets):
+    """Raise TypeError unless the targets have the outputs' dtype."""
+    if targets.dtype != outputs.dtype:
+        raise TypeError(f"{name}: targets are {targets.dtype}; expected {outputs.dtype}")

@@ -1,0 +1,183 @@
+"""What all optimizers are, and what those share that apply one rule to every parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, ClassVar
+
+import array_api_compat
+
+from polynet import tree
+from polynet.backend import Array
+from polynet.ops import array_namespace
+from polynet.optim.schedules import Schedule
+
+Arrays = dict[str, Array]
+State = dict[str, Any]
+
+
+class Optimizer:
+    """Two pure functions: `init` makes a state, `update` goes one step downhill.
+
+    Parameters and gradients are dicts of arrays by name. A state is a tree of arrays, whose
+    structure stays. Gradients are given for the parameters that it `trains`, no others.
+    """
+
+    def init(self, params: Arrays) -> State:
+        """The state before the first update."""
+        raise NotImplementedError
+
+    def update(
+        self, params: Arrays, grads: Arrays, state: State, step: Array
+    ) -> tuple[Arrays, State]:
+        """The parameters and the state after one step; `step` is int32 of shape (1,), from 0."""
+        raise NotImplementedError
+
+    def trains(self, names: Iterable[str]) -> list[str]:
+        """Those of the parameters named whose gradients it needs: all, unless some are frozen."""
+        return list(names)
+
+    def averages(self, state: State) -> Arrays:
+        """The averaged parameters that the state holds, by name: none, unless `EMA` is in it."""
+        return {}
+
+    def lr_factors(self, state: State) -> list[Array]:
+        """What multiplies each learning rate that is a schedule."""
+        return []
+
+    def with_lr_factor(self, state: State, factor: float) -> State:
+        """The state in which every schedule's rate is multiplied by `factor`."""
+        return state
+
+
+@dataclass(frozen=True)
+class Rule(Optimizer):
+    """An optimizer that applies one formula to every parameter.
+
+    `lr` is a number, which is compiled into the step, or a schedule, whose rate at the step is an
+    array of no axes in the parameters' dtype. Each formula is one composition over the whole
+    tree, which a backend may replace by a kernel.
+    """
+
+    lr: float | Schedule
+
+    _rule: ClassVar[Callable[..., tuple[Arrays, State]]]
+    _slots: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name == "lr" and isinstance(value, Schedule):
+                continue
+            numbers = value if isinstance(value, tuple | list) else (value,)
+            if not all(isinstance(n, Real) and float(n) >= 0 for n in numbers):
+                also = ", or a schedule" if name == "lr" else ""
+                raise ValueError(
+                    f"{type(self).__name__}: {name} must be a number, at least 0{also}; "
+                    f"got {value!r}"
+                )
+            if not isinstance(value, bool):  # NumPy's numbers would change the parameters' dtype
+                plain = tuple(map(float, numbers))
+                several = isinstance(value, tuple | list)
+                object.__setattr__(self, name, plain if several else plain[0])
+
+    def slots(self) -> tuple[str, ...]:
+        """The names of the running values it keeps for every parameter."""
+        return self._slots
+
+    def init(self, params: Arrays) -> State:
+        """Zeros for every slot and parameter; for a schedule, what multiplies its rate."""
+        for name, p in params.items():
+            if array_namespace(p).isdtype(p.dtype, "complex floating"):
+                raise TypeError(
+                    f"parameter {name!r} is {p.dtype}; the optimizers are for real parameters: "
+                    "keep real and imaginary part as two"
+                )
+        state: State = {
+            slot: tree.map(lambda p: array_namespace(p).zeros_like(p), params)
+            for slot in self.slots()
+        }
+        if isinstance(self.lr, Schedule):
+            state["lr_factor"] = single(params, 1.0)
+        return state
+
+    def update(
+        self, params: Arrays, grads: Arrays, state: State, step: Array
+    ) -> tuple[Arrays, State]:
+        if set(grads) != set(params):
+            odd = sorted(set(grads) ^ set(params))
+            raise KeyError(f"parameters and gradients have different names: {', '.join(odd)}")
+        settings = dict(vars(self))
+        lr = settings.pop("lr")
+        if not isinstance(lr, Schedule):
+            return type(self)._rule(params, grads, state, step, lr, **settings)
+        rest = dict(state)
+        factor = rest.pop("lr_factor")
+        xp = array_namespace(factor)
+        lr = xp.reshape(lr(step, dtype=factor.dtype) * factor, ())
+        params, rest = type(self)._rule(params, grads, rest, step, lr, **settings)
+        return params, {name: rest.get(name, factor) for name in state}
+
+    def lr_factors(self, state: State) -> list[Array]:
+        return [state["lr_factor"]] if "lr_factor" in state else []
+
+    def with_lr_factor(self, state: State, factor: float) -> State:
+        if "lr_factor" not in state:
+            return state
+        old = state["lr_factor"]
+        return {**state, "lr_factor": array_namespace(old).full_like(old, factor)}
+
+
+@dataclass(frozen=True)
+class Wrapper(Optimizer):
+    """An optimizer around another, which it leaves in charge of all that it does not change."""
+
+    optimizer: Optimizer
+
+    def __post_init__(self) -> None:
+        check_optimizer(type(self).__name__, self.optimizer)
+
+    def init(self, params: Arrays) -> State:
+        return self.optimizer.init(params)
+
+    def trains(self, names: Iterable[str]) -> list[str]:
+        return self.optimizer.trains(names)
+
+    def averages(self, state: State) -> Arrays:
+        return self.optimizer.averages(state)
+
+    def lr_factors(self, state: State) -> list[Array]:
+        return self.optimizer.lr_factors(state)
+
+    def with_lr_factor(self, state: State, factor: float) -> State:
+        return self.optimizer.with_lr_factor(state, factor)
+
+
+def check_optimizer(who: str, given: Any) -> None:
+    """Raise TypeError unless it is an optimizer."""
+    if not isinstance(given, Optimizer):
+        raise TypeError(f"{who}: expected an optimizer such as optim.Adam(lr=1e-3); got {given!r}")
+
+
+def single(params: Arrays, value: float) -> Array:
+    """One number of shape (1,), in the dtype and on the device of the first parameter."""
+    first = next(iter(params.values()))
+    device = array_api_compat.device(first)
+    return array_namespace(first).full((1,), value, dtype=first.dtype, device=device)
+
+
+def columns(
+    names: Any, trees: list[Arrays], update: Callable[..., tuple[Array, ...]]
+) -> list[Arrays]:
+    """`update` applied name by name; one dict for each thing it returns."""
+    rows = {name: update(*(column[name] for column in trees)) for name in names}
+    width = len(next(iter(rows.values()))) if rows else 1
+    return [{name: row[i] for name, row in rows.items()} for i in range(width)]
+
+
+def in_dtype(xp: Any, number: Any, dtype: Any) -> Any:
+    """A learning rate in a parameter's dtype; a plain float, which NumPy's is not, fits any."""
+    if type(number) is float or number.dtype == dtype:
+        return number
+    return xp.astype(number, dtype)

@@ -1,0 +1,386 @@
+"""Learning rates that change from step to step.
+
+A schedule stands in place of a number: `optim.Adam(lr=schedules.StepLR(1e-3, step_size=500))`.
+It is a pure function of the number of the step, from 0, counted in steps and not in epochs, as in
+PyTorch where `scheduler.step()` follows every `optimizer.step()`. Names, formulas and defaults are
+PyTorch's; the first argument is the rate that PyTorch takes from the optimizer. Where a schedule
+has ended, its last rate stays.
+
+The rate is computed on the device, so that no step is compiled or recorded anew, and
+`trainer.lr_factor` multiplies it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from polynet.backend import Array
+from polynet.ops import array_namespace
+from polynet.optim.checks import number
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A learning rate as a function of the step: the base of all, and of yours.
+
+    A schedule of your own is a frozen dataclass with a method `rate`, array code of steps.
+
+    >>> import numpy as np
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class InverseRoot(Schedule):
+    ...     lr: float
+    ...     def rate(self, xp, step, dtype):
+    ...         return self.lr / xp.sqrt(xp.astype(step, dtype) + 1)
+    >>> InverseRoot(0.5)(np.asarray([0, 3]))
+    array([0.5 , 0.25])
+    """
+
+    def __call__(self, step: Array, *, dtype: Any = None) -> Array:
+        """The rates at the steps in an array of integers, in its shape.
+
+        `dtype` is the default of the array's library where it is not given.
+        """
+        xp = array_namespace(step)
+        if dtype is None:
+            info = xp.__array_namespace_info__()
+            dtype = info.default_dtypes()["real floating"]
+        return self.rate(xp, step, dtype)
+
+    def rate(self, xp: Any, step: Array, dtype: Any) -> Array:
+        """The formula, with the functions of `xp`, in `dtype` and the shape of `step`."""
+        raise NotImplementedError
+
+    def _check(self, *positive: str, **numbers: Any) -> None:
+        """Raise ValueError unless all are numbers, and none is negative; make floats of them.
+
+        Those whose names are in `positive` may not be 0 either.
+        """
+        for name, value in numbers.items():
+            above = 0.0 if name in positive else -1.0
+            plain = number(f"{type(self).__name__}: {name}", value, above=above)
+            object.__setattr__(self, name, plain)
+
+    def _check_steps(self, **counts: Any) -> None:
+        """Raise ValueError unless all are positive integers."""
+        for name, value in counts.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"{type(self).__name__}: {name} is a positive number of steps; got {value!r}"
+                )
+
+    def _check_milestones(self, milestones: Any) -> None:
+        """Raise ValueError unless they are rising positive integers; make a tuple of them."""
+        object.__setattr__(self, "milestones", tuple(milestones))
+        for step in milestones:
+            self._check_steps(milestones=step)
+        if any(a >= b for a, b in pairwise(milestones)):
+            raise ValueError(f"{type(self).__name__}: milestones must rise; got {milestones!r}")
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """Always `lr`: unlike a plain number, it can be changed by `trainer.lr_factor`."""
+
+    lr: float
+
+    def __post_init__(self) -> None:
+        self._check(lr=self.lr)
+
+    def rate(self, xp: Any, step: Array, dtype: Any) -> Array:
+        return xp.astype(xp.ones_like(step), dtype) * self.lr
+
+
+@dataclass(frozen=True)
+class StepLR(Schedule):
+    """lr · γ^⌊t / step_size⌋: a stair whose treads are `step_size` wide."""
+
+    lr: float
+    step_size: int
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        self._check("gamma", lr=self.lr, gamma=self.gamma)
+        self._check_steps(step_size=self.step_size)
+
+    def rate(self, xp: Any, step: Array, dtype: Any) -> Array:
+        return self.lr * power(xp, self.gamma, step // self.step_size, dtype)
+
+
+@dataclass(frozen=True)
+class MultiStepLR(Schedule):
+    """lr · γ^(how many of the `milestones` are reached)."""
+
+    lr: float
+    milestones: Sequence[int]
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        self._check(lr=self.lr, gamma=self.gamma)
+        self._check_milestones(self.milestones)
+
+    def rate(self, xp: Any, step: Array, dtype: Any) -> Array:
+        y = Constant(self.lr).rate(xp, step, dtype)
+        for i, milestone in enumerate(self.milestones, 1):
+            y = xp.where(step >= milestone, self.lr * self.gamma**i, y)
+        return y
+
+
+@dataclass(frozen=True)
+class ExponentialLR(Schedule):
+    """lr · γᵗ."""
+
+    lr: float
+    gamma: float
+
+    def __post_init__(self) -> None:
+        self._check("gamma", lr=self.lr, gamma=self.gamma)
+
+    def rate(self, xp: Any, step: Array, dtype: Any) -> Array:
+        return self.lr * power(xp, self.gamma, step, dtype)
+
+
+@dataclass(frozen=True)
+class LinearLR(Schedule):
+    """From lr · start_factor to lr · end_factor, in a line of `total_iters` steps."""
+
+    lr: float
+    start_factor: float = 1 / 3
+    end_factor: float = 1.0
+    total_iters: int = 5
+
+    def __post_init__(self) -> None:
+        self._check(lr=self.lr, start_factor=self.start_factor, end_factor=self.end_factor)
+        self._check_steps(total_iters=self.total_iters)
+
+    def rate(self, xp: Any, step: Array, dtype: Any) -> Array:
+        done = xp.minimum(step, self.total_iters)
+        start, end = (self.lr * f / self.total_iters for f in (self.start_factor, self.end_factor))
+        return xp.astype(self.total_iters - done, dtype) * start + xp.astype(done, dtype) * end
+
+
+@dataclass(frozen=True)
+class CosineAnnealingLR(Schedule):
+    """η + (lr - η)·(1 + cos(π t / T_max)) / 2 with η = `eta_min`; after `T_max` it rises again.
+
+    Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017,
+    without the restarts.
+    """
+
+    lr: float
+    T_max: int
+    eta_min: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._check(lr=self.lr, eta_min=self.eta_min)
+        self._check_steps(T_max=self.T_max)
+
+    def rate(self, xp: Any, step: Array, dtype: Any) -> Array:
+        left = xp.abs(self.T_max - step % (2 * self.T_max))
+        return _swing(xp, self.eta_min, self.lr, xp.astype(left, dtype), self.T_max)
+
+
+@dataclass(frozen=True)
+class OneCycleLR(Schedule):
+    """Up from max_lr / div_factor in the first `pct_start` of the steps, then down to nothing.
+
+    The last rate is that of the start, divided by `final_div_factor`. `anneal_strategy` is "cos"
+    or "linear". It is PyTorch's with `cycle_momentum=False`: momentum stays as it is.
+
+    Smith and Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning
+    Rates" (2017).
+    """
+
+    max_lr: float
+    total_steps: int
+    pct_start: float = 0.3
+    anneal_strategy: str = "cos"
+    div_factor: float = 25.0
+    final_div_factor: float = 1e4
+
+    def __post_init__(self) -> None:
+        names = ("max_lr", "pct_start", "div_factor", "final_div_factor")
+        self._check(*names, **{name: getattr(self, name) for name in names})
+        self._check_steps(total_steps=self.total_steps)
+        if self.anneal_strategy not in ("cos", "linear"):
+            raise ValueError(
+                f'OneCycleLR: anneal_strategy is "cos" or "linear"; got {self.anneal_strategy!r}'
+            )
+        if not 0 < self._top < self.total_steps - 1:
+            raise ValueError(
+                f"OneCycleLR: with pct_start {self.pct_start} of {self.total_steps} steps there is "
+                "no step to go up, or none to go down"
+            )
+
+    @property
+    def _top(self) -> float:
+        """The step, perhaps between two, with the highest rate."""
+        return self.pct_start * self.total_steps - 1
+
+    def rate(self, xp: Any, step: Array, dtype: Any) -> Array:
+        start = self.max_lr / self.div_factor
+        between = _swing if self.anneal_strategy == "cos" else _line
+        up, down = self._top, self.total_steps - 1 - self._top
+        done = xp.astype(xp.minimum(step, math.floor(up)), dtype)
+        left = xp.astype(self.total_steps - 1 - xp.minimum(step, self.total_steps - 1), dtype)
+        return xp.where(
+            step <= math.floor(up),
+            between(xp, start, self.max_lr, done, up),
+            between(xp, start / self.final_div_factor, self.max_lr, left, down),
+        )
+
+
+@dataclass(frozen=True)
+class SequentialLR(Schedule):
+    """One schedule after another: the next begins, at its own step 0, at each of the `milestones`.
+
+    >>> import numpy as np
+    >>> warm = SequentialLR([LinearLR(1.0, 0.5, 1.0, 2), CosineAnnealingLR(1.0, 4)], milestones=[2])
+    >>> warm(np.arange(6)).round(2)
+    array([0.5 , 0.75, 1.  , 0.85, 0.5 , 0.15])
+    """
+
+    schedules: Sequence[Schedule]
+    milestones: Sequence[int]
+
+    def __post_init__(self) -> None:
+        self._check_milestones(self.milestones)
+        object.__setattr__(self, "schedules", _several("SequentialLR", self.schedules))
+        if len(self.schedules) != len(self.milestones) + 1:
+            raise ValueError(
+                f"SequentialLR: {len(self.schedules)} schedules have {len(self.schedules) - 1} "
+                f"milestones between them; got {len(self.milestones)}"
+            )
+
+    def rate(self, xp: Any, step: Array, dtype: Any) -> Array:
+        begins, ends = (0, *self.milestones), (*self.milestones, None)
+        y = None
+        for schedule, begin, end in zip(self.schedules, begins, ends, strict=True):
+            own = xp.maximum(step, begin) - begin
+            if end is not None:
+                own = xp.minimum(own, end - 1 - begin)
+            new = schedule.rate(xp, own, dtype)
+            y = new if y is None else xp.where(step >= begin, new, y)
+        return y
+
+
+@dataclass(frozen=True)
+class ChainedScheduler(Schedule):
+    """The product of several schedules at the same step: give all but one of them lr = 1."""
+
+    schedules: Sequence[Schedule]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "schedules", _several("ChainedScheduler", self.schedules))
+
+    def rate(self, xp: Any, step: Array, dtype: Any) -> Array:
+        return math.prod(schedule.rate(xp, step, dtype) for schedule in self.schedules)
+
+
+def _several(who: str, schedules: Any) -> tuple[Schedule, ...]:
+    if not schedules or not all(isinstance(s, Schedule) for s in schedules):
+        raise TypeError(f"{who}: schedules is a list of schedules; got {schedules!r}")
+    return tuple(schedules)
+
+
+# Formulas that float32 keeps to its last digits, also where the rate is small or the step large
+
+
+def power(xp: Any, base: float, exponent: Array, dtype: Any) -> Array:
+    """`base` to the power of integers: the exponent times log(base) would lose digits in float32.
+
+    So each of the exponent's two digits in base 4096 meets a factor of 12 bits, whose product is
+    exact up to exponents of 2²⁴, and the rest of the factor, whose product is small.
+    """
+    logarithm = math.log(base)
+    high, rest = 1.0, 0.0
+    for digit, factor in ((exponent % 4096, logarithm), (exponent // 4096, 4096 * logarithm)):
+        mantissa, places = math.frexp(factor)
+        short = math.ldexp(round(mantissa * 4096), places - 12)
+        count = xp.astype(digit, dtype)
+        high = xp.exp(count * short) * high
+        rest = count * (factor - short) + rest
+    return xp.exp(rest) * high
+
+
+def _swing(xp: Any, low: float, high: float, left: Array, length: float) -> Array:
+    """Half a cosine from `low`, where nothing is `left`, to `high`, where `length` is.
+
+    low·cos² + high·sin² of a quarter turn is sums of nothing negative: no digits cancel.
+    """
+    turn = left * (math.pi / 2 / length)
+    return low + (high - low) * xp.square(xp.sin(turn))
+
+
+def _line(xp: Any, low: float, high: float, left: Array, length: float) -> Array:
+    """A line from `low`, where nothing is `left`, to `high`, where `length` is."""
+    return low + left * ((high - low) / length)
+
+
+# What goes by the numbers of the epochs
+
+
+@dataclass(frozen=True)
+class ReduceLROnPlateau:
+    """A callback of `fit`: it lowers `trainer.lr_factor` when a number no longer improves.
+
+    The optimizer's lr is a schedule, such as `Constant(1e-3)`. The factor is multiplied by
+    `factor`, down to `min_factor`, after more than `patience` epochs in a row in which
+    `trainer.history[monitor]` was not better than the best by `threshold` (times the best's size,
+    or with `threshold_mode` "abs" as it is). The next `cooldown` epochs do not count. `mode` says
+    whether better is lower, "min", or higher, "max".
+
+    It is PyTorch's, and a function of the history alone: a run that was stopped decides the same.
+
+    >>> ReduceLROnPlateau(patience=1).factor_after([3.0, 2.0, 2.0, 2.0, 2.0])
+    0.1
+    """
+
+    monitor: str = "val_loss"
+    mode: str = "min"
+    factor: float = 0.1
+    patience: int = 10
+    threshold: float = 1e-4
+    threshold_mode: str = "rel"
+    cooldown: int = 0
+    min_factor: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.factor < 1:
+            raise ValueError(f"ReduceLROnPlateau: factor is between 0 and 1; got {self.factor!r}")
+        for name, choice in (("mode", ("min", "max")), ("threshold_mode", ("rel", "abs"))):
+            if getattr(self, name) not in choice:
+                raise ValueError(
+                    f"ReduceLROnPlateau: {name} is {choice[0]!r} or {choice[1]!r}; "
+                    f"got {getattr(self, name)!r}"
+                )
+
+    def __call__(self, trainer: Any) -> None:
+        """Set the factor after an epoch."""
+        if self.monitor not in trainer.history:
+            raise KeyError(
+                f"ReduceLROnPlateau: the history has no {self.monitor!r}; "
+                f"it has {', '.join(trainer.history)}"
+            )
+        trainer.lr_factor = self.factor_after(trainer.history[self.monitor])
+
+    def factor_after(self, values: Sequence[float]) -> float:
+        """The factor after epochs with these numbers."""
+        sign = 1 if self.mode == "min" else -1
+        best, factor, bad, cooling = math.inf, 1.0, 0, 0
+        for value in values:
+            margin = self.threshold * (abs(best) if self.threshold_mode == "rel" else 1.0)
+            if sign * value < (best if best == math.inf else best - margin):
+                best, bad = sign * value, 0
+            else:
+                bad += 1
+            if cooling:
+                cooling, bad = cooling - 1, 0
+            if bad > self.patience:
+                factor, bad = max(factor * self.factor, self.min_factor), 0
+                cooling = self.cooldown
+        return factor

@@ -1,0 +1,180 @@
+"""Losses and metrics: what they refuse, labels that `fit` checks, scikit-learn's metrics."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+from polynet import Trainer, losses, metrics, nn, optim
+
+X = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
+Y = np.arange(12) % 3
+ONES = np.ones(12, dtype="float32")
+
+
+def call(loss: Any, *args: Any, **options: Any) -> Any:
+    return lambda: loss(*args, **options)
+
+
+SHARES = np.full((12, 4), 0.25, dtype="float32")
+WRONG: dict[str, tuple[Any, type[Exception], str]] = {
+    "weights of samples": (
+        call(losses.huber, X, X, ONES[:3]),
+        ValueError,
+        r"huber: sample_weight has one number a sample, shape \(12,\); got \(3,\)",
+    ),
+    "weights as a column": (
+        call(losses.cross_entropy, X, Y, ONES[:, None]),
+        ValueError,
+        r"cross_entropy: sample_weight.*\(12,\); got \(12, 1\)",
+    ),
+    "weights in another dtype": (
+        call(losses.mse, X, X, np.ones(12)),
+        TypeError,
+        "mse: sample_weight is float64; expected float32",
+    ),
+    "weights of classes": (
+        call(losses.cross_entropy, X, Y, weight=[1.0, 2.0]),
+        ValueError,
+        r"cross_entropy: a weight for each class has shape \(4,\); got \(2,\)",
+    ),
+    "weights of classes in another dtype": (
+        call(losses.nll, X, Y, weight=np.ones(4)),
+        TypeError,
+        "nll: the classes' weights are float64; expected float32",
+    ),
+    "no weights": (call(losses.nll, X, Y, weight=[]), ValueError, r"got \(0,\)"),
+    "weights of positives": (
+        call(losses.binary_cross_entropy_with_logits, X, SHARES, pos_weight=[1.0, 2.0]),
+        ValueError,
+        r"shape \(4,\); got \(2,\)",
+    ),
+    "smoothing": (
+        call(losses.cross_entropy, X, Y, label_smoothing=1.5),
+        ValueError,
+        r"label_smoothing is a number from 0 to 1; got 1\.5",
+    ),
+    "probabilities that are ignored": (
+        call(losses.cross_entropy, X, SHARES, ignore_index=1),
+        ValueError,
+        "ignore_index is for labels",
+    ),
+    "labels of places": (
+        call(losses.cross_entropy, X[:, :, None], Y),
+        ValueError,
+        r"\(12, 4, 1\) have shape \(12, 1\).*got \(12,\)",
+    ),
+    "nll of probabilities": (call(losses.nll, X, SHARES), TypeError, "nll: targets are float32"),
+    "margin of probabilities": (
+        call(losses.multi_margin, X, SHARES),
+        TypeError,
+        "multi_margin: targets are float32",
+    ),
+    "margin of places": (
+        call(losses.multi_margin, X[:, :, None], Y[:, None]),
+        ValueError,
+        r"expected logits of shape \(batch, classes\)",
+    ),
+    "margin's power": (call(losses.multi_margin, X, Y, p=3), ValueError, "p is 1 or 2; got 3"),
+    "delta": (call(losses.huber, X, X, delta=0.0), ValueError, r"delta is a number above 0"),
+    "beta": (call(losses.smooth_l1, X, X, beta=-1.0), ValueError, r"beta.*at least 0"),
+    "top 0": (call(metrics.top_k, 0), ValueError, "k is a positive integer; got 0"),
+    "top of few": (call(metrics.top_k(5), Y, X), ValueError, r"5 classes or more.*\(12, 4\)"),
+    "top of a column": (call(metrics.top_k(2), Y[:, None], X), ValueError, r"\(12, 1\)"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_refused(name: str) -> None:
+    make, kind, words = WRONG[name]
+    with pytest.raises(kind, match=words):
+        make()
+
+
+# Labels, which fit sees on the host
+
+
+def trainer(loss: Any, **options: Any) -> Trainer:
+    return Trainer(nn.Linear(4, 3), loss, optim.Adam(0.1), **options)
+
+
+OF_LABELS = {
+    "cross_entropy": losses.cross_entropy,
+    "multi_margin": losses.multi_margin,
+    "nll": losses.nll,
+    "smoothed": partial(losses.cross_entropy, label_smoothing=0.1),
+    "ignoring": partial(losses.cross_entropy, ignore_index=-1),
+}
+
+
+@pytest.mark.parametrize("name", OF_LABELS)
+@pytest.mark.parametrize("label", [3, -2])
+def test_fit_refuses_labels_that_are_no_class(name: str, label: int) -> None:
+    labels = np.where(np.arange(12) == 7, label, Y)
+    with pytest.raises(ValueError, match=rf"y holds class {label}, the network has 3 outputs"):
+        trainer(OF_LABELS[name]).fit(X, labels)
+
+
+def test_ignored_labels_are_no_mistake_and_change_nothing() -> None:
+    ignoring = partial(losses.cross_entropy, ignore_index=-100)
+    ignored = np.where(np.arange(12) < 3, -100, Y)  # the first is the one that fit tries
+    with_them, without = trainer(ignoring), trainer(losses.cross_entropy)
+    with_them.fit(X, ignored, epochs=5, batch_size=12)
+    without.fit(X[3:], Y[3:], epochs=5, batch_size=12)
+    np.testing.assert_allclose(
+        with_them.history.step_losses, without.history.step_losses, rtol=1e-5
+    )
+
+
+def test_labels_of_places_are_counted_along_the_axis_of_classes() -> None:
+    net, x = nn.Conv1d(1, 3, 1), X[:, None, :]
+    labels = np.arange(48).reshape(12, 4) % 3
+    Trainer(net, losses.cross_entropy, optim.SGD()).fit(x, labels)
+    with pytest.raises(ValueError, match="y holds class 3, the network has 3 outputs"):
+        Trainer(net, losses.cross_entropy, optim.SGD()).fit(x, labels + 1)
+
+
+# Metrics
+
+
+def test_metrics_are_scikit_learns() -> None:
+    scores = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
+    logits = np.random.default_rng(1).normal(size=(60, 5))
+    labels = np.random.default_rng(2).integers(0, 5, size=60)
+    for k in (1, 2, 4):
+        wanted = scores.top_k_accuracy_score(labels, logits, k=k)
+        assert metrics.top_k(k)(labels, logits) == pytest.approx(wanted)
+        assert metrics.top_k(k)(np.eye(5)[labels], logits) == pytest.approx(wanted)
+    assert metrics.accuracy(labels, logits) == metrics.top_k(1)(labels, logits)
+
+    def f1(targets: np.ndarray, outputs: np.ndarray) -> float:
+        return scores.f1_score(targets, metrics.classes(outputs), average="macro")
+
+    run = trainer(losses.cross_entropy, metrics=[metrics.accuracy, metrics.top_k(2), f1])
+    found = run.evaluate(X, Y)
+    outputs = run.predict(X)
+    assert found["f1"] == pytest.approx(scores.f1_score(Y, outputs.argmax(1), average="macro"))
+    assert found["accuracy"] == pytest.approx(scores.accuracy_score(Y, outputs.argmax(1)))
+    assert found["top_2"] == pytest.approx(scores.top_k_accuracy_score(Y, outputs, k=2))
+
+    numbers = Trainer(nn.Linear(4, 1), losses.mse, optim.SGD(), metrics=[scores.r2_score])
+    y = X.sum(axis=1, keepdims=True)
+    assert numbers.evaluate(X, y)["r2_score"] == pytest.approx(
+        scores.r2_score(y, numbers.predict(X))
+    )
+
+
+def test_classes_of_one_output_are_two() -> None:
+    assert metrics.classes(np.asarray([0.5, -0.5, 0.0])).tolist() == [1, 0, 0]
+    assert metrics.classes(np.asarray([[0.5], [-0.5]])).tolist() == [1, 0]
+    places = np.arange(24.0).reshape(2, 3, 4) * np.asarray([[[1.0]], [[-1.0]]])
+    assert metrics.classes(places).tolist() == [[2] * 4, [0] * 4]
+    assert metrics.accuracy(np.asarray([[2] * 4, [0, 0, 1, 1]]), places) == 0.75
+
+
+def test_equal_logits_are_taken_in_order() -> None:
+    flat = np.zeros((3, 3))
+    assert metrics.top_k(2)(np.asarray([0, 1, 2]), flat) == pytest.approx(2 / 3)
