@@ -157,7 +157,9 @@ def test_arrays_that_lie_transposed_in_memory(backend: Backend, name: str, who: 
                 return to_backend(numbers, backend, "float32")
             return to_backend(numbers.T.copy(), backend, "float32").mT
 
-        params, grads = {"a": array(0, "params")}, {"a": array(1, "grads")}
+        other = to_backend(weights((2,)), backend, "float32")
+        params = {"a": array(0, "params"), "b": other}
+        grads = {"a": array(1, "grads"), "b": other}
         slots = optimizer.init(params)
         state = tree_map(lambda a: array(2, "state") if a.ndim == 2 else a, slots)
         grads = {name: grads[name] for name in optimizer.trains(params)}
