@@ -6,9 +6,8 @@ import inspect
 import itertools
 import math
 import os
-import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -34,13 +33,12 @@ from polynet.data import (
     Streamed,
     arrays,
     feed,
+    hold_out,
     is_device_array,
-    rows_of,
-    same_length,
-    split_rows,
 )
 from polynet.errors import MixedBackendsError, NotFiniteError, unknown
 from polynet.history import History, Position
+from polynet.interrupt import interrupt_between_steps
 from polynet.nn import Module
 from polynet.optim import Optimizer
 from polynet.step import Kept, State, initial_state, make_step, weights_of
@@ -165,8 +163,8 @@ class Trainer:
         if validation_split is not None:
             if validation_data is not None:
                 raise ValueError("give validation_data or validation_split, not both")
-            (x, y, sample_weight), validation_data = self._split(
-                x, y, sample_weight, validation_split, stratify
+            (x, y, sample_weight), validation_data = hold_out(
+                x, y, sample_weight, validation_split, seed=self.seed, stratify=stratify
             )
         elif stratify:
             raise ValueError("stratify is for validation_split: give the share to hold out")
@@ -175,14 +173,14 @@ class Trainer:
             held_out = None
             if validation_data is not None:
                 held_out = self._take_in(*_validation(validation_data), "validation ")
-            size = _step_size(data, batch_size, accumulate)
+            size = data.step_size(batch_size, accumulate)
             self._compile(place, size // accumulate if accumulate > 1 else None)
             self._position.check(size, data.samples)
             steps = data.steps(size)
             total = None if steps is None else epochs * steps - self._position.batches
             hidden = None if progress is None else not progress
             with (
-                _interrupt_between_steps() as interrupted,
+                interrupt_between_steps() as interrupted,
                 tqdm(total=total, disable=hidden, unit="step") as bar,
             ):
                 for _ in range(epochs):
@@ -397,50 +395,23 @@ class Trainer:
             )
         return backend, native, own
 
-    def _split(
-        self, x: Any, y: Any, sample_weight: Any, share: float, stratify: bool
-    ) -> tuple[tuple[Any, Any, Any], Any]:
-        """What is trained on, and what is held out."""
-        given = [a for a in (x, y, sample_weight) if a is not None]
-        if any(isinstance(a, np.memmap) for a in given) and y is not None:
-            x, y, sample_weight, labels = arrays(*given), None, None, y
-        elif not isinstance(x, Source):
-            if y is None:
-                raise TypeError(
-                    "validation_split is for arrays and sources, whose samples can be held out; "
-                    "give validation_data"
-                )
-            rows = split_rows(same_length(x, y), share, seed=self.seed, y=y if stratify else None)
-            kept, held = ([rows_of(a, r) for a in given] for r in rows)
-            return (kept[0], kept[1], kept[2] if len(kept) > 2 else None), tuple(held)
-        elif stratify:
-            raise ValueError("stratify is for arrays: a source's classes are not known beforehand")
-        else:
-            labels = None
-        kept_rows, held_rows = split_rows(
-            len(x), share, seed=self.seed, y=labels if stratify else None
-        )
-        return (x.subset(kept_rows), None, None), x.subset(held_rows)
-
     def _take_in(self, x: Any, y: Any, sample_weight: Any, prefix: str = "") -> Feed:
         """The data as the step takes it; one sample is tried, so that errors come early."""
         assert self._place is not None
-        weighs = "sample_weight" in inspect.signature(self.loss).parameters
-        if sample_weight is not None and not weighs:
+        data = feed(self._place, x, y, sample_weight, seed=self.seed, prefix=prefix)
+        x, y, *weights = data.first()
+        if weights and "sample_weight" not in inspect.signature(self.loss).parameters:
             raise TypeError(
                 f"{prefix}sample_weight was given, which the loss {self.loss!r} does not take; "
                 "give it an argument sample_weight=None, of shape (batch,)"
             )
-        data = feed(self._place, x, y, sample_weight, seed=self.seed, prefix=prefix)
-        x, y, *weights = data.first()
         outputs = self._described.bind(self._state["params"])(x)
-        if self.loss is losses.cross_entropy and self._place.backend.xp.isdtype(
-            y.dtype, "integral"
-        ):
+        xp = self._place.backend.xp
+        if self.loss is losses.cross_entropy and xp.isdtype(y.dtype, "integral"):
             data.check_targets(
                 lambda labels: _check_labels(labels, outputs.shape[-1], f"{prefix}y")
             )
-        trial = self.loss(outputs, y, **dict(zip(["sample_weight"], weights, strict=False)))
+        trial = self.loss(outputs, y, **_weighed(xp.ones_like(w) for w in weights))
         if tuple(getattr(trial, "shape", (0,))) != ():
             raise TypeError("the loss must return a 0-d array, such as the mean over the batch")
         return data
@@ -458,8 +429,8 @@ class Trainer:
 
     def _scores(self, data: Feed, prefix: str, batch_size: int = 256) -> dict[str, float]:
         outputs, (y, *weights) = self._outputs(data, batch_size)
-        weighing = dict(zip(["sample_weight"], weights, strict=False))
-        numbers = {f"{prefix}loss": float(to_numpy(self.loss(outputs, y, **weighing)))}
+        loss = self.loss(outputs, y, **_weighed(weights))
+        numbers = {f"{prefix}loss": float(to_numpy(loss))}
         host = to_numpy(y), to_numpy(outputs)
         for name, metric in self.metrics.items():
             numbers[f"{prefix}{name}"] = float(metric(*host))
@@ -523,26 +494,6 @@ class Trainer:
             del self._unread[0]
 
 
-@contextmanager
-def _interrupt_between_steps() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event, so that a step is never cut in two; a second one acts at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def handler(_number: int, _frame: Any) -> None:
-        event.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, handler)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
     """The metrics by their functions' names, which must differ."""
     names = [getattr(metric, "__name__", None) for metric in metrics]
@@ -555,6 +506,11 @@ def _by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
     return dict(zip(map(str, names), metrics, strict=True))
 
 
+def _weighed(weights: Iterable[Array]) -> dict[str, Array]:
+    """The samples' weights, where there are any, as a loss takes them."""
+    return dict(zip(["sample_weight"], weights, strict=False))
+
+
 def _validation(given: Any) -> tuple[Any, Any, Any]:
     """`validation_data` as x, y and sample_weight."""
     if isinstance(given, Source) or callable(given):
@@ -565,18 +521,6 @@ def _validation(given: Any) -> tuple[Any, Any, Any]:
             f"{type(given).__name__}"
         )
     return given[0], given[1], given[2] if len(given) > 2 else None
-
-
-def _step_size(data: Feed, batch_size: int | None, accumulate: int) -> int:
-    """How many samples a step takes; 0 where the data makes its batches itself."""
-    if not isinstance(data, Streamed) or not data.makes_batches:
-        return (batch_size or 32) * accumulate
-    if batch_size is not None or accumulate != 1:
-        raise ValueError(
-            "batch_size and accumulate are for arrays and sources; these data make their batches "
-            "themselves, one a step"
-        )
-    return 0
 
 
 def _in_turn(callbacks: Any) -> list[Callback]:

@@ -30,6 +30,7 @@ FLOORS = {
     "data": 4,
     "metrics": 4,
     "history": 4,
+    "interrupt": 4,
     "step": 5,
     "train": 5,
     "checkpoint": 5,

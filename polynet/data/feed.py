@@ -9,7 +9,7 @@ import numpy as np
 
 from polynet.backend import Array
 from polynet.backend.transfer import on_host
-from polynet.data.order import batches, chunks
+from polynet.data.order import batches, chunks, rows_of, split_rows
 from polynet.data.place import Place, check_host, is_device_array, same_length
 from polynet.data.prefetch import prefetched
 from polynet.data.source import (
@@ -60,6 +60,10 @@ class Resident:
         """How many steps an epoch has."""
         return -(-self.samples // batch_size)
 
+    def step_size(self, batch_size: int | None, accumulate: int) -> int:
+        """How many samples a step takes: so many batches of 32, or of the size given."""
+        return (batch_size or 32) * accumulate
+
     def check_targets(self, check: Check) -> None:
         """Let `check` look at the targets, on the host, before they are used."""
         check(on_host(self.arrays[1]))
@@ -94,17 +98,24 @@ class Streamed:
         self._source = source
         self._names = [prefix + name for name in NAMES]
         self._check: Check | None = None
+        self.makes_batches = not isinstance(source, Source)
         self.samples: int = len(source) if isinstance(source, Source) else 0
         if isinstance(source, Source) and not self.samples:
             raise ValueError(f"{prefix}{type(source).__name__} is empty; give at least one sample")
 
-    @property
-    def makes_batches(self) -> bool:
-        """Whether the size of a batch is the source's to choose."""
-        return not isinstance(self._source, Source)
-
     def steps(self, batch_size: int) -> int | None:
         return None if self.makes_batches else -(-self.samples // batch_size)
+
+    def step_size(self, batch_size: int | None, accumulate: int) -> int:
+        """As above; 0 where the source makes its batches, one a step."""
+        if not self.makes_batches:
+            return (batch_size or 32) * accumulate
+        if batch_size is not None or accumulate != 1:
+            raise ValueError(
+                "batch_size and accumulate are for arrays and sources; these data make their "
+                "batches themselves, one a step"
+            )
+        return 0
 
     def check_targets(self, check: Check) -> None:
         self._check = check
@@ -179,6 +190,31 @@ def feed(
     if any(isinstance(a, np.memmap) for a in given):
         return Streamed(place, arrays(*given), seed, prefix)
     return Resident(place, given, seed, prefix)
+
+
+def hold_out(
+    x: Any, y: Any, sample_weight: Any, share: float, *, seed: int, stratify: bool
+) -> tuple[tuple[Any, Any, Any], Any]:
+    """What is trained on, as x, y and sample_weight; and what is held out, as validation data."""
+    given = [a for a in (x, y, sample_weight) if a is not None]
+    if isinstance(x, Source):
+        if stratify:
+            raise ValueError("stratify is for arrays: the classes of a source are not known")
+        kept, held = split_rows(len(x), share, seed=seed)
+        return (x.subset(kept), y, sample_weight), x.subset(held)
+    if y is None:
+        raise TypeError(
+            "validation_split is for arrays and sources, whose samples can be held out; give "
+            "validation_data"
+        )
+    kept, held = split_rows(same_length(x, y), share, seed=seed, y=y if stratify else None)
+    if any(isinstance(a, np.memmap) for a in given):
+        source = arrays(*given)
+        return (source.subset(kept), None, None), source.subset(held)
+    rows = [rows_of(a, kept) for a in given]
+    return (rows[0], rows[1], rows[2] if given[2:] else None), tuple(
+        rows_of(a, held) for a in given
+    )
 
 
 def _is_batches(x: Any) -> bool:
