@@ -84,9 +84,9 @@ def test_parts_of_a_step_are_the_step(
 
 def test_a_part_without_weight_adds_nothing(backend: Backend) -> None:
     dtype = dtypes(backend)[-1]
-    weights = np.where(np.arange(70) % 9, 0.0, 2.0)
-    whole = fitted(backend, dtype, X, Y, sample_weight=weights, batch_size=35)
-    split = fitted(backend, dtype, X, Y, sample_weight=weights, batch_size=5, accumulate=7)
+    weights = np.where(np.arange(70) % 20, 0.0, 2.0)
+    whole = fitted(backend, dtype, X, Y, sample_weight=weights, batch_size=24)
+    split = fitted(backend, dtype, X, Y, sample_weight=weights, batch_size=8, accumulate=3)
     near(split, whole, NEAR[dtype])
 
 
