@@ -3,17 +3,20 @@
     python tests/killed.py [--kills 50] [--backend numpy,strict]
 
 A process trains with dropout, Adam and augmentation on streamed data, and saves the run after
-every epoch, and within it by `Checkpoint`'s means. It is killed at a random moment of its life,
-import and saving included, and started anew, which takes up what was saved last. So it goes, one
-run after the other, until the runs were killed as often as asked; each must end with the file of
-the run that nobody killed: the same weights, optimizer state, best weights and history, bit by bit.
+every epoch. It is killed at a random moment, import and saving included, or sometimes stopped by
+Ctrl-C, upon which it saves where it is within the epoch. Then it is started anew, and takes up
+what was saved last. So it goes, one run after the other, until they were killed as often as
+asked; each must end with the weights, optimizer state, best weights and history of the run that
+nobody disturbed, bit by bit.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,9 +25,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import safetensors
 import safetensors.numpy
 
-EPOCHS = 12
+EPOCHS = 40
+STOPPED = 3
+"""How a process ends that Ctrl-C stopped."""
 
 
 def train(path: Path, backend: str) -> None:
@@ -41,20 +47,29 @@ def train(path: Path, backend: str) -> None:
     if path.exists():
         trainer.load(path)
     if trainer.epoch < EPOCHS:
-        trainer.fit(
-            source,
-            epochs=EPOCHS - trainer.epoch,
-            batch_size=4,
-            accumulate=2,
-            validation_split=0.2,
-            callbacks=[EarlyStopping(patience=EPOCHS), Checkpoint(path)],
-            progress=False,
-        )
+        try:
+            trainer.fit(
+                source,
+                epochs=EPOCHS - trainer.epoch,
+                batch_size=4,
+                accumulate=2,
+                validation_split=0.2,
+                callbacks=[EarlyStopping(patience=EPOCHS), Checkpoint(path)],
+                progress=False,
+            )
+        except KeyboardInterrupt:
+            trainer.save(path)
+            sys.exit(STOPPED)
 
 
 def process(path: Path, backend: str) -> subprocess.Popen:
+    """A process that trains. Ctrl-C means something to it within `fit` alone."""
     command = [sys.executable, __file__, "--train", str(path), "--backend", backend]
-    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a new process inherits
+    try:
+        return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def whole(path: Path, backend: str) -> float:
@@ -72,36 +87,46 @@ def same_bits(path: Path, other: Path) -> None:
         assert a.tobytes() == two[name].tobytes(), f"{name} differs"
 
 
+def within_an_epoch(path: Path) -> bool:
+    """Whether the run in this file was saved in the midst of an epoch."""
+    with safetensors.safe_open(path, "numpy") as file:
+        return json.loads(file.metadata()["polynet.run"])["position"]["batches"] > 0
+
+
 def kill(backend: str, kills: int, folder: Path, seed: int = 0) -> dict[str, int]:
     """How many runs were killed how often, at what; raises where one ends with other bits."""
     unharmed = folder / "unharmed"
     seconds = whole(unharmed, backend)
     rng = random.Random(seed)
-    found = {"kills": 0, "before anything was saved": 0, "while it saved": 0, "runs": 0}
-    while found["kills"] < kills:
-        path = folder / f"run{found['runs']}"
-        while True:
-            running = process(path, backend)
-            try:
-                running.wait(timeout=rng.uniform(0, seconds))
-            except subprocess.TimeoutExpired:
-                running.kill()
-                running.wait()
-                found["kills"] += 1
-                found["before anything was saved"] += not path.exists()
-                drafts = list(folder.glob(f".{path.name}.*"))
-                found["while it saved"] += bool(drafts)
-                for draft in drafts:
-                    draft.unlink()
-                if found["kills"] >= kills:
-                    whole(path, backend)
-                    break
+    found = {"runs": 0, "kills": 0, "of them before the first save": 0, "of them in a save": 0}
+    found["stopped within an epoch"] = 0
+    path = folder / "run"
+    while True:
+        last = found["kills"] >= kills
+        running = process(path, backend)
+        try:
+            running.wait(timeout=None if last else rng.uniform(0, seconds))
+        except subprocess.TimeoutExpired:
+            if rng.random() < 0.25:
+                running.send_signal(signal.SIGINT)
             else:
-                assert running.returncode == 0
-                break
-        found["runs"] += 1
-        same_bits(path, unharmed)
-    return found
+                running.kill()
+        code = running.wait()
+        if code == -signal.SIGKILL:
+            found["kills"] += 1
+            found["of them before the first save"] += not path.exists()
+            for draft in folder.glob(".run.*"):
+                found["of them in a save"] += 1
+                draft.unlink()
+        elif code == STOPPED:
+            found["stopped within an epoch"] += within_an_epoch(path)
+        else:
+            assert code == 0
+            same_bits(path, unharmed)
+            found["runs"] += 1
+            path.unlink()
+            if last:
+                return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
