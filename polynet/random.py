@@ -107,3 +107,45 @@ def permutation(key: np.ndarray, count: int) -> np.ndarray:
     """The numbers 0 to `count` - 1 in random order, as int64."""
     words = bits(key, 2 * count).reshape(count, 2).astype(np.int64)
     return np.argsort((words[:, 0] << 32) ^ (words[:, 1] & 0xFFFFFFFF), kind="stable")
+
+
+class SampleStream:
+    """Random numbers for the samples of a batch, drawn as from a NumPy Generator.
+
+    What a sample gets is a function of the key, its index in the data set, and how many numbers
+    were drawn for it before: not of the batch it is in, nor of the thread that draws.
+
+    >>> both = SampleStream(key(0), np.asarray([4, 7])).random((2, 3))
+    >>> alone = SampleStream(key(0), np.asarray([7])).random((1, 3))
+    >>> bool((both[1] == alone[0]).all())
+    True
+    """
+
+    def __init__(self, key: np.ndarray, samples: np.ndarray) -> None:
+        self._key = key
+        self._samples = samples.astype(np.int32)
+        self._drawn = 0
+
+    def random(self, size: int | tuple[int, ...]) -> np.ndarray:
+        """Numbers in [0, 1), float64; the first axis of `size` counts the samples of the batch."""
+        return self._uniform(size if isinstance(size, tuple) else (size,))
+
+    def standard_normal(self, size: int | tuple[int, ...]) -> np.ndarray:
+        """Standard normal numbers, float64, shaped alike (Box and Muller, as in `normal`)."""
+        shape = size if isinstance(size, tuple) else (size,)
+        u, v = self._uniform(shape), self._uniform(shape)
+        return np.sqrt(-2.0 * np.log1p(-u)) * np.cos(2.0 * np.pi * v)
+
+    def _uniform(self, shape: tuple[int, ...]) -> np.ndarray:
+        if not shape or shape[0] != len(self._samples):
+            raise ValueError(
+                f"this stream draws for {len(self._samples)} samples, along the first axis; got "
+                f"the size {shape}"
+            )
+        each = math.prod(shape[1:])
+        blocks = np.arange(self._drawn, self._drawn + -(-each // 2), dtype=np.int32)
+        self._drawn += len(blocks)
+        with np.errstate(over="ignore"):
+            pair = threefry2x32(self._key, self._samples[:, None], blocks[None, :])
+        words = np.stack(pair, axis=-1).reshape(len(self._samples), -1)[:, :each]
+        return (((words >> 8) & 0xFFFFFF).astype(np.float64) * 2.0**-24).reshape(shape)

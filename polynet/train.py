@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 import math
 import os
-import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 import numpy as np
@@ -27,16 +27,29 @@ from polynet.backend import (
     use_backend,
 )
 from polynet.backend.transfer import on_host
-from polynet.data import Place, batches, chunks, is_device_array, same_length, split
-from polynet.errors import MixedBackendsError, NotFiniteError
+from polynet.data import (
+    Place,
+    Resident,
+    Source,
+    Streamed,
+    arrays,
+    feed,
+    hold_out,
+    is_device_array,
+)
+from polynet.errors import MixedBackendsError, NotFiniteError, unknown
 from polynet.history import History, Position
+from polynet.interrupt import interrupt_between_steps
 from polynet.nn import Module
 from polynet.ops import array_namespace
 from polynet.optim import Optimizer
 from polynet.optim.checks import number
-from polynet.step import State, initial_state, make_step
+from polynet.step import Kept, State, initial_state, make_step, weights_of
+from polynet.tree import map as tree_map
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
+Feed = Resident | Streamed
+Callback = Callable[["Trainer"], object]
 
 
 class Trainer:
@@ -83,9 +96,11 @@ class Trainer:
         self._place: Place | None = None
         self._state: State = {}
         self._position = Position()
+        self._kept: Kept = {}
         self._unread: list[Any] = []  # losses of the newest calls, which stand on the device
         self._copy: Module | None = None
         self._run: Callable[..., Any] | None = None
+        self._part: int | None = None  # the most samples at a time that `_run` was compiled for
 
     @property
     def epoch(self) -> int:
@@ -98,10 +113,8 @@ class Trainer:
         if self._place is None:
             return self._described
         if self._copy is None:
-            xp = self._place.backend.xp
             arrays = {**self._state["params"], **self._state["buffers"]}
-            copies = {n: xp.asarray(a, copy=True) for n, a in arrays.items()}
-            self._copy = self._described.bind(copies)
+            self._copy = self._described.bind(tree_map(self._copied, arrays))
         return self._copy
 
     @property
@@ -148,76 +161,146 @@ class Trainer:
     def fit(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         *,
+        sample_weight: Any = None,
         epochs: int = 1,
-        batch_size: int = 32,
-        validation_data: tuple[Any, Any] | None = None,
+        batch_size: int | None = None,
+        accumulate: int = 1,
+        validation_data: Any = None,
         validation_split: float | None = None,
         stratify: bool = False,
+        callbacks: Sequence[Callback] = (),
         progress: bool | None = None,
     ) -> History:
         """Train for `epochs` passes over the samples, which are rows of `x` and `y`.
 
         Host arrays are checked, cast to the network's dtype and moved to its device; arrays
         on a device must be there already. One that is as it should be is not copied: leave it
-        unchanged meanwhile. `validation_split` holds out that share of the
-        samples, drawn by the seed, with `stratify` in each class. A second call goes on where
-        the first ended. Progress is shown where there is a terminal; `progress` says otherwise.
+        unchanged meanwhile. Instead of both, `x` may be a `data.Source`, a function
+        `(seed, epoch) -> batches` or a list of batches `(x, y)`: these, and a `np.memmap`, are
+        made, checked and moved batch by batch, in a thread beside the step.
+
+        A step takes `accumulate` times `batch_size` samples (32), of which `batch_size` at a
+        time go through the network: so many need memory, and the numbers are those of
+        `accumulate * batch_size` at once, dropout included (a layer that looks across the
+        batch, such as batch normalisation, sees a part). `sample_weight` has a number for each
+        sample; a batch's loss is Σwl/Σw, and so is the epoch's.
+
+        `validation_data` is `(x, y)`, `(x, y, sample_weight)` or a source; `validation_split`
+        holds out that share of the samples, drawn by the seed, with `stratify` in each class.
+        After each epoch every one of `callbacks` is called with this Trainer, whose `history`
+        has the epoch's numbers; where one returns True, this was the last epoch.
+
+        A second call of `fit` goes on where the first ended. Progress is shown where there is a
+        terminal; `progress` says otherwise.
 
         Returns the `History` of all calls. Ctrl-C takes effect between steps, and the next call
         goes on from there: it finishes the epoch that was cut, with the same samples and
-        `batch_size`, as the first of its `epochs`. Raises NotFiniteError at the first loss that
+        batches, as the first of its `epochs`. Raises NotFiniteError at the first loss that
         is NaN or infinite; such a run cannot go on.
         """
-        _check_counts(epochs=epochs, batch_size=batch_size)
+        _check_counts(epochs=epochs, accumulate=accumulate)
+        _check_counts(batch_size=32 if batch_size is None else batch_size)
+        in_turn = _in_turn(callbacks)
         if validation_split is not None:
             if validation_data is not None:
                 raise ValueError("give validation_data or validation_split, not both")
-            (x, y), validation_data = split(
-                x, y, validation_split, seed=self.seed, stratify=stratify
+            (x, y, sample_weight), validation_data = hold_out(
+                x, y, sample_weight, validation_split, seed=self.seed, stratify=stratify
             )
         elif stratify:
             raise ValueError("stratify is for validation_split: give the share to hold out")
         with self._ready(x) as place:
-            data = self._take_in(x, y, "x", "y")
+            data = self._take_in(x, y, sample_weight)
             held_out = None
             if validation_data is not None:
-                held_out = self._take_in(*_pair(validation_data), "validation x", "validation y")
-            if self._run is None:
-                step = make_step(self._described, self.loss, self.optimizer, place.backend.xp)
-                self._run = place.backend.compile(step)
-            count = same_length(*data)
-            self._position.check(batch_size, count)
-            total = epochs * math.ceil(count / batch_size) - self._position.batches
+                held_out = self._take_in(*_validation(validation_data), "validation ")
+            size = data.step_size(batch_size, accumulate)
+            self._compile(place, size // accumulate if accumulate > 1 else None)
+            self._position.check(size, data.samples)
+            steps = data.steps(size)
+            total = None if steps is None else epochs * steps - self._position.batches
             hidden = None if progress is None else not progress
             with (
-                _interrupt_between_steps() as interrupted,
+                interrupt_between_steps() as interrupted,
                 tqdm(total=total, disable=hidden, unit="step") as bar,
             ):
                 for _ in range(epochs):
-                    numbers = {"loss": self._run_epoch(data, batch_size, bar, interrupted)}
+                    numbers = {"loss": self._run_epoch(data, size, bar, interrupted)}
                     if held_out:
-                        numbers |= self._scores(*held_out, "val_")
+                        numbers |= self._scores(held_out, "val_")
                     self.history.record(numbers)
                     self._position = Position(self.epoch + 1)
                     bar.set_postfix({k: f"{v:.4g}" for k, v in self.history.last().items()})
+                    stop = [callback(self) for callback in in_turn]
                     if interrupted.is_set():
                         raise KeyboardInterrupt
+                    if any(stop):
+                        break
         return self.history
 
-    def evaluate(self, x: Any, y: Any, *, batch_size: int = 256) -> dict[str, float]:
-        """The loss and the metrics on `x` and `y`, by name; nothing is trained."""
+    def evaluate(
+        self, x: Any, y: Any = None, *, sample_weight: Any = None, batch_size: int = 256
+    ) -> dict[str, float]:
+        """The loss and the metrics on the data, as `fit` takes it, by name; nothing is trained.
+
+        `sample_weight` weighs the loss; a metric is given targets and outputs alone.
+        """
         _check_counts(batch_size=batch_size)
         with self._ready(x):
-            return self._scores(*self._take_in(x, y, "x", "y"), "", batch_size)
+            return self._scores(self._take_in(x, y, sample_weight), "", batch_size)
 
     def predict(self, x: Any, *, batch_size: int = 256) -> Any:
-        """The network's outputs for the rows of `x`: NumPy for host data, else of its kind."""
+        """The network's outputs for the rows of `x`: NumPy for host data, else of its kind.
+
+        `x` may be a source too, whose samples come in their order, not augmented.
+        """
         _check_counts(batch_size=batch_size)
         with self._ready(x) as place:
-            outputs = self._outputs(place.take_in(x, "x"), batch_size)
+            data: Feed
+            if isinstance(x, Source):
+                data = Streamed(place, x, self.seed)
+            elif isinstance(x, np.memmap):
+                data = Streamed(place, arrays(x, np.zeros(len(x))), self.seed)
+            else:
+                data = Resident(place, (x,), self.seed)
+            outputs, _ = self._outputs(data, batch_size)
             return outputs if is_device_array(x) else on_host(outputs)
+
+    # Weights kept aside
+
+    @property
+    def kept(self) -> dict[str, int]:
+        """The names of the weights that were kept, each with how many epochs made them."""
+        return {name: epoch for name, (epoch, _) in self._kept.items()}
+
+    def keep_weights(self, name: str) -> None:
+        """Keep a copy of the weights as they are now, under a name; it belongs to the run.
+
+        `save` writes it and `load` brings it back; `restore_weights` makes it the network's.
+        Raises RuntimeError before the first `fit`, `evaluate` or `predict`.
+        """
+        if self._place is None:
+            raise RuntimeError("the Trainer has no weights yet: they are drawn at the first fit")
+        with use_backend(self._place.backend):
+            self._kept[name] = self.epoch, tree_map(self._copied, weights_of(self._state))
+
+    def restore_weights(self, name: str) -> None:
+        """Take the weights that were kept under a name; the optimizer's state stays as it is.
+
+        Raises KeyError for a name under which nothing was kept.
+        """
+        if name not in self._kept:
+            raise KeyError(unknown("name of kept weights", name, self._kept))
+        assert self._place is not None
+        with use_backend(self._place.backend):
+            self._state = {**self._state, **tree_map(self._copied, self._kept[name][1])}
+        self._copy = None
+
+    def _copied(self, array: Array) -> Array:
+        assert self._place is not None
+        return self._place.backend.xp.asarray(array, copy=True)
 
     # Stopping, and going on
 
@@ -225,11 +308,12 @@ class Trainer:
         """Write all that the run needs to go on: `load` takes it up, on any backend.
 
         The file is safetensors. It holds every array of the state by its name (`params.…`,
-        `buffers.…`, `optimizer.…`, `keys.…`, `step`), the history, the position in the data, the
-        seed, the dtype, the optimizer's settings and a checksum. `checkpoint.load(path, net)` reads
-        the network alone, and `safetensors.torch.load_file(path)` shows everything. It replaces
-        what is at `path` in one move; with `keep_previous`, the run that was there goes to
-        `path` + ".previous" first, if its file is whole.
+        `buffers.…`, `optimizer.…`, `keys.…`, `step`), the weights kept, the history, the position
+        in the data, the seed, the dtype, the optimizer's settings and a checksum.
+        `checkpoint.load(path, net)` reads the network alone, and
+        `safetensors.torch.load_file(path)` shows everything. It replaces what is at `path` in one
+        move; with `keep_previous`, the run that was there goes to `path` + ".previous" first, if
+        its file is whole.
 
         Raises RuntimeError before the first `fit`, `evaluate` or `predict`, and NotFiniteError
         where training met a loss that is not finite, so that spoilt parameters replace nothing.
@@ -244,6 +328,7 @@ class Trainer:
             checkpoint.save_run(
                 path,
                 self._state,
+                self._kept,
                 self.history,
                 self._position,
                 self._identity(),
@@ -281,7 +366,7 @@ class Trainer:
         True
         """
         with self._ready(None) as place:
-            self._state, self.history, self._position = checkpoint.load_run(
+            self._state, self._kept, self.history, self._position = checkpoint.load_run(
                 path, self._state, place, self._identity(), or_previous
             )
             self._unread, self._copy = [], None
@@ -316,6 +401,7 @@ class Trainer:
             if first and not self.history.step_losses:
                 self._place, self._described, self._run = None, described, None
                 self._position, self._unread = Position(), []
+                self.history.step_weights.clear()
             raise
 
     def _settle(self, x: Any) -> None:
@@ -362,65 +448,86 @@ class Trainer:
             )
         return backend, native, own
 
-    def _take_in(self, x: Any, y: Any, x_name: str, y_name: str) -> tuple[Array, Array]:
-        """Both arrays where the network is; two samples are tried, so that errors come early."""
+    def _take_in(self, x: Any, y: Any, sample_weight: Any, prefix: str = "") -> Feed:
+        """The data as the step takes it; some samples are tried, so that errors come early."""
         assert self._place is not None
-        place = self._place
-        data = place.take_in(x, x_name), place.take_in(y, y_name)
-        same_length(x, y, (x_name, y_name))
-        outputs = self._outputs(data[0][:2, ...], 2)
-        if outputs.ndim > 1 and place.backend.xp.isdtype(data[1].dtype, "integral"):
-            _check_labels(self.loss, data[1], outputs.shape[1], y_name)
-        trial = self.loss(outputs, data[1][:2, ...])
+        data = feed(self._place, x, y, sample_weight, seed=self.seed, prefix=prefix)
+        x, y, *weights = data.first()
+        if weights and "sample_weight" not in inspect.signature(self.loss).parameters:
+            raise TypeError(
+                f"{prefix}sample_weight was given, which the loss {self.loss!r} does not take; "
+                "give it an argument sample_weight=None, of shape (batch,)"
+            )
+        outputs = self._bound()(x)
+        xp = self._place.backend.xp
+        if outputs.ndim > 1 and xp.isdtype(y.dtype, "integral"):
+            classes = outputs.shape[1]
+            data.check_targets(lambda y: _check_labels(self.loss, y, classes, f"{prefix}y"))
+        trial = self.loss(outputs, y, **_weighed(xp.ones_like(w) for w in weights))
         if tuple(getattr(trial, "shape", (0,))) != ():
             raise TypeError("the loss must return a 0-d array, such as the mean over the batch")
         return data
 
-    def _outputs(self, x: Array, batch_size: int) -> Array:
-        net = self._described.bind({**self._state["params"], **self._state["buffers"]})
-        count = x.shape[0]
-        cuts = range(0, count, batch_size)
-        parts = [net(x[i : min(i + batch_size, count), ...]) for i in cuts]
-        return backend_of(parts[0]).xp.concat(parts, axis=0)
+    def _bound(self) -> Module:
+        """The network as it is now, to look at."""
+        return self._described.bind({**self._state["params"], **self._state["buffers"]})
 
-    def _scores(self, x: Array, y: Array, prefix: str, batch_size: int = 256) -> dict[str, float]:
-        outputs = self._outputs(x, batch_size)
-        numbers = {f"{prefix}loss": float(to_numpy(self.loss(outputs, y)))}
+    def _outputs(self, data: Feed, batch_size: int) -> tuple[Array, list[Array]]:
+        """The outputs for all samples; and their targets and weights, where there are any."""
+        net = self._bound()
+        parts = []
+        with closing(data.in_order(batch_size)) as batches:
+            for x, *others in batches:
+                parts.append((net(x), *others))
+        xp = backend_of(parts[0][0]).xp
+        outputs, *others = (xp.concat(list(p), axis=0) for p in zip(*parts, strict=True))
+        return outputs, others
+
+    def _scores(self, data: Feed, prefix: str, batch_size: int = 256) -> dict[str, float]:
+        outputs, (y, *weights) = self._outputs(data, batch_size)
+        loss = self.loss(outputs, y, **_weighed(weights))
+        numbers = {f"{prefix}loss": float(to_numpy(loss))}
         host = to_numpy(y), to_numpy(outputs)
         for name, metric in self.metrics.items():
             numbers[f"{prefix}{name}"] = float(metric(*host))
         return numbers
 
-    def _run_epoch(
-        self,
-        data: tuple[Array, Array],
-        batch_size: int,
-        bar: Any,
-        interrupted: threading.Event,
-    ) -> float:
+    def _compile(self, place: Place, part: int | None) -> None:
+        """The step, of which at most `part` samples at a time go through the network."""
+        if self._run is None or part != self._part:
+            step = make_step(self._described, self.loss, self.optimizer, place.backend.xp, part)
+            self._run, self._part = place.backend.compile(step), part
+
+    def _run_epoch(self, data: Feed, size: int, bar: Any, interrupted: threading.Event) -> float:
         """What is left of this epoch's steps; the mean loss of all of them."""
         assert self._place is not None
         assert self._run is not None
-        place = self._place
-        count = data[0].shape[0]
-        rows = list(batches(count, batch_size, seed=self.seed, epoch=self.epoch))
         done = self._position.batches
         self._read()
-        for chunk in chunks(rows[done:], place.backend.steps_per_call):
-            if interrupted.is_set():
-                self._read()
-                raise KeyboardInterrupt
-            self._copy = None
-            moved = place.index(np.stack(chunk))  # one transfer a call
-            self._state, launched = self._run(self._state, data, moved)
-            done += len(chunk)
-            self._position = Position(self.epoch, done, batch_size, count)
-            self._unread.append(launched)
-            self._read(keep=1)
-            bar.update(len(chunk))
+        calls = data.calls(
+            size,
+            epoch=self.epoch,
+            start=done,
+            together=self._place.backend.steps_per_call,
+        )
+        with closing(calls):
+            for call in calls:
+                if interrupted.is_set():
+                    self._read()
+                    raise KeyboardInterrupt
+                self._copy = None
+                self._state, launched = self._run(self._state, call.data, call.rows)
+                done += len(call.weights)
+                self._position = Position(self.epoch, done, size, data.samples)
+                self._unread.append(launched)
+                self.history.step_weights += call.weights
+                self._read(keep=1)
+                bar.update(len(call.weights))
         self._read()
-        weights = [len(r) for r in rows]
-        return float(np.average(self.history.step_losses[-len(rows) :], weights=weights))
+        if not done:
+            raise ValueError(f"the data gave no batch in epoch {self.epoch}; expected at least one")
+        newest = self.history.step_losses[-done:], self.history.step_weights[-done:]
+        return float(np.average(newest[0], weights=newest[1]))
 
     def _read(self, keep: int = 0) -> None:
         """Fetch the losses of all calls but the last `keep`, up to the first that is not finite.
@@ -443,26 +550,6 @@ class Trainer:
             del self._unread[0]
 
 
-@contextmanager
-def _interrupt_between_steps() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event, so that a step is never cut in two; a second one acts at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def handler(_number: int, _frame: Any) -> None:
-        event.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, handler)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
     """The metrics by their functions' names, which must differ."""
     names = [getattr(metric, "__name__", None) for metric in metrics]
@@ -475,10 +562,28 @@ def _by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
     return dict(zip(map(str, names), metrics, strict=True))
 
 
-def _pair(validation_data: Any) -> tuple[Any, Any]:
-    if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
-        raise TypeError(f"validation_data is a pair (x, y); got a {type(validation_data).__name__}")
-    return validation_data[0], validation_data[1]
+def _weighed(weights: Iterable[Array]) -> dict[str, Array]:
+    """The samples' weights, where there are any, as a loss takes them."""
+    return dict(zip(["sample_weight"], weights, strict=False))
+
+
+def _validation(given: Any) -> tuple[Any, Any, Any]:
+    """`validation_data` as x, y and sample_weight."""
+    if isinstance(given, Source) or callable(given):
+        return given, None, None
+    if not isinstance(given, tuple | list) or len(given) not in {2, 3}:
+        raise TypeError(
+            "validation_data is (x, y), (x, y, sample_weight) or a source; got a "
+            f"{type(given).__name__}"
+        )
+    return given[0], given[1], given[2] if len(given) > 2 else None
+
+
+def _in_turn(callbacks: Any) -> list[Callback]:
+    """The callbacks as given, but those last that save what the others did."""
+    if callable(callbacks) or not all(map(callable, callbacks)):
+        raise TypeError("fit: callbacks is a list of functions (trainer) -> bool or None")
+    return sorted(callbacks, key=lambda callback: getattr(callback, "last", False))
 
 
 def _check_kinds(net: Any, loss: Any, optimizer: Any, metrics: Any) -> None:
@@ -503,14 +608,14 @@ def _check_counts(**counts: int) -> None:
             raise ValueError(f"{name} is a positive integer; got {value!r}")
 
 
-def _check_labels(loss: Any, labels: Array, classes: int, name: str) -> None:
+def _check_labels(loss: Any, labels: np.ndarray, classes: int, name: str) -> None:
     """Refuse labels that the loss, with options or without, has no class for."""
     partial = isinstance(loss, functools.partial)
     if (loss.func if partial else loss) not in (
         losses.cross_entropy, losses.nll, losses.multi_margin,
     ):  # fmt: skip
         return
-    counted = on_host(labels)
+    counted = labels
     if partial and loss.keywords.get("ignore_index") is not None:
         counted = counted[counted != loss.keywords["ignore_index"]]
     low, high = counted.min(initial=0), counted.max(initial=0)

@@ -34,17 +34,19 @@ def trainer(**options: Any) -> Trainer:
         (203, 3),  # and a batch of 3
     ],
 )
+@pytest.mark.parametrize("given", ["arrays", "a source"])
 def test_training_compiles_a_program_for_each_shape_once(
-    samples: int, programs: int, caplog: pytest.LogCaptureFixture
+    samples: int, programs: int, given: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def compiled() -> int:
         return sum("Finished XLA compilation of jit(run)" in m for m in caplog.messages)
 
-    job = trainer()
+    job, arrays = trainer(), (X[:samples], Y[:samples])
+    data = arrays if given == "arrays" else (polynet.data.arrays(*arrays),)
     with jax.log_compiles():
-        job.fit(X[:samples], Y[:samples], epochs=3, batch_size=8)
+        job.fit(*data, epochs=3, batch_size=8)
         assert compiled() == programs
-        job.fit(X[:samples], Y[:samples], epochs=2, batch_size=8)
+        job.fit(*data, epochs=2, batch_size=8)
     assert compiled() == programs
     assert len(job.history.step_losses) == 5 * -(-samples // 8)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import polynet
-from polynet import grad, hessian, hvp, jvp, vjp
+from polynet import Trainer, grad, hessian, hvp, jvp, nn, optim, vjp
 from polynet.losses import mse
 from polynet.ops import OPS
 from polynet.tensor import op
@@ -171,3 +171,27 @@ def test_a_chain_of_a_hundred_thousand_ops(way: str) -> None:
         "hvp": lambda: (hvp(square, (x,), (v,))[0], 2 * power * v),
     }[way]()
     np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+# A step in parts
+
+
+def peak(batch_size: int, accumulate: int) -> int:
+    """The most bytes that two steps of 2048 samples hold, beside the data."""
+    x = np.zeros((4096, 8), np.float32)
+    net = nn.Sequential(nn.Linear(8, 256), nn.Tanh(), nn.Linear(256, 256), nn.Tanh())
+    job = Trainer(net, lambda o, t: total(o * o), optim.SGD(1e-9), backend="numpy")
+    job.fit(x, x, batch_size=batch_size, accumulate=accumulate)
+    tracemalloc.start()
+    try:
+        job.fit(x, x, batch_size=batch_size, accumulate=accumulate)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_step_in_parts_holds_what_a_part_needs() -> None:
+    whole, parts, small = peak(2048, 1), peak(128, 16), peak(128, 1)
+    assert parts < whole / 4
+    gradient = 4 * (9 * 256 + 257 * 256)
+    assert parts < small + 2.5 * gradient  # the sum so far, and the next one

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from polynet import Trainer, losses, nn, optim, use_backend
+from polynet import Trainer, data, losses, nn, optim, use_backend
 from polynet.backend import Backend, StaticRunner, get_backend, to_numpy
 from polynet.backend.static import WARM_UP
 from polynet.optim import schedules
@@ -181,6 +181,36 @@ def test_the_replay_ran_and_not_the_step() -> None:
     assert found.tolist() == [0, *totals[:-1]]
 
 
+def test_streamed_data_of_one_shape_are_recorded_once() -> None:
+    """Chunks of two shapes in turn, each chunk in arrays of its own, as `fit` streams them."""
+    calls = []
+
+    def step(state: Any, data: Any, rows: Any) -> Any:
+        calls.append(len(rows))
+        return {"sum": state["sum"] + torch.sum(data[rows])}, state["sum"]
+
+    run = StaticRunner(get_backend("torch"), step, capture=capture, memory=memory)
+    state, total = {"sum": torch.zeros(())}, 0.0
+    for chunk in range(12):
+        count = (4, 3)[chunk % 2]
+        data = torch.arange(2.0 * count) + 10 * chunk
+        state, found = run(state, data, torch.arange(2 * count).reshape(count, 2))
+        expected = total + np.cumsum(data.numpy().reshape(count, 2).sum(axis=1))
+        assert found.tolist() == [total, *expected[:-1]]
+        total = float(expected[-1])
+        if chunk == 5:
+            known = len(calls)
+    assert float(state["sum"]) == total
+    assert len(calls) == known, "the later chunks were replayed"
+
+
+def test_streamed_training_equals_the_loop_bit_for_bit() -> None:
+    runs = [job(backend) for backend in (static("torch"), get_backend("torch"))]
+    for run in runs:
+        run.fit(data.arrays(X, Y), epochs=8, batch_size=8, accumulate=2)
+    assert_equal(*runs)
+
+
 @pytest.mark.parametrize("name", ["numpy", "torch"])
 def test_a_network_taken_out_stays_as_it_was(name: str) -> None:
     run = job(static(name))
@@ -244,7 +274,7 @@ def test_data_that_was_dropped_is_not_kept() -> None:
     state = {n: np.zeros(4 if n == "d" else 2, np.float32) for n in "abcd"}
     data = np.zeros(2, np.float32)
     run(state, data, np.zeros((WARM_UP + 2, 1), dtype=np.int64))
-    known = run._data[0]
+    (known,) = next(iter(run._data.values())).given
     assert known() is data
     del data
     assert known() is None

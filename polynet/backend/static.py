@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from polynet import tree
@@ -25,6 +25,22 @@ class _Launch:
     replay: Callable[[], object] | None = None
 
 
+@dataclass
+class _Data:
+    """Data of one kind: those given last, where they are read, and the recordings that read them.
+
+    They stand where the caller has them, until others of their shapes come: then in storage
+    into which each is copied, as batches that are streamed are.
+    """
+
+    given: list[weakref.ref]
+    stored: Any = None
+    launches: dict[Hashable, _Launch] = field(default_factory=dict)
+
+    def is_of(self, arrays: list[Array]) -> bool:
+        return all(known() is a for known, a in zip(self.given, arrays, strict=True))
+
+
 class StaticRunner:
     """What `Backend.compile` returns where a device can record work and replay it.
 
@@ -32,8 +48,9 @@ class StaticRunner:
     that does it; where that is impossible it raises RuntimeError, and the steps go on one
     operation at a time. A recording knows addresses, not arrays. So the state has storage of its
     own, into which each step ends by copying the new one, and each shape of rows has a place
-    for the rows and one for the loss. Data stays where it is; other data, or a state that is not
-    the one returned last, is recorded anew, and whoever holds the earlier state keeps it.
+    for the rows and one for the loss. Data stays where it is, until other data of its shapes
+    comes: from then on they are copied to one place, and recorded once. A state that is not the
+    one returned last is recorded anew, and whoever holds the earlier state keeps it.
 
     `memory(array)` is equal for arrays that share memory, and `array[...] = other` must write.
     """
@@ -52,34 +69,47 @@ class StaticRunner:
         self._memory = memory
         self._state: Any = None
         self._own: list[tuple[str, int]] | None = None
-        self._data: list[weakref.ref] = []
-        self._launches: dict[Hashable, _Launch] = {}
+        self._data: dict[Hashable, _Data] = {}
 
     def __call__(self, state: Any, data: Any, rows: Array) -> tuple[Any, Array]:
-        self._take(state, data)
-        steps = range(rows.shape[0])
-        losses = [self._copy(self._advance(data, rows[i, ...])) for i in steps]
+        known = self._take(state, data)
+        data = data if known.stored is None else known.stored
+        losses = [
+            self._copy(self._advance(known.launches, data, rows[i, ...]))
+            for i in range(rows.shape[0])
+        ]
         return self._state, self._backend.xp.stack(losses)
 
-    def _take(self, state: Any, data: Any) -> None:
-        """Forget the recordings, unless they are of this state and these data."""
+    def _take(self, state: Any, data: Any) -> _Data:
+        """What is known of these data; nothing, where the state is another."""
         if _identities(state) != self._own:
             self._state = tree.map(self._copy, state)
             self._own = _identities(self._state)
-            self._launches.clear()
+            self._data.clear()
         arrays = tree.leaves(data)
-        if len(arrays) != len(self._data) or not all(
-            known() is a for known, a in zip(self._data, arrays, strict=True)
-        ):
-            self._data = [weakref.ref(a) for a in arrays]
-            self._launches.clear()
+        kind = tuple((tuple(a.shape), a.dtype) for a in arrays)
+        if kind not in self._data:
+            for other, old in list(self._data.items()):
+                if old.stored is None and not all(given() is not None for given in old.given):
+                    del self._data[other]  # nobody can give them again
+            self._data[kind] = _Data([weakref.ref(a) for a in arrays])
+        known = self._data[kind]
+        if not known.is_of(arrays):
+            known.given = [weakref.ref(a) for a in arrays]
+            if known.stored is None:
+                known.stored = tree.map(self._copy, data)
+                known.launches.clear()
+            else:
+                for kept, a in zip(tree.leaves(known.stored), arrays, strict=True):
+                    kept[...] = a
+        return known
 
-    def _advance(self, data: Any, rows: Array) -> Array:
+    def _advance(self, launches: dict[Hashable, _Launch], data: Any, rows: Array) -> Array:
         """One step; its loss, where the next step will put its own."""
         key = tuple(rows.shape), rows.dtype
-        if key not in self._launches:
-            self._launches[key] = _Launch(self._copy(rows))
-        launch = self._launches[key]
+        if key not in launches:
+            launches[key] = _Launch(self._copy(rows))
+        launch = launches[key]
         launch.rows[...] = rows
         launch.steps += 1
         if launch.replay is None:

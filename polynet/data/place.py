@@ -1,15 +1,13 @@
-"""A user's data on its way in: checked once, cast and moved once, split and shuffled by seed."""
+"""A user's arrays on their way in: checked once, cast and moved once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from polynet import random
-from polynet.backend import Array, Backend, backend_of, common_backend
+from polynet.backend import Array, Backend, backend_of
 from polynet.backend.selection import is_claimed
 from polynet.backend.transfer import on_host
 from polynet.errors import MixedBackendsError
@@ -30,7 +28,10 @@ class Place:
         return self.backend.from_host(host, self.device)
 
     def index(self, host: np.ndarray) -> Array:
-        """Integers as this device indexes with."""
+        """Integers as this device indexes with, on it."""
+        return self.put(self._index(host))
+
+    def _index(self, host: np.ndarray) -> np.ndarray:
         dtype = self.backend.index_dtype(self.device)
         info = np.iinfo(dtype)
         if host.size and (int(host.min()) < info.min or int(host.max()) > info.max):
@@ -38,7 +39,7 @@ class Place:
                 f"integers from {host.min()} to {host.max()} do not fit into {dtype}, which "
                 f"{self.backend.name!r} indexes with"
             )
-        return self.put(host.astype(dtype, copy=False))
+        return host.astype(dtype, copy=False)
 
     def take_in(self, x: Any, name: str) -> Array:
         """A user's array as the network takes it.
@@ -51,13 +52,14 @@ class Place:
         """
         if is_device_array(x):
             return self._check_here(x, name)
-        host = on_host(x)
+        return self.put(self.prepare(on_host(x), name))
+
+    def prepare(self, host: np.ndarray, name: str) -> np.ndarray:
+        """A user's host array, checked and in the dtype that the network takes, still there."""
         check_host(host, name)
         if host.dtype.kind == "f":
-            return self.put(cast(host, self.dtype, name))
-        if host.dtype.kind == "b":
-            return self.put(host)
-        return self.index(host)
+            return cast(host, self.dtype, name)
+        return host if host.dtype.kind == "b" else self._index(host)
 
     def _check_here(self, x: Array, name: str) -> Array:
         found = backend_of(x)
@@ -128,76 +130,3 @@ def same_length(x: Any, y: Any, names: tuple[str, str] = ("x", "y")) -> int:
             f"{names[0]} has {counts[0]} samples, {names[1]} {counts[1]}; they must have as many"
         )
     return counts[0]
-
-
-def rows_of(x: Any, rows: np.ndarray) -> Any:
-    """The rows of a host or device array, in its kind."""
-    if not is_device_array(x):
-        return on_host(x)[rows]
-    backend, device = common_backend([x])
-    return backend.xp.take(x, Place(backend, device, "float32").index(rows), axis=0)
-
-
-def split(
-    x: Any, y: Any, fraction: float, *, seed: int = 0, stratify: bool = False
-) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-    """`((x, y), (x_held_out, y_held_out))`, with `fraction` of the samples held out at random.
-
-    The samples held out are a function of the seed. With `stratify` each class of `y` is split
-    in that proportion. At least one sample stays on each side; raises ValueError where that is
-    impossible.
-
-    >>> (x, y), (x_held_out, y_held_out) = split(list(range(10)), [0, 1] * 5, 0.2, stratify=True)
-    >>> sorted(y_held_out.tolist())
-    [0, 1]
-    """
-    if not 0 < fraction < 1:
-        raise ValueError(f"the fraction held out is between 0 and 1; got {fraction!r}")
-    count = same_length(x, y)
-    groups = _classes(on_host(y)) if stratify else [np.arange(count)]
-    order = [
-        group[random.permutation(random.key(seed, "split", i), len(group))]
-        for i, group in enumerate(groups)
-    ]
-    cuts = _shares([len(group) for group in order], fraction)
-    held = np.sort(np.concatenate([g[:cut] for g, cut in zip(order, cuts, strict=True)]))
-    kept = np.sort(np.concatenate([g[cut:] for g, cut in zip(order, cuts, strict=True)]))
-    if not len(held) or not len(kept):
-        raise ValueError(f"{fraction} of {count} samples leaves one side empty; give more samples")
-    return (rows_of(x, kept), rows_of(y, kept)), (rows_of(x, held), rows_of(y, held))
-
-
-def _shares(sizes: list[int], fraction: float) -> list[int]:
-    """How many of each group are held out: together `fraction` of all, by largest remainders."""
-    shares = [int(size * fraction) for size in sizes]
-    remainders = [size * fraction - share for size, share in zip(sizes, shares, strict=True)]
-    missing = round(sum(sizes) * fraction) - sum(shares)
-    for i in sorted(range(len(sizes)), key=lambda i: -remainders[i])[:missing]:
-        shares[i] += 1
-    return shares
-
-
-def _classes(y: np.ndarray) -> list[np.ndarray]:
-    """The rows of each class; a two-dimensional `y` counts each distinct row as a class."""
-    _, labels = np.unique(y.reshape(len(y), -1), axis=0, return_inverse=True)
-    labels = labels.reshape(-1)
-    return [np.flatnonzero(labels == k) for k in range(labels.max() + 1)]
-
-
-def batches(count: int, batch_size: int, *, seed: int, epoch: int) -> Iterator[np.ndarray]:
-    """The rows of each batch of an epoch: a function of (seed, epoch). The last may be shorter."""
-    order = random.permutation(random.key(seed, "shuffle", epoch), count)
-    for start in range(0, count, batch_size):
-        yield order[start : start + batch_size]
-
-
-def chunks(rows: list[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
-    """Up to `size` consecutive batches of equal length."""
-    chunk: list[np.ndarray] = []
-    for r in rows:
-        if chunk and (len(chunk) == size or len(r) != len(chunk[0])):
-            yield chunk
-            chunk = []
-        chunk.append(r)
-    if chunk:
-        yield chunk

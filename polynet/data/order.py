@@ -1,0 +1,93 @@
+"""The order of samples: split, shuffled and cut into batches by the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from polynet import random
+from polynet.backend import common_backend
+from polynet.backend.transfer import on_host
+from polynet.data.place import Place, is_device_array, same_length
+
+
+def rows_of(x: Any, rows: np.ndarray) -> Any:
+    """The rows of a host or device array, in its kind."""
+    if not is_device_array(x):
+        return on_host(x)[rows]
+    backend, device = common_backend([x])
+    return backend.xp.take(x, Place(backend, device, "float32").index(rows), axis=0)
+
+
+def split(
+    x: Any, y: Any, fraction: float, *, seed: int = 0, stratify: bool = False
+) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    """`((x, y), (x_held_out, y_held_out))`, with `fraction` of the samples held out at random.
+
+    The samples held out are a function of the seed. With `stratify` each class of `y` is split
+    in that proportion. At least one sample stays on each side; raises ValueError where that is
+    impossible.
+
+    >>> (x, y), (x_held_out, y_held_out) = split(list(range(10)), [0, 1] * 5, 0.2, stratify=True)
+    >>> sorted(y_held_out.tolist())
+    [0, 1]
+    """
+    kept, held = split_rows(same_length(x, y), fraction, seed=seed, y=y if stratify else None)
+    return (rows_of(x, kept), rows_of(y, kept)), (rows_of(x, held), rows_of(y, held))
+
+
+def split_rows(
+    count: int, fraction: float, *, seed: int, y: Any = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that stay and those held out, in each class of `y` where it is given."""
+    if not 0 < fraction < 1:
+        raise ValueError(f"the fraction held out is between 0 and 1; got {fraction!r}")
+    groups = [np.arange(count)] if y is None else _classes(on_host(y))
+    order = [
+        group[random.permutation(random.key(seed, "split", i), len(group))]
+        for i, group in enumerate(groups)
+    ]
+    cuts = _shares([len(group) for group in order], fraction)
+    held = np.sort(np.concatenate([g[:cut] for g, cut in zip(order, cuts, strict=True)]))
+    kept = np.sort(np.concatenate([g[cut:] for g, cut in zip(order, cuts, strict=True)]))
+    if not len(held) or not len(kept):
+        raise ValueError(f"{fraction} of {count} samples leaves one side empty; give more samples")
+    return kept, held
+
+
+def _shares(sizes: list[int], fraction: float) -> list[int]:
+    """How many of each group are held out: together `fraction` of all, by largest remainders."""
+    shares = [int(size * fraction) for size in sizes]
+    remainders = [size * fraction - share for size, share in zip(sizes, shares, strict=True)]
+    missing = round(sum(sizes) * fraction) - sum(shares)
+    for i in sorted(range(len(sizes)), key=lambda i: -remainders[i])[:missing]:
+        shares[i] += 1
+    return shares
+
+
+def _classes(y: np.ndarray) -> list[np.ndarray]:
+    """The rows of each class; a two-dimensional `y` counts each distinct row as a class."""
+    _, labels = np.unique(y.reshape(len(y), -1), axis=0, return_inverse=True)
+    labels = labels.reshape(-1)
+    return [np.flatnonzero(labels == k) for k in range(labels.max() + 1)]
+
+
+def batches(count: int, batch_size: int, *, seed: int, epoch: int) -> Iterator[np.ndarray]:
+    """The rows of each batch of an epoch: a function of (seed, epoch). The last may be shorter."""
+    order = random.permutation(random.key(seed, "shuffle", epoch), count)
+    for start in range(0, count, batch_size):
+        yield order[start : start + batch_size]
+
+
+def chunks(rows: list[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    """Up to `size` consecutive batches of equal length."""
+    chunk: list[np.ndarray] = []
+    for r in rows:
+        if chunk and (len(chunk) == size or len(r) != len(chunk[0])):
+            yield chunk
+            chunk = []
+        chunk.append(r)
+    if chunk:
+        yield chunk

@@ -1,0 +1,156 @@
+"""How samples reach the step: in parts, weighed, or streamed, the numbers are the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from polynet import Trainer, composition, data, functional, nn, optim
+from polynet.backend import Backend, to_numpy
+from polynet.ops import OPS
+from polynet.testing.suite.cases import dtypes
+
+rng = np.random.default_rng(8)
+X = rng.normal(size=(70, 6))
+Y = np.stack([X[:, 0] * 2, np.sin(X[:, 1])], axis=1)
+WEIGHTS = rng.uniform(0, 3, size=70) * (rng.uniform(size=70) > 0.3)
+NEAR = {"float32": 2e-5, "float64": 1e-10}
+
+
+class Twice(nn.Module):
+    """Dropout called twice, of whole samples and of their parts as samples."""
+
+    def __init__(self) -> None:
+        self.inner = nn.Linear(3, 4)
+        self.drop = nn.Dropout(0.3)
+        self.outer = nn.Linear(8, 2)
+
+    def forward(self, x: Any) -> Any:
+        reshape = OPS["reshape"]
+        parts = reshape(self.drop(x), (-1, 3))  # two rows of each sample
+        parts = self.drop(functional.gelu(self.inner(parts)))
+        return self.outer(reshape(parts, (-1, 8)))
+
+
+@composition
+def weighted_mse(xp: Any, outputs: Any, targets: Any, /, *, sample_weight: Any = None) -> Any:
+    """Σwl/Σw, where l is the mean over a sample's outputs."""
+    each = xp.mean(xp.square(outputs - targets), axis=1)
+    if sample_weight is None:
+        return xp.mean(each)
+    return xp.sum(each * sample_weight) / xp.sum(sample_weight)
+
+
+def fitted(backend: Backend, dtype: str, *given: Any, **options: Any) -> Trainer:
+    job = Trainer(
+        Twice(), weighted_mse, optim.Adam(1e-2, eps=1e-5), seed=3, backend=backend, dtype=dtype
+    )
+    job.fit(*given, epochs=2, **options)
+    return job
+
+
+def near(one: Trainer, other: Trainer, size: float) -> None:
+    assert len(one.history.step_losses) == len(other.history.step_losses)
+    for found, expected in (
+        (one.history.step_losses, other.history.step_losses),
+        (one.history["loss"], other.history["loss"]),
+    ):
+        np.testing.assert_allclose(found, expected, rtol=size)
+    for name, p in one.net.parameters().items():
+        q = other.net.parameters()[name]
+        np.testing.assert_allclose(to_numpy(p), to_numpy(q), rtol=0, atol=size)
+
+
+def equal(one: Trainer, other: Trainer) -> None:
+    assert one.history.step_losses == other.history.step_losses
+    assert dict(one.history) == dict(other.history)
+    for name, p in one.net.parameters().items():
+        assert np.array_equal(to_numpy(p), to_numpy(other.net.parameters()[name])), name
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["alike", "weighed"])
+@pytest.mark.parametrize(("size", "parts"), [(8, 2), (6, 4)])
+def test_parts_of_a_step_are_the_step(
+    backend: Backend, size: int, parts: int, weights: np.ndarray | None
+) -> None:
+    """Of 70 samples, the last step of an epoch is short, and so may be its last part."""
+    dtype = dtypes(backend)[-1]
+    whole = fitted(backend, dtype, X, Y, sample_weight=weights, batch_size=size * parts)
+    split = fitted(backend, dtype, X, Y, sample_weight=weights, batch_size=size, accumulate=parts)
+    near(split, whole, NEAR[dtype])
+
+
+def test_a_part_without_weight_adds_nothing(backend: Backend) -> None:
+    dtype = dtypes(backend)[-1]
+    weights = np.where(np.arange(70) % 20, 0.0, 2.0)
+    whole = fitted(backend, dtype, X, Y, sample_weight=weights, batch_size=24)
+    split = fitted(backend, dtype, X, Y, sample_weight=weights, batch_size=8, accumulate=3)
+    near(split, whole, NEAR[dtype])
+
+
+def test_whole_weights_are_copies_of_samples(backend: Backend) -> None:
+    """A weight of 2 counts as the sample given twice, in one batch without dropout."""
+    dtype = dtypes(backend)[-1]
+    weights = np.arange(70) % 3
+    jobs = [
+        Trainer(nn.Linear(6, 2), weighted_mse, optim.SGD(0.1), backend=backend, dtype=dtype)
+        for _ in range(2)
+    ]
+    jobs[0].fit(X, Y, sample_weight=weights, batch_size=100, epochs=4)
+    copies = np.repeat(X, weights, axis=0), np.repeat(Y, weights, axis=0)
+    jobs[1].fit(*copies, batch_size=100, epochs=4)
+    near(*jobs, NEAR[dtype])
+    weighed, repeated = jobs[0].evaluate(X, Y, sample_weight=weights), jobs[1].evaluate(*copies)
+    assert weighed["loss"] == pytest.approx(repeated["loss"], rel=NEAR[dtype])
+
+
+@pytest.mark.parametrize("weights", [(), (WEIGHTS,)], ids=["alike", "weighed"])
+def test_streamed_data_are_those_that_stay(backend: Backend, weights: tuple[np.ndarray]) -> None:
+    options: dict[str, Any] = {"batch_size": 4, "validation_split": 0.2}
+    kept = dict(zip(["sample_weight"], weights, strict=False))
+    source = data.arrays(X, Y, *weights)
+    streamed = fitted(backend, "float32", source, **options)
+    stayed = fitted(backend, "float32", X, Y, **kept, **options)
+    near(streamed, stayed, 1e-6)
+    assert np.array_equal(streamed.predict(source), streamed.predict(X))
+
+
+def test_a_stream_in_parts(backend: Backend) -> None:
+    dtype = dtypes(backend)[-1]
+    whole = fitted(backend, dtype, X, Y, batch_size=16)
+    split = fitted(backend, dtype, data.arrays(X, Y), batch_size=8, accumulate=2)
+    near(split, whole, NEAR[dtype])
+
+
+def test_a_stream_that_was_cut_goes_on(backend: Backend) -> None:
+    """After an error in the data, the run has the numbers of the run without it."""
+
+    class Fails(data.Source):
+        def __init__(self, after: int) -> None:
+            self.left = after
+
+        def __len__(self) -> int:
+            return 70
+
+        def batch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            self.left -= 1
+            if not self.left:
+                raise OSError("the disk is gone")
+            return X[rows], Y[rows]
+
+    dtype = dtypes(backend)[-1]
+    whole = fitted(backend, dtype, data.arrays(X, Y), batch_size=2)
+    cut = Trainer(
+        Twice(), weighted_mse, optim.Adam(1e-2, eps=1e-5), seed=3, backend=backend, dtype=dtype
+    )
+    source = Fails(after=60)
+    with pytest.raises(OSError, match="the disk is gone"):
+        cut.fit(source, batch_size=2, epochs=2)
+    assert 35 < len(cut.history.step_losses) + len(cut._unread) < 60
+    cut.fit(source, batch_size=2, epochs=2 - cut.epoch)
+    if backend.steps_per_call == 1:
+        equal(cut, whole)
+    else:  # a call of other steps is another program
+        near(cut, whole, NEAR[dtype])

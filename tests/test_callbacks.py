@@ -1,0 +1,175 @@
+"""Callbacks: what ends a run, which weights it ends with, and that a resumed run does the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from polynet import Trainer, losses, nn, optim
+from polynet.backend import Backend, to_numpy
+from polynet.callbacks import Checkpoint, EarlyStopping
+
+rng = np.random.default_rng(11)
+X = rng.normal(size=(24, 5))
+Y = X[:, :1] + rng.normal(size=(24, 1))
+OTHERS = rng.normal(size=(40, 5))
+HELD_OUT = OTHERS, OTHERS[:, :1] + rng.normal(size=(40, 1))
+"""So few noisy samples are learnt by heart: the loss on others falls, then rises."""
+
+
+def trainer(backend: str | Backend = "numpy") -> Trainer:
+    net = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Dropout(0.2), nn.Linear(16, 1))
+    return Trainer(net, losses.mse, optim.Adam(1e-2), seed=2, backend=backend)
+
+
+def fit(job: Trainer, *callbacks: Any, epochs: int = 60) -> Trainer:
+    job.fit(X, Y, epochs=epochs, batch_size=8, validation_data=HELD_OUT, callbacks=callbacks)
+    return job
+
+
+def weights(job: Trainer) -> dict[str, np.ndarray]:
+    return {name: to_numpy(p) for name, p in job.net.parameters().items()}
+
+
+def same_weights(one: Trainer, other: Trainer) -> None:
+    for name, p in weights(one).items():
+        assert np.array_equal(p, weights(other)[name]), name
+
+
+def test_early_stopping_restores_the_best_weights(backend: Backend) -> None:
+    job = fit(trainer(backend), EarlyStopping(patience=4))
+    costs = job.history["val_loss"]
+    best = int(np.argmin(costs)) + 1
+    assert 1 < best < job.epoch == best + 4 < 60
+    same_weights(job, fit(trainer(backend), epochs=best))
+    score = job.evaluate(*HELD_OUT)["loss"]
+    assert score == pytest.approx(costs[best - 1], rel=1e-6)
+    assert EarlyStopping().best_epoch(job) == best
+
+
+def test_without_restoring_the_last_weights_stay() -> None:
+    job = fit(trainer(), EarlyStopping(patience=4, restore_best=False))
+    assert job.kept == {}
+    same_weights(job, fit(trainer(), epochs=job.epoch))
+
+
+@pytest.mark.parametrize(
+    "at", ["before the best", "at the best", "after it", "at the last but one"]
+)
+def test_a_resumed_run_stops_where_the_other_did(backend: Backend, tmp_path: Path, at: str) -> None:
+    whole = fit(trainer(backend), EarlyStopping(patience=4))
+    best = whole.epoch - 4
+    cut = {"before the best": best - 1, "at the best": best, "after it": best + 1}.get(at, best + 3)
+    first, second = trainer(backend), trainer(backend)
+    fit(first, EarlyStopping(patience=4), epochs=cut)
+    first.save(tmp_path / "run")
+    second.load(tmp_path / "run")
+    assert second.kept == first.kept
+    fit(second, EarlyStopping(patience=4), epochs=60 - cut)
+    assert dict(second.history) == dict(whole.history)
+    same_weights(second, whole)
+
+
+def test_a_fit_that_ends_before_may_take_the_best() -> None:
+    stop = EarlyStopping(patience=50)
+    job = fit(trainer(), stop, epochs=40)
+    best = stop.best_epoch(job)
+    assert best < job.epoch == 40
+    last = weights(job)
+    stop.restore(job)
+    same_weights(job, fit(trainer(), epochs=best))
+    assert any(not np.array_equal(p, last[name]) for name, p in weights(job).items())
+    fit(job, stop, epochs=1)  # and training goes on from there, and leaves what was kept alone
+    assert job.kept == {"best min val_loss": best}
+    stop.restore(job)
+    same_weights(job, fit(trainer(), epochs=best))
+
+
+def test_a_best_epoch_without_weights_is_refused() -> None:
+    job = fit(trainer(), epochs=30)
+    with pytest.raises(RuntimeError, match="whose weights were not kept: this callback was not"):
+        fit(job, EarlyStopping(patience=100))
+    with pytest.raises(KeyError, match="unknown name of kept weights 'best min val_loss'"):
+        EarlyStopping().restore(job)
+
+
+def history_of(*costs: float) -> Trainer:
+    job = trainer()
+    fit(job, epochs=1)
+    job.history.epochs = {"val_accuracy": list(costs), "val_loss": [-c for c in costs]}
+    return job
+
+
+def test_min_delta_and_mode() -> None:
+    job = history_of(0.5, 0.52, 0.7, 0.71, 0.69, float("nan"))
+    for monitor, mode in (("val_accuracy", "max"), ("val_loss", "min"), ("val_loss", None)):
+        assert EarlyStopping(monitor, mode=mode).best_epoch(job) == 4
+        assert EarlyStopping(monitor, mode=mode, min_delta=0.05).best_epoch(job) == 3
+        assert EarlyStopping(monitor, mode=mode, min_delta=0.3).best_epoch(job) == 1
+    assert EarlyStopping("val_accuracy", mode="min").best_epoch(job) == 1
+
+
+def test_a_checkpoint_has_what_the_other_callbacks_did(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    whole = fit(trainer(), Checkpoint(path), EarlyStopping(patience=4))  # in whatever order
+    loaded = trainer()
+    loaded.load(path)
+    same_weights(loaded, whole)
+    assert loaded.kept == whole.kept == {"best min val_loss": whole.epoch - 4}
+    assert dict(loaded.history) == dict(whole.history)
+
+
+def test_checkpoints_now_and_then_and_of_the_best_alone(tmp_path: Path) -> None:
+    epochs = []
+    one = trainer()
+    for _ in range(2):
+        fit(one, Checkpoint(tmp_path / "third", every=3), epochs=4)
+        loaded = trainer()
+        loaded.load(tmp_path / "third")
+        epochs.append(loaded.epoch)
+    assert epochs == [3, 6]
+    job = fit(trainer(), Checkpoint(tmp_path / "best", save_best_only=True), epochs=40)
+    loaded = trainer()
+    loaded.load(tmp_path / "best")
+    assert loaded.epoch == int(np.argmin(job.history["val_loss"])) + 1 < 40
+
+
+def test_a_function_ends_training_and_all_are_called() -> None:
+    seen: list[int] = []
+
+    def enough(job: Trainer) -> bool:
+        return len(job.history["loss"]) == 3
+
+    fit(job := trainer(), enough, lambda job: seen.append(job.epoch))
+    assert job.epoch == 3
+    assert seen == [1, 2, 3]
+    assert set(job.history.last()) == {"loss", "val_loss"}
+
+
+@pytest.mark.parametrize(
+    ("attempt", "error", "words"),
+    [
+        (lambda: EarlyStopping("val_accuracy"), ValueError, "'val_accuracy' say mode='max'"),
+        (lambda: EarlyStopping(mode="lowest"), ValueError, "mode is 'lowest'"),
+        (lambda: EarlyStopping(patience=0), ValueError, "patience is a positive integer; got 0"),
+        (lambda: EarlyStopping(min_delta=-1), ValueError, "min_delta is a number, at least 0"),
+        (lambda: Checkpoint("run", every=0), ValueError, "every is a positive integer; got 0"),
+        (
+            lambda: trainer().fit(X, Y, callbacks=[EarlyStopping()]),
+            KeyError,
+            "unknown number 'val_loss'.*need validation data",
+        ),
+        (
+            lambda: trainer().fit(X, Y, callbacks=EarlyStopping()),
+            TypeError,
+            "callbacks is a list of functions",
+        ),
+        (lambda: trainer().keep_weights("mine"), RuntimeError, "no weights yet"),
+    ],
+)
+def test_bad_settings(attempt: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        attempt()
