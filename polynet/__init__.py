@@ -33,6 +33,7 @@ _HOME = {
 }
 _MODULES = (
     "backend",
+    "callbacks",
     "checkpoint",
     "data",
     "functional",

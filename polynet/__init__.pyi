@@ -2,6 +2,9 @@ from polynet import (
     backend as backend,
 )
 from polynet import (
+    callbacks as callbacks,
+)
+from polynet import (
     checkpoint as checkpoint,
 )
 from polynet import (

@@ -25,14 +25,15 @@ from polynet.data import Place
 from polynet.errors import unknown
 from polynet.history import History, Position
 from polynet.nn import Module, Parameter
-from polynet.tree import Tree, named_leaves, replace_leaves
+from polynet.step import Kept, State, weights_of
+from polynet.tree import named_leaves, replace_leaves
 
 M = TypeVar("M", bound=Module)
 StrPath = str | os.PathLike[str]
 
 CHECKSUM = "polynet.sha256"
 RUN = "polynet.run"
-VERSION = 1
+VERSION = 2
 """Of what a run's file holds under which names."""
 
 
@@ -74,7 +75,8 @@ def load(
 
 def save_run(
     path: StrPath,
-    state: Tree,
+    state: State,
+    kept: Kept,
     history: History,
     position: Position,
     identity: Mapping[str, Any],
@@ -86,16 +88,23 @@ def save_run(
     recorded = {
         "epochs": {name: np.asarray(v, np.float64) for name, v in history.items()},
         "step_losses": np.asarray(history.step_losses, np.float64),
+        "step_weights": np.asarray(history.step_weights, np.float64),
     }
-    run = {"version": VERSION, "position": asdict(position), "identity": identity}
-    arrays = dict(named_leaves({**state, "history": recorded}))
+    run = {
+        "version": VERSION,
+        "position": asdict(position),
+        "identity": identity,
+        "kept": {name: epoch for name, (epoch, _) in kept.items()},
+    }
+    weights = {name: tree for name, (_, tree) in kept.items()}
+    arrays = dict(named_leaves({**state, "kept": weights, "history": recorded}))
     _write(path, arrays, {RUN: json.dumps(run)})
 
 
 def load_run(
-    path: StrPath, state: Tree, place: Place, identity: Mapping[str, Any]
-) -> tuple[Tree, History, Position]:
-    """The state, history and position in `path`, the state's arrays at `place`.
+    path: StrPath, state: State, place: Place, identity: Mapping[str, Any]
+) -> tuple[State, Kept, History, Position]:
+    """The state, kept weights, history and position in `path`, the arrays at `place`.
 
     `state` and `identity` are those of the Trainer that wants to go on; it raises what
     `Trainer.load` says where the file's differ.
@@ -120,7 +129,8 @@ def load_run(
                 "same to go on with the run"
             )
     recorded = {n: arrays.pop(n).tolist() for n in list(arrays) if n.startswith("history.")}
-    leaves = dict(named_leaves(state))
+    expected = {**state, "kept": dict.fromkeys(run["kept"], weights_of(state))}
+    leaves = dict(named_leaves(expected))
     _check_shapes(path, arrays, leaves, "array")
     moved = {name: place.backend.from_host(a, place.device) for name, a in arrays.items()}
     for name, leaf in leaves.items():
@@ -128,8 +138,12 @@ def load_run(
             raise TypeError(f"{path}: {name!r} is {moved[name].dtype}, the Trainer's {leaf.dtype}")
     history = History()
     history.step_losses = recorded.pop("history.step_losses")
+    history.step_weights = recorded.pop("history.step_weights")
     history.epochs = {n.removeprefix("history.epochs."): v for n, v in recorded.items()}
-    return replace_leaves(state, moved), history, Position(**run["position"])
+    found = replace_leaves(expected, moved)
+    weights = found.pop("kept")
+    kept = {name: (epoch, weights[name]) for name, epoch in run["kept"].items()}
+    return found, kept, history, Position(**run["position"])
 
 
 def _check_shapes(

@@ -10,12 +10,14 @@ class History(Mapping[str, list[float]]):
     """What training recorded: by name, a list of one number an epoch.
 
     They are `"loss"` (the mean over the epoch's samples, as it went), and `"val_loss"`,
-    `"val_…"` of the metrics where there is validation data. `step_losses` has one number a step.
+    `"val_…"` of the metrics where there is validation data. `step_losses` has one number a step;
+    `step_weights` says what it counts for in the epoch's: its samples, or the sum of their weights.
     """
 
     def __init__(self) -> None:
         self.epochs: dict[str, list[float]] = {}
         self.step_losses: list[float] = []
+        self.step_weights: list[float] = []
 
     def __getitem__(self, name: str) -> list[float]:
         return self.epochs[name]
@@ -44,8 +46,8 @@ class History(Mapping[str, list[float]]):
 class Position:
     """Where a run is in its data.
 
-    `epoch` counts from 0; `batches` of it are done where it was cut, each of `batch_size` of the
-    epoch's `samples`.
+    `epoch` counts from 0; `batches` of it are done where it was cut, one a step, each of
+    `batch_size` of the epoch's `samples`: both are 0 where the data makes its batches itself.
     """
 
     epoch: int = 0
@@ -58,6 +60,6 @@ class Position:
         if self.batches and (batch_size, samples) != (self.batch_size, self.samples):
             raise ValueError(
                 f"epoch {self.epoch} was cut after {self.batches} batches of {self.batch_size}, of "
-                f"{self.samples} samples; got batch_size={batch_size} and {samples} samples. "
+                f"{self.samples} samples; got batches of {batch_size}, of {samples} samples. "
                 "Finish it with those it began with, or begin anew with Trainer(trainer.net, …)"
             )

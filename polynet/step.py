@@ -15,25 +15,55 @@ from polynet.optim import Optimizer
 from polynet.tree import map as tree_map
 
 State = dict[str, Any]
+Kept = dict[str, tuple[int, State]]
+"""Weights kept aside, by name, and how many epochs made them."""
 
 
 def make_step(
-    net: Module, loss: Callable[[Array, Array], Array], optimizer: Optimizer, xp: Any
-) -> Callable[[State, tuple[Array, Array], Array], tuple[State, Array]]:
+    net: Module,
+    loss: Callable[..., Array],
+    optimizer: Optimizer,
+    xp: Any,
+    part: int | None = None,
+) -> Callable[[State, tuple[Array, ...], Array], tuple[State, Array]]:
     """One step downhill as a pure function of a state and a batch, which reads nothing on the host.
 
     The state holds `params`, `optimizer`, `keys` (of the random streams) and `step`; all leaves
     are arrays, no leaf shares memory with another, and the state returned has the same structure.
+    The data are x, y and, where there are any, the samples' weights.
+
+    With `part`, so many samples at a time go through the network, and the gradients of the parts
+    add up to that of the batch: L = Σᵢ (nᵢ/n)·Lᵢ, where n counts samples, or is their weight.
     """
 
-    def step(state: State, data: tuple[Array, Array], rows: Array) -> tuple[State, Array]:
-        x, y = (xp.take(a, rows, axis=0) for a in data)
-        context = Context(xp, state["step"], state["keys"])
+    def of_part(
+        state: State, data: tuple[Array, ...], rows: Array, first: int, whole: Any
+    ) -> tuple[Array, dict[str, Array]]:
+        """What these rows, the batch's from `first` on, add to the loss, and its gradients."""
+        x, y, *weights = (xp.take(a, rows, axis=0) for a in data)
+        context = Context(xp, state["step"], state["keys"], first, rows.shape[0])
+        if weights:
+            n = xp.sum(weights[0])  # 0 where a part has no weight: its loss is any number, times 0
+            options = {"sample_weight": xp.where(n > 0, weights[0], xp.ones_like(weights[0]))}
+            share = n / xp.where(whole > 0, whole, xp.ones_like(whole))
+        else:
+            options, share = {}, rows.shape[0] / whole
 
         def objective(params: dict[str, Array]) -> Array:
-            return loss(net.bind(params, context)(x), y)
+            value = loss(net.bind(params, context)(x), y, **options)
+            return value if not weights and share == 1 else value * share
 
-        value, grads = differentiated(objective, own=False)(state["params"])
+        return differentiated(objective, own=False)(state["params"])
+
+    def step(state: State, data: tuple[Array, ...], rows: Array) -> tuple[State, Array]:
+        count = rows.shape[0]
+        size = min(part or count, count)
+        whole = xp.sum(xp.take(data[2], rows, axis=0)) if len(data) > 2 else count
+        value, grads = of_part(state, data, rows[:size], 0, whole)
+        for first in range(size, count, size):
+            end = min(first + size, count)
+            more, slopes = of_part(state, data, rows[first:end], first, whole)
+            value, grads = value + more, tree_map(lambda a, b: a + b, grads, slopes)
         params, optimizer_state = optimizer.update(
             state["params"], grads, state["optimizer"], state["step"]
         )
@@ -60,3 +90,8 @@ def initial_state(net: Module, optimizer: Optimizer, seed: int) -> State:
         "keys": keys,
         "step": backend.from_host(np.zeros(1, dtype=np.int32), device),
     }
+
+
+def weights_of(state: State) -> State:
+    """What of a state makes the network's outputs."""
+    return {group: state[group] for group in ("params", "buffers") if group in state}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,14 +27,28 @@ from polynet.backend import (
     use_backend,
 )
 from polynet.backend.transfer import on_host
-from polynet.data import Place, batches, chunks, is_device_array, same_length, split
-from polynet.errors import MixedBackendsError, NotFiniteError
+from polynet.data import (
+    Place,
+    Resident,
+    Source,
+    Streamed,
+    arrays,
+    feed,
+    is_device_array,
+    rows_of,
+    same_length,
+    split_rows,
+)
+from polynet.errors import MixedBackendsError, NotFiniteError, unknown
 from polynet.history import History, Position
 from polynet.nn import Module
 from polynet.optim import Optimizer
-from polynet.step import State, initial_state, make_step
+from polynet.step import Kept, State, initial_state, make_step, weights_of
+from polynet.tree import map as tree_map
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
+Feed = Resident | Streamed
+Callback = Callable[["Trainer"], object]
 
 
 class Trainer:
@@ -80,9 +95,11 @@ class Trainer:
         self._place: Place | None = None
         self._state: State = {}
         self._position = Position()
+        self._kept: Kept = {}
         self._unread: list[Any] = []  # losses of the newest calls, which stand on the device
         self._copy: Module | None = None
         self._run: Callable[..., Any] | None = None
+        self._part: int | None = None  # the most samples at a time that `_run` was compiled for
 
     @property
     def epoch(self) -> int:
@@ -95,9 +112,7 @@ class Trainer:
         if self._place is None:
             return self._described
         if self._copy is None:
-            xp = self._place.backend.xp
-            params = {n: xp.asarray(p, copy=True) for n, p in self._state["params"].items()}
-            self._copy = self._described.bind(params)
+            self._copy = self._described.bind(tree_map(self._copied, self._state["params"]))
         return self._copy
 
     # The three verbs
@@ -105,76 +120,146 @@ class Trainer:
     def fit(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         *,
+        sample_weight: Any = None,
         epochs: int = 1,
-        batch_size: int = 32,
-        validation_data: tuple[Any, Any] | None = None,
+        batch_size: int | None = None,
+        accumulate: int = 1,
+        validation_data: Any = None,
         validation_split: float | None = None,
         stratify: bool = False,
+        callbacks: Sequence[Callback] = (),
         progress: bool | None = None,
     ) -> History:
         """Train for `epochs` passes over the samples, which are rows of `x` and `y`.
 
         Host arrays are checked, cast to the network's dtype and moved to its device; arrays
         on a device must be there already. One that is as it should be is not copied: leave it
-        unchanged meanwhile. `validation_split` holds out that share of the
-        samples, drawn by the seed, with `stratify` in each class. A second call goes on where
-        the first ended. Progress is shown where there is a terminal; `progress` says otherwise.
+        unchanged meanwhile. Instead of both, `x` may be a `data.Source`, a function
+        `(seed, epoch) -> batches` or a list of batches `(x, y)`: these, and a `np.memmap`, are
+        made, checked and moved batch by batch, in a thread beside the step.
+
+        A step takes `accumulate` times `batch_size` samples (32), of which `batch_size` at a
+        time go through the network: so many need memory, and the numbers are those of
+        `accumulate * batch_size` at once, dropout included (a layer that looks across the
+        batch, such as batch normalisation, sees a part). `sample_weight` has a number for each
+        sample; a batch's loss is Σwl/Σw, and so is the epoch's.
+
+        `validation_data` is `(x, y)`, `(x, y, sample_weight)` or a source; `validation_split`
+        holds out that share of the samples, drawn by the seed, with `stratify` in each class.
+        After each epoch every one of `callbacks` is called with this Trainer, whose `history`
+        has the epoch's numbers; where one returns True, this was the last epoch.
+
+        A second call of `fit` goes on where the first ended. Progress is shown where there is a
+        terminal; `progress` says otherwise.
 
         Returns the `History` of all calls. Ctrl-C takes effect between steps, and the next call
         goes on from there: it finishes the epoch that was cut, with the same samples and
-        `batch_size`, as the first of its `epochs`. Raises NotFiniteError at the first loss that
+        batches, as the first of its `epochs`. Raises NotFiniteError at the first loss that
         is NaN or infinite; such a run cannot go on.
         """
-        _check_counts(epochs=epochs, batch_size=batch_size)
+        _check_counts(epochs=epochs, accumulate=accumulate)
+        _check_counts(batch_size=32 if batch_size is None else batch_size)
+        in_turn = _in_turn(callbacks)
         if validation_split is not None:
             if validation_data is not None:
                 raise ValueError("give validation_data or validation_split, not both")
-            (x, y), validation_data = split(
-                x, y, validation_split, seed=self.seed, stratify=stratify
+            (x, y, sample_weight), validation_data = self._split(
+                x, y, sample_weight, validation_split, stratify
             )
         elif stratify:
             raise ValueError("stratify is for validation_split: give the share to hold out")
         with self._ready(x) as place:
-            data = self._take_in(x, y, "x", "y")
+            data = self._take_in(x, y, sample_weight)
             held_out = None
             if validation_data is not None:
-                held_out = self._take_in(*_pair(validation_data), "validation x", "validation y")
-            if self._run is None:
-                step = make_step(self._described, self.loss, self.optimizer, place.backend.xp)
-                self._run = place.backend.compile(step)
-            count = same_length(*data)
-            self._position.check(batch_size, count)
-            total = epochs * math.ceil(count / batch_size) - self._position.batches
+                held_out = self._take_in(*_validation(validation_data), "validation ")
+            size = _step_size(data, batch_size, accumulate)
+            self._compile(place, size // accumulate if accumulate > 1 else None)
+            self._position.check(size, data.samples)
+            steps = data.steps(size)
+            total = None if steps is None else epochs * steps - self._position.batches
             hidden = None if progress is None else not progress
             with (
                 _interrupt_between_steps() as interrupted,
                 tqdm(total=total, disable=hidden, unit="step") as bar,
             ):
                 for _ in range(epochs):
-                    numbers = {"loss": self._run_epoch(data, batch_size, bar, interrupted)}
+                    numbers = {"loss": self._run_epoch(data, size, bar, interrupted)}
                     if held_out:
-                        numbers |= self._scores(*held_out, "val_")
+                        numbers |= self._scores(held_out, "val_")
                     self.history.record(numbers)
                     self._position = Position(self.epoch + 1)
                     bar.set_postfix({k: f"{v:.4g}" for k, v in self.history.last().items()})
+                    stop = [callback(self) for callback in in_turn]
                     if interrupted.is_set():
                         raise KeyboardInterrupt
+                    if any(stop):
+                        break
         return self.history
 
-    def evaluate(self, x: Any, y: Any, *, batch_size: int = 256) -> dict[str, float]:
-        """The loss and the metrics on `x` and `y`, by name; nothing is trained."""
+    def evaluate(
+        self, x: Any, y: Any = None, *, sample_weight: Any = None, batch_size: int = 256
+    ) -> dict[str, float]:
+        """The loss and the metrics on the data, as `fit` takes it, by name; nothing is trained.
+
+        `sample_weight` weighs the loss; a metric is given targets and outputs alone.
+        """
         _check_counts(batch_size=batch_size)
         with self._ready(x):
-            return self._scores(*self._take_in(x, y, "x", "y"), "", batch_size)
+            return self._scores(self._take_in(x, y, sample_weight), "", batch_size)
 
     def predict(self, x: Any, *, batch_size: int = 256) -> Any:
-        """The network's outputs for the rows of `x`: NumPy for host data, else of its kind."""
+        """The network's outputs for the rows of `x`: NumPy for host data, else of its kind.
+
+        `x` may be a source too, whose samples come in their order, not augmented.
+        """
         _check_counts(batch_size=batch_size)
         with self._ready(x) as place:
-            outputs = self._outputs(place.take_in(x, "x"), batch_size)
+            data: Feed
+            if isinstance(x, Source):
+                data = Streamed(place, x, self.seed)
+            elif isinstance(x, np.memmap):
+                data = Streamed(place, arrays(x, np.zeros(len(x))), self.seed)
+            else:
+                data = Resident(place, (x,), self.seed)
+            outputs, _ = self._outputs(data, batch_size)
             return outputs if is_device_array(x) else on_host(outputs)
+
+    # Weights kept aside
+
+    @property
+    def kept(self) -> dict[str, int]:
+        """The names of the weights that were kept, each with how many epochs made them."""
+        return {name: epoch for name, (epoch, _) in self._kept.items()}
+
+    def keep_weights(self, name: str) -> None:
+        """Keep a copy of the weights as they are now, under a name; it belongs to the run.
+
+        `save` writes it and `load` brings it back; `restore_weights` makes it the network's.
+        Raises RuntimeError before the first `fit`, `evaluate` or `predict`.
+        """
+        if self._place is None:
+            raise RuntimeError("the Trainer has no weights yet: they are drawn at the first fit")
+        with use_backend(self._place.backend):
+            self._kept[name] = self.epoch, tree_map(self._copied, weights_of(self._state))
+
+    def restore_weights(self, name: str) -> None:
+        """Take the weights that were kept under a name; the optimizer's state stays as it is.
+
+        Raises KeyError for a name under which nothing was kept.
+        """
+        if name not in self._kept:
+            raise KeyError(unknown("name of kept weights", name, self._kept))
+        assert self._place is not None
+        with use_backend(self._place.backend):
+            self._state = {**self._state, **tree_map(self._copied, self._kept[name][1])}
+        self._copy = None
+
+    def _copied(self, array: Array) -> Array:
+        assert self._place is not None
+        return self._place.backend.xp.asarray(array, copy=True)
 
     # Stopping, and going on
 
@@ -182,10 +267,11 @@ class Trainer:
         """Write all that the run needs to go on: `load` takes it up, on any backend.
 
         The file is safetensors. It holds every array of the state by its name (`params.…`,
-        `optimizer.…`, `keys.…`, `step`), the history, the position in the data, the seed, the
-        dtype, the optimizer's settings and a checksum. `checkpoint.load(path, net)` reads the
-        parameters alone, and `safetensors.torch.load_file(path)` shows everything. It replaces
-        what is at `path` in one move.
+        `optimizer.…`, `keys.…`, `step`), the weights kept, the history, the position in the
+        data, the seed, the dtype, the optimizer's settings and a checksum.
+        `checkpoint.load(path, net)` reads the parameters alone, and
+        `safetensors.torch.load_file(path)` shows everything. It replaces what is at `path` in
+        one move.
 
         Raises RuntimeError before the first `fit`, `evaluate` or `predict`, and NotFiniteError
         where training met a loss that is not finite, so that spoilt parameters replace nothing.
@@ -197,7 +283,9 @@ class Trainer:
             )
         with use_backend(self._place.backend):
             self._read()
-            checkpoint.save_run(path, self._state, self.history, self._position, self._identity())
+            checkpoint.save_run(
+                path, self._state, self._kept, self.history, self._position, self._identity()
+            )
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Take over the run that `save` wrote to `path`; `fit` then goes on where it stopped.
@@ -227,7 +315,7 @@ class Trainer:
         True
         """
         with self._ready(None) as place:
-            self._state, self.history, self._position = checkpoint.load_run(
+            self._state, self._kept, self.history, self._position = checkpoint.load_run(
                 path, self._state, place, self._identity()
             )
             self._unread, self._copy = [], None
@@ -262,6 +350,7 @@ class Trainer:
             if first and not self.history.step_losses:
                 self._place, self._described, self._run = None, described, None
                 self._position, self._unread = Position(), []
+                self.history.step_weights.clear()
             raise
 
     def _settle(self, x: Any) -> None:
@@ -308,67 +397,110 @@ class Trainer:
             )
         return backend, native, own
 
-    def _take_in(self, x: Any, y: Any, x_name: str, y_name: str) -> tuple[Array, Array]:
-        """Both arrays where the network is; one sample is tried, so that errors come early."""
+    def _split(
+        self, x: Any, y: Any, sample_weight: Any, share: float, stratify: bool
+    ) -> tuple[tuple[Any, Any, Any], Any]:
+        """What is trained on, and what is held out."""
+        given = [a for a in (x, y, sample_weight) if a is not None]
+        if any(isinstance(a, np.memmap) for a in given) and y is not None:
+            x, y, sample_weight, labels = arrays(*given), None, None, y
+        elif not isinstance(x, Source):
+            if y is None:
+                raise TypeError(
+                    "validation_split is for arrays and sources, whose samples can be held out; "
+                    "give validation_data"
+                )
+            rows = split_rows(same_length(x, y), share, seed=self.seed, y=y if stratify else None)
+            kept, held = ([rows_of(a, r) for a in given] for r in rows)
+            return (kept[0], kept[1], kept[2] if len(kept) > 2 else None), tuple(held)
+        elif stratify:
+            raise ValueError("stratify is for arrays: a source's classes are not known beforehand")
+        else:
+            labels = None
+        kept_rows, held_rows = split_rows(
+            len(x), share, seed=self.seed, y=labels if stratify else None
+        )
+        return (x.subset(kept_rows), None, None), x.subset(held_rows)
+
+    def _take_in(self, x: Any, y: Any, sample_weight: Any, prefix: str = "") -> Feed:
+        """The data as the step takes it; one sample is tried, so that errors come early."""
         assert self._place is not None
-        place = self._place
-        data = place.take_in(x, x_name), place.take_in(y, y_name)
-        same_length(x, y, (x_name, y_name))
-        outputs = self._outputs(data[0][:1, ...], 1)
-        if self.loss is losses.cross_entropy and place.backend.xp.isdtype(
-            data[1].dtype, "integral"
+        weighs = "sample_weight" in inspect.signature(self.loss).parameters
+        if sample_weight is not None and not weighs:
+            raise TypeError(
+                f"{prefix}sample_weight was given, which the loss {self.loss!r} does not take; "
+                "give it an argument sample_weight=None, of shape (batch,)"
+            )
+        data = feed(self._place, x, y, sample_weight, seed=self.seed, prefix=prefix)
+        x, y, *weights = data.first()
+        outputs = self._described.bind(self._state["params"])(x)
+        if self.loss is losses.cross_entropy and self._place.backend.xp.isdtype(
+            y.dtype, "integral"
         ):
-            _check_labels(on_host(data[1]), outputs.shape[-1], y_name)
-        trial = self.loss(outputs, data[1][:1, ...])
+            data.check_targets(
+                lambda labels: _check_labels(labels, outputs.shape[-1], f"{prefix}y")
+            )
+        trial = self.loss(outputs, y, **dict(zip(["sample_weight"], weights, strict=False)))
         if tuple(getattr(trial, "shape", (0,))) != ():
             raise TypeError("the loss must return a 0-d array, such as the mean over the batch")
         return data
 
-    def _outputs(self, x: Array, batch_size: int) -> Array:
+    def _outputs(self, data: Feed, batch_size: int) -> tuple[Array, list[Array]]:
+        """The outputs for all samples; and their targets and weights, where there are any."""
         net = self._described.bind(self._state["params"])
-        count = x.shape[0]
-        cuts = range(0, count, batch_size)
-        parts = [net(x[i : min(i + batch_size, count), ...]) for i in cuts]
-        return backend_of(parts[0]).xp.concat(parts, axis=0)
+        parts = []
+        with closing(data.in_order(batch_size)) as batches:
+            for x, *others in batches:
+                parts.append((net(x), *others))
+        xp = backend_of(parts[0][0]).xp
+        outputs, *others = (xp.concat(list(p), axis=0) for p in zip(*parts, strict=True))
+        return outputs, others
 
-    def _scores(self, x: Array, y: Array, prefix: str, batch_size: int = 256) -> dict[str, float]:
-        outputs = self._outputs(x, batch_size)
-        numbers = {f"{prefix}loss": float(to_numpy(self.loss(outputs, y)))}
+    def _scores(self, data: Feed, prefix: str, batch_size: int = 256) -> dict[str, float]:
+        outputs, (y, *weights) = self._outputs(data, batch_size)
+        weighing = dict(zip(["sample_weight"], weights, strict=False))
+        numbers = {f"{prefix}loss": float(to_numpy(self.loss(outputs, y, **weighing)))}
         host = to_numpy(y), to_numpy(outputs)
         for name, metric in self.metrics.items():
             numbers[f"{prefix}{name}"] = float(metric(*host))
         return numbers
 
-    def _run_epoch(
-        self,
-        data: tuple[Array, Array],
-        batch_size: int,
-        bar: Any,
-        interrupted: threading.Event,
-    ) -> float:
+    def _compile(self, place: Place, part: int | None) -> None:
+        """The step, of which at most `part` samples at a time go through the network."""
+        if self._run is None or part != self._part:
+            step = make_step(self._described, self.loss, self.optimizer, place.backend.xp, part)
+            self._run, self._part = place.backend.compile(step), part
+
+    def _run_epoch(self, data: Feed, size: int, bar: Any, interrupted: threading.Event) -> float:
         """What is left of this epoch's steps; the mean loss of all of them."""
         assert self._place is not None
         assert self._run is not None
-        place = self._place
-        count = data[0].shape[0]
-        rows = list(batches(count, batch_size, seed=self.seed, epoch=self.epoch))
         done = self._position.batches
         self._read()
-        for chunk in chunks(rows[done:], place.backend.steps_per_call):
-            if interrupted.is_set():
-                self._read()
-                raise KeyboardInterrupt
-            self._copy = None
-            moved = place.index(np.stack(chunk))  # one transfer a call
-            self._state, launched = self._run(self._state, data, moved)
-            done += len(chunk)
-            self._position = Position(self.epoch, done, batch_size, count)
-            self._unread.append(launched)
-            self._read(keep=1)
-            bar.update(len(chunk))
+        calls = data.calls(
+            size,
+            epoch=self.epoch,
+            start=done,
+            together=self._place.backend.steps_per_call,
+        )
+        with closing(calls):
+            for call in calls:
+                if interrupted.is_set():
+                    self._read()
+                    raise KeyboardInterrupt
+                self._copy = None
+                self._state, launched = self._run(self._state, call.data, call.rows)
+                done += len(call.weights)
+                self._position = Position(self.epoch, done, size, data.samples)
+                self._unread.append(launched)
+                self.history.step_weights += call.weights
+                self._read(keep=1)
+                bar.update(len(call.weights))
         self._read()
-        weights = [len(r) for r in rows]
-        return float(np.average(self.history.step_losses[-len(rows) :], weights=weights))
+        if not done:
+            raise ValueError(f"the data gave no batch in epoch {self.epoch}; expected at least one")
+        newest = self.history.step_losses[-done:], self.history.step_weights[-done:]
+        return float(np.average(newest[0], weights=newest[1]))
 
     def _read(self, keep: int = 0) -> None:
         """Fetch the losses of all calls but the last `keep`, up to the first that is not finite.
@@ -423,10 +555,35 @@ def _by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
     return dict(zip(map(str, names), metrics, strict=True))
 
 
-def _pair(validation_data: Any) -> tuple[Any, Any]:
-    if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
-        raise TypeError(f"validation_data is a pair (x, y); got a {type(validation_data).__name__}")
-    return validation_data[0], validation_data[1]
+def _validation(given: Any) -> tuple[Any, Any, Any]:
+    """`validation_data` as x, y and sample_weight."""
+    if isinstance(given, Source) or callable(given):
+        return given, None, None
+    if not isinstance(given, tuple | list) or len(given) not in {2, 3}:
+        raise TypeError(
+            "validation_data is (x, y), (x, y, sample_weight) or a source; got a "
+            f"{type(given).__name__}"
+        )
+    return given[0], given[1], given[2] if len(given) > 2 else None
+
+
+def _step_size(data: Feed, batch_size: int | None, accumulate: int) -> int:
+    """How many samples a step takes; 0 where the data makes its batches itself."""
+    if not isinstance(data, Streamed) or not data.makes_batches:
+        return (batch_size or 32) * accumulate
+    if batch_size is not None or accumulate != 1:
+        raise ValueError(
+            "batch_size and accumulate are for arrays and sources; these data make their batches "
+            "themselves, one a step"
+        )
+    return 0
+
+
+def _in_turn(callbacks: Any) -> list[Callback]:
+    """The callbacks as given, but those last that save what the others did."""
+    if callable(callbacks) or not all(map(callable, callbacks)):
+        raise TypeError("fit: callbacks is a list of functions (trainer) -> bool or None")
+    return sorted(callbacks, key=lambda callback: getattr(callback, "last", False))
 
 
 def _check_kinds(net: Any, loss: Any, optimizer: Any, metrics: Any) -> None:

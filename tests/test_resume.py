@@ -342,8 +342,9 @@ def test_an_array_of_another_dtype(tmp_path: Path) -> None:
 
 
 def test_another_version_of_the_format(tmp_path: Path) -> None:
-    path = rewritten(saved(tmp_path / "run"), lambda arrays, run: run.update(version=2))
-    refused(path, "a run of format 2, this polynet reads format 1")
+    own = checkpoint.VERSION
+    path = rewritten(saved(tmp_path / "run"), lambda arrays, run: run.update(version=own + 1))
+    refused(path, f"a run of format {own + 1}, this polynet reads format {own}")
 
 
 def test_a_file_that_is_no_run(tmp_path: Path) -> None:
@@ -367,9 +368,9 @@ def test_a_cut_epoch_goes_on_with_the_batches_it_began_with(tmp_path: Path) -> N
     job = trainer()
     job.load(tmp_path / "run")
     where = "epoch 1 was cut after 2 batches of 4, of 23 samples"
-    with pytest.raises(ValueError, match=f"{where}; got batch_size=8 and 23 samples"):
+    with pytest.raises(ValueError, match=f"{where}; got batches of 8, of 23 samples"):
         job.fit(X, Y, **{**FIT, "batch_size": 8})
-    with pytest.raises(ValueError, match=f"{where}; got batch_size=4 and 31 samples"):
+    with pytest.raises(ValueError, match=f"{where}; got batches of 4, of 31 samples"):
         job.fit(X, Y, batch_size=4)
     job.fit(X, Y, epochs=EPOCHS - 1, **FIT)
     assert_same_run(job, stayed())

@@ -10,17 +10,7 @@ import numpy as np
 from polynet import random
 from polynet.backend import common_backend
 from polynet.backend.transfer import on_host
-from polynet.data.place import Place, is_device_array
-
-
-def same_length(x: Any, y: Any, names: tuple[str, str] = ("x", "y")) -> int:
-    """The number of samples in both. Raises ValueError where they differ."""
-    counts = [a.shape[0] if hasattr(a, "shape") else len(a) for a in (x, y)]
-    if counts[0] != counts[1]:
-        raise ValueError(
-            f"{names[0]} has {counts[0]} samples, {names[1]} {counts[1]}; they must have as many"
-        )
-    return counts[0]
+from polynet.data.place import Place, is_device_array, same_length
 
 
 def rows_of(x: Any, rows: np.ndarray) -> Any:
@@ -44,10 +34,17 @@ def split(
     >>> sorted(y_held_out.tolist())
     [0, 1]
     """
+    kept, held = split_rows(same_length(x, y), fraction, seed=seed, y=y if stratify else None)
+    return (rows_of(x, kept), rows_of(y, kept)), (rows_of(x, held), rows_of(y, held))
+
+
+def split_rows(
+    count: int, fraction: float, *, seed: int, y: Any = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that stay and those held out, in each class of `y` where it is given."""
     if not 0 < fraction < 1:
         raise ValueError(f"the fraction held out is between 0 and 1; got {fraction!r}")
-    count = same_length(x, y)
-    groups = _classes(on_host(y)) if stratify else [np.arange(count)]
+    groups = [np.arange(count)] if y is None else _classes(on_host(y))
     order = [
         group[random.permutation(random.key(seed, "split", i), len(group))]
         for i, group in enumerate(groups)
@@ -57,7 +54,7 @@ def split(
     kept = np.sort(np.concatenate([g[cut:] for g, cut in zip(order, cuts, strict=True)]))
     if not len(held) or not len(kept):
         raise ValueError(f"{fraction} of {count} samples leaves one side empty; give more samples")
-    return (rows_of(x, kept), rows_of(y, kept)), (rows_of(x, held), rows_of(y, held))
+    return kept, held
 
 
 def _shares(sizes: list[int], fraction: float) -> list[int]:

@@ -28,7 +28,10 @@ class Place:
         return self.backend.from_host(host, self.device)
 
     def index(self, host: np.ndarray) -> Array:
-        """Integers as this device indexes with."""
+        """Integers as this device indexes with, on it."""
+        return self.put(self._index(host))
+
+    def _index(self, host: np.ndarray) -> np.ndarray:
         dtype = self.backend.index_dtype(self.device)
         info = np.iinfo(dtype)
         if host.size and (int(host.min()) < info.min or int(host.max()) > info.max):
@@ -36,7 +39,7 @@ class Place:
                 f"integers from {host.min()} to {host.max()} do not fit into {dtype}, which "
                 f"{self.backend.name!r} indexes with"
             )
-        return self.put(host.astype(dtype, copy=False))
+        return host.astype(dtype, copy=False)
 
     def take_in(self, x: Any, name: str) -> Array:
         """A user's array as the network takes it.
@@ -49,13 +52,14 @@ class Place:
         """
         if is_device_array(x):
             return self._check_here(x, name)
-        host = on_host(x)
+        return self.put(self.prepare(on_host(x), name))
+
+    def prepare(self, host: np.ndarray, name: str) -> np.ndarray:
+        """A user's host array, checked and in the dtype that the network takes, still there."""
         check_host(host, name)
         if host.dtype.kind == "f":
-            return self.put(_cast(host, self.dtype, name))
-        if host.dtype.kind == "b":
-            return self.put(host)
-        return self.index(host)
+            return _cast(host, self.dtype, name)
+        return host if host.dtype.kind == "b" else self._index(host)
 
     def _check_here(self, x: Array, name: str) -> Array:
         found = backend_of(x)
@@ -115,3 +119,13 @@ def _cast(host: np.ndarray, dtype: str, name: str) -> np.ndarray:
     if not np.isfinite(cast).all():
         raise ValueError(f"{name} holds numbers too large for {dtype}; scale them")
     return cast
+
+
+def same_length(x: Any, y: Any, names: tuple[str, str] = ("x", "y")) -> int:
+    """The number of samples in both. Raises ValueError where they differ."""
+    counts = [a.shape[0] if hasattr(a, "shape") else len(a) for a in (x, y)]
+    if counts[0] != counts[1]:
+        raise ValueError(
+            f"{names[0]} has {counts[0]} samples, {names[1]} {counts[1]}; they must have as many"
+        )
+    return counts[0]

@@ -56,21 +56,41 @@ class Stream:
         self.context.calls[self.name] = call + 1
         if call:
             key = xp.concat(list(random.threefry2x32(key, step * 0 + call, step * 0)))
-        return random.keep_mask(key, step, shape=shape, keep=keep)
+        first = self.context.first_row(self.name, shape[0])
+        return random.keep_mask(key, step, shape=shape, keep=keep, first=first)
 
 
 class Context:
     """What one training pass adds to the parameters: the step and the keys of the streams.
 
     `xp` is the backend's namespace, `step` int32 of shape (1,); `keys` holds an int32 array of
-    shape (2,) for every name in `net.streams()`. All are on the network's device.
+    shape (2,) for every name in `net.streams()`. All are on the network's device. Where a step
+    is made in parts, this one is of `samples` samples, the step's from number `first` on.
     """
 
-    def __init__(self, xp: Any, step: Array, keys: Mapping[str, Array]) -> None:
+    def __init__(
+        self,
+        xp: Any,
+        step: Array,
+        keys: Mapping[str, Array],
+        first: int = 0,
+        samples: int = 1,
+    ) -> None:
         self.xp = xp
         self.step = step
         self.keys = keys
+        self.first = first
+        self.samples = samples
         self.calls: dict[str, int] = {}
+
+    def first_row(self, name: str, rows: int) -> int:
+        """The number, in the step, of the first of `rows`: each sample has as many, in its turn."""
+        if self.first and rows % self.samples:
+            raise ValueError(
+                f"{name!r} drops of {rows} rows, which are not as many for each of {self.samples} "
+                "samples; with accumulate, its inputs have the samples along their first axis"
+            )
+        return self.first * (rows // self.samples)
 
 
 class Module:

@@ -1,0 +1,224 @@
+"""How samples reach the step: all at once, to stay on the device, or streamed batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from polynet.backend import Array
+from polynet.backend.transfer import on_host
+from polynet.data.order import batches, chunks
+from polynet.data.place import Place, check_host, is_device_array, same_length
+from polynet.data.prefetch import prefetched
+from polynet.data.source import (
+    Batch,
+    Batches,
+    Source,
+    arrays,
+    batches_in_order,
+    training_batches,
+)
+
+Check = Callable[[np.ndarray], None]
+NAMES = ("x", "y", "sample_weight")
+
+
+class Call(NamedTuple):
+    """What one call of the compiled step is given: its rows, one of `rows` a step, of `data`.
+
+    `weights` says what each step counts for in the epoch's mean: its samples, or their weight.
+    """
+
+    data: tuple[Array, ...]
+    rows: Array
+    weights: list[float]
+
+
+class Resident:
+    """Arrays `(x, y[, sample_weight])` that are on the device whole; `predict` has `x` alone."""
+
+    def __init__(self, place: Place, given: tuple[Any, ...], seed: int, prefix: str = "") -> None:
+        names = [prefix + name for name in NAMES]
+        self.arrays = tuple(place.take_in(a, n) for a, n in zip(given[:2], names, strict=False))
+        for a, name in zip(given[1:], names[1:], strict=False):
+            same_length(given[0], a, (names[0], name))
+        self._weights: np.ndarray | None = None
+        if len(given) > 2:
+            weights = on_host(given[2])
+            self._weights = _weights(weights, place, names[2])
+            if not self._weights.any():
+                raise ValueError(f"{names[2]} holds zeros only; give some samples a weight above 0")
+            own = is_device_array(given[2])
+            self.arrays += (place.take_in(given[2] if own else self._weights, names[2]),)
+        self._place = place
+        self._seed = seed
+        self.samples: int = self.arrays[0].shape[0]
+
+    def steps(self, batch_size: int) -> int | None:
+        """How many steps an epoch has."""
+        return -(-self.samples // batch_size)
+
+    def check_targets(self, check: Check) -> None:
+        """Let `check` look at the targets, on the host, before they are used."""
+        check(on_host(self.arrays[1]))
+
+    def first(self) -> tuple[Array, ...]:
+        """One sample, to try."""
+        return tuple(a[:1, ...] for a in self.arrays)
+
+    def calls(self, batch_size: int, *, epoch: int, start: int, together: int) -> Generator[Call]:
+        """What is left of an epoch from batch `start` on, up to `together` steps a call."""
+        rows = list(batches(self.samples, batch_size, seed=self._seed, epoch=epoch))
+        for chunk in chunks(rows[start:], together):
+            moved = self._place.index(np.stack(chunk))  # one transfer a call
+            yield Call(self.arrays, moved, [self._weight(r) for r in chunk])
+
+    def _weight(self, rows: np.ndarray) -> float:
+        return len(rows) if self._weights is None else float(self._weights[rows].sum())
+
+    def in_order(self, batch_size: int) -> Generator[tuple[Array, ...]]:
+        """All samples, cut into batches, for what trains nothing."""
+        for start in range(0, self.samples, batch_size):
+            end = min(start + batch_size, self.samples)
+            yield tuple(a[start:end, ...] for a in self.arrays)
+
+
+class Streamed:
+    """A source, or what makes its batches itself: made in a thread, moved as they are needed."""
+
+    def __init__(self, place: Place, source: Source | Batches, seed: int, prefix: str = "") -> None:
+        self._place = place
+        self._seed = seed
+        self._source = source
+        self._names = [prefix + name for name in NAMES]
+        self._check: Check | None = None
+        self.samples: int = len(source) if isinstance(source, Source) else 0
+        if isinstance(source, Source) and not self.samples:
+            raise ValueError(f"{prefix}{type(source).__name__} is empty; give at least one sample")
+
+    @property
+    def makes_batches(self) -> bool:
+        """Whether the size of a batch is the source's to choose."""
+        return not isinstance(self._source, Source)
+
+    def steps(self, batch_size: int) -> int | None:
+        return None if self.makes_batches else -(-self.samples // batch_size)
+
+    def check_targets(self, check: Check) -> None:
+        self._check = check
+
+    def first(self) -> tuple[Array, ...]:
+        some = batches_in_order(self._source, 1, seed=self._seed)
+        for batch in self._prepared(some):
+            return tuple(self._place.put(a[:1]) for a in batch)
+        raise ValueError("the source gives no batch; expected at least one")
+
+    def calls(self, batch_size: int, *, epoch: int, start: int, together: int) -> Generator[Call]:
+        made = training_batches(self._source, batch_size, seed=self._seed, epoch=epoch, start=start)
+        with prefetched(_stacked(self._prepared(made), together)) as chunks_of_batches:
+            for count, stacked in chunks_of_batches:
+                data = tuple(map(self._place.put, stacked))
+                size = len(stacked[0]) // count
+                rows = np.arange(count * size).reshape(count, size)
+                each = stacked[2].reshape(count, size).sum(axis=1) if len(stacked) > 2 else size
+                weights = np.broadcast_to(each, count).tolist()
+                yield Call(data, self._place.index(rows), weights)
+
+    def in_order(self, batch_size: int) -> Generator[tuple[Array, ...]]:
+        made = batches_in_order(self._source, batch_size, seed=self._seed)
+        with prefetched(_stacked(self._prepared(made), 1)) as batches_:
+            for _, batch in batches_:
+                yield tuple(map(self._place.put, batch))
+
+    def _prepared(self, made: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches, checked and cast."""
+        for number, batch in enumerate(made):
+            if not isinstance(batch, tuple | list) or len(batch) not in {2, 3}:
+                size = f" of {len(batch)}" if isinstance(batch, tuple | list) else ""
+                raise TypeError(
+                    f"{self._names[0]}: a batch is (x, y) or (x, y, sample_weight); batch {number} "
+                    f"is a {type(batch).__name__}{size}"
+                )
+            names = [f"{name} of batch {number}" for name in self._names]
+            for a, name in zip(batch, names, strict=False):
+                if is_device_array(a):
+                    raise TypeError(
+                        f"{name} is a {type(a).__name__}; a source makes arrays of the host: "
+                        "polynet.to_numpy(x) moves it there"
+                    )
+            x, y, *others = map(on_host, batch)
+            found = [self._place.prepare(a, n) for a, n in zip((x, y), names, strict=False)]
+            found += [_weights(w, self._place, names[2]) for w in others]
+            for a, name in zip(found[1:], names[1:], strict=False):
+                same_length(x, a, (names[0], name))
+            if self._check is not None:
+                self._check(found[1])
+            yield tuple(found)
+
+
+def feed(
+    place: Place, x: Any, y: Any, sample_weight: Any, *, seed: int, prefix: str = ""
+) -> Resident | Streamed:
+    """What is given to a verb, as the step takes it. `y` is None for a source."""
+    if isinstance(x, Source) or callable(x) or (y is None and _is_batches(x)):
+        for value, name in ((y, "y"), (sample_weight, "sample_weight")):
+            if value is not None:
+                raise TypeError(
+                    f"{prefix}{name} was given beside a source, whose batches hold it: they are "
+                    "(x, y) or (x, y, sample_weight)"
+                )
+        return Streamed(place, x, seed, prefix)
+    if y is None:
+        raise TypeError(
+            f"{prefix}y is missing: x is a {type(x).__name__}; expected x and y, or a source of "
+            "both (polynet.data), a function (seed, epoch) -> batches, or a list of batches"
+        )
+    given = (x, y) if sample_weight is None else (x, y, sample_weight)
+    if any(isinstance(a, np.memmap) for a in given):
+        return Streamed(place, arrays(*given), seed, prefix)
+    return Resident(place, given, seed, prefix)
+
+
+def _is_batches(x: Any) -> bool:
+    return (
+        isinstance(x, Iterable) and not isinstance(x, np.ndarray | str) and not is_device_array(x)
+    )
+
+
+def _stacked(made: Iterable[Batch], together: int) -> Iterator[tuple[int, Batch]]:
+    """Up to `together` consecutive batches of one shape in one array, and how many they are.
+
+    It copies always, so that whoever made a batch may write the next one over it.
+    """
+    group: list[Batch] = []
+    for batch in made:
+        if group and (len(group) == together or _kinds(batch) != _kinds(group[0])):
+            yield len(group), _joined(group)
+            group = []
+        group.append(tuple(a.copy() for a in batch) if together > 1 else batch)
+        if len(group) == together:
+            yield len(group), _joined(group)
+            group = []
+    if group:
+        yield len(group), _joined(group)
+
+
+def _joined(group: list[Batch]) -> Batch:
+    return tuple(np.concatenate(column) for column in zip(*group, strict=True))
+
+
+def _kinds(batch: Batch) -> list[tuple[Any, ...]]:
+    return [(a.shape, a.dtype) for a in batch]
+
+
+def _weights(weights: np.ndarray, place: Place, name: str) -> np.ndarray:
+    """One weight for each sample, in the network's dtype."""
+    check_host(weights, name)
+    if weights.ndim != 1 or (weights < 0).any():
+        found = "a number below 0" if weights.ndim == 1 else f"the shape {weights.shape}"
+        raise ValueError(
+            f"{name} has {found}; expected one weight a sample, at least 0, of shape (samples,)"
+        )
+    return weights.astype(place.dtype, copy=False)

@@ -1,0 +1,73 @@
+"""What is needed next, made in a thread while the main one computes."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+@contextmanager
+def prefetched(items: Iterable[T], ahead: int = 2) -> Iterator[Iterator[T]]:
+    """The items in their order, made in a thread that is up to `ahead` of them in front.
+
+    An error in the thread is raised by the iteration, in its turn and with its traceback. At
+    the end of the `with` block, however it is left, the thread has ended: it finishes the item
+    it is making, and closes `items` where that is a generator.
+
+    >>> with prefetched(range(3)) as numbers:
+    ...     list(numbers)
+    [0, 1, 2]
+    """
+    ready: deque[T] = deque()
+    errors: list[BaseException] = []
+    changed = threading.Condition()
+    ended = stopped = False
+
+    def work() -> None:
+        nonlocal ended
+        iterator: Iterator[T] = iter(())
+        try:
+            iterator = iter(items)
+            for item in iterator:
+                with changed:
+                    changed.wait_for(lambda: len(ready) < ahead or stopped)
+                    if stopped:
+                        break
+                    ready.append(item)
+                    changed.notify_all()
+        except BaseException as error:  # noqa: BLE001 (the main thread raises it)
+            errors.append(error)
+        finally:
+            try:
+                getattr(iterator, "close", lambda: None)()
+            finally:
+                with changed:
+                    ended = True
+                    changed.notify_all()
+
+    def received() -> Iterator[T]:
+        while True:
+            with changed:
+                changed.wait_for(lambda: ready or ended)
+                if not ready:
+                    break
+                item = ready.popleft()
+                changed.notify_all()
+            yield item
+        if errors:
+            raise errors[0]
+
+    thread = threading.Thread(target=work, name="polynet-prefetch", daemon=True)
+    thread.start()
+    try:
+        yield received()
+    finally:
+        with changed:
+            stopped = True
+            changed.notify_all()
+        thread.join()

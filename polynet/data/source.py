@@ -1,0 +1,201 @@
+"""Sources: data that is made batch by batch on the host, since it is large or made anew."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from polynet import random
+from polynet.backend.transfer import on_host
+from polynet.data.augment import Augmentation
+from polynet.data.order import batches
+from polynet.data.place import is_device_array, same_length
+
+Batch = tuple[np.ndarray, ...]
+"""`(x, y)`, or `(x, y, sample_weight)`: NumPy arrays whose first axes count the same samples."""
+Batches = Iterable[Batch] | Callable[[int, int], Iterable[Batch]]
+"""What makes its batches itself: an iterable of them, or a function of (seed, epoch)."""
+
+
+class Source:
+    """Samples that are made a batch at a time, in a thread that runs beside the training step.
+
+    A source of your own is a subclass with `__len__` and `batch`. An epoch takes its rows in an
+    order that is a function of (seed, epoch), and so do its augmentations.
+
+    >>> import numpy as np
+    >>> class Squares(Source):
+    ...     def __len__(self):
+    ...         return 100
+    ...     def batch(self, rows):
+    ...         x = rows[:, None] / 100
+    ...         return x, x**2
+    >>> from polynet import Trainer, losses, nn, optim
+    >>> trainer = Trainer(nn.Linear(1, 1), losses.mse, optim.Adam(lr=0.1))
+    >>> trainer.fit(Squares(), epochs=5)["loss"][-1] < 0.1
+    True
+    """
+
+    def __len__(self) -> int:
+        """The number of samples."""
+        raise NotImplementedError(f"{type(self).__name__} defines no __len__(self)")
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        """The samples of these indices, in their order: `(x, y)` or `(x, y, sample_weight)`."""
+        raise NotImplementedError(f"{type(self).__name__} defines no batch(self, rows)")
+
+    def training_batch(self, rows: np.ndarray, rng: random.SampleStream) -> Batch:  # noqa: ARG002 (for those who augment)
+        """The samples as training sees them: augmented, with numbers from `rng`."""
+        return self.batch(rows)
+
+    def augmented(self, augmentation: Augmentation) -> Source:
+        """This source, whose `x` become `augmentation(x, rng)` in training, and only there.
+
+        `rng` draws for a sample by (seed, epoch, index of the sample). See `data.augment`.
+        """
+        return _Augmented(self, augmentation)
+
+    def map(self, function: Callable[[np.ndarray, np.ndarray], tuple[Any, Any]]) -> Source:
+        """This source, whose batches (x, y) become `function(x, y)`, in training and out of it."""
+        return _Mapped(self, function)
+
+    def subset(self, rows: np.ndarray) -> Source:
+        """The samples of these indices alone."""
+        return _Subset(self, np.asarray(rows))
+
+
+class _Wrapped(Source):
+    def __init__(self, inner: Source) -> None:
+        self._inner = inner
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+
+class _Augmented(_Wrapped):
+    def __init__(self, inner: Source, augmentation: Augmentation) -> None:
+        super().__init__(inner)
+        self._augmentation = augmentation
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        return self._inner.batch(rows)
+
+    def training_batch(self, rows: np.ndarray, rng: random.SampleStream) -> Batch:
+        x, *others = self._inner.training_batch(rows, rng)
+        return self._augmentation(x, rng), *others
+
+
+class _Mapped(_Wrapped):
+    def __init__(self, inner: Source, function: Callable[..., tuple[Any, Any]]) -> None:
+        super().__init__(inner)
+        self._function = function
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        x, y, *weights = self._inner.batch(rows)
+        return *self._function(x, y), *weights
+
+    def training_batch(self, rows: np.ndarray, rng: random.SampleStream) -> Batch:
+        x, y, *weights = self._inner.training_batch(rows, rng)
+        return *self._function(x, y), *weights
+
+
+class _Subset(_Wrapped):
+    def __init__(self, inner: Source, rows: np.ndarray) -> None:
+        super().__init__(inner)
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        return self._inner.batch(self._rows[rows])
+
+    def training_batch(self, rows: np.ndarray, rng: random.SampleStream) -> Batch:
+        return self._inner.training_batch(self._rows[rows], rng)
+
+
+class _Arrays(Source):
+    def __init__(self, arrays: tuple[np.ndarray, ...]) -> None:
+        self._arrays = arrays
+
+    def __len__(self) -> int:
+        return len(self._arrays[0])
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        return tuple(a[rows] for a in self._arrays)
+
+
+def arrays(x: Any, y: Any, sample_weight: Any = None) -> Source:
+    """Arrays of the host, which stay there and are moved batch by batch.
+
+    `fit(x, y)` moves them whole, which is faster where they fit; a `np.memmap` it streams so.
+    Raises ValueError where they have different numbers of samples.
+
+    >>> len(arrays([[0.0], [1.0]], [0, 1]))
+    2
+    """
+    given = [a for a in (x, y, sample_weight) if a is not None]
+    for a in given:
+        if is_device_array(a):
+            raise TypeError(
+                f"data.arrays takes arrays of the host; got a {type(a).__name__}. "
+                "fit(x, y) takes it as it is; polynet.to_numpy(x) moves it"
+            )
+    same_length(x, y)
+    if sample_weight is not None:
+        same_length(x, sample_weight, ("x", "sample_weight"))
+    return _Arrays(tuple(a if isinstance(a, np.memmap) else on_host(a) for a in given))
+
+
+def memory_mapped(x: str | os.PathLike[str], y: str | os.PathLike[str]) -> Source:
+    """The arrays in two .npy files, read from there batch by batch: they may exceed the memory.
+
+    Raises ValueError for a file that cannot be mapped, such as .npz, and where the numbers of
+    samples differ.
+    """
+    return arrays(*(_mapped(path) for path in (x, y)))
+
+
+def _mapped(path: str | os.PathLike[str]) -> np.ndarray:
+    found = np.load(path, mmap_mode="r")
+    if not isinstance(found, np.memmap):
+        found.close()
+        raise ValueError(  # noqa: TRY004 (the path has the right type)
+            f"{path} holds several arrays; expected a .npy file, as np.save writes it"
+        )
+    return found
+
+
+def training_batches(
+    source: Source | Batches, batch_size: int, *, seed: int, epoch: int, start: int
+) -> Iterator[Batch]:
+    """The batches of an epoch from number `start` on; those before are not made, if it can be."""
+    if not isinstance(source, Source):
+        yield from islice(_made(source, seed, epoch), start, None)
+        return
+    for rows in islice(batches(len(source), batch_size, seed=seed, epoch=epoch), start, None):
+        rng = random.SampleStream(random.key(seed, "augment", epoch), rows)
+        yield source.training_batch(rows, rng)
+
+
+def batches_in_order(source: Source | Batches, batch_size: int, *, seed: int) -> Iterator[Batch]:
+    """All batches as they come, without augmentation; a function is asked for epoch 0."""
+    if not isinstance(source, Source):
+        yield from _made(source, seed, 0)
+        return
+    for start in range(0, len(source), batch_size):
+        yield source.batch(np.arange(start, min(start + batch_size, len(source))))
+
+
+def _made(source: Batches, seed: int, epoch: int) -> Iterator[Batch]:
+    made = source(seed, epoch) if callable(source) else source
+    if not callable(source) and iter(made) is made:
+        raise TypeError(
+            f"a {type(made).__name__} gives its batches once, an epoch each needs them anew: give "
+            "the function (seed, epoch) that makes it, or a list of batches"
+        )
+    return iter(made)
