@@ -241,7 +241,7 @@ def third_party(session: nox.Session) -> None:
 
 # Programs
 
-SMALL = {"cat_or_not.py": ["--epochs", "2"]}
+SMALL = {"cat_or_not.py": ["--epochs", "2"], "digits.py": ["--epochs", "2"]}
 """Settings with which an example is quick."""
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -238,21 +239,17 @@ def read_picture(path: Path) -> np.ndarray:
 # From pictures to what the network sees
 
 
-class Scale(NamedTuple):
-    """The middle and the spread of each colour in the training pictures."""
-
-    mean: np.ndarray
-    spread: np.ndarray
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        """The numbers moved around 0, with a spread of 1: steps are then as good in all colours."""
-        return (x - self.mean) / self.spread
+Scale = Callable[[np.ndarray], np.ndarray]
 
 
 def scale_of(x: np.ndarray) -> Scale:
-    """Measured on the training pictures alone: of the test nothing is known before the test."""
-    every = {"axis": (0, 2, 3), "keepdims": True}
-    return Scale(x.mean(**every), np.maximum(x.std(**every), 1e-3))
+    """What moves numbers around 0, with a spread of 1: steps are then as good in all colours.
+
+    Measured on the training pictures alone: of the test nothing is known before the test.
+    """
+    mean = x.mean(axis=(0, 2, 3), keepdims=True)
+    spread = np.maximum(x.std(axis=(0, 2, 3), keepdims=True), 1e-3)
+    return lambda x: (x - mean) / spread
 
 
 def changing(pictures: Pictures, scale: Scale) -> Source:
@@ -542,11 +539,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def find_task(data: str, seed: int) -> Task:
-    if data == "pieces":
-        return pieces_task(seed)
-    if data == "faces":
-        return faces_task(seed)
-    return folder_task(Path(data), seed)
+    known = {"pieces": pieces_task, "faces": faces_task}
+    return known[data](seed) if data in known else folder_task(Path(data), seed)
 
 
 def check_installed() -> None:
