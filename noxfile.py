@@ -243,7 +243,11 @@ def third_party(session: nox.Session) -> None:
 
 # Programs
 
-SMALL = {"cat_or_not.py": ["--epochs", "2"], "characters.py": ["--epochs", "1"]}
+SMALL = {
+    "cat_or_not.py": ["--epochs", "2"],
+    "characters.py": ["--epochs", "1"],
+    "digits.py": ["--epochs", "2"],
+}
 """Settings with which an example is quick."""
 
 

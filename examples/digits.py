@@ -3,6 +3,7 @@
 1797 digits of 8 × 8 pixels come with scikit-learn. First, all that training does stands here,
 written out: draw parameters, take a minibatch, find the loss and its gradient, step downhill.
 Then `Trainer` does it; the losses are the same, step by step. At last the weights go to PyTorch.
+The network is convolutional, and sees every digit as if another hand had written it each time.
 
     python examples/digits.py
     python examples/digits.py --backend jax --epochs 10 --seed 7
@@ -18,8 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import polynet
-from polynet import Trainer, checkpoint, losses, metrics, nn, optim
-from polynet.data import batches, split
+from polynet import Trainer, checkpoint, losses, metrics, nn, optim, random
+from polynet.data import Source, arrays, batches, split
 
 Array = Any
 
@@ -29,16 +30,17 @@ this example needs {missing}, not installed here. To install what it needs:
 or, in a checkout of polynet:
   pip install '.[examples]'"""
 
-WIDTH = 256
-"""How many numbers the first layer hands to the second."""
-STEP_SIZE = 0.5
+STEP_SIZE = 0.1
 BATCH_SIZE = 32
-EPOCHS = 30
+EPOCHS = 50
+
+CHANGES = (0.15, 0.1, 0.5, 0.5)
+"""How far a digit is turned (radians), stretched, moved down and to the right (pixels), at most."""
 
 
 class Digits(NamedTuple):
     x: np.ndarray
-    """(count, 64), the pixels row by row, from -1 (paper) to 1 (ink)."""
+    """(count, 1, 8, 8), the pixels, from 0 (paper) to 1 (ink)."""
     y: np.ndarray
     """(count,), the digit, 0 to 9."""
 
@@ -48,14 +50,44 @@ def read_digits(seed: int) -> tuple[Digits, Digits]:
     from sklearn.datasets import load_digits
 
     ink, digit = load_digits(return_X_y=True)
-    x, y = (ink / 8 - 1).astype(np.float32), digit.astype(np.int32)  # ink goes from 0 to 16
+    x, y = (ink / 16).astype(np.float32).reshape(-1, 1, 8, 8), digit.astype(np.int32)
     train, test = split(x, y, 0.2, seed=seed, stratify=True)
     return Digits(*train), Digits(*test)
 
 
-def network() -> nn.Sequential:
-    """64 numbers in, ten scores out, one a class; the largest is the answer."""
-    return nn.Sequential(nn.Linear(64, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 10))
+def rewritten(x: np.ndarray, rng: Any) -> np.ndarray:
+    """The digits a little turned, stretched and moved, each in its own way.
+
+    Each pixel is taken from a place between four of the old ones, each weighed by how near it is;
+    beyond the edge there is paper.
+    """
+    turn, stretch, down, right = (CHANGES * (2 * rng.random((len(x), 4)) - 1)).T[..., None, None]
+    pixels = np.arange(8)
+    row, column = np.mgrid[:8, :8] - 3.5  # from the middle
+    cos, sin = (1 + stretch) * np.cos(turn), (1 + stretch) * np.sin(turn)
+    places = cos * row - sin * column + down + 3.5, sin * row + cos * column + right + 3.5
+    rows, columns = (np.maximum(0, 1 - np.abs(p[..., None] - pixels)) for p in places)
+    return ((rows @ x) * columns).sum(axis=-1)[:, None].astype(x.dtype)
+
+
+def network(parts: Any = nn) -> Any:
+    """A picture in, ten scores out, one a class; the largest is the answer.
+
+    Windows of 3 × 3 pixels slide over the picture and look for 32 patterns, others over what these
+    found. `parts` may be `torch.nn`, whose names are the same: then it is PyTorch's network.
+    """
+    return parts.Sequential(
+        parts.Conv2d(1, 32, 3, padding=1),
+        parts.ReLU(),
+        parts.Conv2d(32, 32, 3, padding=1),
+        parts.ReLU(),
+        parts.MaxPool2d(2),
+        parts.Conv2d(32, 64, 3, padding=1),
+        parts.ReLU(),
+        parts.MaxPool2d(2),
+        parts.Flatten(),
+        parts.Linear(64 * 2 * 2, 10),
+    )
 
 
 # By hand
@@ -76,7 +108,9 @@ def train_by_hand(
         # An epoch takes all digits once, in a new order, a minibatch at a time: the slope of 32
         # digits points about where that of all does, at a fraction of the cost.
         for rows in batches(len(train.y), BATCH_SIZE, seed=seed, epoch=epoch):
-            x, y = (polynet.asarray(part[rows], **where) for part in train)
+            rng = random.SampleStream(random.key(seed, "augment", epoch), rows)
+            some = rewritten(train.x[rows], rng), train.y[rows]
+            x, y = (polynet.asarray(part, **where) for part in some)
             value, slopes = loss_and_slopes(params, x, y)
             # The gradient points uphill: hence the minus.
             params = {name: p - STEP_SIZE * slopes[name] for name, p in params.items()}
@@ -90,6 +124,11 @@ def scores_of(net: nn.Module, x: np.ndarray, **where: Any) -> np.ndarray:
 
 
 # By a framework
+
+
+def changing(train: Digits) -> Source:
+    """The digits to learn from, written anew in every epoch."""
+    return arrays(*train).augmented(rewritten)
 
 
 def make_trainer(seed: int, **where: Any) -> Trainer:
@@ -109,9 +148,7 @@ def torch_scores(path: Path, x: np.ndarray) -> np.ndarray:
     import torch
     from safetensors.torch import load_file
 
-    net = torch.nn.Sequential(
-        torch.nn.Linear(64, WIDTH), torch.nn.ReLU(), torch.nn.Linear(WIDTH, 10)
-    )
+    net = network(torch.nn)
     net.load_state_dict(load_file(path))
     with torch.no_grad():
         return net(torch.from_numpy(x)).numpy()
@@ -127,7 +164,7 @@ def heading(text: str) -> None:
 def show_digit(x: np.ndarray, digit: int) -> None:
     heading("A digit is 64 numbers")
     print(f"This one is a {digit}, of ink from 0 to 16:")
-    for row in np.rint(8 * (x + 1)).astype(int).reshape(8, 8):
+    for row in np.rint(16 * x[0]).astype(int):
         print("  " + "".join(f"{ink:4}" for ink in row))
 
 
@@ -201,7 +238,7 @@ def draw(test: Digits, scores: np.ndarray) -> Any:
     draw_confusion(left.subplots(), confusion(test.y, answer))
     grid = right.subplots(3, 4)
     for axes, i in zip(grid.flat, wrong, strict=False):
-        axes.imshow(test.x[i].reshape(8, 8), cmap="gray_r", vmin=-1, vmax=1)
+        axes.imshow(test.x[i, 0], cmap="gray_r", vmin=0, vmax=1)
         axes.set_title(f"answer {answer[i]}, truth {test.y[i]}", color="tab:red", fontsize=11)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
@@ -237,7 +274,7 @@ def main(argv: list[str] | None = None) -> None:
 
     heading("A framework does all of this: the same network through Trainer")
     trainer = make_trainer(options.seed, **where)
-    history = trainer.fit(*train, epochs=options.epochs, batch_size=BATCH_SIZE)
+    history = trainer.fit(changing(train), epochs=options.epochs, batch_size=BATCH_SIZE)
     show_both(by_hand, history.step_losses)
     print(f"Test accuracy: {trainer.evaluate(*test)['accuracy']:.4f}")
 

@@ -30,9 +30,9 @@ def data(example):
 
 def test_the_digits(example, data):
     train, test = data
-    assert train.x.shape == (1438, 64)
-    assert test.x.shape == (359, 64)
-    assert (train.x.min(), train.x.max()) == (-1, 1)
+    assert train.x.shape == (1438, 1, 8, 8)
+    assert test.x.shape == (359, 1, 8, 8)
+    assert (train.x.min(), train.x.max()) == (0, 1)
     share = np.bincount(test.y) / np.bincount(np.concatenate([train.y, test.y]))
     np.testing.assert_allclose(share, 0.2, atol=0.01)
     same, other = (example.read_digits(seed) for seed in (0, 1))
@@ -45,13 +45,16 @@ def test_by_hand_as_by_trainer(example, data, name):
     status = registry.status(name)
     if not status.available:
         pytest.skip(f"{name}: {status.reason}")
-    train, test = data
+    (x, y), test = data
+    train = example.Digits(x[:336], y[:336])  # ten batches and a half
     where = {"backend": name, "device": None}
     net = example.network().init(3, **where)
     trained, by_hand = example.train_by_hand(net, train, epochs=2, seed=3, **where)
     trainer = example.make_trainer(seed=3, **where)
-    history = trainer.fit(*train, epochs=2, batch_size=example.BATCH_SIZE, progress=False)
-    assert len(by_hand) == len(history.step_losses) == 90
+    history = trainer.fit(
+        example.changing(train), epochs=2, batch_size=example.BATCH_SIZE, progress=False
+    )
+    assert len(by_hand) == len(history.step_losses) == 22
     np.testing.assert_allclose(by_hand, history.step_losses, rtol=1e-4, atol=1e-5)
     if name in ("numpy", "strict"):
         assert by_hand == history.step_losses
@@ -59,13 +62,13 @@ def test_by_hand_as_by_trainer(example, data, name):
     np.testing.assert_allclose(ours, trainer.predict(test.x), rtol=1e-3, atol=1e-3)
 
 
-def test_the_whole_training_reaches_the_accuracy(example, data):
+def test_a_fifth_of_the_training_goes_most_of_the_way(example, data):
     train, test = data
     trainer = example.make_trainer(seed=0, backend="numpy")
     before = trainer.evaluate(*test)["accuracy"]
-    trainer.fit(*train, epochs=example.EPOCHS, batch_size=example.BATCH_SIZE, progress=False)
+    trainer.fit(example.changing(train), epochs=8, batch_size=32, progress=False)
     assert before < 0.3
-    assert trainer.evaluate(*test)["accuracy"] >= 0.97  # one seed; benchmarks/accuracy.py has ten
+    assert trainer.evaluate(*test)["accuracy"] > 0.9  # benchmarks/accuracy.py trains to the end
 
 
 def test_the_weights_in_pytorch(example, data, tmp_path):
@@ -100,7 +103,7 @@ def test_the_program_where_there_is_no_pytorch(example, run_python, tmp_path):
     untrained = float(re.search(r"right for ([\d.]+) of 359", result.stdout)[1])
     by_hand, by_trainer = re.findall(r"Test accuracy: ([\d.]+)", result.stdout)
     assert untrained < 0.3
-    assert float(by_hand) > 0.9
+    assert float(by_hand) > 0.8
     assert by_hand == by_trainer
     assert "largest difference in 135 steps: 0\n" in result.stdout
     assert "PyTorch is not installed here" in result.stdout

@@ -100,6 +100,121 @@ def test_cross_entropy(name: str, data: st.DataObject, n: int, k: int) -> None:
     agree(name, losses.cross_entropy, logits, labels)
 
 
+# Windows that slide
+
+
+@st.composite
+def convolutions(draw: st.DrawFn) -> tuple[list[np.ndarray], dict[str, Any]]:
+    """Arguments and options of a convolution whose window fits."""
+    axes, groups = draw(st.sampled_from([1, 2, 2])), draw(st.sampled_from([1, 1, 2, 3]))
+    each = lambda low, high: draw(st.tuples(*[st.integers(low, high)] * axes))  # noqa: E731
+    window, dilation, stride = each(1, 4), each(1, 2), each(1, 3)
+    padding = tuple(zip(each(0, 5), each(0, 3), strict=True))
+    least = [
+        max(1, d * (k - 1) + 1 - sum(p)) for d, k, p in zip(dilation, window, padding, strict=True)
+    ]
+    sizes = tuple(m + more for m, more in zip(least, each(0, 5), strict=True))
+    n, channels, out = draw(SIZES), draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    x = rng.normal(size=(n, channels * groups, *sizes))
+    if draw(st.booleans()):  # as another convolution would hand it on
+        x = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 0, -1)), -1, 0)
+    args = [x, rng.normal(size=(out * groups, channels, *window))]
+    if draw(st.booleans()):
+        args.append(rng.normal(size=out * groups))
+    how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    return args, how
+
+
+@on_each
+@given(call=convolutions())
+@settings(max_examples=200, deadline=None)
+def test_convolution(name: str, call: tuple[list[np.ndarray], dict[str, Any]]) -> None:
+    args, how = call
+    agree(name, lambda *a: weighted(name, functional.convolution(*a, **how)), *args)
+
+
+@pytest.mark.parametrize("how", ["same", "strided", "grouped", "one by one"])
+@on_each
+def test_convolution_in_several_pieces(name: str, how: str) -> None:
+    """More than fits into one piece, where the last piece is smaller than the others."""
+    stride, groups, k = {
+        "same": (1, 1, 3), "strided": (2, 1, 5), "grouped": (1, 4, 3), "one by one": (1, 1, 1)
+    }[how]  # fmt: skip
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(16, 8, 37, 41)), rng.normal(size=(8, 8 // groups, k, k))
+    options = {
+        "stride": (stride,) * 2,
+        "padding": ((k // 2,) * 2,) * 2,
+        "dilation": (1, 1),
+        "groups": groups,
+    }
+    f = lambda *a: weighted(name, functional.convolution(*a, **options))  # noqa: E731
+    agree(name, f, x, w, rng.normal(size=8))
+
+
+@on_each_with(functional.max_pool, functional.avg_pool)
+@given(data=st.data(), axes=st.integers(1, 2), lying=st.booleans(), ties=st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_pooling(
+    name: str, f: Any, data: st.DataObject, axes: int, lying: bool, ties: bool
+) -> None:
+    window = data.draw(st.tuples(*[st.integers(1, 4)] * axes))
+    stride = data.draw(st.tuples(*[st.integers(1, 4)] * axes))
+    padding = tuple(data.draw(st.integers(0, k // 2)) for k in window)
+    sizes = [
+        max(1, k + data.draw(st.integers(-p, 6))) for k, p in zip(window, padding, strict=True)
+    ]
+    numbers = st.sampled_from([-1.0, 0.0, 1.0]) if ties else FLOATS
+    shape = (data.draw(SIZES), data.draw(st.integers(1, 3)), *sizes)
+    x = data.draw(arrays.arrays(np.float64, shape, elements=numbers))
+    if lying:
+        x = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 0, -1)), -1, 0)
+    how = {"window": window, "stride": stride, "padding": padding}
+    agree(name, lambda a: weighted(name, f(a, **how)), x)
+
+
+@given(
+    x=arrays.arrays(np.float64, (2, 2, 5, 4), elements=st.sampled_from([0.0, 1.0, np.nan])),
+    stride=st.integers(1, 3),
+)
+@settings(max_examples=60, deadline=None)
+def test_pooling_where_nothing_is_a_number(x: np.ndarray, stride: int) -> None:
+    """A NaN wins, and of several the last: in NumPy as by the definition."""
+    how = {"window": (2, 3), "stride": (stride, 1), "padding": (1, 1)}
+    agree("numpy", lambda a: weighted("numpy", functional.max_pool(a, **how)), x)
+
+
+@given(x=arrays.arrays(np.float64, (3, 4), elements=st.sampled_from([-0.0, 0.0, 1.0, np.nan])))
+@settings(max_examples=30, deadline=None)
+def test_relu_where_something_is_no_number(x: np.ndarray) -> None:
+    agree("numpy", lambda a: weighted("numpy", functional.relu(a)), x)
+
+
+def test_what_convolutions_and_pooling_hand_on_are_runs_of_samples() -> None:
+    """What makes the next of them fast: what they return lies with the samples innermost."""
+    kernels = get_backend("numpy").kernels
+    x, w = np.ones((4, 2, 9, 8)), np.ones((3, 2, 3, 3))
+    how = {"stride": (1, 1), "padding": ((1, 1), (1, 1)), "dilation": (1, 1)}
+    y, _ = kernels["convolution"](np, x, w, **how)
+    z, _ = kernels["max_pool"](np, y, window=(2, 2), stride=(2, 2), padding=(0, 0))
+    for lying in (y, kernels["relu"](np, y)[0], z):
+        assert np.moveaxis(lying, 0, -1).flags.c_contiguous
+    assert np.shares_memory(functional.flatten(z), z)
+
+
+def test_convolution_declines_what_is_not_numbers_of_one_kind() -> None:
+    kernel = get_backend("numpy").kernels["convolution"]
+    how = {"stride": (1,), "padding": ((0, 0),), "dilation": (1,)}
+    x, w = np.ones((2, 3, 6)), np.ones((4, 3, 2))
+    assert kernel(np, x, w, **how) is not NotImplemented
+    assert kernel(np, x.astype(np.float32), w, **how) is NotImplemented
+    assert kernel(np, x, w, np.ones(4, dtype=np.float32), **how) is NotImplemented
+    assert kernel(np, x.astype(np.int64), w.astype(np.int64), **how) is NotImplemented
+    assert kernel(np, x, np.ones((4, 2, 2)), **how) is NotImplemented
+    assert kernel(np, x[:0], w, **how) is NotImplemented
+
+
 @pytest.mark.parametrize(("dtype", "limit"), [("float64", 1e-12), ("float32", 1e-5)])
 @on_each
 def test_a_run_with_kernels_is_a_run_without(name: str, dtype: str, limit: float) -> None:

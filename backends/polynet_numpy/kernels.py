@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from polynet import random
+from polynet_numpy import windows
 
 
 def linear(xp: Any, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> Any:
@@ -30,8 +31,10 @@ def linear(xp: Any, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None =
 
 def relu(xp: Any, x: np.ndarray) -> Any:
     """max(x, 0); where the result is not 0, the gradient passes."""
+    if x.dtype.char not in "fd":
+        return NotImplemented
     y = np.maximum(x, 0)
-    return y, (lambda g: np.where(y != 0, g, g.dtype.type(0)),)
+    return y, (lambda g: windows.kept(y != 0, g),)
 
 
 def cross_entropy(
@@ -141,4 +144,5 @@ KERNELS: Mapping[str, Callable[..., Any]] = {
     "put_slice": put_slice,
     "relu": relu,
     "segment_sum": segment_sum,
+    **windows.KERNELS,
 }
