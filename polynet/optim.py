@@ -47,6 +47,11 @@ class Optimizer:
         """The names of the running values it keeps for every parameter."""
         return self._slots
 
+    @property
+    def consumes(self) -> bool:
+        """Whether nothing reads what `update` was given once the rule has run: it may write there."""
+        return type(self).update is Optimizer.update
+
     def init(self, params: Arrays) -> dict[str, Arrays]:
         """The state before the first update: zeros for every slot and parameter."""
         for name, p in params.items():

@@ -44,6 +44,7 @@ def make_step(
             "step": state["step"] + 1,
         }, value
 
+    step.consumes = optimizer.consumes
     return step
 
 

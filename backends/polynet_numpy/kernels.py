@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from polynet import random
+from polynet_numpy import optimizers
+from polynet_numpy.memory import empty
 
 
 def linear(xp: Any, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> Any:
@@ -131,6 +133,7 @@ def keep_mask(
 
 
 KERNELS: Mapping[str, Callable[..., Any]] = {
+    **optimizers.KERNELS,
     "cross_entropy": cross_entropy,
     "keep_mask": keep_mask,
     "linear": linear,
