@@ -88,6 +88,7 @@ def make_step(
             "step": state["step"] + 1,
         }, value
 
+    step.consumes = optimizer.consumes  # type: ignore[attr-defined]
     return step
 
 

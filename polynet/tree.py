@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 Tree = Any
+
+_BRANCHES = (dict, list, tuple, type(None))
 
 
 def named_leaves(tree: Tree, prefix: str = "") -> list[tuple[str, Any]]:
@@ -29,19 +31,18 @@ def named_leaves(tree: Tree, prefix: str = "") -> list[tuple[str, Any]]:
 def leaves(tree: Tree) -> list[Any]:
     """Every leaf, in order."""
     found: list[Any] = []
-    _collect(tree, found)
+    _collect((tree,), found)
     return found
 
 
-def _collect(tree: Tree, found: list[Any]) -> None:
-    if isinstance(tree, dict):
-        tree = tree.values()
-    elif not isinstance(tree, list | tuple):
-        if tree is not None:
-            found.append(tree)
-        return
-    for branch in tree:
-        _collect(branch, found)
+def _collect(branches: Iterable[Tree], found: list[Any]) -> None:
+    for branch in branches:
+        if isinstance(branch, dict):
+            _collect(branch.values(), found)
+        elif isinstance(branch, list | tuple):
+            _collect(branch, found)
+        elif branch is not None:
+            found.append(branch)
 
 
 def map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:  # noqa: A001 (as in JAX)
@@ -50,6 +51,8 @@ def map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:  # noq
     >>> map(lambda p, g: p - g, {"a": 3, "b": [5]}, {"a": 1, "b": [2]})
     {'a': 2, 'b': [3]}
     """
+    if not others:
+        return _mapped(function, tree)
     if isinstance(tree, dict):
         for other in others:
             if set(other) != set(tree):
@@ -69,6 +72,19 @@ def map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:  # noq
     if tree is None:
         return None
     return function(tree, *others)
+
+
+def _mapped(function: Callable[[Any], Any], tree: Tree) -> Tree:
+    """`map` over one tree, the common case: a leaf costs the call of `function`."""
+    if isinstance(tree, dict):
+        return {
+            name: _mapped(function, b) if isinstance(b, _BRANCHES) else function(b)
+            for name, b in tree.items()
+        }
+    if isinstance(tree, list | tuple):
+        branches = [_mapped(function, b) for b in tree]
+        return type(tree)(*branches) if hasattr(tree, "_fields") else type(tree)(branches)
+    return None if tree is None else function(tree)
 
 
 def replace_leaves(tree: Tree, named: Mapping[str, Any]) -> Tree:

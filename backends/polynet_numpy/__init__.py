@@ -9,6 +9,7 @@ import numpy as np
 
 from polynet.backend import Backend
 from polynet_numpy.kernels import KERNELS
+from polynet_numpy.memory import runner
 from polynet_numpy.namespace import namespace
 
 
@@ -43,6 +44,9 @@ class NumpyBackend(Backend):
     def share(self, x: Any, device: Any) -> np.ndarray:
         # It never copies here, and NumPy 2.0 has neither device= nor copy=.
         return x if self.is_array(x) else np.from_dlpack(x)
+
+    def compile(self, step: Any) -> Any:
+        return runner(step)
 
     def synchronize(self) -> None:
         """NumPy returns when it is done."""

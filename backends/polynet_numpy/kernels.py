@@ -13,20 +13,27 @@ from typing import Any
 import numpy as np
 
 from polynet import random
-from polynet_numpy import windows
+from polynet_numpy import optimizers, windows
+from polynet_numpy.memory import empty
 
 
 def linear(xp: Any, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> Any:
     """y = x Wᵀ + b, with the bias added in place."""
-    if x.ndim != 2 or weight.ndim != 2:
+    given = (x, weight) if bias is None else (x, weight, bias)
+    if x.ndim != 2 or weight.ndim != 2 or (bias is not None and bias.ndim != 1):
         return NotImplemented
-    y = x @ weight.T
-    if bias is None:
-        return y, (lambda g: g @ weight, lambda g: g.T @ x)
-    if bias.ndim != 1 or bias.dtype != y.dtype:
+    if x.dtype.char not in "fd" or any(a.dtype != x.dtype for a in given):
         return NotImplemented
-    y += bias
-    return y, (lambda g: g @ weight, lambda g: g.T @ x, lambda g: g.sum(axis=0))
+    y = product(x, weight.T)
+    if bias is not None:
+        y += bias
+    pullbacks = (lambda g: product(g, weight), lambda g: product(g.T, x), lambda g: g.sum(axis=0))
+    return y, pullbacks[: len(given)]
+
+
+def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The product of two matrices."""
+    return np.dot(a, b, out=empty((a.shape[0], b.shape[1]), a.dtype))
 
 
 def relu(xp: Any, x: np.ndarray) -> Any:
@@ -138,6 +145,7 @@ def keep_mask(
 
 
 KERNELS: Mapping[str, Callable[..., Any]] = {
+    **optimizers.KERNELS,
     "cross_entropy": cross_entropy,
     "keep_mask": keep_mask,
     "linear": linear,

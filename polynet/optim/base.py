@@ -39,6 +39,14 @@ class Optimizer:
         """Those of the parameters named whose gradients it needs: all, unless some are frozen."""
         return list(names)
 
+    @property
+    def consumes(self) -> bool:
+        """Whether `update` is done with what it was given wherever a rule has computed the next.
+
+        Then a compiled step may write the next over it. False unless an optimizer says so.
+        """
+        return False
+
     def averages(self, state: State) -> Arrays:
         """The averaged parameters that the state holds, by name: none, unless `EMA` is in it."""
         return {}
@@ -85,6 +93,10 @@ class Rule(Optimizer):
     def slots(self) -> tuple[str, ...]:
         """The names of the running values it keeps for every parameter."""
         return self._slots
+
+    @property
+    def consumes(self) -> bool:
+        return type(self).update is Rule.update
 
     def init(self, params: Arrays) -> State:
         """Zeros for every slot and parameter; for a schedule, what multiplies its rate."""
@@ -143,6 +155,10 @@ class Wrapper(Optimizer):
 
     def trains(self, names: Iterable[str]) -> list[str]:
         return self.optimizer.trains(names)
+
+    @property
+    def consumes(self) -> bool:
+        return self.optimizer.consumes
 
     def averages(self, state: State) -> Arrays:
         return self.optimizer.averages(state)

@@ -25,6 +25,10 @@ class Frozen(Optimizer):
     def trains(self, names: Iterable[str]) -> list[str]:
         return []
 
+    @property
+    def consumes(self) -> bool:
+        return True
+
 
 @dataclass(frozen=True)
 class Groups(Optimizer):
@@ -79,6 +83,10 @@ class Groups(Optimizer):
         names = list(names)
         wanted = {n for _, optimizer, own in self._parts(names) for n in optimizer.trains(own)}
         return [n for n in names if n in wanted]
+
+    @property
+    def consumes(self) -> bool:
+        return all(optimizer.consumes for _, optimizer in self._members())
 
     def averages(self, state: State) -> Arrays:
         found: Arrays = {}

@@ -27,9 +27,14 @@ def members(args: Iterable[Any]) -> Iterator[Any]:
 def highest_level(args: Iterable[Any]) -> Level | None:
     """The highest level among the Tensors in `args`, or None."""
     found = None
-    for a in members(args):
-        if type(a) is Tensor and (found is None or a._level.id > found.id):
-            found = a._level
+    for a in args:
+        if type(a) is Tensor:
+            if found is None or a._level.id > found.id:
+                found = a._level
+        elif type(a) in CONTAINERS:
+            for b in tree.leaves(a):
+                if type(b) is Tensor and (found is None or b._level.id > found.id):
+                    found = b._level
     return found
 
 
@@ -75,14 +80,12 @@ def lifted(level: Level, args: Iterable[Any]) -> list[Any]:
     return each(lambda a: Tensor(a, constants) if is_array(a) else a, args)
 
 
-def plain_backend(args: Iterable[Any]) -> Backend:
+def plain_backend(args: tuple) -> Backend:
     """The one backend of all arrays among arguments that hold no Tensor."""
     found = None
-    seen = set(_PYTHON_SCALARS)
-    for a in members(args):
-        if type(a) in seen or not hasattr(a, "dtype") or isinstance(a, type):
+    for a in {type(a): a for a in tree.leaves(args)}.values():  # one of a kind stands for all
+        if type(a) in _PYTHON_SCALARS or not hasattr(a, "dtype") or isinstance(a, type):
             continue
-        seen.add(type(a))
         if found is None:
             found = backend_of(a)
         elif not found.is_array(a):

@@ -8,7 +8,7 @@ from functools import update_wrapper
 from typing import Any
 
 from polynet.tensor.arguments import highest_level, lifted, plain_backend
-from polynet.tensor.recording import apply, named_parameters, to_positional
+from polynet.tensor.recording import apply_at, named_parameters, to_positional
 
 
 def composition(definition: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,7 +44,7 @@ def composition(definition: Callable[..., Any]) -> Callable[..., Any]:
             return definition(backend.xp, *args, **options)
         kernel = level.kernels.get(name)
         if kernel is not None:
-            result = apply(kernel, args, options)
+            result = apply_at(level, kernel, args, options)
             if result is not NotImplemented:
                 return result
         return definition(level.namespace, *lifted(level, args), **options)

@@ -265,16 +265,40 @@ def apply(rule: Callable[..., Any], args: tuple, options: dict[str, Any]) -> Any
     if level is None:
         result = rule(plain_backend(args).xp, *args, **options)
         return result if result is NotImplemented else result[0]
-    inner, xp = unwrapped(level, args)
+    return apply_at(level, rule, args, options)
+
+
+def apply_at(level: Level, rule: Callable[..., Any], args: tuple, options: dict[str, Any]) -> Any:
+    """`apply`, where the highest level among the arguments is known."""
+    taken = _taken_off(level, args) if level.plain else None
+    if taken is None:
+        inner, xp = unwrapped(level, args)
+        inputs = each(lambda a: a._line if type(a) is Tensor and a._level is level else None, args)
+    else:
+        (inner, inputs), xp = taken, level.xp
     result = rule(xp, *inner, **options)
     if result is NotImplemented:
         return result
     value, pullbacks, *saved = result
-    inputs = each(lambda a: a._line if type(a) is Tensor and a._level is level else None, args)
     result = _written(level, value, tuple(inputs), pullbacks, saved[0] if saved else None)
     if level.watch is not None:
         level.watch(rule, result)
     return result
+
+
+def _taken_off(level: Level, args: tuple) -> tuple[list[Any], list[int | None]] | None:
+    """The common case of what is inside the arguments, and their lines; None for all others."""
+    inner, lines, types = [], [], level.types
+    for a in args:
+        if type(a) is Tensor and a._level is level:
+            inner.append(a._value)
+            lines.append(a._line)
+        elif type(a) in types:
+            inner.append(a)
+            lines.append(None)
+        else:
+            return None
+    return inner, lines
 
 
 def _written(level: Level, value: Any, inputs: tuple[Any, ...], pullbacks: Any, saved: Any) -> Any:
