@@ -255,10 +255,20 @@ def _scattered(
 # Pooling
 
 
-def max_pool(xp: Any, x: np.ndarray, *, window: Sizes, stride: Sizes, padding: Sizes) -> Any:
+def max_pool(
+    xp: Any,
+    x: np.ndarray,
+    *,
+    window: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes | None = None,
+    ceil_mode: bool = False,
+) -> Any:
     """The largest number of each window; the gradient goes to the first of several."""
-    wide, ends, how = _pooled(x, window, stride, padding, -math.inf)
-    if wide is None:
+    how = (window, stride, dilation or (1,) * len(window))
+    wide, ends = _pooled(x, padding, -math.inf, how)
+    if wide is None or ceil_mode:
         return NotImplemented
     cells = _cells(wide, *how)
     y = _folded(np.maximum, cells)
@@ -284,10 +294,20 @@ def max_pool(xp: Any, x: np.ndarray, *, window: Sizes, stride: Sizes, padding: S
     return y, (pullback,)
 
 
-def avg_pool(xp: Any, x: np.ndarray, *, window: Sizes, stride: Sizes, padding: Sizes) -> Any:
-    """The mean of each window; zeros of the padding count."""
-    wide, ends, how = _pooled(x, window, stride, padding, 0)
-    if wide is None:
+def avg_pool(
+    xp: Any,
+    x: np.ndarray,
+    *,
+    window: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Any:
+    """The mean of each window, where all of them count as many numbers."""
+    how = (window, stride, (1,) * len(window))
+    wide, ends = _pooled(x, padding, 0, how)
+    if wide is None or ceil_mode or (any(padding) and not count_include_pad):
         return NotImplemented
     y = _folded(np.add, _cells(wide, *how))
     y /= math.prod(window)
@@ -303,15 +323,15 @@ def avg_pool(xp: Any, x: np.ndarray, *, window: Sizes, stride: Sizes, padding: S
 
 
 def _pooled(
-    x: np.ndarray, window: Sizes, stride: Sizes, padding: Sizes, value: float
-) -> tuple[np.ndarray | None, Ends, tuple[Sizes, Sizes, Sizes]]:
-    """What pooling goes over, None where that is declined; the padding; how the window slides."""
-    ends, how = tuple((p, p) for p in padding), (window, stride, (1,) * len(window))
-    if x.dtype.char not in "fd" or not x.size or x.ndim < len(window):
-        return None, ends, how
+    x: np.ndarray, padding: Sizes, value: float, how: tuple[Sizes, Sizes, Sizes]
+) -> tuple[np.ndarray | None, Ends]:
+    """What a window goes over that slides so, None where that is declined; and the padding."""
+    ends = tuple((p, p) for p in padding)
+    if x.dtype.char not in "fd" or not x.size or x.ndim < len(padding):
+        return None, ends
     wide = _padded(x, ends, value)
-    fits = min(_places(wide.shape[-len(window) :], *how)) > 0
-    return wide if fits else None, ends, how
+    fits = min(_places(wide.shape[-len(padding) :], *how)) > 0
+    return wide if fits else None, ends
 
 
 def _folded(combine: np.ufunc, cells: list[np.ndarray]) -> np.ndarray:
