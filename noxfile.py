@@ -62,8 +62,8 @@ def pytest(session: nox.Session, *args: str, **env: str) -> None:
 
 MACHINERY = ("tests/test_pytest_plugin.py", "tests/test_wrong_plugins.py")
 """Tests that start many fresh processes, whose libraries are their own: one session has them."""
-LONG = ("tests/test_agreement.py", "tests/test_second_derivatives.py")
-"""Hundreds of training steps, and of derivatives: one Python has them."""
+LONG = ("tests/test_agreement.py", "tests/test_derivative_properties.py")
+"""Hundreds of training steps, and thousands of derivatives: one Python has them."""
 
 
 def run_tests(
