@@ -255,10 +255,13 @@ def _scattered(
 # Pooling
 
 
-def max_pool(xp: Any, x: np.ndarray, *, window: Sizes, stride: Sizes, padding: Sizes) -> Any:
+def max_pool(
+    xp: Any, x: np.ndarray, *, window: Sizes, stride: Sizes, padding: Sizes,
+    dilation: Sizes | None = None, ceil_mode: bool = False,
+) -> Any:  # fmt: skip
     """The largest number of each window; the gradient goes to the first of several."""
-    wide, ends, how = _pooled(x, window, stride, padding, -math.inf)
-    if wide is None:
+    wide, ends, how = _pooled(x, window, stride, padding, dilation, -math.inf)
+    if wide is None or ceil_mode:
         return NotImplemented
     cells = _cells(wide, *how)
     y = _folded(np.maximum, cells)
@@ -284,10 +287,13 @@ def max_pool(xp: Any, x: np.ndarray, *, window: Sizes, stride: Sizes, padding: S
     return y, (pullback,)
 
 
-def avg_pool(xp: Any, x: np.ndarray, *, window: Sizes, stride: Sizes, padding: Sizes) -> Any:
+def avg_pool(
+    xp: Any, x: np.ndarray, *, window: Sizes, stride: Sizes, padding: Sizes,
+    ceil_mode: bool = False, count_include_pad: bool = True,
+) -> Any:  # fmt: skip
     """The mean of each window; zeros of the padding count."""
-    wide, ends, how = _pooled(x, window, stride, padding, 0)
-    if wide is None:
+    wide, ends, how = _pooled(x, window, stride, padding, None, 0)
+    if wide is None or ceil_mode or (any(padding) and not count_include_pad):
         return NotImplemented
     y = _folded(np.add, _cells(wide, *how))
     y /= math.prod(window)
@@ -303,10 +309,16 @@ def avg_pool(xp: Any, x: np.ndarray, *, window: Sizes, stride: Sizes, padding: S
 
 
 def _pooled(
-    x: np.ndarray, window: Sizes, stride: Sizes, padding: Sizes, value: float
+    x: np.ndarray,
+    window: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes | None,
+    value: float,
 ) -> tuple[np.ndarray | None, Ends, tuple[Sizes, Sizes, Sizes]]:
     """What pooling goes over, None where that is declined; the padding; how the window slides."""
-    ends, how = tuple((p, p) for p in padding), (window, stride, (1,) * len(window))
+    ends = tuple((p, p) for p in padding)
+    how = (window, stride, dilation or (1,) * len(window))
     if x.dtype.char not in "fd" or not x.size or x.ndim < len(window):
         return None, ends, how
     wide = _padded(x, ends, value)
