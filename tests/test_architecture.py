@@ -56,7 +56,6 @@ DEPENDENCIES = {
     "array_api_compat": {
         "functional.attention",
         "functional.windows",
-        "losses.classes",
         "losses.shared",
         "ops.assignment",
         "ops.fourier",
