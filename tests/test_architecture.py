@@ -65,7 +65,6 @@ DEPENDENCIES = {
         "functional.pooling",
         "functional.recurrent",
         "functional.windows",
-        "losses.classes",
         "losses.shared",
         "ops.assignment",
         "ops.fourier",
