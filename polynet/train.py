@@ -480,8 +480,11 @@ class Trainer:
             for x, *others in batches:
                 parts.append((net(x), *others))
         xp = backend_of(parts[0][0]).xp
-        outputs, *others = (xp.concat(list(p), axis=0) for p in zip(*parts, strict=True))
-        return outputs, others
+        columns = zip(*parts, strict=True)
+        outputs = xp.concat(list(next(columns)), axis=0)
+        if isinstance(data, Resident):
+            return outputs, list(data.arrays[1:])  # which lie where the user's do
+        return outputs, [xp.concat(list(column), axis=0) for column in columns]
 
     def _scores(self, data: Feed, prefix: str, batch_size: int = 256) -> dict[str, float]:
         outputs, (y, *weights) = self._outputs(data, batch_size)
