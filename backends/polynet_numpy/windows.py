@@ -256,11 +256,18 @@ def _scattered(
 
 
 def max_pool(
-    xp: Any, x: np.ndarray, *, window: Sizes, stride: Sizes, padding: Sizes,
-    dilation: Sizes | None = None, ceil_mode: bool = False,
-) -> Any:  # fmt: skip
+    xp: Any,
+    x: np.ndarray,
+    *,
+    window: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes | None = None,
+    ceil_mode: bool = False,
+) -> Any:
     """The largest number of each window; the gradient goes to the first of several."""
-    wide, ends, how = _pooled(x, window, stride, padding, dilation, -math.inf)
+    how = (window, stride, dilation or (1,) * len(window))
+    wide, ends = _pooled(x, padding, -math.inf, how)
     if wide is None or ceil_mode:
         return NotImplemented
     cells = _cells(wide, *how)
@@ -288,11 +295,18 @@ def max_pool(
 
 
 def avg_pool(
-    xp: Any, x: np.ndarray, *, window: Sizes, stride: Sizes, padding: Sizes,
-    ceil_mode: bool = False, count_include_pad: bool = True,
-) -> Any:  # fmt: skip
-    """The mean of each window; zeros of the padding count."""
-    wide, ends, how = _pooled(x, window, stride, padding, None, 0)
+    xp: Any,
+    x: np.ndarray,
+    *,
+    window: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Any:
+    """The mean of each window, where all of them count as many numbers."""
+    how = (window, stride, (1,) * len(window))
+    wide, ends = _pooled(x, padding, 0, how)
     if wide is None or ceil_mode or (any(padding) and not count_include_pad):
         return NotImplemented
     y = _folded(np.add, _cells(wide, *how))
@@ -309,21 +323,15 @@ def avg_pool(
 
 
 def _pooled(
-    x: np.ndarray,
-    window: Sizes,
-    stride: Sizes,
-    padding: Sizes,
-    dilation: Sizes | None,
-    value: float,
-) -> tuple[np.ndarray | None, Ends, tuple[Sizes, Sizes, Sizes]]:
-    """What pooling goes over, None where that is declined; the padding; how the window slides."""
+    x: np.ndarray, padding: Sizes, value: float, how: tuple[Sizes, Sizes, Sizes]
+) -> tuple[np.ndarray | None, Ends]:
+    """What a window goes over that slides so, None where that is declined; and the padding."""
     ends = tuple((p, p) for p in padding)
-    how = (window, stride, dilation or (1,) * len(window))
-    if x.dtype.char not in "fd" or not x.size or x.ndim < len(window):
-        return None, ends, how
+    if x.dtype.char not in "fd" or not x.size or x.ndim < len(padding):
+        return None, ends
     wide = _padded(x, ends, value)
-    fits = min(_places(wide.shape[-len(window) :], *how)) > 0
-    return wide if fits else None, ends, how
+    fits = min(_places(wide.shape[-len(padding) :], *how)) > 0
+    return wide if fits else None, ends
 
 
 def _folded(combine: np.ufunc, cells: list[np.ndarray]) -> np.ndarray:

@@ -49,9 +49,10 @@ def smooth_l1(xp, outputs, targets, /, sample_weight=None, *, beta=1.0):
     check_like("smooth_l1", outputs, targets)
     if not beta >= 0:
         raise ValueError(f"smooth_l1: beta is a number, at least 0; got {beta!r}")
-    size = xp.abs(outputs - targets)
+    d = outputs - targets
+    size = xp.abs(d)
     if beta:
-        size = xp.where(size < beta, xp.square(size) * (0.5 / beta), size - 0.5 * beta)
+        size = xp.where(size < beta, xp.square(d) * (0.5 / beta), size - 0.5 * beta)
     return batch_mean(xp, size, sample_weight, "smooth_l1")
 
 
@@ -71,8 +72,9 @@ def huber(xp, outputs, targets, /, sample_weight=None, *, delta=1.0):
     check_like("huber", outputs, targets)
     if not delta > 0:
         raise ValueError(f"huber: delta is a number above 0; got {delta!r}")
-    size = xp.abs(outputs - targets)
-    values = xp.where(size <= delta, xp.square(size) * 0.5, (size - 0.5 * delta) * delta)
+    d = outputs - targets
+    size = xp.abs(d)
+    values = xp.where(size <= delta, xp.square(d) * 0.5, (size - 0.5 * delta) * delta)
     return batch_mean(xp, values, sample_weight, "huber")
 
 

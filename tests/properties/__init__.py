@@ -8,25 +8,31 @@ from __future__ import annotations
 
 from polynet.testing.suite.cases import by_name
 from properties import (
+    activation,
     elementwise,
     fourier,
     indexing,
     linear_algebra,
+    losses,
     manipulation,
     networks,
     operators,
     statistical,
+    windows,
 )
 
 CHAPTERS = (
+    activation,
     elementwise,
     fourier,
     indexing,
     linear_algebra,
+    losses,
     manipulation,
     networks,
     operators,
     statistical,
+    windows,
 )
 
 PROPERTIES = {name: calls for chapter in CHAPTERS for name, calls in chapter.PROPERTIES.items()}

@@ -1,4 +1,4 @@
-"""Functions of networks and losses: activations, linear maps, windows, attention."""
+"""Functions of networks: linear maps, dropout, normalisation, attention, recurrent layers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from properties.draws import (
     Draw,
     Sample,
     Samples,
+    Shape,
     an_axis,
     away_from_zero,
     generator,
-    integers,
     numbers,
     sample,
     shapes,
@@ -22,12 +22,8 @@ from properties.draws import (
 )
 
 counts = st.sampled_from([2, 3, 1])
-
-
-@st.composite
-def activation(draw: Draw, **options: Any) -> Sample:
-    x = numbers(draw, draw(shapes()), -3.0, 3.0)
-    return sample(x, **{name: draw(value) for name, value in options.items()})
+EPS = st.sampled_from([0.02, 0.5])
+"""Large enough for differences where the numbers are close together."""
 
 
 @st.composite
@@ -67,46 +63,41 @@ def standardised(draw: Draw) -> Sample:
     return sample(numbers(draw, shape), axis=tuple(sorted(axis)), eps=1e-3)
 
 
-def sizes_for(draw: Draw, reach: tuple[int, ...], ends: list[int]) -> tuple[int, ...]:
-    """Sizes in which a window of that reach fits, padding included."""
-    few = zip(reach, ends, strict=True)
-    return tuple(max(1, r - e + draw(st.integers(0, 2))) for r, e in few)
+@st.composite
+def group_norm(draw: Draw) -> Sample:
+    groups = draw(counts)
+    shape = (draw(counts), groups * draw(st.integers(1, 2)), *draw(shapes(most=2, side=1)))
+    learnt = [numbers(draw, shape[1:2]) for _ in range(draw(st.integers(0, 2)))]
+    return sample(numbers(draw, shape), *learnt, groups=groups, eps=draw(EPS))
 
 
 @st.composite
-def convolution(draw: Draw) -> Sample:
-    dims, groups = draw(st.integers(1, 2)), draw(st.integers(1, 2))
-    window = tuple(draw(counts) for _ in range(dims))
-    dilation = tuple(draw(st.integers(1, 2)) for _ in range(dims))
-    padding = tuple((draw(st.integers(0, 2)), draw(st.integers(0, 2))) for _ in range(dims))
-    reach = tuple(d * (w - 1) + 1 for w, d in zip(window, dilation, strict=True))
-    sizes = sizes_for(draw, reach, list(map(sum, padding)))
-    each, out = draw(st.integers(1, 2)), groups * draw(st.integers(1, 2))
-    bias = [numbers(draw, (out,))] if draw(st.booleans()) else []
-    return sample(
-        numbers(draw, (draw(st.integers(0, 2)), groups * each, *sizes)),
-        numbers(draw, (out, each, *window)),
-        *bias,
-        stride=tuple(draw(st.integers(1, 2)) for _ in range(dims)),
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
-    )
+def rms_norm(draw: Draw) -> Sample:
+    kept, over = draw(shapes(most=2)), draw(shapes(least=1, most=2, side=1))
+    learnt = [numbers(draw, over)] if draw(st.booleans()) else []
+    options = {} if draw(st.booleans()) else {"eps": draw(EPS)}
+    return sample(away_from_zero(draw, (*kept, *over)), *learnt, axes=len(over), **options)
+
+
+def of_channels(draw: Draw) -> Shape:
+    return (draw(counts), draw(counts), *draw(shapes(most=2, side=1)))
 
 
 @st.composite
-def pooling(draw: Draw) -> Sample:
-    """At most half of a window is padding, as in PyTorch."""
-    dims = draw(st.integers(1, 2))
-    window = tuple(draw(counts) for _ in range(dims))
-    padding = tuple(draw(st.integers(0, w // 2)) for w in window)
-    sizes = sizes_for(draw, window, [2 * p for p in padding])
-    return sample(
-        numbers(draw, (draw(st.integers(1, 2)), draw(st.integers(1, 2)), *sizes)),
-        window=window,
-        stride=tuple(draw(st.integers(1, 3)) for _ in range(dims)),
-        padding=padding,
-    )
+def batch_norm(draw: Draw) -> Sample:
+    """The normalised numbers, and the means and variances that become running ones."""
+    shape = of_channels(draw)
+    learnt = [numbers(draw, shape[1:2]) for _ in range(draw(st.integers(0, 2)))]
+    return sample(numbers(draw, shape), *learnt, eps=draw(EPS))
+
+
+@st.composite
+def batch_norm_inference(draw: Draw) -> Sample:
+    shape = of_channels(draw)
+    mean, variance = numbers(draw, shape[1:2]), numbers(draw, shape[1:2], 0.4, 2.0)
+    learnt = [numbers(draw, shape[1:2]) for _ in range(draw(st.integers(0, 2)))]
+    eps = draw(st.sampled_from([1e-5, 0.1]))
+    return sample(numbers(draw, shape), mean, variance, *learnt, eps=eps)
 
 
 @st.composite
@@ -126,34 +117,46 @@ def attention(draw: Draw, *, values: bool) -> Sample:
 
 
 @st.composite
-def like_targets(draw: Draw) -> Sample:
-    shape = draw(shapes(side=1))
-    return sample(away_from_zero(draw, shape), numbers(draw, shape, 0.1, 0.9))
+def recurrent(draw: Draw, *, gates: int, states: int) -> Sample:
+    """Each state given or not, both biases or neither."""
+    long, batch, inside, hidden = (draw(counts) for _ in range(4))
+    before = [maybe(draw, (batch, hidden)) for _ in range(states)]
+    weights = [numbers(draw, (gates * hidden, n)) for n in (inside, hidden)]
+    biases = [numbers(draw, (gates * hidden,)) for _ in range(2)] if draw(st.booleans()) else []
+    x = numbers(draw, (long, batch, inside))
+    return sample(x, *before, *weights, *biases, reverse=draw(st.booleans()))
+
+
+def maybe(draw: Draw, shape: Shape) -> np.ndarray | None:
+    return numbers(draw, shape) if draw(st.booleans()) else None
 
 
 @st.composite
-def classes(draw: Draw) -> Sample:
-    """Labels, or probabilities, which are differentiated by too."""
-    rows, columns = draw(counts), draw(counts)
-    logits = numbers(draw, (rows, columns), -3.0, 3.0)
-    if draw(st.booleans()):
-        return sample(logits, integers(draw, (rows,), 0, columns - 1))
-    return sample(logits, generator(draw).dirichlet(np.ones(columns), rows))
+def rnn(draw: Draw) -> Sample:
+    """With relu, of what stays on its side of the kink: positive numbers, each unit of one sign."""
+    call = draw(recurrent(gates=1, states=1))
+    activation = draw(st.sampled_from(["tanh", "relu"]))
+    if activation == "relu":
+        signs = generator(draw).choice([-1.0, 1.0], call.args[2].shape[0])
+        units = [(np.abs(w).T * signs).T for w in call.args[2:]]
+        call = sample(*(a if a is None else np.abs(a) for a in call.args[:2]), *units)
+    return sample(*call.args, activation=activation, reverse=draw(st.booleans()))
 
 
 PROPERTIES: dict[str, Samples] = {
-    **dict.fromkeys("erf gelu relu sigmoid".split(), activation()),
-    "leaky_relu": activation(negative_slope=st.sampled_from([0.01, 0.3])),
-    **dict.fromkeys("log_softmax softmax".split(), along_an_axis()),
+    **dict.fromkeys("log_softmax softmax softmin".split(), along_an_axis()),
     "logsumexp": along_an_axis(keepdims=st.booleans()),
     "linear": linear(),
-    "dropout": dropout(),
+    **dict.fromkeys("alpha_dropout dropout".split(), dropout()),
     "layer_norm": layer_norm(),
+    "group_norm": group_norm(),
+    "rms_norm": rms_norm(),
+    "batch_norm": batch_norm(),
+    "batch_norm_inference": batch_norm_inference(),
     "standardised": standardised(),
-    "convolution": convolution(),
-    **dict.fromkeys("avg_pool max_pool".split(), pooling()),
     "attention_weights": attention(values=False),
     "scaled_dot_product_attention": attention(values=True),
-    **dict.fromkeys("binary_cross_entropy_with_logits mse".split(), like_targets()),
-    "cross_entropy": classes(),
+    "rnn": rnn(),
+    "lstm": recurrent(gates=4, states=2),
+    "gru": recurrent(gates=3, states=1),
 }
