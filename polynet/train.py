@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import itertools
 import math
@@ -15,14 +14,22 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from polynet import checkpoint, losses, random
+from polynet import checkpoint, random
+from polynet.arguments import (
+    Callback,
+    Metric,
+    by_name,
+    check_counts,
+    check_kinds,
+    check_labels,
+    in_turn,
+    place_for,
+    validation,
+)
 from polynet.backend import (
     Array,
     Backend,
     backend_of,
-    chosen_backend,
-    common_backend,
-    get_backend,
     to_numpy,
     use_backend,
 )
@@ -37,7 +44,7 @@ from polynet.data import (
     hold_out,
     is_device_array,
 )
-from polynet.errors import MixedBackendsError, NotFiniteError, unknown
+from polynet.errors import NotFiniteError, unknown
 from polynet.history import History, Position
 from polynet.interrupt import interrupt_between_steps
 from polynet.nn import Module
@@ -47,9 +54,7 @@ from polynet.optim.checks import number
 from polynet.step import Kept, State, initial_state, make_step, weights_of
 from polynet.tree import map as tree_map
 
-Metric = Callable[[np.ndarray, np.ndarray], float]
 Feed = Resident | Streamed
-Callback = Callable[["Trainer"], object]
 
 
 class Trainer:
@@ -84,11 +89,11 @@ class Trainer:
         device: str | None = None,
         dtype: str | None = None,
     ) -> None:
-        _check_kinds(net, loss, optimizer, metrics)
+        check_kinds(net, loss, optimizer, metrics)
         random.key(seed)
         self.loss = loss
         self.optimizer = optimizer
-        self.metrics = _by_name(metrics)
+        self.metrics = by_name(metrics)
         self.seed = seed
         self.history = History()
         self._described = net
@@ -200,9 +205,9 @@ class Trainer:
         batches, as the first of its `epochs`. Raises NotFiniteError at the first loss that
         is NaN or infinite; such a run cannot go on.
         """
-        _check_counts(epochs=epochs, accumulate=accumulate)
-        _check_counts(batch_size=32 if batch_size is None else batch_size)
-        in_turn = _in_turn(callbacks)
+        check_counts(epochs=epochs, accumulate=accumulate)
+        check_counts(batch_size=32 if batch_size is None else batch_size)
+        calls = in_turn(callbacks)
         if validation_split is not None:
             if validation_data is not None:
                 raise ValueError("give validation_data or validation_split, not both")
@@ -215,7 +220,7 @@ class Trainer:
             data = self._take_in(x, y, sample_weight)
             held_out = None
             if validation_data is not None:
-                held_out = self._take_in(*_validation(validation_data), "validation ")
+                held_out = self._take_in(*validation(validation_data), "validation ")
             size = data.step_size(batch_size, accumulate)
             self._compile(place, size // accumulate if accumulate > 1 else None)
             self._position.check(size, data.samples)
@@ -233,7 +238,7 @@ class Trainer:
                     self.history.record(numbers)
                     self._position = Position(self.epoch + 1)
                     bar.set_postfix({k: f"{v:.4g}" for k, v in self.history.last().items()})
-                    stop = [callback(self) for callback in in_turn]
+                    stop = [callback(self) for callback in calls]
                     if interrupted.is_set():
                         raise KeyboardInterrupt
                     if any(stop):
@@ -247,7 +252,7 @@ class Trainer:
 
         `sample_weight` weighs the loss; a metric is given targets and outputs alone.
         """
-        _check_counts(batch_size=batch_size)
+        check_counts(batch_size=batch_size)
         with self._ready(x):
             return self._scores(self._take_in(x, y, sample_weight), "", batch_size)
 
@@ -256,7 +261,7 @@ class Trainer:
 
         `x` may be a source too, whose samples come in their order, not augmented.
         """
-        _check_counts(batch_size=batch_size)
+        check_counts(batch_size=batch_size)
         with self._ready(x) as place:
             data: Feed
             if isinstance(x, Source):
@@ -405,48 +410,13 @@ class Trainer:
             raise
 
     def _settle(self, x: Any) -> None:
-        asked, device, dtype = self._wanted
-        drawn = [p for p in self._described.parameters().values() if hasattr(p, "dtype")]
-        if drawn:
-            backend, native, dtype = self._where_drawn(drawn)
-        elif asked is None and chosen_backend() is None and is_device_array(x):
-            backend = backend_of(x)
-            native = backend.device(device) if device else backend.device_of(x)
-        else:
-            backend = get_backend(asked)
-            native = backend.device(device)
-        dtype = dtype or "float32"
-        name = next(n for n, d in backend.devices().items() if d == native)
-        net = self._described.init(self.seed, backend=backend, device=name, dtype=dtype)
+        place = place_for(self._described, x, *self._wanted)
+        backend = place.backend
+        name = next(n for n, d in backend.devices().items() if d == place.device)
+        net = self._described.init(self.seed, backend=backend, device=name, dtype=place.dtype)
         with use_backend(backend):
             self._state = initial_state(net, self.optimizer, self.seed)
-        self._described = net
-        self._place = Place(backend, native, dtype)
-
-    def _where_drawn(self, drawn: list[Array]) -> tuple[Backend, Any, str]:
-        """The backend, device and dtype of a network that has its parameters."""
-        asked, device, dtype = self._wanted
-        backend, native = common_backend(drawn, "the network's parameters")
-        if asked is not None:
-            wanted = get_backend(asked)
-            if wanted.name != backend.name:
-                raise MixedBackendsError(
-                    f"the network is on {backend.name!r}, the Trainer was given backend "
-                    f"{wanted.name!r}; move it with net.to(backend=…)"
-                )
-            backend = wanted
-        if device is not None and backend.device(device) != native:
-            raise MixedBackendsError(
-                f"the network is on {native}, the Trainer was given device {device!r}; move it "
-                "with net.to(device=…)"
-            )
-        own = str(drawn[0].dtype).rpartition(".")[2]
-        if dtype is not None and dtype != own:
-            raise TypeError(
-                f"the network is {own}, the Trainer was given dtype {dtype!r}; leave it out, or "
-                "draw the network with init(dtype=…)"
-            )
-        return backend, native, own
+        self._described, self._place = net, place
 
     def _take_in(self, x: Any, y: Any, sample_weight: Any, prefix: str = "") -> Feed:
         """The data as the step takes it; some samples are tried, so that errors come early."""
@@ -462,7 +432,7 @@ class Trainer:
         xp = self._place.backend.xp
         if outputs.ndim > 1 and xp.isdtype(y.dtype, "integral"):
             classes = outputs.shape[1]
-            data.check_targets(lambda y: _check_labels(self.loss, y, classes, f"{prefix}y"))
+            data.check_targets(lambda y: check_labels(self.loss, y, classes, f"{prefix}y"))
         trial = self.loss(outputs, y, **_weighed(xp.ones_like(w) for w in weights))
         if tuple(getattr(trial, "shape", (0,))) != ():
             raise TypeError("the loss must return a 0-d array, such as the mean over the batch")
@@ -480,8 +450,11 @@ class Trainer:
             for x, *others in batches:
                 parts.append((net(x), *others))
         xp = backend_of(parts[0][0]).xp
-        outputs, *others = (xp.concat(list(p), axis=0) for p in zip(*parts, strict=True))
-        return outputs, others
+        columns = zip(*parts, strict=True)
+        outputs = xp.concat(list(next(columns)), axis=0)
+        if isinstance(data, Resident):
+            return outputs, list(data.arrays[1:])  # which lie where the user's do
+        return outputs, [xp.concat(list(column), axis=0) for column in columns]
 
     def _scores(self, data: Feed, prefix: str, batch_size: int = 256) -> dict[str, float]:
         outputs, (y, *weights) = self._outputs(data, batch_size)
@@ -550,78 +523,6 @@ class Trainer:
             del self._unread[0]
 
 
-def _by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
-    """The metrics by their functions' names, which must differ."""
-    names = [getattr(metric, "__name__", None) for metric in metrics]
-    for name, metric in zip(names, metrics, strict=True):
-        if name is None or name == "loss" or names.count(name) > 1:
-            raise ValueError(
-                f"Trainer: metrics are recorded under their functions' names, which must differ "
-                f"from one another and from 'loss'; got {name or repr(metric)!r}: def a function"
-            )
-    return dict(zip(map(str, names), metrics, strict=True))
-
-
 def _weighed(weights: Iterable[Array]) -> dict[str, Array]:
     """The samples' weights, where there are any, as a loss takes them."""
     return dict(zip(["sample_weight"], weights, strict=False))
-
-
-def _validation(given: Any) -> tuple[Any, Any, Any]:
-    """`validation_data` as x, y and sample_weight."""
-    if isinstance(given, Source) or callable(given):
-        return given, None, None
-    if not isinstance(given, tuple | list) or len(given) not in {2, 3}:
-        raise TypeError(
-            "validation_data is (x, y), (x, y, sample_weight) or a source; got a "
-            f"{type(given).__name__}"
-        )
-    return given[0], given[1], given[2] if len(given) > 2 else None
-
-
-def _in_turn(callbacks: Any) -> list[Callback]:
-    """The callbacks as given, but those last that save what the others did."""
-    if callable(callbacks) or not all(map(callable, callbacks)):
-        raise TypeError("fit: callbacks is a list of functions (trainer) -> bool or None")
-    return sorted(callbacks, key=lambda callback: getattr(callback, "last", False))
-
-
-def _check_kinds(net: Any, loss: Any, optimizer: Any, metrics: Any) -> None:
-    if not isinstance(net, Module):
-        raise TypeError(f"Trainer: net is a {type(net).__name__}; expected a polynet.nn.Module")
-    if not callable(loss):
-        raise TypeError(
-            f"Trainer: loss is {loss!r}; expected a function such as polynet.losses.mse"
-        )
-    if not isinstance(optimizer, Optimizer):
-        given = (
-            "the class itself" if isinstance(optimizer, type) else f"a {type(optimizer).__name__}"
-        )
-        raise TypeError(f"Trainer: optimizer is {given}; expected one such as optim.Adam(lr=1e-3)")
-    if callable(metrics) or not all(callable(m) for m in metrics):
-        raise TypeError("Trainer: metrics is a list of functions (targets, outputs) -> number")
-
-
-def _check_counts(**counts: int) -> None:
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is a positive integer; got {value!r}")
-
-
-def _check_labels(loss: Any, labels: np.ndarray, classes: int, name: str) -> None:
-    """Refuse labels that the loss, with options or without, has no class for."""
-    partial = isinstance(loss, functools.partial)
-    if (loss.func if partial else loss) not in (
-        losses.cross_entropy, losses.nll, losses.multi_margin,
-    ):  # fmt: skip
-        return
-    counted = labels
-    if partial and loss.keywords.get("ignore_index") is not None:
-        counted = counted[counted != loss.keywords["ignore_index"]]
-    low, high = counted.min(initial=0), counted.max(initial=0)
-    if low < 0 or high >= classes:
-        raise ValueError(
-            f"{name} holds class {high if high >= classes else low}, the network has {classes} "
-            f"outputs: classes count from 0 to {classes - 1}; labels that do not count are "
-            "ignore_index= of the loss"
-        )

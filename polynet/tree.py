@@ -7,7 +7,8 @@ from typing import Any
 
 Tree = Any
 
-_BRANCHES = (dict, list, tuple, type(None))
+_SEQUENCES = (list, tuple)
+_BRANCHES = (dict, *_SEQUENCES, type(None))
 
 
 def named_leaves(tree: Tree, prefix: str = "") -> list[tuple[str, Any]]:
@@ -18,7 +19,7 @@ def named_leaves(tree: Tree, prefix: str = "") -> list[tuple[str, Any]]:
     """
     if isinstance(tree, dict):
         items = list(tree.items())
-    elif isinstance(tree, list | tuple):
+    elif isinstance(tree, _SEQUENCES):
         items = list(enumerate(tree))
     elif tree is None:
         return []
@@ -39,7 +40,7 @@ def _collect(branches: Iterable[Tree], found: list[Any]) -> None:
     for branch in branches:
         if isinstance(branch, dict):
             _collect(branch.values(), found)
-        elif isinstance(branch, list | tuple):
+        elif isinstance(branch, _SEQUENCES):
             _collect(branch, found)
         elif branch is not None:
             found.append(branch)
@@ -59,7 +60,7 @@ def map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:  # noq
                 odd = sorted(set(other) ^ set(tree))
                 raise ValueError(f"trees of different structure: {odd} stand in one of them only")
         return {name: map(function, tree[name], *(o[name] for o in others)) for name in tree}
-    if isinstance(tree, list | tuple):
+    if isinstance(tree, _SEQUENCES):
         for other in others:
             if len(other) != len(tree):
                 raise ValueError(
@@ -81,7 +82,7 @@ def _mapped(function: Callable[[Any], Any], tree: Tree) -> Tree:
             name: _mapped(function, b) if isinstance(b, _BRANCHES) else function(b)
             for name, b in tree.items()
         }
-    if isinstance(tree, list | tuple):
+    if isinstance(tree, _SEQUENCES):
         branches = [_mapped(function, b) for b in tree]
         return type(tree)(*branches) if hasattr(tree, "_fields") else type(tree)(branches)
     return None if tree is None else function(tree)

@@ -32,6 +32,7 @@ FLOORS = {
     "history": 4,
     "interrupt": 4,
     "step": 5,
+    "arguments": 5,
     "train": 5,
     "checkpoint": 5,
     "view": 6,
@@ -42,6 +43,7 @@ FLOORS = {
 """Which floor each room of `polynet/` is on; a room imports from its own floor and those below."""
 
 NUMPY = {
+    "arguments": "checks labels, which are on the host",
     "backend.contract": "types of what moves between host and device",
     "backend.transfer": "moves arrays between host and device",
     "checkpoint": "writes and reads arrays of the host",
@@ -65,7 +67,6 @@ DEPENDENCIES = {
         "functional.pooling",
         "functional.recurrent",
         "functional.windows",
-        "losses.classes",
         "losses.shared",
         "ops.assignment",
         "ops.fourier",
@@ -86,7 +87,7 @@ CONTRACT = {"polynet.backend", "polynet.errors", "polynet.random", "polynet.tree
 """What a plug-in may import of polynet."""
 
 PLUGINS = {
-    "polynet_numpy": {"numpy", "array_api_compat.numpy"},
+    "polynet_numpy": {"numpy", "array_api_compat.numpy", "numba"},
     "polynet_cupy": {"numpy", "cupy", "cupyx", "array_api_compat"},
     "polynet_strict": {"numpy", "array_api_strict"},
     "polynet_torch": {"numpy", "torch", "array_api_compat"},

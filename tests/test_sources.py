@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,6 @@ import numpy as np
 import pytest
 
 from polynet import Trainer, data, losses, metrics, nn, optim
-from polynet.data import augment
-from polynet.data.prefetch import prefetched
 from polynet.testing.suite.test_feeding import weighted_mse
 
 rng = np.random.default_rng(4)
@@ -233,85 +229,6 @@ def test_a_function_goes_on_where_it_was_cut(tmp_path: Path) -> None:
     assert_same_run(again, fit(X, LABELS))
 
 
-# The thread
-
-
-def test_items_are_made_ahead_but_not_too_far() -> None:
-    made: list[int] = []
-
-    def numbers() -> Iterator[int]:
-        for i in range(100):
-            made.append(i)
-            yield i
-
-    with prefetched(numbers(), ahead=3) as items:
-        for expected in range(20):
-            assert next(items) == expected
-            assert len(made) <= expected + 1 + 3 + 1  # taken, ready, and the one in hand
-    assert no_thread_is_left()
-
-
-def test_the_thread_works_while_the_main_one_does() -> None:
-    """Neither could go on alone: each waits for the other, in turn."""
-    here, there = threading.Barrier(2, timeout=10), []
-
-    def numbers() -> Iterator[int]:
-        yield 0
-        here.wait()  # until the main thread has taken the first, and is at work
-        there.append(threading.current_thread())
-        yield 1
-
-    with prefetched(numbers()) as items:
-        next(items)
-        here.wait()
-        assert next(items) == 1
-    assert there != [threading.main_thread()]
-
-
-def test_an_error_comes_in_its_turn_with_its_traceback() -> None:
-    def decode(i: int) -> int:
-        if i == 3:
-            raise ValueError("picture 3 is torn")
-        return i
-
-    got = []
-    with (
-        pytest.raises(ValueError, match="picture 3 is torn") as caught,
-        prefetched(map(decode, range(10))) as items,
-    ):
-        got += list(iter(items))
-    assert "decode" in [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
-
-
-def test_what_came_before_an_error_is_used() -> None:
-    got = []
-    with (
-        pytest.raises(ZeroDivisionError),
-        prefetched(1 / (3 - i) for i in range(10)) as items,
-    ):
-        for item in items:
-            time.sleep(0.01)  # so that the thread has met the error
-            got.append(item)
-    assert got == [1 / 3, 1 / 2, 1.0]
-
-
-def test_leaving_early_ends_the_thread_and_closes_the_generator() -> None:
-    closed = []
-
-    def endless() -> Iterator[int]:
-        try:
-            while True:
-                yield 1
-        finally:
-            closed.append(threading.current_thread().name)
-
-    with pytest.raises(KeyError), prefetched(endless()) as items:
-        next(items)
-        raise KeyError
-    assert closed == ["polynet-prefetch"]
-    assert no_thread_is_left()
-
-
 def test_an_error_in_the_step_leaves_no_thread() -> None:
     def loss(outputs: Any, targets: Any) -> Any:
         if len(outputs) > 1:
@@ -323,70 +240,6 @@ def test_an_error_in_the_step_leaves_no_thread() -> None:
     with pytest.raises(MemoryError):
         job.fit(data.arrays(X, LABELS))
     assert no_thread_is_left()
-
-
-# Images
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
-    for name, count in (("cats", 5), ("apples", 3)):
-        (tmp_path / name / "more").mkdir(parents=True)
-        (tmp_path / name / "notes.txt").write_text("not an image")
-        for i in range(count):
-            pixels = np.full((6 + i, 9, 3), (10 * i, 200, 0 if name == "cats" else 255), np.uint8)
-            at = tmp_path / name / ("more" if i == 2 else ".") / f"{i}.png"
-            image.fromarray(pixels).save(at)
-    (tmp_path / ".cache").mkdir()
-    return tmp_path
-
-
-def test_a_folder_of_images(folder: Path) -> None:
-    source = data.image_folder(folder, size=(4, 5))
-    assert source.classes == ("apples", "cats")
-    assert len(source) == 8
-    x, y = source.batch(np.asarray([7, 0, 3]))
-    assert x.shape == (3, 3, 4, 5)
-    assert x.dtype == np.float32
-    assert y.tolist() == [1, 0, 1]
-    assert [f.parent.name for f in source.files[:3]] == [folder.name] * 0 + ["apples"] * 2 + [
-        "more"
-    ]
-    np.testing.assert_allclose(x[:, 1], 200 / 255, rtol=1e-6)
-    assert x[:, 2].max(axis=(1, 2)).tolist() == [0, 1, 0]
-
-
-def test_training_on_a_folder(folder: Path) -> None:
-    source = data.image_folder(folder, size=6).augmented(
-        augment.Compose([augment.RandomHorizontalFlip(), augment.RandomCrop(6, padding=1)])
-    )
-    jobs = []
-    for _ in range(2):
-        net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 36, 2))
-        jobs.append(Trainer(net, losses.cross_entropy, optim.Adam(1e-2), backend="numpy"))
-        jobs[-1].fit(source, epochs=4, batch_size=3)
-    assert_same_run(*jobs)
-    assert jobs[0].predict(source).shape == (8, 2)
-    assert jobs[0].history["loss"][-1] < jobs[0].history["loss"][0]
-
-
-def test_a_torn_image_is_named(folder: Path) -> None:
-    torn = folder / "cats" / "4.png"
-    torn.write_bytes(torn.read_bytes()[:40])
-    job = Trainer(nn.Linear(4, 2), losses.cross_entropy, optim.SGD(), backend="numpy")
-    with pytest.raises(ValueError, match=r"cats.4\.png cannot be decoded"):
-        job.evaluate(data.image_folder(folder, size=4).map(lambda x, y: (x[:, 0, 0], y)))
-
-
-def test_folders_that_are_none(tmp_path: Path, folder: Path) -> None:
-    with pytest.raises(ValueError, match="holds no folders; expected one for each class"):
-        data.image_folder(folder / "cats" / "more", size=4)
-    (folder / "dogs").mkdir()
-    with pytest.raises(ValueError, match="dogs holds no images"):
-        data.image_folder(folder, size=4)
-    with pytest.raises(ValueError, match="size is a positive integer"):
-        data.image_folder(folder, size=0)
 
 
 # What is refused

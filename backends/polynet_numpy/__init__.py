@@ -12,6 +12,8 @@ from polynet_numpy.kernels import KERNELS
 from polynet_numpy.memory import runner
 from polynet_numpy.namespace import namespace
 
+_ARRAYS = (np.ndarray, np.generic)  # a union written out would be made anew for every question
+
 
 class NumpyBackend(Backend):
     name = "numpy"
@@ -29,7 +31,7 @@ class NumpyBackend(Backend):
         return "cpu"
 
     def is_array(self, x: object) -> bool:
-        return isinstance(x, np.ndarray | np.generic) and not isinstance(x, np.ma.MaskedArray)
+        return isinstance(x, _ARRAYS) and not isinstance(x, np.ma.MaskedArray)
 
     def from_host(self, array: np.ndarray, device: Any) -> np.ndarray:
         return np.array(array)

@@ -14,7 +14,7 @@ import numpy as np
 
 from polynet import random
 from polynet_numpy import optimizers, windows
-from polynet_numpy.memory import empty
+from polynet_numpy.memory import SMALLEST, empty
 
 
 def linear(xp: Any, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> Any:
@@ -33,7 +33,10 @@ def linear(xp: Any, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None =
 
 def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The product of two matrices."""
-    return np.dot(a, b, out=empty((a.shape[0], b.shape[1]), a.dtype))
+    shape = a.shape[0], b.shape[1]
+    if shape[0] * shape[1] * a.itemsize < SMALLEST:
+        return a.dot(b)
+    return np.dot(a, b, out=empty(shape, a.dtype))
 
 
 def relu(xp: Any, x: np.ndarray) -> Any:

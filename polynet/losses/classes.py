@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
-import array_api_compat
-
 from polynet.functional import log_softmax, relu
-from polynet.losses.shared import batch_mean, check_dtype, check_like, per_class, per_sample, ratio
+from polynet.losses.shared import (
+    batch_mean,
+    check_dtype,
+    check_like,
+    is_label,
+    mean_of_labels,
+    per_class,
+)
 from polynet.tensor import composition
 
 
@@ -69,8 +72,8 @@ def cross_entropy(
     if xp.isdtype(targets.dtype, "integral"):
         _check_labels("cross_entropy", logits, targets)
         scores = log_softmax(logits, axis=1)
-        right = _right(xp, logits, targets, ignore_index)
-        return _labelled(
+        right = is_label(xp, logits, targets, ignore_index)
+        return mean_of_labels(
             xp, "cross_entropy", scores, right, sample_weight, weight, label_smoothing, ignore_index
         )
     _check_probabilities(logits, targets, ignore_index)
@@ -96,8 +99,10 @@ def nll(xp, log_probabilities, targets, /, sample_weight=None, weight=None, *, i
     if not xp.isdtype(targets.dtype, "integral"):
         raise TypeError(f"nll: targets are {targets.dtype}; expected labels, which are integers")
     _check_labels("nll", log_probabilities, targets)
-    right = _right(xp, log_probabilities, targets, ignore_index)
-    return _labelled(xp, "nll", log_probabilities, right, sample_weight, weight, 0.0, ignore_index)
+    right = is_label(xp, log_probabilities, targets, ignore_index)
+    return mean_of_labels(
+        xp, "nll", log_probabilities, right, sample_weight, weight, 0.0, ignore_index
+    )
 
 
 @composition
@@ -138,7 +143,7 @@ def multi_margin(xp, logits, targets, /, sample_weight=None, weight=None, *, p=1
             f"multi_margin: expected logits of shape (batch, classes), got {tuple(logits.shape)}"
         )
     _check_labels("multi_margin", logits, targets)
-    right = _right(xp, logits, targets, None)
+    right = is_label(xp, logits, targets, None)
     own = xp.sum(xp.where(right, logits, 0), axis=1, keepdims=True)
     short = xp.where(right, 0, relu(logits - own + margin))
     values = xp.mean(short if p == 1 else xp.square(short), axis=1)
@@ -146,35 +151,6 @@ def multi_margin(xp, logits, targets, /, sample_weight=None, weight=None, *, p=1
         w = per_class(xp, weight, logits, 1, "multi_margin")
         values = values * xp.sum(xp.where(right, w, 0), axis=1)
     return batch_mean(xp, values, sample_weight, "multi_margin")
-
-
-def _right(xp, scores, targets, ignore_index):
-    """Whether a class is the label: of the scores' shape, all false where the label is ignored."""
-    device = array_api_compat.device(targets)
-    classes = xp.arange(scores.shape[1], dtype=xp.int32, device=device)
-    classes = xp.reshape(classes, (-1, *(1,) * (scores.ndim - 2)))
-    labels = xp.expand_dims(xp.astype(targets, xp.int32), axis=1)
-    right = labels == classes
-    return right if ignore_index is None else right & (labels != ignore_index)
-
-
-def _labelled(xp, name, scores, right, sample_weight, weight, label_smoothing, ignore_index):
-    """-Σ s·w·x[class] / Σ s·w; the share ε of smoothing is -Σ s·Σ w·x / classes instead."""
-    picked = xp.where(right, scores, 0)
-    if weight is None and sample_weight is None and ignore_index is None and not label_smoothing:
-        return -xp.sum(picked) / math.prod((scores.shape[0], *scores.shape[2:]))
-    w = 1.0 if weight is None else per_class(xp, weight, scores, 1, name)
-    s = xp.ones_like(scores[:, :1, ...])
-    if sample_weight is not None:
-        each = per_sample(xp, sample_weight, scores, name)
-        s = s * xp.reshape(each, (-1, *(1,) * (scores.ndim - 1)))
-    share = xp.where(right, s * w, 0)
-    total = -xp.sum(share * picked)
-    if label_smoothing:
-        counts = xp.any(right, axis=1, keepdims=True)
-        uniform = -xp.sum(xp.where(counts, s * w * scores, 0)) / scores.shape[1]
-        total = total * (1 - label_smoothing) + uniform * label_smoothing
-    return ratio(xp, total, xp.sum(share))
 
 
 def _check_labels(name, scores, targets):

@@ -1,6 +1,8 @@
-"""What losses share: the mean over the batch, and checks of what comes in."""
+"""What losses share: means over the batch, and checks of what comes in."""
 
 from __future__ import annotations
+
+import math
 
 import array_api_compat
 
@@ -45,6 +47,35 @@ def per_class(xp, weight, logits, axis, name):
     if weight.dtype != logits.dtype:
         raise TypeError(f"{name}: the classes' weights are {weight.dtype}; expected {logits.dtype}")
     return xp.reshape(weight, (count, *(1,) * (logits.ndim - 1 - axis % logits.ndim)))
+
+
+def is_label(xp, scores, targets, ignore_index):
+    """Whether a class is the label: of the scores' shape, all false where the label is ignored."""
+    device = array_api_compat.device(targets)
+    classes = xp.arange(scores.shape[1], dtype=xp.int32, device=device)
+    classes = xp.reshape(classes, (-1, *(1,) * (scores.ndim - 2)))
+    labels = xp.expand_dims(xp.astype(targets, xp.int32), axis=1)
+    right = labels == classes
+    return right if ignore_index is None else right & (labels != ignore_index)
+
+
+def mean_of_labels(xp, name, scores, right, sample_weight, weight, label_smoothing, ignore_index):
+    """-Σ s·w·x[class] / Σ s·w; the share ε of smoothing is -Σ s·Σ w·x / classes instead."""
+    picked = xp.where(right, scores, 0)
+    if weight is None and sample_weight is None and ignore_index is None and not label_smoothing:
+        return -xp.sum(picked) / math.prod((scores.shape[0], *scores.shape[2:]))
+    w = 1.0 if weight is None else per_class(xp, weight, scores, 1, name)
+    s = xp.ones_like(scores[:, :1, ...])
+    if sample_weight is not None:
+        each = per_sample(xp, sample_weight, scores, name)
+        s = s * xp.reshape(each, (-1, *(1,) * (scores.ndim - 1)))
+    share = xp.where(right, s * w, 0)
+    total = -xp.sum(share * picked)
+    if label_smoothing:
+        counts = xp.any(right, axis=1, keepdims=True)
+        uniform = -xp.sum(xp.where(counts, s * w * scores, 0)) / scores.shape[1]
+        total = total * (1 - label_smoothing) + uniform * label_smoothing
+    return ratio(xp, total, xp.sum(share))
 
 
 def check_like(name, outputs, targets):

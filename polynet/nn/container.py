@@ -46,12 +46,13 @@ class Sequential(Module):
                     "such as nn.Linear(4, 2): layers are given one by one, not in a list"
                 )
             setattr(self, str(i), layer)
+        self._count = len(layers)
 
     def __iter__(self) -> Iterator[Module]:
-        return (layer for _, layer in self._children())
+        return (getattr(self, str(i)) for i in range(self._count))
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return self._count
 
     def __getitem__(self, i: int) -> Module:
         return list(self)[i]

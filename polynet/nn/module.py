@@ -296,7 +296,7 @@ class Module:
         inside = copy.__dict__
         inside.update(self.__dict__)
         for attribute, value in self.__dict__.items():
-            if isinstance(value, Module | list | tuple | dict) and attribute not in _OWN:
+            if isinstance(value, _HOLDERS) and attribute not in _OWN:
                 at = f"{path}.{attribute}" if path else attribute
                 inside[attribute] = _rebuilt(
                     value, at, lambda m, p: m._bound(arrays, context, names, p)
@@ -356,6 +356,8 @@ class Module:
         return "\n".join(f"{a:<{first}}  {b:<{second}}  {c:>{third}}" for a, b, c in rows)
 
 
+_HOLDERS = (Module, list, tuple, dict)
+"""What a layer may be in: named, since a union written out is made anew for every attribute."""
 _RESERVED = frozenset(name for name in vars(Module) if not name.startswith("_"))
 
 

@@ -19,6 +19,7 @@ from polynet.tensor.arguments import (
 )
 from polynet.tensor.values import Level, Parts, Tensor
 
+_SEVERAL = (tuple, list)
 _bare = object.__new__
 """The common cases fill in a Tensor themselves: the call of its `__init__` would cost more."""
 
@@ -304,7 +305,7 @@ def _taken_off(level: Level, args: tuple) -> tuple[list[Any], list[int | None]] 
 def _written(level: Level, value: Any, inputs: tuple[Any, ...], pullbacks: Any, saved: Any) -> Any:
     """The result, or each of several, as a Tensor, on the record if a gradient can reach it."""
     recorded = pullbacks is not None and any(line is not None for line in members(inputs))
-    if not isinstance(value, tuple | list):
+    if not isinstance(value, _SEVERAL):
         line = level.write(value.shape, inputs, pullbacks, saved) if recorded else None
         return Tensor(value, level, line)
     if not recorded:

@@ -255,8 +255,10 @@ def _flat(inputs: Any) -> Iterator[int | None]:
 
 
 _ENGINE = tuple(
-    str(Path(polynet.__path__[0], room)) for room in ("tensor", "view", "ops/operators")
+    str(Path(polynet.__path__[0], room))
+    for room in ("tensor", "view", "ops/operators", "losses/shared")
 )
+"""Where code runs on behalf of a function that has the name to show."""
 
 
 def _caller() -> str:

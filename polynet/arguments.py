@@ -1,0 +1,136 @@
+"""What a Trainer is given: checked, and the place that it means for the network."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from polynet import losses
+from polynet.backend import Array, Backend, backend_of, chosen_backend, common_backend, get_backend
+from polynet.data import Place, Source, is_device_array
+from polynet.errors import MixedBackendsError
+from polynet.nn import Module
+from polynet.optim import Optimizer
+
+Metric = Callable[[np.ndarray, np.ndarray], float]
+Callback = Callable[[Any], object]
+
+
+def by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
+    """The metrics by their functions' names, which must differ."""
+    names = [getattr(metric, "__name__", None) for metric in metrics]
+    for name, metric in zip(names, metrics, strict=True):
+        if name is None or name == "loss" or names.count(name) > 1:
+            raise ValueError(
+                f"Trainer: metrics are recorded under their functions' names, which must differ "
+                f"from one another and from 'loss'; got {name or repr(metric)!r}: def a function"
+            )
+    return dict(zip(map(str, names), metrics, strict=True))
+
+
+def validation(given: Any) -> tuple[Any, Any, Any]:
+    """`validation_data` as x, y and sample_weight."""
+    if isinstance(given, Source) or callable(given):
+        return given, None, None
+    if not isinstance(given, tuple | list) or len(given) not in {2, 3}:
+        raise TypeError(
+            "validation_data is (x, y), (x, y, sample_weight) or a source; got a "
+            f"{type(given).__name__}"
+        )
+    return given[0], given[1], given[2] if len(given) > 2 else None
+
+
+def in_turn(callbacks: Any) -> list[Callback]:
+    """The callbacks as given, but those last that save what the others did."""
+    if callable(callbacks) or not all(map(callable, callbacks)):
+        raise TypeError("fit: callbacks is a list of functions (trainer) -> bool or None")
+    return sorted(callbacks, key=lambda callback: getattr(callback, "last", False))
+
+
+def check_kinds(net: Any, loss: Any, optimizer: Any, metrics: Any) -> None:
+    """Raise TypeError for what is not what its name says."""
+    if not isinstance(net, Module):
+        raise TypeError(f"Trainer: net is a {type(net).__name__}; expected a polynet.nn.Module")
+    if not callable(loss):
+        raise TypeError(
+            f"Trainer: loss is {loss!r}; expected a function such as polynet.losses.mse"
+        )
+    if not isinstance(optimizer, Optimizer):
+        given = (
+            "the class itself" if isinstance(optimizer, type) else f"a {type(optimizer).__name__}"
+        )
+        raise TypeError(f"Trainer: optimizer is {given}; expected one such as optim.Adam(lr=1e-3)")
+    if callable(metrics) or not all(callable(m) for m in metrics):
+        raise TypeError("Trainer: metrics is a list of functions (targets, outputs) -> number")
+
+
+def check_counts(**counts: int) -> None:
+    """Raise ValueError unless every one is a positive integer."""
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is a positive integer; got {value!r}")
+
+
+def check_labels(loss: Any, labels: np.ndarray, classes: int, name: str) -> None:
+    """Refuse labels that the loss, with options or without, has no class for."""
+    partial = isinstance(loss, functools.partial)
+    if (loss.func if partial else loss) not in (
+        losses.cross_entropy, losses.nll, losses.multi_margin,
+    ):  # fmt: skip
+        return
+    counted = labels
+    if partial and loss.keywords.get("ignore_index") is not None:
+        counted = counted[counted != loss.keywords["ignore_index"]]
+    low, high = counted.min(initial=0), counted.max(initial=0)
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"{name} holds class {high if high >= classes else low}, the network has {classes} "
+            f"outputs: classes count from 0 to {classes - 1}; labels that do not count are "
+            "ignore_index= of the loss"
+        )
+
+
+def place_for(
+    net: Module, x: Any, asked: str | Backend | None, device: str | None, dtype: str | None
+) -> Place:
+    """Where a network belongs: where it is, else where asked, else where `x` is."""
+    drawn = [p for p in net.parameters().values() if hasattr(p, "dtype")]
+    if drawn:
+        return _where_drawn(drawn, asked, device, dtype)
+    if asked is None and chosen_backend() is None and is_device_array(x):
+        backend = backend_of(x)
+        native = backend.device(device) if device else backend.device_of(x)
+    else:
+        backend = get_backend(asked)
+        native = backend.device(device)
+    return Place(backend, native, dtype or "float32")
+
+
+def _where_drawn(
+    drawn: list[Array], asked: str | Backend | None, device: str | None, dtype: str | None
+) -> Place:
+    """Where a network is that has its parameters."""
+    backend, native = common_backend(drawn, "the network's parameters")
+    if asked is not None:
+        wanted = get_backend(asked)
+        if wanted.name != backend.name:
+            raise MixedBackendsError(
+                f"the network is on {backend.name!r}, the Trainer was given backend "
+                f"{wanted.name!r}; move it with net.to(backend=…)"
+            )
+        backend = wanted
+    if device is not None and backend.device(device) != native:
+        raise MixedBackendsError(
+            f"the network is on {native}, the Trainer was given device {device!r}; move it "
+            "with net.to(device=…)"
+        )
+    own = str(drawn[0].dtype).rpartition(".")[2]
+    if dtype is not None and dtype != own:
+        raise TypeError(
+            f"the network is {own}, the Trainer was given dtype {dtype!r}; leave it out, or "
+            "draw the network with init(dtype=…)"
+        )
+    return Place(backend, native, own)
