@@ -80,7 +80,7 @@ def adam(
     step: int, lr: float, dtype: Any, *, betas: Any, eps: Any, weight_decay: Any,
     decoupled: bool = False,
 ) -> Any:  # fmt: skip
-    """m ← β₁m + (1-β₁)g;  v ← β₂v + (1-β₂)g²;  p ← p - (ηr/(1-β₁ᵗ)) · m / (√v + εr), r = √(1-β₂ᵗ)."""
+    """m ← β₁m + (1-β₁)g;  v ← β₂v + (1-β₂)g²;  p ← p - ηr/(1-β₁ᵗ)·m / (√v + εr), r = √(1-β₂ᵗ)."""
     beta1, beta2 = betas
     bias1 = -math.expm1(step * math.log(beta1)) if beta1 else 1.0
     root2 = math.sqrt(-math.expm1(step * math.log(beta2)) if beta2 else 1.0)
