@@ -1,6 +1,7 @@
 """JAX's own way to do what the definitions in `polynet.functional` say, in XLA's operations.
 
-Derivatives are written out here; JAX's autograd is not used. All of it traces under `jax.jit`.
+Derivatives are written out; JAX takes them of recurrent layers alone. All of it traces under
+`jax.jit`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jax import lax
+
+from polynet_jax.recurrent import gru, lstm, rnn
 
 
 def convolution(
@@ -89,6 +92,9 @@ def segment_sum(xp: Any, x: Any, segments: Any, count: int) -> Any:
 EVERYWHERE: Mapping[str, Callable[..., Any]] = {
     "put_slice": put_slice,
     "segment_sum": segment_sum,
+    "rnn": rnn,
+    "lstm": lstm,
+    "gru": gru,
 }
 ON_ACCELERATORS: Mapping[str, Callable[..., Any]] = {"convolution": convolution}
 """Not on the CPU, where XLA's convolution is slow inside a loop: a step of LeNet took 42 ms, and

@@ -72,8 +72,9 @@ class Backend(abc.ABC):
     """Compositions that this backend does faster, by name.
 
     A kernel has the signature of an op: `kernel(xp, *arrays, **options)` returns its result
-    and one pullback per array, or `NotImplemented` to decline. It writes to nothing it was
-    given and its pullbacks may be called any number of times.
+    and one pullback per array, or `NotImplemented` to decline; of several results it returns a
+    tuple, and one pullback for all, as a rule does (`polynet.tensor.op`). It writes to nothing
+    it was given and its pullbacks may be called any number of times.
     """
 
     steps_per_call: int = 1
