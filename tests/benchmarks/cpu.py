@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -119,6 +120,7 @@ class Program:
             if answer := worker.ask("prepare", network):
                 losses[worker] = answer[0]
         self._check(network, losses)
+        print(f"{network}: prepared", file=sys.stderr)
         seconds: Seconds = {worker.name: [] for worker in losses}
         for _ in range(self.repeats):
             for worker in losses:
