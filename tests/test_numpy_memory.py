@@ -4,6 +4,7 @@ What it returns is to the last bit what the step gives when it is called again a
 nobody else's array changes.
 """
 
+import importlib.metadata
 import importlib.util
 import sys
 import threading
@@ -67,7 +68,9 @@ def test_numbas_adam_is_numpys(monkeypatch, dtype, rule, decay, threads, size):
         for step in range(3):
             count = np.full(1, step, np.int32)
             kernel = getattr(optimizers, rule)
-            now, _ = kernel(NUMPY.xp, now[0], g, now[1], count, 0.01, weight_decay=decay, **SETTINGS)
+            now, _ = kernel(
+                NUMPY.xp, now[0], g, now[1], count, 0.01, weight_decay=decay, **SETTINGS
+            )
         return {"params": now[0], "state": now[1]}
 
     def asked(*args):
@@ -87,6 +90,14 @@ def test_numba_says_what_it_cost():
     assert compiled.adam(vectors, (0.1,) * 8)
     assert {"import", "adam, float32"} <= set(compiled.seconds)
     assert all(s >= 0 for s in compiled.seconds.values())
+
+
+def test_the_backends_version_says_whether_numba_is_there(monkeypatch):
+    found = importlib.util.find_spec("numba")
+    numba = f", Numba {importlib.metadata.version('numba')}" if found else ""
+    assert type(NUMPY)().version == np.__version__ + numba
+    monkeypatch.setitem(sys.modules, "numba", None)
+    assert type(NUMPY)().version == np.__version__
 
 
 def test_without_numba_adam_declines(monkeypatch):

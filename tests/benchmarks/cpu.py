@@ -267,8 +267,8 @@ def main() -> None:
     head = (
         "# Training on a CPU, beside others\n\n"
         + environment(packages)
-        + f"- {program.repeats} repeats in turn, each of {program.seconds} s or more after a warm-up, "
-        "a process for each candidate; medians, of ratios within a repeat\n"
+        + f"- {program.repeats} repeats in turn, each of {program.seconds} s or more after "
+        "a warm-up, a process for each candidate; medians, of ratios within a repeat\n"
         "- float32, cross entropy, Adam; JAX: jitted, a call a step, its ResNet without running "
         "statistics\n"
         + (

@@ -1,4 +1,4 @@
-"""The networks that are timed: each for polynet, PyTorch and JAX, with parameters of the same names.
+"""The networks that are timed: each for polynet, PyTorch and JAX, with the same parameters' names.
 
 Nothing here imports an array library before it is asked for, so that a process has its own only.
 """

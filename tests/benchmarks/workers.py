@@ -6,12 +6,14 @@ the work is done.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import math
 import multiprocessing
 import os
 import time
 import traceback
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
@@ -121,6 +123,8 @@ def _status(*names: str) -> list[int]:
 
 
 def _resident() -> int:
+    """Without what the allocator has at hand: that is free, and whose it was is chance."""
+    ctypes.CDLL(None).malloc_trim(0)
     return _status("RssAnon")[0]
 
 
@@ -183,4 +187,4 @@ class Worker:
 def parameters(name: str) -> int:
     """How many numbers a dense network learns."""
     widths = dense(name).widths
-    return sum((i + 1) * o for i, o in zip(widths, widths[1:], strict=False))
+    return sum((i + 1) * o for i, o in pairwise(widths))
