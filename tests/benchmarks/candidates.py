@@ -85,15 +85,25 @@ def with_polynet(task: Task, backend_name: str, steps_per_call: int | None = Non
     return Candidate(launch, lambda: polynet.to_numpy(state["step"]))  # ready when all is
 
 
-def with_numba(task: Task) -> Candidate:
-    """Numba is there from the first step on, as it is after some seconds in any program."""
-    import numba  # noqa: F401
+def numba_at_once() -> None:
+    """Numba runs from the first step on, as it does after some seconds in any program."""
+    from polynet_numpy import compiled
 
+    compiled.WORTH = 0
+
+
+def with_numba(task: Task) -> Candidate:
+    numba_at_once()
     return with_polynet(task, "numpy")
 
 
+def no_numba() -> None:
+    """As where it is not installed."""
+    sys.modules["numba"] = None  # type: ignore[assignment]
+
+
 def without_numba(task: Task) -> Candidate:
-    sys.modules["numba"] = None  # type: ignore[assignment]  # as where it is not installed
+    no_numba()
     return with_polynet(task, "numpy")
 
 

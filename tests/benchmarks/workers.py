@@ -19,7 +19,15 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from candidates import CANDIDATES, FITS, Candidate, Task, digits
+from candidates import (
+    CANDIDATES,
+    FITS,
+    Candidate,
+    Task,
+    digits,
+    no_numba,
+    numba_at_once,
+)
 from networks import dense, network
 
 FIRST = "8-8-2, batch 4"
@@ -102,7 +110,9 @@ class Bench:
     def fit(self) -> tuple[float, float]:
         """Seconds, and the share of the digits that it then knows."""
         if self.name == "polynet, Numba":
-            import numba  # noqa: F401
+            numba_at_once()
+        elif self.name == "polynet, NumPy":
+            no_numba()
         x, y = digits()
         gc.collect()
         start = time.perf_counter()
