@@ -92,10 +92,10 @@ def tests(session: nox.Session, backend: str) -> None:
 def tests_torch(session: nox.Session) -> None:
     """The suite on PyTorch, and all that is compared with PyTorch (a download of 300 MB).
 
-    JAX is there for the run that is relayed from backend to backend.
+    JAX is there for the run that is relayed from backend to backend, Numba for NumPy's Adam.
     """
     session.install(TORCH)
-    session.install("-e", ".[strict,jax,examples]", *group("test"), *group("others"))
+    session.install("-e", ".[strict,jax,numba,examples]", *group("test"), *group("others"))
     run_tests(session, "--polynet-backend", "numpy,torch", JAX_ENABLE_X64="1")
     pytest(session, *(f"tests/test_examples_{name}" for name in FROM_TORCH))
 
@@ -266,11 +266,12 @@ def examples(session: nox.Session) -> None:
 
 @nox.session(venv_backend="virtualenv")
 def benchmarks(session: nox.Session) -> None:
-    """Run the measurements in tests/benchmarks, or the one named: `-- import_time --out FILE`."""
+    """Run the measurements in tests/benchmarks, or the one named: `-- cpu --quick`."""
     session.install(TORCH)
-    session.install("-e", ".[strict,examples,jax]", *group("benchmarks"))
+    session.install("-e", ".[strict,examples,jax,numba]", *group("benchmarks"))
     programs = {path.stem: path for path in sorted(Path("tests/benchmarks").glob("*.py"))}
-    del programs["measure"]  # what the others share
+    for shared in ("candidates", "measure", "networks", "workers"):
+        del programs[shared]
     named = [name for name in session.posargs if name in programs]
     options = [text for text in session.posargs if text not in programs]
     everywhere = [name for name in programs if name != "cuda_graph"]  # which needs such a device

@@ -542,7 +542,7 @@ def test_rule_14_a_boolean_word_is_not_a_backend(monkeypatch, word):
 
 def test_rule_14_an_odd_version_stops_nobody(run_python):
     script = "import numpy, polynet; numpy.__version__ = 'odd'; "
-    result = run_python("-c", script + "print(polynet.get_backend().version)")
+    result = run_python("-c", script + "print(polynet.get_backend().version.partition(', ')[0])")
     assert (result.stdout, result.stderr) == ("odd\n", "")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from polynet.backend import Backend
+from polynet_numpy import compiled
 from polynet_numpy.kernels import KERNELS
 from polynet_numpy.memory import runner
 from polynet_numpy.namespace import namespace
@@ -18,10 +19,11 @@ _ARRAYS = (np.ndarray, np.generic)  # a union written out would be made anew for
 class NumpyBackend(Backend):
     name = "numpy"
     contract = 1
-    version = np.__version__
     kernels = KERNELS
 
     def __init__(self) -> None:
+        numba = compiled.version()
+        self.version = np.__version__ + (f", Numba {numba}" if numba else "")
         self.xp = namespace()
 
     def devices(self) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from importlib import metadata
 from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
@@ -59,6 +60,11 @@ def adam(vectors: tuple[np.ndarray, ...], numbers: tuple[Any, ...]) -> bool:
     for other in others:
         other.result()
     return True
+
+
+def version() -> str | None:
+    """Numba's version; None where there is none, which is known without importing it."""
+    return metadata.version("numba") if find_spec("numba") is not None else None
 
 
 @cache
