@@ -35,7 +35,7 @@ def _adam(  # type: ignore[no-untyped-def]
     p, g, m, v, rate, floor, beta1, beta2, rest1, rest2, decay, shrink  # noqa: ANN001
 ) -> None:  # fmt: skip
     for i in range(p.size):
-        d = g[i] + decay * p[i]
+        d = g[i] if decay == 0 else g[i] + decay * p[i]
         m[i] = beta1 * m[i] + rest1 * d
         v[i] = beta2 * v[i] + rest2 * (d * d)
         p[i] = p[i] * shrink - rate * (m[i] / (math.sqrt(v[i]) + floor))
