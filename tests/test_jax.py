@@ -1,7 +1,8 @@
-"""JAX: how often a step is compiled, and 64 bits only where they are switched on."""
+"""JAX: how often a step is compiled, 64 bits only where they are on, and its own kernels."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import polynet
 from polynet import Trainer, losses, nn, optim
 from polynet.backend import get_backend
-from polynet.functional import convolution
+from polynet.functional import convolution, gru, lstm, rnn
 from polynet.ops import OPS
 from polynet.testing.samples import SAMPLES, Sample
 
@@ -68,22 +69,99 @@ def test_training_in_float64_needs_64_bits(way: str) -> None:
         WAYS[way]()
 
 
+def with_slopes(kernels: Any, f: Any, *args: Any, **options: Any) -> list[Any]:
+    """The results of `f` by some kernels, and the gradients by its arrays."""
+    backend = get_backend("jax").without_kernels()
+    backend.kernels = kernels
+    places = tuple(i for i, a in enumerate(args) if a is not None)
+
+    def results(*a: Any) -> tuple[Any, ...]:
+        found = f(*a, **options)
+        return found if isinstance(found, tuple) else (found,)
+
+    def weighed(*a: Any) -> Any:
+        total = 0.0
+        for y in results(*a):
+            size = math.prod(y.shape)
+            w = jax.numpy.cos(jax.numpy.arange(size, dtype=y.dtype)).reshape(y.shape)
+            total = OPS["sum"](y * w) + total
+        return total
+
+    with polynet.use_backend(backend):
+        return [*results(*args), *polynet.value_and_grad(weighed, places)(*args)[1]]
+
+
+def assert_like_the_definition(kernels: Any, f: Any, *args: Any, **options: Any) -> None:
+    found, expected = (with_slopes(k, f, *args, **options) for k in (kernels, {}))
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("sample", SAMPLES["convolution"], ids=str)
 def test_the_convolution_of_accelerators_is_right_on_the_cpu_too(sample: Sample) -> None:
     from polynet_jax.kernels import ON_ACCELERATORS
 
-    with_it = get_backend("jax").without_kernels()
-    with_it.kernels = ON_ACCELERATORS
     arrays = [jax.numpy.asarray(a, dtype="float32") for a in sample.args]
-    found = []
-    for backend in (with_it, with_it.without_kernels()):
-        with polynet.use_backend(backend):
-            y = convolution(*arrays, **sample.options)
-            w = jax.numpy.cos(jax.numpy.arange(y.size, dtype="float32")).reshape(y.shape)
-            _, slopes = polynet.value_and_grad(
-                lambda *a, w=w: OPS["sum"](convolution(*a, **sample.options) * w),
-                tuple(range(len(arrays))),
-            )(*arrays)
-        found.append([y, *slopes])
-    for a, b in zip(*found, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    assert_like_the_definition(ON_ACCELERATORS, convolution, *arrays, **sample.options)
+
+
+LOOPS = {
+    "rnn": (rnn, 1, 1, {"activation": "relu"}),
+    "lstm": (lstm, 4, 2, {}),
+    "gru": (gru, 3, 1, {}),
+}
+
+
+def sequences(
+    name: str, length: int = 5, state: Any = (2, 3), biases: int = 2, dtype: Any = "float32"
+) -> tuple[Any, list[Any], dict[str, Any]]:
+    """A recurrent function, arrays for it, and its options."""
+    f, gates, states, options = LOOPS[name]
+    wide = gates * 3
+    shapes = [(length, 2, 4), *[state] * states, (wide, 4), (wide, 3), *[(wide,)] * biases]
+    made = np.random.default_rng(0)
+    arrays = [
+        None if s is None else jax.numpy.asarray(made.uniform(-1, 1, s), dtype="float32")
+        for s in shapes
+    ]
+    arrays[1 + states] = arrays[1 + states].astype(dtype)  # weight_ih
+    return f, arrays, options
+
+
+@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"state": None}, {"biases": 0}, {"length": 1}, {"state": None, "biases": 0}],
+    ids=str,
+)
+def test_a_loop_of_xla_gives_what_the_loop_in_python_does(
+    name: str, reverse: bool, given: dict[str, Any]
+) -> None:
+    f, arrays, options = sequences(name, **given)
+    kernel = get_backend("jax").kernels[name]
+    assert kernel(jax.numpy, *arrays, **options) is not NotImplemented
+    assert_like_the_definition({name: kernel}, f, *arrays, reverse=reverse, **options)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize("given", [{"state": (1, 3)}, {"dtype": "float16"}], ids=str)
+def test_what_a_loop_of_xla_cannot_carry_is_left_to_the_definition(
+    name: str, given: dict[str, Any]
+) -> None:
+    f, arrays, options = sequences(name, **given)
+    kernel = get_backend("jax").kernels[name]
+    assert kernel(jax.numpy, *arrays, **options) is NotImplemented
+    assert_like_the_definition({name: kernel}, f, *arrays, **options)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_longer_sequence_is_no_longer_a_program(name: str) -> None:
+    def operations(length: int) -> int:
+        f, arrays, options = sequences(name, length)
+        kernels = {name: get_backend("jax").kernels[name]}
+        step = jax.make_jaxpr(lambda *a: with_slopes(kernels, f, *a, **options))(*arrays)
+        return str(step).count(" = ")
+
+    assert operations(6) == operations(60)
