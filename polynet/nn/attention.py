@@ -164,7 +164,7 @@ class TransformerEncoderLayer(Module):
         *,
         is_causal: bool = False,
     ) -> Array:
-        xp = array_namespace(x)
+        xp = array_namespace(self.linear1.weight)  # x itself may be plain, what follows is not
         if not self.batch_first:
             x = xp.permute_dims(x, (1, 0, 2))
 
