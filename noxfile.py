@@ -102,10 +102,15 @@ def tests_torch(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def tests_jax(session: nox.Session) -> None:
-    """The suite on JAX with 64 bits; layers and training also without, JAX's default."""
+    """The suite on JAX with 64 bits; layers and training also without, JAX's default.
+
+    Most of the time goes to compiling thousands of single ops, which the whole suite therefore
+    does without XLA's dearer optimizations; layers and training have them.
+    """
     session.install("-e", ".[strict,jax]", *group("test"))
-    for bits, tests_of in (("1", "jax"), ("0", "jax and (training or layers)")):
-        run_tests(session, "--polynet-backend", "jax", "-k", tests_of, JAX_ENABLE_X64=bits)
+    for bits, plain, tests_of in (("1", "1", "jax"), ("0", "0", "jax and (training or layers)")):
+        env = {"JAX_ENABLE_X64": bits, "JAX_DISABLE_MOST_OPTIMIZATIONS": plain}
+        run_tests(session, "--polynet-backend", "jax", "-k", tests_of, **env)
 
 
 @nox.session(python=PYTHONS[0])
