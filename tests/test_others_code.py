@@ -18,6 +18,7 @@ import pytest
 
 import polynet
 from polynet import array_namespace
+from polynet.backend import registry
 from polynet.errors import RecordError
 from polynet.testing.gradients import numerical_gradient
 
@@ -70,9 +71,23 @@ def sections():
 
 CALLS = sections()
 RIGHT = CALLS.pop("right")
-NOT_STRICT = CALLS.pop(
-    "right, where the library has `full` of an array and dtypes of Python, unlike array-api-strict"
-)
+FLOAT32 = CALLS.pop("right, but in float32 on PyTorch, which makes that of numbers of Python")
+NOT_EVERYWHERE = {
+    "right, but for array-api-strict, which has no `full` of an array": {
+        "strict": "Expected Python scalar fill_value",
+    },
+    "right, but for array-api-strict and PyTorch, which have no dtypes of Python": {
+        "strict": "must be a dtype",
+        "torch": "invalid combination of arguments",
+    },
+    "right, but for PyTorch, whose own function SciPy calls with Tensors": {
+        "torch": "invalid combination of arguments",
+    },
+}
+"""By section: the backends whose library ends it with a TypeError, and its words."""
+PARTLY_RIGHT = [
+    (call, refused) for why, refused in NOT_EVERYWHERE.items() for call in CALLS.pop(why)
+]
 (NAN,) = CALLS.pop("divides 0 by 0, and overwrites the NaN")
 REFUSED = {
     "converts to NumPy": (RecordError, "a NumPy array of a recorded Tensor"),
@@ -133,6 +148,21 @@ def differences(call):
     return [numerical_gradient(along(n), SAMPLES[n]) for n in names]
 
 
+@pytest.fixture(params=["numpy", "strict", "torch", "jax"])
+def library(request):
+    """The name of each backend that is installed, with 64 bits."""
+    status = registry.status(request.param)
+    if not status.available:
+        pytest.skip(f"{status.reason}: nox -s tests_torch has it")
+    if request.param != "jax":
+        yield request.param
+        return
+    import jax
+
+    with jax.enable_x64(True):
+        yield request.param
+
+
 def gradients(call, backend):
     names = names_of(call)
     device = "cpu" if backend == "strict" else None  # SciPy makes arrays on the library's default
@@ -142,25 +172,31 @@ def gradients(call, backend):
     return [polynet.to_numpy(g) for g in found]
 
 
-def require_right(call, backend):
+def require_right(call, backend, *, rtol=1e-6):
     expected = differences(call)
     assert max(np.max(np.abs(g)) for g in expected) > 1e-9  # it does depend on what it is given
     for got, g in zip(gradients(call, backend), expected, strict=True):
         assert got.dtype == np.float64
-        np.testing.assert_allclose(got, g, rtol=1e-6, atol=1e-8)
+        np.testing.assert_allclose(got, g, rtol=rtol, atol=rtol / 100)
 
 
 @pytest.mark.parametrize("call", RIGHT)
-@pytest.mark.parametrize("backend", ["numpy", "strict"])
-def test_the_derivative_is_that_of_differences(backend, call):
-    require_right(call, backend)
+def test_the_derivative_is_that_of_differences(library, call):
+    require_right(call, library)
 
 
-@pytest.mark.parametrize("call", NOT_STRICT)
-def test_what_array_api_strict_refuses_by_itself(call):
-    require_right(call, "numpy")
-    with pytest.raises(TypeError, match=r"Expected Python scalar fill_value|must be a dtype"):
-        gradients(call, "strict")
+@pytest.mark.parametrize("call", FLOAT32)
+def test_what_has_numbers_of_python_is_right_in_their_dtype(library, call):
+    require_right(call, library, rtol=1e-5 if library == "torch" else 1e-6)
+
+
+@pytest.mark.parametrize(("call", "refused"), PARTLY_RIGHT)
+def test_what_some_libraries_refuse_by_themselves(library, call, refused):
+    if library not in refused:
+        require_right(call, library)
+        return
+    with pytest.raises(TypeError, match=refused[library]):
+        gradients(call, library)
 
 
 @pytest.mark.parametrize(
@@ -179,6 +215,6 @@ def test_a_nan_that_is_overwritten_afterwards_comes_back_in_the_gradient():
 
 def test_the_table_holds_what_was_asked_for():
     assert len(RIGHT) >= 40
-    assert len({*RIGHT, *NOT_STRICT, NAN, *(c for calls in CALLS.values() for c in calls)}) == sum(
-        map(len, [RIGHT, NOT_STRICT, [NAN], *CALLS.values()])
-    )
+    refused = [call for calls in CALLS.values() for call in calls]
+    every = [*RIGHT, *FLOAT32, *(call for call, _ in PARTLY_RIGHT), NAN, *refused]
+    assert len(set(every)) == len(every)

@@ -137,7 +137,7 @@ class Functions:
 def _no_derivative(name: str) -> RecordError:
     if name in SETS:
         return RecordError(
-            f"there is no derivative of {name!r}, since how many values there are depends on "
+            f"polynet has no derivative of {name!r}: how many values there are depends on "
             "them; apply it to polynet.stop_gradient(x). Its values have gradients as places of "
             "x: xp.take(xp.reshape(x, (-1,)), xp.unique_all(polynet.stop_gradient(x)).indices)"
         )
