@@ -41,10 +41,13 @@ def sweep(
         for at, pullback in zip(inputs, pullbacks):  # noqa: B905 (a rule may give fewer pullbacks)
             if at is None or pullback is None:
                 continue
-            if saved is None:
-                back = pullback(g)
-            else:  # where nothing is saved, a call without a star takes half the time
-                back = pullback(xp, g, *saved) if saved else pullback(xp, g)
+            back = (
+                pullback(g)
+                if saved is None
+                else pullback(xp, g, *saved)
+                if saved
+                else pullback(xp, g)  # a call without a star takes half the time
+            )
             if type(at) is int and back.shape == record[LINE * at]:
                 before = gradients[at]
                 gradients[at] = back if before is None else before + back
