@@ -283,7 +283,7 @@ def test_the_program(run_python, tmp_path, data, least):
     assert before < 0.75
     assert after > max(least, before)
     assert re.search(r"Conv2d\(\d, 16, 3, padding=1\)", result.stdout)
-    epochs = re.findall(r"^ +\d +\d\.\d{3} +\d\.\d{3} +\d\.\d{3}$", result.stdout, re.MULTILINE)
+    epochs = re.findall(r"^ +\d+ +\d\.\d{3} +\d\.\d{3} +\d\.\d{3}$", result.stdout, re.MULTILINE)
     assert len(epochs) == 10
     check_pictures(tmp_path / "a" / "b")
 
