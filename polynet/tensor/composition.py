@@ -16,7 +16,9 @@ def composition(definition: Callable[..., Any]) -> Callable[..., Any]:
 
     `definition(xp, *arrays, **options)` is what the function means, on every backend. A kernel
     of the same name runs instead of it on plain arrays whose gradients will be plain; where it
-    returns `NotImplemented`, the definition runs.
+    returns `NotImplemented`, the definition runs. That of a function of whole trees, such as an
+    optimizer's, has no derivative, and may write over what it is given: where something in the
+    trees is recorded, the definition runs.
 
     >>> import numpy as np
     >>> @composition
@@ -43,7 +45,7 @@ def composition(definition: Callable[..., Any]) -> Callable[..., Any]:
                     return result[0]
             return definition(backend.xp, *args, **options)
         kernel = level.kernels.get(name)
-        if kernel is not None:
+        if kernel is not None and dict not in map(type, args):
             result = apply_at(level, kernel, args, options)
             if result is not NotImplemented:
                 return result

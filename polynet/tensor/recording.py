@@ -134,7 +134,7 @@ def _selection(
 ) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
     """Of a tuple of what `names` stand for, a tuple of what the pullbacks take."""
     taken = [list(inspect.signature(p).parameters)[2:] for p in pullbacks if p is not None]
-    wanted = taken[0]
+    wanted = taken[0] if taken else []
     if any(other != wanted for other in taken) or not set(wanted) <= set(names):
         raise TypeError(
             f"the pullbacks of {formula.__name__!r} take {' and '.join(map(str, taken))} after the "

@@ -180,3 +180,32 @@ def test_a_factor_multiplies_the_rate_of_a_schedule(backend: Backend) -> None:
             found[key], START[key] * (1 - 0.5**5), backend, dtype="float32", rtol=1e-6, atol=1e-7
         )
         assert found[key].dtype == p.dtype
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_update_within_a_derivative_is_differentiated(backend: Backend, name: str) -> None:
+    """As where it is learnt how to learn; no kernel, which has no derivative, may stand in."""
+    optimizer = OPTIMIZERS[name]
+    dtype = dtypes(backend)[-1]
+    step = backend.from_host(np.full(1, 3, dtype=np.int32), backend.device(None))
+    params = {n: to_backend(p, backend, dtype) for n, p in START.items()}
+    before = {n: to_numpy(p) for n, p in params.items()}
+    state = optimizer.init(params)
+
+    def after(params: Any, size: Any = 1.0) -> Any:
+        grads = {n: params[n] * params[n] * 3 + 1 for n in optimizer.trains(params)}
+        new, _ = optimizer.update(params, grads, state, step)
+        return sum(OPS["sum"](p * p) for p in new.values())
+
+    slopes = value_and_grad(after)(params)[1]
+    for n, p in params.items():
+        assert np.array_equal(to_numpy(p), before[n]), f"{n} was written to"
+    if dtype == "float64":
+        for n, p in before.items():
+            h = 1e-6 * np.ones(p.shape) * np.cos(1 + np.arange(p.size)).reshape(p.shape)
+            sides = [
+                float(to_numpy(after({**params, n: to_backend(p + s * h, backend, dtype)})))
+                for s in (1, -1)
+            ]
+            along = float(np.sum(to_numpy(slopes[n]) * h)) * 2
+            assert along == pytest.approx(sides[0] - sides[1], rel=1e-5, abs=1e-11)
