@@ -177,14 +177,13 @@ def test_a_chain_of_a_hundred_thousand_ops(way: str) -> None:
 
 
 def peak(batch_size: int, accumulate: int) -> int:
-    """The most bytes that two steps of 2048 samples hold, beside the data."""
+    """The most bytes that six steps of 2048 samples hold, beside the data."""
     x = np.zeros((4096, 8), np.float32)
     net = nn.Sequential(nn.Linear(8, 256), nn.Tanh(), nn.Linear(256, 256), nn.Tanh())
     job = Trainer(net, lambda o, t: total(o * o), optim.SGD(1e-9), backend="numpy")
-    job.fit(x, x, batch_size=batch_size, accumulate=accumulate)
     tracemalloc.start()
     try:
-        job.fit(x, x, batch_size=batch_size, accumulate=accumulate)
+        job.fit(x, x, epochs=3, batch_size=batch_size, accumulate=accumulate)
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -194,4 +193,5 @@ def test_a_step_in_parts_holds_what_a_part_needs() -> None:
     whole, parts, small = peak(2048, 1), peak(128, 16), peak(128, 1)
     assert parts < whole / 4
     gradient = 4 * (9 * 256 + 257 * 256)
-    assert parts < small + 2.5 * gradient  # the sum so far, and the next one
+    # The sum so far, the next one, and what the first replay is compared with.
+    assert parts < small + 3.5 * gradient

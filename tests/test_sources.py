@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from one_by_one import OneByOne
 
 from polynet import Trainer, data, losses, metrics, nn, optim
 from polynet.testing.suite.test_feeding import weighted_mse
@@ -196,7 +197,7 @@ def test_cut_within_an_epoch(tmp_path: Path, saved_in: str) -> None:
             signal.raise_signal(signal.SIGINT)
         return losses.cross_entropy(outputs, targets)
 
-    job = trainer()
+    job = trainer(backend=OneByOne())
     job.loss = interrupting
     with pytest.raises(KeyboardInterrupt):
         job.fit(source, epochs=3, batch_size=8)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from one_by_one import OneByOne
 
 from polynet import Trainer, losses, metrics, nn, optim
 from polynet.errors import MixedBackendsError, NotFiniteError
@@ -93,7 +94,7 @@ def test_ctrl_c_leaves_a_usable_network() -> None:
             signal.raise_signal(signal.SIGINT)
         return losses.cross_entropy(outputs, targets)
 
-    job = Trainer(net, loss, optim.Adam(1e-2))
+    job = Trainer(net, loss, optim.Adam(1e-2), backend=OneByOne())
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         job.fit(X, Y, epochs=100, batch_size=16)

@@ -10,10 +10,15 @@ import numpy as np
 from polynet.backend import Backend
 from polynet_numpy import compiled
 from polynet_numpy.kernels import KERNELS
-from polynet_numpy.memory import runner
 from polynet_numpy.namespace import namespace
+from polynet_numpy.recording import Recorded
+from polynet_numpy.replay import runner
 
-_ARRAYS = (np.ndarray, np.generic)  # a union written out would be made anew for every question
+_ARRAYS = (
+    np.ndarray,
+    np.generic,
+    Recorded,
+)  # a union written out would be made anew for every question
 
 
 class NumpyBackend(Backend):
@@ -50,7 +55,7 @@ class NumpyBackend(Backend):
         return x if self.is_array(x) else np.from_dlpack(x)
 
     def compile(self, step: Any) -> Any:
-        return runner(step)
+        return runner(self, step)
 
     def synchronize(self) -> None:
         """NumPy returns when it is done."""

@@ -1,100 +1,257 @@
-"""Loops that Numba compiles, where it is installed: one pass over memory instead of several.
+"""When Numba runs the loops of `loops.py`, where it is installed, and on which threads.
 
-They do what NumPy's own way does, operation by operation, so that the numbers are the same to the
-last bit, whichever runs, and on however many threads. Numba keeps what it compiled on disk for the
-next process. To import and load it takes a second, so that it is not asked for before there is
-as much to save: `WORTH` elements have been updated, or the program has imported it itself.
+The numbers are the same to the last bit, whichever way runs, and on however many threads: a run
+that was stopped goes on with the same numbers. Numba keeps what it compiled on disk for the next
+process. To import and load it takes a second, so that it is not asked for before there is as
+much to save: `WORTH` elements have been through such loops, or the program has imported it
+itself.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from importlib import metadata
-from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from polynet_numpy import loops
+
 WORTH = 300_000_000
-"""Elements whose update takes a second longer without Numba."""
+"""Elements that take a second longer without Numba."""
 SHARE = 1 << 17
 """Elements that a thread gets at least: below, waking it takes longer than its work."""
 
+Loop = Callable[..., Any]
+
 seconds: dict[str, float] = {}
-"""How long it took to import Numba, and to compile each function or load it from disk."""
+"""How long it took to import Numba, and to compile each loop or load it from disk."""
 _done = 0
-
-
-def _adam(  # type: ignore[no-untyped-def]
-    p, g, m, v, rate, floor, beta1, beta2, rest1, rest2, decay, shrink  # noqa: ANN001
-) -> None:  # fmt: skip
-    for i in range(p.size):
-        d = g[i] if decay == 0 else g[i] + decay * p[i]
-        m[i] = beta1 * m[i] + rest1 * d
-        v[i] = beta2 * v[i] + rest2 * (d * d)
-        p[i] = p[i] * shrink - rate * (m[i] / (math.sqrt(v[i]) + floor))
-
-
-def adam(vectors: tuple[np.ndarray, ...], numbers: tuple[Any, ...]) -> bool:
-    """One update of Adam in place, of vectors (p, g, m, v); False where Numba should not run."""
-    global _done  # noqa: PLW0603 (one count for the process)
-    size, dtype = vectors[0].size, vectors[0].dtype
-    if _done < WORTH and "numba" not in sys.modules:
-        _done += size
-        return False
-    loop = _compiled(_adam, 4, len(numbers), dtype)
-    if loop is None:
-        return False
-    given = [dtype.type(x) for x in numbers]
-    parts = min(_threads(), max(size // SHARE, 1))
-    cuts = [size * i // parts for i in range(parts + 1)]
-    pieces = [[v[a:b] for v in vectors] for a, b in pairwise(cuts)]
-    others = [_pool().submit(loop, *piece, *given) for piece in pieces[1:]]
-    loop(*pieces[0], *given)
-    for other in others:
-        other.result()
-    return True
 
 
 def version() -> str | None:
     """Numba's version; None where there is none, which is known without importing it."""
-    return metadata.version("numba") if find_spec("numba") is not None else None
+    try:
+        return metadata.version("numba")
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def done(elements: int) -> None:
+    """Count elements that went through NumPy's own ways, and would have gone through loops."""
+    global _done  # noqa: PLW0603 (one count for the process)
+    _done += elements
+
+
+def wanted() -> bool:
+    """Whether Numba is worth its start by now, if it is installed."""
+    return (_done >= WORTH or "numba" in sys.modules) and _numba() is not None
 
 
 @cache
-def _compiled(
-    function: Callable[..., None], vectors: int, numbers: int, dtype: Any
-) -> Callable[..., None] | None:
-    """The loop for a dtype; None where there is no Numba."""
-    if find_spec("numba") is None:
+def _numba() -> Any:
+    """Numba; None where there is none, or none that fits."""
+    if version() is None:
         return None
     start = time.perf_counter()
-    import numba
+    try:
+        import numba
+    except ImportError as error:  # one made for another NumPy
+        warnings.warn(
+            f"Numba {version()} cannot be imported, so that NumPy's own ways are taken, which are "
+            f"slower: {error}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    for inner in (loops.summed_by_8, loops.summed):  # which other loops call
+        numba.extending.register_jitable(inner)
+    seconds["import"] = time.perf_counter() - start
+    return numba
 
-    seconds.setdefault("import", time.perf_counter() - start)
+
+# How a loop is called
+
+
+def bound(loop: Loop, *args: Any) -> Callable[[], Any] | None:
+    """The compiled loop with its arguments; None where Numba should not run, or not on these.
+
+    Arguments are contiguous arrays, and NumPy's numbers.
+    """
+    arrays = [a for a in args if isinstance(a, np.ndarray)]
+    if not wanted() or not all(a.flags.c_contiguous and a.dtype.kind in "fiub" for a in arrays):
+        return None
+    return partial(_compiled(loop, tuple(map(_kind, args))), *args)
+
+
+def either(loop: Callable[[], bool] | None, otherwise: Callable[[], None]) -> Callable[[], None]:
+    """The call of a loop that may answer False: then, or where it is None, of the other way."""
+    if loop is None:
+        return otherwise
+
+    def call() -> None:
+        if not loop():
+            otherwise()
+
+    return call
+
+
+def split(loop: Loop, arrays: Sequence[np.ndarray], *numbers: Any) -> Callable[[], Any] | None:
+    """`bound`, for a loop over elements that lie alike in all arrays, on several threads."""
+    flat = [a.ravel(order="K") for a in arrays]
+    alike = all(a.strides == arrays[0].strides for a in arrays)
+    if not alike or not all(map(np.may_share_memory, flat, arrays)):
+        return None
+    cuts = _cuts(flat[0].size, flat[0].size)
+    return _together([bound(loop, *(v[a:b] for v in flat), *numbers) for a, b in cuts])
+
+
+def _cuts(count: int, elements: int) -> list[tuple[int, int]]:
+    """Start and end of the parts of `count` things, with so many elements, a thread each."""
+    parts = 1
+    if elements >= 2 * SHARE and wanted():
+        parts = min(_threads(), elements // SHARE)
+    return list(pairwise(count * i // parts for i in range(parts + 1)))
+
+
+def _together(calls: list[Callable[[], Any] | None]) -> Callable[[], Any] | None:
+    """All of the calls at once; None where one cannot be made."""
+    made = [call for call in calls if call is not None]
+    if len(made) < len(calls) or len(made) == 1:
+        return made[0] if made else None
+    first, *others = made
+
+    def call() -> None:
+        started = [_pool().submit(other) for other in others]
+        first()
+        for each in started:
+            each.result()
+
+    return call
+
+
+def _kind(x: Any) -> Any:
+    """What a loop is compiled for: a number's dtype; an array's, its axes, may it be written."""
+    return (x.dtype, x.ndim, x.flags.writeable) if isinstance(x, np.ndarray) else x.dtype
+
+
+@cache
+def _compiled(loop: Loop, kinds: tuple[Any, ...]) -> Loop:
+    numba = _numba()
     start = time.perf_counter()
-    kind = numba.from_dtype(dtype)
-    signature = numba.void(*[kind[::1]] * vectors, *[kind] * numbers)
-    compile_ = numba.njit(signature, cache=True, nogil=True, error_model="numpy")
-    loop: Callable[..., None] = compile_(function)
-    seconds[f"{function.__name__.strip('_')}, {dtype}"] = time.perf_counter() - start
-    return loop
+    types = tuple(
+        numba.types.Array(numba.from_dtype(kind[0]), kind[1], "C", readonly=not kind[2])
+        if isinstance(kind, tuple)
+        else numba.from_dtype(kind)
+        for kind in kinds
+    )
+    compiled: Loop = numba.njit(types, cache=True, nogil=True, error_model="numpy")(loop)
+    name = f"{loop.__name__}, {types[0].dtype if isinstance(kinds[0], tuple) else types[0]}"
+    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+    return compiled
 
 
 @cache
 def _threads() -> int:
     """As many as Numba would take: a core each, or NUMBA_NUM_THREADS."""
-    import numba
-
-    return int(numba.get_num_threads())
+    return int(_numba().get_num_threads())
 
 
 @cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(_threads() - 1, 1), "polynet-numpy")
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has the pool, but none of its threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+# Adam
+
+
+def adam(
+    rows: Sequence[Sequence[np.ndarray]],
+    step: np.ndarray,
+    lr: np.ndarray,
+    numbers: Sequence[float],
+) -> Callable[[], object] | None:
+    """One update in place of all rows of vectors (p, g, m, v); see `optimizers.adam`.
+
+    `step` and `lr` are as they are then. The numbers are β₁, β₂, ε, the weight decay and the
+    decoupled one. One call knows all the arrays, in pieces, by their addresses.
+    """
+    vectors = [v for row in rows for v in row]
+    dtype = vectors[0].dtype if vectors else None
+    if not wanted() or not all(v.flags.c_contiguous and v.dtype == dtype for v in vectors):
+        return None
+    table = np.asarray([piece for row in rows for piece in _pieces(row)], np.int64).reshape(-1, 5)
+    cuts = _cuts(len(table), int(table[:, 4].sum()))
+    others = step, lr, np.asarray(numbers, float), np.empty(0, dtype)
+    call = _together([bound(_adam(), table[a:b], *others) for a, b in cuts])
+    if call is None:
+        return None
+    alive = _Alive(call)
+    alive.arrays = vectors
+    return alive
+
+
+class _Alive(partial):
+    """A call that keeps the arrays it knows by their addresses only."""
+
+    arrays: list[np.ndarray]
+
+
+def _pieces(row: Sequence[np.ndarray]) -> list[list[int]]:
+    """Addresses and size of each piece of vectors, small enough to be shared among threads."""
+    size, each = row[0].size, row[0].itemsize
+    starts = range(0, size, SHARE // 4)
+    return [
+        [*(v.ctypes.data + each * start for v in row), min(SHARE // 4, size - start)]
+        for start in starts
+    ]
+
+
+@cache
+def _adam() -> Loop:
+    """The loop, which is made where there is Numba: what turns addresses to arrays is its own."""
+    numba = _numba()
+
+    @numba.extending.intrinsic
+    def pointer(_context, address, like):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+        kind = numba.types.CPointer(like.dtype)
+
+        def generate(context, builder, _, args):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+            return builder.inttoptr(args[0], context.get_value_type(kind))
+
+        return kind(address, like), generate
+
+    def adam(table, step, lr, numbers, like) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+        b1, b2, eps, decay, decoupled = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]
+        t, eta = step[0] + 1, float(lr[()])
+        bias1 = -math.expm1(t * math.log(b1)) if b1 else 1.0
+        root2 = math.sqrt(-math.expm1(t * math.log(b2))) if b2 else 1.0
+        number = like.dtype.type
+        rate, floor = number(eta * root2 / bias1), number(eps * root2)
+        shrink, decay = number(1 - eta * decoupled), number(decay)
+        beta1, beta2, rest1, rest2 = number(b1), number(b2), number(1 - b1), number(1 - b2)
+        for k in range(table.shape[0]):
+            n = table[k, 4]
+            p = numba.carray(pointer(table[k, 0], like), n)
+            g = numba.carray(pointer(table[k, 1], like), n)
+            m = numba.carray(pointer(table[k, 2], like), n)
+            v = numba.carray(pointer(table[k, 3], like), n)
+            for i in range(n):
+                d = g[i] if decay == 0 else g[i] + decay * p[i]
+                m[i] = beta1 * m[i] + rest1 * d
+                v[i] = beta2 * v[i] + rest2 * (d * d)
+                p[i] = p[i] * shrink - rate * (m[i] / (math.sqrt(v[i]) + floor))
+
+    return adam

@@ -1,6 +1,7 @@
 """NumPy's own way to do what the definitions in `polynet.functional` and `polynet.losses` say.
 
-A kernel writes only to arrays it made during this very call, and before returning them.
+A kernel makes the arrays for its results, and `run`s a function that writes into them, so that a
+recorded step can do it again. That function reads and writes nothing else.
 """
 
 from __future__ import annotations
@@ -8,16 +9,20 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from polynet import random
-from polynet_numpy import optimizers, windows
-from polynet_numpy.memory import SMALLEST, empty
+from polynet_numpy import compiled, loops, optimizers, windows
+from polynet_numpy.functions import taken
+from polynet_numpy.recording import empty, latest, like, repeat, run, take_back
+
+Call = Callable[[], object]
 
 
-def linear(xp: Any, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> Any:
+def linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
     """y = x Wᵀ + b, with the bias added in place."""
     given = (x, weight) if bias is None else (x, weight, bias)
     if x.ndim != 2 or weight.ndim != 2 or (bias is not None and bias.ndim != 1):
@@ -26,78 +31,195 @@ def linear(xp: Any, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None =
         return NotImplemented
     y = product(x, weight.T)
     if bias is not None:
-        y += bias
-    pullbacks = (lambda g: product(g, weight), lambda g: product(g.T, x), lambda g: g.sum(axis=0))
+        repeat(AddBias, y, bias)
+    pullbacks = (lambda g: product(g, weight), lambda g: product(g.T, x), sum_of_rows)
     return y, pullbacks[: len(given)]
 
 
-def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def product(a: Any, b: Any) -> Any:
     """The product of two matrices."""
-    shape = a.shape[0], b.shape[1]
-    if shape[0] * shape[1] * a.itemsize < SMALLEST:
-        return a.dot(b)
-    return np.dot(a, b, out=empty(shape, a.dtype))
+    y = empty((a.shape[0], b.shape[1]), a.dtype)
+    run(np.dot, a, b, out=y)
+    return y
 
 
-def relu(xp: Any, x: np.ndarray) -> Any:
+def sum_of_rows(x: Any) -> Any:
+    """The rows of a matrix added up: by a product, which is faster than `np.sum`."""
+    y = empty(x.shape[1:], x.dtype)
+    run(np.dot, np.ones(x.shape[0], x.dtype), x, out=y)
+    return y
+
+
+def relu(xp: Any, x: Any) -> Any:
     """max(x, 0); where the result is not 0, the gradient passes."""
     if x.dtype.char not in "fd":
         return NotImplemented
-    y = np.maximum(x, 0)
-    return y, (lambda g: windows.kept(y != 0, g),)
+    y = like(x)
+    repeat(_relu, x, y)
+
+    def pullback(g: Any) -> Any:
+        mask, back = like(y, bool), like(y)
+        repeat(_where_not_0, y, g, mask, back)
+        return back
+
+    return y, (pullback,)
 
 
-def cross_entropy(
-    xp: Any, logits: np.ndarray, targets: np.ndarray, *weights: Any, **options: Any
-) -> Any:
+class AddBias:
+    """A bias added to what it is written over."""
+
+    def __init__(self, y: np.ndarray, bias: np.ndarray) -> None:
+        self.y = y
+        self.bias = bias
+        self._add = compiled.bound(loops.add_bias, y, bias) or partial(np.add, y, bias, out=y)
+
+    def __call__(self) -> None:
+        self._add()
+
+
+def _relu(x: np.ndarray, y: np.ndarray) -> Call:
+    """What follows the addition of a bias takes that over: one pass over memory is both."""
+    before = latest()
+    if isinstance(before, AddBias) and before.y is x:
+        loop = compiled.bound(loops.add_bias_relu, x, before.bias, y)
+        if loop is not None:
+            take_back()
+            return loop
+    return partial(np.maximum, x, x.dtype.type(0), out=y)
+
+
+def _where_not_0(y: np.ndarray, g: np.ndarray, mask: np.ndarray, out: np.ndarray) -> Call:
+    def by_numpy() -> None:
+        np.not_equal(y, 0, out=mask)
+        windows.keep(mask, g, out)
+
+    return compiled.split(loops.where_not_0, (y, g, out)) or by_numpy
+
+
+def cross_entropy(xp: Any, logits: Any, targets: Any, *weights: Any, **options: Any) -> Any:
     """Mean of log Σ exp(x) - x[class]; its gradient is (softmax(x) - one-hot) / batch."""
     if options or any(w is not None for w in weights):
         return NotImplemented
     labels = targets.dtype.kind in "iu" and targets.shape == logits.shape[:1]
     if not labels or logits.ndim != 2 or logits.shape[0] == 0:
         return NotImplemented
-    count, classes = logits.shape
-    if targets.min() < 0 or targets.max() >= classes:
-        raise ValueError(
-            f"cross_entropy: labels from {targets.min()} to {targets.max()} for {classes} classes; "
-            f"expected 0 to {classes - 1}"
-        )
-    rows = np.arange(count)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    truth = shifted[rows, targets]
-    e = np.exp(shifted, out=shifted)
-    total = e.sum(axis=1, keepdims=True)
-    value = (np.log(total[:, 0]) - truth).sum() / logits.dtype.type(count)
+    value = empty((), logits.dtype)
+    e = empty(logits.shape, logits.dtype)
+    total, logs = (empty((logits.shape[0], 1), logits.dtype) for _ in range(2))
+    repeat(_cross_entropy, logits, targets, e, total, logs, value)
 
-    def pullback(g: np.ndarray) -> np.ndarray:
-        out = e / total
-        out[rows, targets] -= 1
-        out *= g / logits.dtype.type(count)
-        return out
+    def pullback(g: Any) -> Any:
+        back = empty(logits.shape, logits.dtype)
+        repeat(_of_cross_entropy, e, total, targets, g, back)
+        return back
 
     return value, (pullback, None, *weights)
 
 
-def put_slice(xp: Any, x: np.ndarray, places: tuple[range, ...], shape: tuple[int, ...]) -> Any:
+FEW = 100
+"""Classes up to which loops are faster: NumPy does many numbers of a row at once."""
+
+
+def _cross_entropy(
+    logits: np.ndarray,
+    targets: np.ndarray,
+    e: np.ndarray,
+    total: np.ndarray,
+    logs: np.ndarray,
+    value: np.ndarray,
+) -> Call:
+    """The loss, and exp(x - max x) with its sum for each sample."""
+    count, classes = logits.shape
+
+    def by_numpy() -> None:
+        if targets.min() < 0 or targets.max() >= classes:
+            raise ValueError(
+                f"cross_entropy: labels from {targets.min()} to {targets.max()} for {classes} "
+                f"classes; expected 0 to {classes - 1}"
+            )
+        np.subtract(logits, logits.max(axis=1, keepdims=True), out=e)
+        truth = e[np.arange(count), targets]
+        np.exp(e, out=e)
+        np.add.reduce(e, axis=1, keepdims=True, out=total)
+        np.log(total, out=logs)
+        value[...] = (logs[:, 0] - truth).sum() / logits.dtype.type(count)
+
+    truth = np.empty(count, logits.dtype)
+    shift = compiled.bound(loops.shift, logits, targets, e, truth)
+    add_up = compiled.bound(loops.sum_columns, e, total)
+    mean = compiled.bound(loops.mean_of_difference, logs, truth, value)
+    if shift is None or add_up is None or mean is None or classes > FEW:
+        return by_numpy
+
+    def by_loops() -> None:
+        if not shift():
+            by_numpy()
+            return
+        np.exp(e, out=e)
+        add_up()
+        np.log(total, out=logs)
+        mean()
+
+    return by_loops
+
+
+def _of_cross_entropy(
+    e: np.ndarray, total: np.ndarray, targets: np.ndarray, g: np.ndarray, out: np.ndarray
+) -> Call:
+    count = out.shape[0]
+
+    def by_numpy() -> None:
+        np.divide(e, total, out=out)
+        out[np.arange(count), targets] -= 1
+        np.multiply(out, g / out.dtype.type(count), out=out)
+
+    return compiled.bound(loops.of_cross_entropy, e, total, targets, np.asarray(g), out) or by_numpy
+
+
+def put_slice(xp: Any, x: Any, places: tuple[range, ...], shape: tuple[int, ...]) -> Any:
     """Zeros of `shape`, with `x` put into its places."""
     part = tuple(slice(r.start, r.stop, r.step) for r in places)
-    y = np.zeros(shape, dtype=x.dtype)
-    y[part] = x
+    y = empty(shape, x.dtype)
+    run(_put, x, part, y)
     return y, (lambda g: g[part],)
 
 
-def segment_sum(xp: Any, x: np.ndarray, segments: np.ndarray, count: int) -> Any:
+def _put(x: np.ndarray, part: tuple[slice, ...], out: np.ndarray) -> None:
+    out.fill(0)
+    out[part] = x
+
+
+def segment_sum(xp: Any, x: Any, segments: Any, count: int) -> Any:
     """Rows summed by segment: sorted, so that each sum is of neighbours."""
-    if x.ndim == 1 and x.dtype.kind == "f":  # bincount adds real numbers only
-        total = np.bincount(segments, weights=x, minlength=count).astype(x.dtype, copy=False)
-        return total, (lambda g: g[segments], None)
-    y = np.zeros((count, *x.shape[1:]), dtype=x.dtype)
-    if x.shape[0]:
-        order = np.argsort(segments, kind="stable")
-        found = segments[order]
-        starts = np.flatnonzero(np.concatenate([[True], found[1:] != found[:-1]]))
-        y[found[starts]] = np.add.reduceat(x[order], starts, axis=0)
-    return y, (lambda g: g[segments], None)
+    y = empty((count, *x.shape[1:]), x.dtype)
+    repeat(_segment_sum, x, segments, y)
+
+    def pullback(g: Any) -> Any:
+        back = empty(x.shape, x.dtype)
+        repeat(taken, g, segments, 0, back)
+        return back
+
+    return y, (pullback, None)
+
+
+def _segment_sum(x: np.ndarray, segments: np.ndarray, out: np.ndarray) -> Call:
+    def by_numpy() -> None:
+        if x.ndim == 1 and x.dtype.kind == "f":  # bincount adds real numbers only
+            out[...] = np.bincount(segments, weights=x, minlength=len(out))
+            return
+        out.fill(0)
+        if x.shape[0]:
+            order = np.argsort(segments, kind="stable")
+            found = segments[order]
+            starts = np.flatnonzero(np.concatenate([[True], found[1:] != found[:-1]]))
+            out[found[starts]] = np.add.reduceat(x[order], starts, axis=0)
+
+    width = math.prod(x.shape[1:])
+    order, ends = np.empty(len(x), np.int64), np.empty(len(out), np.int64)
+    work = order, ends, np.empty(len(x), x.dtype)
+    flat = x.reshape(len(x), width), segments, *work, out.reshape(len(out), width)
+    loop = compiled.bound(loops.segment_sum, *flat) if x.ndim > 1 and x.dtype.char in "fd" else None
+    return compiled.either(loop, by_numpy)
 
 
 PIECE = 16384
@@ -105,19 +227,21 @@ PIECE = 16384
 
 
 def keep_mask(
-    xp: Any,
-    key: np.ndarray,
-    step: np.ndarray,
-    *,
-    shape: tuple[int, ...],
-    keep: float,
-    first: int = 0,
+    xp: Any, key: Any, step: Any, *, shape: tuple[int, ...], keep: float, first: int = 0
 ) -> Any:
     """Threefry in place, in pieces; each pair of words is four halves as it lies in memory."""
     largest = round(keep * 65536) - 1  # of the halves that keep
     if sys.byteorder != "little" or largest < 0:
         return NotImplemented
-    rows, size = shape[0], math.prod(shape[1:])
+    mask = empty(shape, np.dtype(bool))
+    run(_keep_mask, key, step, first, largest, mask)
+    return mask, None
+
+
+def _keep_mask(
+    key: np.ndarray, step: np.ndarray, first: int, largest: int, out: np.ndarray
+) -> None:
+    rows, size = out.shape[0], math.prod(out.shape[1:])
     blocks = -(-size // random.HALVES_PER_BLOCK)
     k0, k1 = key.view(np.uint32)
     keys = (k0, k1, k0 ^ k1 ^ np.uint32(random.PARITY))
@@ -144,7 +268,7 @@ def keep_mask(
             piece[:, 0] = x0
             piece[:, 1] = x1
     halves = words.view(np.uint16).reshape(rows, blocks * random.HALVES_PER_BLOCK)[:, :size]
-    return (halves <= np.uint16(largest)).reshape(shape), None
+    np.less_equal(halves.reshape(out.shape), np.uint16(largest), out=out)
 
 
 KERNELS: Mapping[str, Callable[..., Any]] = {

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache, wraps
 from types import ModuleType
+from typing import Any
 
 import numpy as np
+
+from polynet_numpy.recording import Recorded, active
+
+WRAPPERS = "argsort clip count_nonzero cumulative_prod cumulative_sum searchsorted sort".split()
+"""Functions of array-api-compat's that look at their arrays themselves: recorded as a whole."""
 
 
 def matmul(x: np.ndarray, y: np.ndarray, /) -> np.ndarray:
     """The matrix product; for two matrices by the shorter way to the same routine."""
-    return x.dot(y) if x.ndim == 2 and y.ndim == 2 else np.matmul(x, y)
+    return (np.dot if x.ndim == 2 and y.ndim == 2 else np.matmul)(x, y)
 
 
+@cache
 def namespace() -> ModuleType:
     """The namespace; array-api-compat is imported here, since that takes a while."""
     import array_api_compat.numpy as compat
 
+    def asarray(x: Any, /, *, dtype: Any = None, copy: bool | None = None, **options: Any) -> Any:
+        if type(x) is not Recorded:
+            return compat.asarray(x, dtype=dtype, copy=copy, **options)
+        return x.astype(x.dtype if dtype is None else dtype, copy=bool(copy))
+
     xp = ModuleType("polynet_numpy.xp", compat.__doc__)
     vars(xp).update({name: value for name, value in vars(compat).items() if name != "__name__"})
+    vars(xp).update({name: _recordable(getattr(compat, name)) for name in WRAPPERS})
     vars(xp).update(
+        asarray=asarray,
         matmul=matmul,
         ones_like=np.ones_like,
         permute_dims=np.permute_dims,
@@ -26,3 +42,14 @@ def namespace() -> ModuleType:
         zeros_like=np.zeros_like,
     )
     return xp
+
+
+def _recordable(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        recording = active()
+        if recording is None:
+            return function(*args, **options)
+        return recording.result(function, args, options, out=False)
+
+    return call

@@ -1,4 +1,4 @@
-"""Optimizers: each formula on one piece of all parameters at a time, which stays in the cache."""
+"""Optimizers: each formula on one piece of a parameter at a time, which stays in the cache."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from typing import Any
 import numpy as np
 
 from polynet_numpy import compiled
-from polynet_numpy.memory import SMALL, apart, one_vector, writable
+from polynet_numpy.recording import apart, copy, repeat, spent
 
 PIECE = 8192
 """Elements at a time."""
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, Any]
+Rows = list[list[np.ndarray]]
 Update = Callable[..., None]
+Make = Callable[..., Callable[[], object]]
 
 
-def optimizer(rule: Callable[..., tuple[Iterable[str], Update]]) -> Callable[..., Any]:
+def optimizer(rule: Callable[..., tuple[Iterable[str], Make]]) -> Callable[..., Any]:
     """A kernel for a whole tree of parameters.
 
-    `rule(step, lr, dtype, **settings)`, with `step` from 1, returns the names of the slots, and
-    `update(p, g, *slots)`, which writes what follows over the vectors `p` and the slots. It is
-    given the compiled step's own, and otherwise copies.
+    `rule(**settings)` returns the names of the slots, and `make(rows, step, lr)`: the call that
+    writes over the vectors `p` and the slots of each row (p, g, *slots) what follows at `step`,
+    which counts from 0. They are the recorded step's own, where it may, and otherwise copies.
     """
 
     @wraps(rule)
@@ -32,28 +34,23 @@ def optimizer(rule: Callable[..., tuple[Iterable[str], Update]]) -> Callable[...
         params: Arrays,
         grads: Arrays,
         state: dict[str, Arrays],
-        step: np.ndarray,
+        step: Any,
         lr: Any,
         **settings: Any,
     ) -> Any:
-        names = list(params)
         dtypes = {a.dtype for tree in (params, grads, *state.values()) for a in tree.values()}
         if len(dtypes) != 1:
             return NotImplemented
-        slots, update = rule(int(step[0]) + 1, float(lr), dtypes.pop(), **settings)
+        slots, make = rule(**settings)
         trees = [params, *(state[slot] for slot in slots)]
-        if not writable([a for tree in trees for a in tree.values()]):
-            trees = [{n: np.array(a, order="C") for n, a in tree.items()} for tree in trees]
-        grads = {name: apart(grads[name]) for name in names}
-        small = [name for name in names if params[name].size <= SMALL]
-        vectors = [one_vector([tree[name] for name in small]) for tree in trees]
-        if all(v is not None for v in vectors):
-            g = np.concatenate([grads[name].reshape(-1) for name in small])
-            update(vectors[0], g, *vectors[1:])
-            names = [name for name in names if params[name].size > SMALL]
-        for name in names:
-            p, *rest = (tree[name].reshape(-1) for tree in trees)
-            update(p, grads[name].reshape(-1), *rest)
+        over = spent([a for tree in trees for a in tree.values()])
+        if not over:
+            trees = [{n: copy(a) for n, a in tree.items()} for tree in trees]
+        rows = [
+            [a.reshape(-1) for a in (trees[0][n], apart(grads[n]), *(t[n] for t in trees[1:]))]
+            for n in params
+        ]
+        repeat(make, rows, step, lr if hasattr(lr, "shape") else np.asarray(lr), over=over)
         return (trees[0], dict(zip(slots, trees[1:], strict=True))), None
 
     return kernel
@@ -63,12 +60,12 @@ def in_pieces(scratches: int) -> Callable[[Update], Update]:
     """For whole vectors, an update written for pieces, with `scratches` vectors to work in."""
 
     def decorate(update: Update) -> Update:
-        def whole(*vectors: np.ndarray) -> None:
+        def whole(vectors: list[np.ndarray], *numbers: Any) -> None:
             size = vectors[0].size
             scratch = [np.empty(min(size, PIECE), vectors[0].dtype) for _ in range(scratches)]
             for start in range(0, size, PIECE):
                 pieces = [v[start : start + PIECE] for v in vectors]
-                update(*pieces, *(s[: pieces[0].size] for s in scratch))
+                update(*pieces, *(s[: pieces[0].size] for s in scratch), *numbers)
 
         return whole
 
@@ -76,21 +73,15 @@ def in_pieces(scratches: int) -> Callable[[Update], Update]:
 
 
 @optimizer
-def adam(
-    step: int, lr: float, dtype: Any, *, betas: Any, eps: Any, weight_decay: Any,
-    decoupled: bool = False,
-) -> Any:  # fmt: skip
+def adam(*, betas: Any, eps: Any, weight_decay: Any, decoupled: bool = False) -> Any:
     """m ← β₁m + (1-β₁)g;  v ← β₂v + (1-β₂)g²;  p ← p - ηr/(1-β₁ᵗ)·m / (√v + εr), r = √(1-β₂ᵗ)."""
     beta1, beta2 = betas
-    bias1 = -math.expm1(step * math.log(beta1)) if beta1 else 1.0
-    root2 = math.sqrt(-math.expm1(step * math.log(beta2)) if beta2 else 1.0)
-    decay = 0.0 if decoupled else weight_decay
-    shrink = 1 - lr * weight_decay if decoupled else 1.0
-    rate, floor = lr * root2 / bias1, eps * root2
-    numbers = (rate, floor, beta1, beta2, 1 - beta1, 1 - beta2, decay, shrink)
+    decay, shrinking = (0.0, weight_decay) if decoupled else (weight_decay, 0.0)
 
     @in_pieces(2)
-    def by_numpy(p: Any, g: Any, m: Any, v: Any, s: Any, t: Any) -> None:
+    def by_numpy(
+        p: Any, g: Any, m: Any, v: Any, s: Any, t: Any, rate: float, floor: float, shrink: float
+    ) -> None:
         if decay:
             g = np.add(g, np.multiply(p, decay, out=s), out=s)
         m *= beta1
@@ -107,11 +98,17 @@ def adam(
             p *= shrink
         p -= t
 
-    def update(*vectors: np.ndarray) -> None:
-        if not compiled.adam(vectors, numbers):
-            by_numpy(*vectors)
+    def make(rows: Rows, step: np.ndarray, lr: np.ndarray) -> Callable[[], object]:
+        def update() -> None:
+            t, eta = int(step[0]) + 1, float(lr)
+            bias1 = -math.expm1(t * math.log(beta1)) if beta1 else 1.0
+            root2 = math.sqrt(-math.expm1(t * math.log(beta2))) if beta2 else 1.0
+            for row in rows:
+                by_numpy(row, eta * root2 / bias1, eps * root2, 1 - eta * shrinking)
 
-    return ("exp_avg", "exp_avg_sq"), update
+        return compiled.adam(rows, step, lr, (beta1, beta2, eps, decay, shrinking)) or update
+
+    return ("exp_avg", "exp_avg_sq"), make
 
 
 def adamw(xp: Any, *arrays: Any, **settings: Any) -> Any:
@@ -120,14 +117,12 @@ def adamw(xp: Any, *arrays: Any, **settings: Any) -> Any:
 
 
 @optimizer
-def sgd(
-    step: int, lr: float, dtype: Any, *, momentum: Any, nesterov: Any, weight_decay: Any
-) -> Any:
+def sgd(*, momentum: Any, nesterov: Any, weight_decay: Any) -> Any:
     """g ← ∇ + λp;  b ← μb + g;  p ← p - η·(g + μb if Nesterov, else b)."""
 
     @in_pieces(2)
-    def update(p: Any, g: Any, *rest: Any) -> None:
-        *slots, s, t = rest
+    def by_numpy(p: Any, g: Any, *rest: Any) -> None:
+        *slots, s, t, lr = rest
         if weight_decay:
             g = np.add(g, np.multiply(p, weight_decay, out=s), out=s)
         for b in slots:
@@ -136,7 +131,14 @@ def sgd(
             g = np.add(g, np.multiply(b, momentum, out=t), out=s) if nesterov else b
         p -= np.multiply(g, lr, out=t)
 
-    return ("momentum_buffer",) if momentum else (), update
+    def make(rows: Rows, step: np.ndarray, lr: np.ndarray) -> Callable[[], object]:
+        def update() -> None:
+            for row in rows:
+                by_numpy(row, float(lr))
+
+        return update
+
+    return ("momentum_buffer",) if momentum else (), make
 
 
 KERNELS: Mapping[str, Callable[..., Any]] = {"adam": adam, "adamw": adamw, "sgd": sgd}

@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
+
+from polynet_numpy.recording import empty, like, run
 
 Sizes = tuple[int, ...]
 Ends = tuple[tuple[int, int], ...]
@@ -35,7 +37,7 @@ def _places(sizes: Sizes, window: Sizes, stride: Sizes, dilation: Sizes) -> Size
     return tuple((n - d * (k - 1) - 1) // s + 1 for n, k, s, d in axes)
 
 
-def _cells(x: np.ndarray, window: Sizes, stride: Sizes, dilation: Sizes) -> list[np.ndarray]:
+def _cells(x: Any, window: Sizes, stride: Sizes, dilation: Sizes) -> list[Any]:
     """What each cell of the window sees of the last axes of `x`, in reading order."""
     places = _places(x.shape[-len(window) :], window, stride, dilation)
 
@@ -46,7 +48,7 @@ def _cells(x: np.ndarray, window: Sizes, stride: Sizes, dilation: Sizes) -> list
     return [x[part(cell)] for cell in product(*map(range, window))]
 
 
-def _padded(x: np.ndarray, padding: Ends, value: float) -> np.ndarray:
+def _padded(x: Any, padding: Ends, value: float) -> Any:
     """`x`, with `value` around its last axes; `x` itself where there is no padding."""
     if not any(map(any, padding)):
         return x
@@ -101,91 +103,119 @@ def convolution(
 
 
 def _convolution(
-    x: np.ndarray,
-    weight: np.ndarray,
-    bias: np.ndarray | None,
+    x: Any,
+    weight: Any,
+    bias: Any,
     stride: Sizes,
     padding: Ends,
     dilation: Sizes,
     groups: int,
-) -> tuple[np.ndarray, Callable[..., Any]]:
+) -> tuple[Any, Callable[..., Any]]:
     channels, height, width = x.shape[1:]
     out, window = weight.shape[0], weight.shape[2:]
     inside = _inside(x, padding)
     matrices = weight.reshape(groups, out // groups, -1)
-    how = (window, stride, dilation, groups)
-    y = _correlated(inside, matrices, bias, *how)
-    places = y.shape[1:3]
+    how = _How(window, stride, dilation, groups)
+    y = _correlated(inside, matrices, bias, how)
 
-    def pullback(g: np.ndarray, needs: tuple[bool, ...]) -> Any:
+    def pullback(g: Any, needs: tuple[bool, ...]) -> Any:
         lying = _inside(g, NOTHING)
         grads: list[Any] = [None] * len(needs)
         if needs[0]:
             grads[0] = of_input(g, lying).transpose(3, 0, 1, 2)
         if needs[1]:
-            total = np.zeros((groups, matrices.shape[2], out // groups), dtype=g.dtype)
-            flat = lying.reshape(groups, out // groups, -1)
-            for part, seen in _seen(inside, places, *how):
-                total += np.matmul(seen, flat[..., part].mT)  # twice as fast as its transpose
-            grads[1] = total.mT.reshape(weight.shape)
+            grads[1] = _of_weight(inside, lying, how).reshape(weight.shape)
         if needs[2:] and needs[2]:
-            grads[2] = lying.reshape(out, -1).sum(axis=1)
+            grads[2] = np.sum(lying.reshape(out, -1), axis=1)
         return grads
 
-    def of_input(g: np.ndarray, lying: np.ndarray) -> np.ndarray:
+    def of_input(g: Any, lying: Any) -> Any:
         reach = [d * (k - 1) for d, k in zip(dilation, window, strict=True)]
         ends = tuple((r - a, r - b) for r, (a, b) in zip(reach, padding, strict=True))
         if stride == (1, 1) and out <= channels and min(map(min, ends)) >= 0:
             # To gather from `g` with the window turned around is less than to scatter it.
             turned = weight.reshape(groups, out // groups, -1, *window)[..., ::-1, ::-1]
             turned = turned.swapaxes(1, 2).reshape(groups, channels // groups, -1)
-            return _correlated(_inside(g, ends), turned, None, *how)
+            return _correlated(_inside(g, ends), turned, None, how)
         (top, _), (left, _) = padding
-        gx = _scattered(inside.shape, matrices, lying, *how)
+        gx = _scattered(inside.shape, matrices, lying, how)
         return gx[:, top : top + height, left : left + width]
 
     return y.transpose(3, 0, 1, 2), pullback
 
 
-def _inside(x: np.ndarray, padding: Ends) -> np.ndarray:
-    """(channels, rows, columns, batch), contiguous, with zeros around; `x` itself where it is."""
+class _How(NamedTuple):
+    """How a window goes over what lies inside."""
+
+    window: Sizes
+    stride: Sizes
+    dilation: Sizes
+    groups: int
+
+    def places(self, inside: Any) -> Sizes:
+        return _places(inside.shape[1:3], self.window, self.stride, self.dilation)
+
+    def is_identity(self, inside: Any) -> bool:
+        """Whether each cell of what lies inside is one place, and seen as it lies."""
+        return self.window == (1, 1) and self.places(inside) == inside.shape[1:3]
+
+
+def _inside(x: Any, padding: Ends) -> Any:
+    """(channels, rows, columns, batch), contiguous, with zeros around; a view of `x` if it is."""
     x = x.transpose(1, 2, 3, 0)
-    if not any(map(any, padding)):
-        return np.ascontiguousarray(x)
+    if not any(map(any, padding)) and x.flags.c_contiguous:
+        return x
     (top, bottom), (left, right) = padding
     channels, height, width, n = x.shape
-    y = np.zeros((channels, top + height + bottom, left + width + right, n), dtype=x.dtype)
-    y[:, top : top + height, left : left + width] = x
+    y = empty((channels, top + height + bottom, left + width + right, n), x.dtype)
+    run(_lay, x, top, left, y)
     return y
 
 
+def _lay(x: np.ndarray, top: int, left: int, y: np.ndarray) -> None:
+    _, height, width, _ = x.shape
+    if y.shape != x.shape:
+        y.fill(0)
+    y[:, top : top + height, left : left + width] = x
+
+
+def _matrix(height: int, run_: int, places: Sizes, dtype: Any) -> tuple[int, Any]:
+    """How many rows of places are gathered at a time, and memory for what their windows see.
+
+    It has `height` rows, and columns for these places, of which a row has `run_`.
+    """
+    most = max(PIECE // (height * run_ * dtype.itemsize), -(-LEAST // run_))
+    most = -(-places[0] // -(-places[0] // most))  # as even as can be
+    return most, empty((height, most * run_ + APART // dtype.itemsize), dtype)
+
+
 def _pieces(
-    places: Sizes, height: int, n: int, dtype: Any
+    places: Sizes, most: int, run_: int, memory: np.ndarray
 ) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """Some rows of places at a time: which they are, which columns, and a matrix for them.
 
-    The matrix has `height` rows, and columns for these places and `n` samples; its memory is
-    that of the piece before.
+    The matrix's memory is that of the piece before.
     """
-    run = places[1] * n
-    most = max(PIECE // (height * run * dtype.itemsize), -(-LEAST // run))
-    most = -(-places[0] // -(-places[0] // most))  # as even as can be
-    memory = np.empty((height, most * run + APART // dtype.itemsize), dtype=dtype)
     for start in range(0, places[0], most):
         stop = min(start + most, places[0])
-        yield (
-            slice(start, stop),
-            slice(start * run, stop * run),
-            memory[:, : (stop - start) * run],
-        )
+        columns = slice(start * run_, stop * run_)
+        yield slice(start, stop), columns, memory[:, : (stop - start) * run_]
+
+
+def _memory_for(inside: Any, how: _How) -> tuple[int, Any]:
+    if how.is_identity(inside):
+        return 0, None
+    places, (channels, _, _, n) = how.places(inside), inside.shape
+    return _matrix(channels * math.prod(how.window), places[1] * n, places, inside.dtype)
 
 
 def _seen(
-    inside: np.ndarray, places: Sizes, window: Sizes, stride: Sizes, dilation: Sizes, groups: int
+    inside: np.ndarray, how: _How, most: int, memory: np.ndarray
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """What each cell of the window sees, a piece at a time: (groups, channels·cells, places)."""
     channels, n = inside.shape[0], inside.shape[3]
-    if window == (1, 1) and places == inside.shape[1:3]:
+    places, (window, stride, dilation, groups) = how.places(inside), how
+    if how.is_identity(inside):
         yield slice(None), inside.reshape(groups, channels // groups, -1)
         return
     a, b, c, d = inside.strides
@@ -195,52 +225,87 @@ def _seen(
         (a, b * dilation[0], c * dilation[1], b * stride[0], c * stride[1], d),
         writeable=False,
     )
-    height = channels * math.prod(window)
-    for rows, part, matrix in _pieces(places, height, n, inside.dtype):
+    for rows, part, matrix in _pieces(places, most, places[1] * n, memory):
         by_cell = (channels, *window, rows.stop - rows.start, places[1], n)
         matrix.reshape(by_cell)[...] = cells[:, :, :, rows]
-        yield part, matrix.reshape(groups, height // groups, -1)
+        yield part, matrix.reshape(groups, len(matrix) // groups, -1)
 
 
-def _correlated(
+def _correlated(inside: Any, matrices: Any, bias: Any, how: _How) -> Any:
+    """The convolution of what lies inside."""
+    places, n = how.places(inside), inside.shape[3]
+    y = empty((*matrices.shape[:2], math.prod(places) * n), inside.dtype)
+    run(_correlate, inside, matrices, bias, how, *_memory_for(inside, how), y)
+    return y.reshape(-1, *places, n)
+
+
+def _correlate(
     inside: np.ndarray,
     matrices: np.ndarray,
     bias: np.ndarray | None,
-    window: Sizes,
-    stride: Sizes,
-    dilation: Sizes,
-    groups: int,
-) -> np.ndarray:
-    """The convolution of what lies inside."""
-    places = _places(inside.shape[1:3], window, stride, dilation)
-    n, outs = inside.shape[3], matrices.shape[1]
-    y = np.empty((groups, outs, math.prod(places) * n), dtype=inside.dtype)
-    for part, seen in _seen(inside, places, window, stride, dilation, groups):
+    how: _How,
+    most: int,
+    memory: np.ndarray,
+    y: np.ndarray,
+) -> None:
+    for part, seen in _seen(inside, how, most, memory):
         np.matmul(matrices, seen, out=y[..., part])
         if bias is not None:
-            y[..., part] += bias.reshape(groups, outs, 1)
-    return y.reshape(groups * outs, *places, n)
+            y[..., part] += bias.reshape(*y.shape[:2], 1)
 
 
-def _scattered(
-    shape: Sizes,
-    matrices: np.ndarray,
+def _of_weight(inside: Any, g: Any, how: _How) -> Any:
+    """The gradient of the matrices."""
+    outs = g.shape[0] // how.groups
+    height = inside.shape[0] // how.groups * math.prod(how.window)
+    shape, dtype = (how.groups, height, outs), g.dtype
+    total, piece, y = (
+        empty(shape, dtype),
+        empty(shape, dtype),
+        empty((shape[0], outs, height), dtype),
+    )
+    flat = g.reshape(how.groups, outs, -1)
+    run(_add_up, inside, flat, how, *_memory_for(inside, how), total, piece, y)
+    return y
+
+
+def _add_up(
+    inside: np.ndarray,
     g: np.ndarray,
-    window: Sizes,
-    stride: Sizes,
-    dilation: Sizes,
-    groups: int,
-) -> np.ndarray:
+    how: _How,
+    most: int,
+    memory: np.ndarray,
+    total: np.ndarray,
+    piece: np.ndarray,
+    y: np.ndarray,
+) -> None:
+    total.fill(0)
+    for part, seen in _seen(inside, how, most, memory):
+        total += np.matmul(seen, g[..., part].mT, out=piece)  # twice as fast as its transpose
+    y[...] = total.mT
+
+
+def _scattered(shape: Sizes, matrices: Any, g: Any, how: _How) -> Any:
     """The gradient of what lay inside in this shape: each place adds to what its cells saw."""
-    channels, n, places = shape[0], shape[3], g.shape[1:3]
+    y = empty(shape, g.dtype)
+    if how.is_identity(y):
+        flat = g.reshape(how.groups, -1, math.prod(shape[1:]))
+        run(np.matmul, matrices.mT, flat, out=y.reshape(how.groups, -1, flat.shape[2]))
+        return y
+    run(_scatter, matrices, g, how, *_memory_for(y, how), y)
+    return y
+
+
+def _scatter(
+    matrices: np.ndarray, g: np.ndarray, how: _How, most: int, memory: np.ndarray, y: np.ndarray
+) -> None:
+    (window, stride, dilation, groups), channels, n = how, y.shape[0], y.shape[3]
+    places = g.shape[1:3]
     turned = np.ascontiguousarray(matrices.mT)
     flat = g.reshape(groups, -1, math.prod(places) * n)
-    if window == (1, 1) and places == shape[1:3]:
-        return np.matmul(turned, flat).reshape(shape)
-    y = np.zeros(shape, dtype=g.dtype)
-    height = channels * math.prod(window)
-    for rows, part, matrix in _pieces(places, height, n, g.dtype):
-        back = matrix.reshape(groups, height // groups, -1)  # splitting axes never copies
+    y.fill(0)
+    for rows, part, matrix in _pieces(places, most, places[1] * n, memory):
+        back = matrix.reshape(groups, len(matrix) // groups, -1)  # splitting axes never copies
         np.matmul(turned, flat[..., part], out=back)
         count = rows.stop - rows.start
         by_cell = matrix.reshape(channels, -1, count, places[1], n)
@@ -249,7 +314,6 @@ def _scattered(
         cells = _cells(reached.transpose(0, 3, 1, 2), window, stride, dilation)
         for i, cell in enumerate(cells):
             cell += by_cell[:, i].transpose(0, 3, 1, 2)
-    return y
 
 
 # Pooling
@@ -273,25 +337,38 @@ def max_pool(
     cells = _cells(wide, *how)
     y = _folded(np.maximum, cells)
 
-    def pullback(g: np.ndarray) -> np.ndarray:
-        lying = np.empty_like(y)  # as the masks do
-        lying[...] = g
-        back = np.zeros_like(wide)
-        targets = _cells(back, *how)
-        left = np.ones_like(y, dtype=bool)  # where the largest was not met yet
-        for cell, target in zip(cells, targets, strict=True):
-            found = cell == y
-            found &= left
-            left ^= found
-            target += kept(found, lying)
-        if left.any():  # a NaN is equal to nothing; by the definition, the last one wins
-            for cell, target in zip(reversed(cells), reversed(targets), strict=True):
-                found = left & np.isnan(cell)
-                left ^= found
-                target += kept(found, lying)
+    def pullback(g: Any) -> Any:
+        back = like(wide)
+        lying, left, found = like(y), like(y, bool), like(y, bool)
+        run(_to_the_largest, cells, y, g, lying, left, found, back, _cells(back, *how))
         return back[_within(x, ends)]
 
     return y, (pullback,)
+
+
+def _to_the_largest(
+    cells: list[np.ndarray],
+    y: np.ndarray,
+    g: np.ndarray,
+    lying: np.ndarray,
+    left: np.ndarray,
+    found: np.ndarray,
+    back: np.ndarray,
+    targets: list[np.ndarray],
+) -> None:
+    lying[...] = g  # as the masks do
+    back.fill(0)
+    left.fill(True)  # where the largest was not met yet
+    for cell, target in zip(cells, targets, strict=True):
+        np.equal(cell, y, out=found)
+        found &= left
+        left ^= found
+        target += kept(found, lying)
+    if left.any():  # a NaN is equal to nothing; by the definition, the last one wins
+        for cell, target in zip(reversed(cells), reversed(targets), strict=True):
+            np.logical_and(left, np.isnan(cell), out=found)
+            left ^= found
+            target += kept(found, lying)
 
 
 def avg_pool(
@@ -312,14 +389,21 @@ def avg_pool(
     y = _folded(np.add, _cells(wide, *how))
     y /= math.prod(window)
 
-    def pullback(g: np.ndarray) -> np.ndarray:
-        back = np.zeros_like(wide)
-        part = g / math.prod(window)
-        for target in _cells(back, *how):
-            target += part
+    def pullback(g: Any) -> Any:
+        back, part = like(wide), like(g)
+        run(_to_all, g, math.prod(window), part, back, _cells(back, *how))
         return back[_within(x, ends)]
 
     return y, (pullback,)
+
+
+def _to_all(
+    g: np.ndarray, count: int, part: np.ndarray, back: np.ndarray, targets: list[np.ndarray]
+) -> None:
+    np.divide(g, count, out=part)
+    back.fill(0)
+    for target in targets:
+        target += part
 
 
 def _pooled(
@@ -334,21 +418,35 @@ def _pooled(
     return wide if fits else None, ends
 
 
-def _folded(combine: np.ufunc, cells: list[np.ndarray]) -> np.ndarray:
+def _folded(combine: np.ufunc, cells: list[Any]) -> Any:
     """All cells together, as an array of its own."""
+    y = like(cells[0])
+    run(_fold, combine, cells, y)
+    return y
+
+
+def _fold(combine: np.ufunc, cells: list[np.ndarray], y: np.ndarray) -> None:
     if len(cells) == 1:
-        return cells[0].copy(order="K")
-    y = combine(cells[0], cells[1])
+        y[...] = cells[0]
+        return
+    combine(cells[0], cells[1], out=y)
     for cell in cells[2:]:
         combine(y, cell, out=y)
-    return y
 
 
 def kept(mask: np.ndarray, g: np.ndarray) -> np.ndarray:
     """`g` where `mask` is true, else 0: by their bits, since `np.where` jumps at every number."""
-    bits = np.negative(mask.view(np.int8)).astype(f"i{g.itemsize}")
-    bits &= g.view(bits.dtype)
-    return bits.view(g.dtype)
+    out = np.empty_like(g)
+    keep(mask, g, out)
+    return out
+
+
+def keep(mask: np.ndarray, g: np.ndarray, out: np.ndarray) -> None:
+    """`kept`, into `out`."""
+    kind = np.dtype(f"i{g.itemsize}")
+    bits = out.view(kind)
+    np.negative(mask.view(np.int8), out=bits, dtype=kind)
+    bits &= g.view(kind)
 
 
 KERNELS = {kernel.__name__: kernel for kernel in (avg_pool, convolution, max_pool)}

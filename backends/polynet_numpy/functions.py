@@ -1,0 +1,105 @@
+"""NumPy's functions, as far as a recording of them needs more than their names.
+
+Their first argument is the recording.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from polynet_numpy import compiled, loops
+
+ABOUT = {np.shape, np.ndim, np.size, np.result_type, np.can_cast, np.iscomplexobj, np.isrealobj}
+"""Those that say something about an array whatever is in it."""
+
+BY_NUMBERS = {
+    getattr(np, name)
+    for name in (
+        "argwhere compress extract flatnonzero nonzero unique unique_all unique_counts "
+        "unique_inverse unique_values"
+    ).split()
+    if hasattr(np, name)
+}
+"""Those whose result has a shape that depends on the numbers in an array."""
+
+WITH_OUT = {
+    np.all, np.any, np.argmax, np.argmin, np.clip, np.concatenate, np.cumprod, np.cumsum, np.dot,
+    np.einsum, np.max, np.mean, np.min, np.prod, np.round, np.stack, np.std, np.sum, np.trace,
+    np.var,
+}  # fmt: skip
+"""Those that write their result to `out=`."""
+
+
+def _filled(value: Any) -> Callable[..., Any]:
+    def full(recording: Any, x: Any, *args: Any, **options: Any) -> Any:
+        like_x = np.empty_like(recording.plain(x), *args, **options)
+        if not like_x.shape:  # one number, such as the slope to begin with
+            return recording.constant(np.full_like(like_x, value))
+        y = recording.like(like_x)
+        recording.run(np.copyto, (y, value), {})
+        return y
+
+    return full
+
+
+def _full_like(recording: Any, x: Any, value: Any, *args: Any, **options: Any) -> Any:
+    y = recording.like(np.empty_like(recording.plain(x), *args, **options))
+    recording.run(np.copyto, (y, value), {"casting": "unsafe"})
+    return y
+
+
+def _empty_like(recording: Any, x: Any, *args: Any, **options: Any) -> Any:
+    return recording.like(np.empty_like(recording.plain(x), *args, **options))
+
+
+def _where(recording: Any, condition: Any, *choice: Any) -> Any:
+    if not choice:
+        return np.nonzero(condition)
+    y = recording.like(np.where(recording.plain(condition), *recording.plain(choice)))
+    recording.run(_choose, (condition, *choice, y), {})
+    return y
+
+
+def _choose(condition: Any, x: Any, y: Any, out: np.ndarray) -> None:
+    np.copyto(out, y)
+    np.copyto(out, x, where=np.asarray(condition, bool))
+
+
+def _take(recording: Any, x: Any, indices: Any, axis: int | None = None, **options: Any) -> Any:
+    if options or axis is None:
+        return recording.result(np.take, (x, indices, axis), options, out=False)
+    y = recording.like(np.take(recording.plain(x), recording.plain(indices), axis))
+    recording.repeat(taken, (x, indices, axis, y), over=False)
+    return y
+
+
+def taken(x: np.ndarray, indices: np.ndarray, axis: int, out: np.ndarray) -> Callable[[], object]:
+    """`np.take` into `out`, without the copy that NumPy makes lest an index is out of bounds."""
+
+    def by_numpy() -> None:
+        fine = indices.size and indices.min() >= 0 and indices.max() < x.shape[axis]
+        if fine and out.flags.c_contiguous:
+            np.take(x, indices, axis, out=out, mode="clip")
+        else:
+            out[...] = np.take(x, indices, axis)
+
+    rows, width = indices.reshape(-1), math.prod(x.shape[1:])
+    if axis != 0 or not out.flags.c_contiguous:
+        return by_numpy
+    flat = x.reshape(len(x), width), rows, out.reshape(len(rows), width)
+    return compiled.either(compiled.bound(loops.take_rows, *flat), by_numpy)
+
+
+INTO: dict[Any, Callable[..., Any]] = {
+    np.empty_like: _empty_like,
+    np.full_like: _full_like,
+    np.ones_like: _filled(1),
+    np.take: _take,
+    np.where: _where,
+    np.zeros_like: _filled(0),
+}
+"""Those with a way of their own into memory that is there."""

@@ -1,0 +1,152 @@
+"""Loops over arrays, written for Numba: one pass over memory instead of several.
+
+They do what NumPy's own way does, operation by operation, so that the numbers are the same to the
+last bit. `compiled.py` says when they run.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+
+def where_not_0(y, g, out):
+    for i in range(y.size):
+        out[i] = g[i] if y[i] != 0 else 0
+
+
+def take_rows(x, rows, out):
+    """False where a row is not there."""
+    for i in range(rows.size):
+        row = rows[i]
+        if row < 0 or row >= x.shape[0]:
+            return False
+        for j in range(x.shape[1]):
+            out[i, j] = x[row, j]
+    return True
+
+
+def summed(x, start, n):
+    """What NumPy adds to a sum's first number, or to 0: of each half, down to 128 numbers."""
+    if n <= 128:
+        return summed_by_8(x, start, n)
+    starts, sizes = np.empty(64, np.int64), np.empty(64, np.int64)  # what is to do; a size of -1
+    sums = np.empty(64, x.dtype)  # means: add the last two sums
+    starts[0], sizes[0], todo, done = start, n, 1, 0
+    while todo:
+        todo -= 1
+        at, size = starts[todo], sizes[todo]
+        if size == -1:
+            done -= 1
+            sums[done - 1] += sums[done]
+        elif size <= 128:
+            sums[done] = summed_by_8(x, at, size)
+            done += 1
+        else:
+            half = size // 2 - size // 2 % 8
+            sizes[todo] = -1
+            starts[todo + 1], sizes[todo + 1] = at + half, size - half
+            starts[todo + 2], sizes[todo + 2] = at, half
+            todo += 3
+    return sums[0]
+
+
+def summed_by_8(x, start, n):
+    if n < 8:
+        total = x.dtype.type(-0.0)
+        for i in range(start, start + n):
+            total += x[i]
+        return total
+    r = x[start : start + 8].copy()
+    for i in range(start + 8, start + n - n % 8, 8):
+        for j in range(8):
+            r[j] += x[i + j]
+    total = ((r[0] + r[1]) + (r[2] + r[3])) + ((r[4] + r[5]) + (r[6] + r[7]))
+    for i in range(start + n - n % 8, start + n):
+        total += x[i]
+    return total
+
+
+def segment_sum(x, segments, order, ends, row, out):
+    """False where a segment is not there. `order`, `ends` and `row` are memory to work in.
+
+    As `np.add.reduceat` does, the rows after a segment's first are added up, then to the first.
+    """
+    out[...] = 0
+    ends[:] = 0
+    for i in range(segments.size):
+        if segments[i] < 0 or segments[i] >= out.shape[0]:
+            return False
+        ends[segments[i]] += 1
+    for s in range(1, ends.size):
+        ends[s] += ends[s - 1]
+    for i in range(segments.size - 1, -1, -1):  # now ends are starts
+        ends[segments[i]] -= 1
+        order[ends[segments[i]]] = i
+    for s in range(ends.size):
+        start = ends[s]
+        n = (ends[s + 1] if s + 1 < ends.size else segments.size) - start
+        if n in (1, 2):
+            for j in range(x.shape[1]):
+                out[s, j] = x[order[start], j] + (x[order[start + 1], j] if n == 2 else 0)
+        elif n:
+            for j in range(x.shape[1]):
+                for i in range(n):
+                    row[i] = x[order[start + i], j]
+                out[s, j] = row[0] + summed(row, 1, n - 1)
+    return True
+
+
+def shift(logits, targets, e, truth):
+    """x - max x of each sample, and that of its class; False where a label is out of range."""
+    for i in range(logits.shape[0]):
+        label = targets[i]
+        if label < 0 or label >= logits.shape[1]:
+            return False
+        top = logits[i, 0]
+        for j in range(logits.shape[1]):
+            if not logits[i, j] <= top:
+                top = logits[i, j]
+            if math.isnan(top):
+                return False
+        for j in range(logits.shape[1]):
+            e[i, j] = logits[i, j] - top
+        truth[i] = e[i, label]
+    return True
+
+
+def sum_columns(x, out):
+    for i in range(x.shape[0]):
+        out[i, 0] = x.dtype.type(0) + summed(x[i], 0, x.shape[1])
+
+
+def mean_of_difference(x, y, out):
+    """The mean of x - y, which stands in y afterwards."""
+    for i in range(y.size):
+        y[i] = x[i, 0] - y[i]
+    out[()] = (y.dtype.type(0) + summed(y, 0, y.size)) / y.dtype.type(y.size)
+
+
+def of_cross_entropy(e, total, targets, g, out):
+    count, classes = e.shape
+    scale = g[()] / e.dtype.type(count)
+    for i in range(count):
+        for j in range(classes):
+            out[i, j] = e[i, j] / total[i, 0]
+        out[i, targets[i]] -= 1
+        for j in range(classes):
+            out[i, j] *= scale
+
+
+def add_bias(x, bias):
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            x[i, j] += bias[j]
+
+
+def add_bias_relu(x, bias, y):
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            x[i, j] += bias[j]
+            y[i, j] = max(0, x[i, j])

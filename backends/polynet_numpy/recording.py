@@ -1,0 +1,417 @@
+"""A training step recorded once, and replayed: NumPy's calls alone, on memory that stays.
+
+What Python does around the calls (layers, derivatives, the record and its sweep) is the same in
+every step, so it is done once. While it is, arrays are `Recorded`: what is asked of them is
+computed, as ever, into memory from a pool, and written down. Memory is used again as soon as
+nothing refers to it any more, in the replay as in the recording.
+
+A recording knows arrays, not what is in them: reading a number of one on the host cannot be
+recorded, and raises `Unrecordable`.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+from polynet import tree
+from polynet_numpy.functions import ABOUT, BY_NUMBERS, INTO, WITH_OUT
+from polynet_numpy.pool import Block, Pool
+
+
+class Unrecordable(TypeError):
+    """What a step did that a replay could not repeat."""
+
+
+SHAPE = "the step makes an array of a shape that depends on the numbers in another"
+
+_thread = threading.local()
+
+
+def active() -> Recording | None:
+    """The recording that is being made in this thread, if one is."""
+    return getattr(_thread, "recording", None)
+
+
+@contextmanager
+def _recording(recording: Recording | None) -> Iterator[None]:
+    before, _thread.recording = active(), recording
+    try:
+        yield
+    finally:
+        _thread.recording = before
+
+
+def run(function: Callable[..., object], *args: Any, **options: Any) -> None:
+    """Call a function that writes its results into arrays it is given; now, and in each replay.
+
+    What it writes to are arrays of `empty`, made for this call. It reads and writes nothing else
+    that changes from step to step.
+    """
+    recording = active()
+    if recording is None:
+        function(*args, **options)
+    else:
+        recording.run(function, args, options)
+
+
+def repeat(make: Callable[..., Callable[[], object]], *args: Any, over: bool = False) -> None:
+    """`run` what `make` returns for the arrays: what it does is done once for all replays.
+
+    Where it writes `over` the state, a replay does so, and the recording does not.
+    """
+    recording = active()
+    if recording is None:
+        make(*args)()
+    else:
+        recording.repeat(make, args, over=over)
+
+
+def latest() -> Callable[[], object] | None:
+    """The call recorded last, which the next one may take over."""
+    recording = active()
+    return recording.calls[-1] if recording is not None and recording.calls else None
+
+
+def take_back() -> None:
+    """Forget the call recorded last: the one that is being made does its work too."""
+    recording = active()
+    assert recording is not None
+    recording.calls.pop()
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> Any:
+    """An array for a result, not initialised; of the pool while a step is recorded."""
+    recording = active()
+    return np.empty(shape, dtype) if recording is None else recording.empty(shape, dtype)
+
+
+def like(x: Any, dtype: Any = None) -> Any:
+    """An array for a result in the shape and order in memory of another, and in its dtype."""
+    recording, y = active(), np.empty_like(_plain(x), dtype)
+    return y if recording is None else recording.like(y)
+
+
+def copy(x: Any) -> Any:
+    """A contiguous copy, as an array for a result."""
+    y = empty(x.shape, x.dtype)
+    run(np.copyto, y, x)
+    return y
+
+
+def spent(arrays: list[Any]) -> bool:
+    """Whether these are the state's own, and nobody reads them once they are used here."""
+    recording = active()
+    return recording is not None and all(
+        type(a) is Recorded and id(a.array) in recording.spent and a.flags.c_contiguous
+        for a in arrays
+    )
+
+
+def apart(g: Any) -> Any:
+    """A gradient, or a copy where it stands in memory outside the pool, as a state does."""
+    return copy(g) if type(g) is Recorded and g.block is None else g
+
+
+class Recording:
+    """The calls of one step, in order."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.calls: list[Callable[[], object]] = []
+        self.spent: set[int] = set()
+        """The arrays of the state, by identity, that may be written over once they are used."""
+        self.written: list[np.ndarray] = []
+        """Arrays outside the pool that results go to: the loss's first."""
+        self.elements = 0
+        """How many elements go through what could be loops that are compiled."""
+        self._pool = pool
+
+    def on(self) -> AbstractContextManager[None]:
+        """Record what this thread computes."""
+        return _recording(self)
+
+    def off(self) -> AbstractContextManager[None]:
+        """Compute as ever, while it is on."""
+        return _recording(None)
+
+    # Arrays
+
+    def empty(
+        self, shape: tuple[int, ...], dtype: Any, strides: tuple[int, ...] | None = None
+    ) -> Recorded:
+        block = self._pool.take(max(math.prod(shape) * np.dtype(dtype).itemsize, 1))
+        return Recorded(np.ndarray(shape, dtype, block.memory, 0, strides), block)
+
+    def like(self, array: np.ndarray) -> Recorded:
+        """An array with the same shape, dtype and order of axes in memory."""
+        return self.empty(array.shape, array.dtype, array.strides if _is_dense(array) else None)
+
+    def constant(self, array: np.ndarray) -> Recorded:
+        """An array that no replay computes."""
+        return Recorded(array, CONSTANT)
+
+    def plain(self, x: Any) -> Any:
+        """Recorded arrays as NumPy's, in lists, tuples and dicts too."""
+        return _plain(x)
+
+    # Calls
+
+    def run(self, function: Callable[..., object], args: tuple, options: dict[str, Any]) -> None:
+        """Call a function that writes into its arguments, and write the call down."""
+        call = partial(function, *map(_plain, args), **{k: _plain(v) for k, v in options.items()})
+        self.calls.append(call)
+        call()
+
+    def repeat(self, make: Callable[..., Callable[[], object]], args: tuple, *, over: bool) -> None:
+        """Make a call that writes into arrays, and write it down."""
+        plain = [_plain(a) for a in args]
+        self.elements += sum(a.size for a in tree.leaves(plain) if isinstance(a, np.ndarray))
+        call = make(*plain)
+        self.calls.append(call)
+        if not over:
+            call()
+
+    def write(self, array: np.ndarray, other: Any) -> None:
+        """Write down that a result goes to an array outside."""
+        self.written.append(array)
+        self.calls.append(partial(np.copyto, array, _plain(other)))
+
+    def result(
+        self, function: Callable[..., Any], args: tuple, options: dict[str, Any], *, out: bool
+    ) -> Any:
+        """What a function returns, recorded; with `out`, it can write that to `out=`."""
+        plain = [_plain(a) for a in args]
+        named = {name: _plain(value) for name, value in options.items()}
+        found = function(*plain, **named)
+        if out:
+            plain = _as_arrays(plain)
+        call = partial(function, *plain, **named)
+        if isinstance(found, tuple | list):
+            return self._several(found, call)
+        if not isinstance(found, np.ndarray | np.generic):
+            raise Unrecordable(f"{_name(function)} returned a {type(found).__name__}")
+        for given in _recorded((args, tuple(options.values()))):
+            if isinstance(found, np.ndarray) and np.may_share_memory(found, given.array):
+                return Recorded(found, given.block)
+        y = self.like(np.asarray(found))
+        y.array[...] = found
+        self.calls.append(partial(call, out=y.array) if out else partial(_store, call, y.array))
+        return y
+
+    def _several(self, found: Any, call: Callable[[], Any]) -> Any:
+        """Recorded arrays for several results; each is computed anew in every replay."""
+        parts = [self.like(np.asarray(part)) for part in found]
+        for y, part in zip(parts, found, strict=True):
+            y.array[...] = part
+        self.calls.append(partial(_store_all, call, [y.array for y in parts]))
+        return type(found)(*parts) if hasattr(found, "_fields") else type(found)(parts)
+
+
+def _is_dense(array: np.ndarray) -> bool:
+    """Whether it fills one run of memory, in some order of its axes."""
+    step = array.itemsize
+    for stride, n in sorted(zip(array.strides, array.shape, strict=True)):
+        if n != 1 and stride != step:
+            return False
+        step *= n
+    return True
+
+
+def _store(call: Callable[[], Any], out: np.ndarray) -> None:
+    out[...] = call()
+
+
+def _store_all(call: Callable[[], Any], outs: list[np.ndarray]) -> None:
+    for out, part in zip(outs, call(), strict=True):
+        out[...] = part
+
+
+def _as_arrays(args: list[Any]) -> list[Any]:
+    """Python's numbers as arrays of the one dtype that the arrays have, as which they count.
+
+    NumPy then need not look at them in every replay.
+    """
+    dtypes = {a.dtype for a in args if isinstance(a, np.ndarray)}
+    if len(dtypes) != 1:
+        return args
+    dtype = dtypes.pop()
+    kinds = {"f": (int, float), "i": (int,)}.get(dtype.kind, ())
+    return [np.asarray(a, dtype) if type(a) in kinds else a for a in args]
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", repr(function))
+
+
+def _plain(x: Any) -> Any:
+    """Recorded arrays as NumPy's, in lists, tuples and dicts too."""
+    if type(x) is Recorded:
+        return x.array
+    if type(x) in (tuple, list):  # not what is derived from them: settings, without arrays
+        return type(x)(map(_plain, x))
+    return {k: _plain(v) for k, v in x.items()} if type(x) is dict else x
+
+
+def _recorded(x: Any) -> Iterator[Recorded]:
+    """The recorded arrays among arguments."""
+    if type(x) is Recorded:
+        yield x
+    elif type(x) in (tuple, list):
+        for part in x:
+            yield from _recorded(part)
+
+
+# Arrays
+
+CONSTANT = object()
+
+
+def _needed() -> Recording:
+    found = active()
+    if found is None:
+        raise Unrecordable("an array of a recorded step was used after it")
+    return found
+
+
+class Recorded(NDArrayOperatorsMixin):
+    """An array of a step that is being recorded: NumPy's, and whose memory it is in.
+
+    `block` is None for what stands outside the pool: the state, the data, the rows; and CONSTANT
+    for what no replay computes.
+    """
+
+    __slots__ = ("array", "block")
+
+    device = "cpu"
+    shape: Any
+    dtype: Any
+    flags: Any
+
+    def __init__(self, array: np.ndarray, block: Any) -> None:
+        self.array = array
+        self.block = block
+
+    def __repr__(self) -> str:
+        return f"Recorded({self.shape}, {self.dtype})"
+
+    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
+        from polynet_numpy.namespace import namespace
+
+        return namespace()
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **options: Any) -> Any:
+        recording, function = _needed(), getattr(ufunc, method)
+        out = options.pop("out", None)
+        if out is None and method != "at":
+            return recording.result(function, args, options, out=True)
+        if out is not None:
+            options["out"] = out
+        _written_to(args[0] if out is None else out[0])
+        recording.run(function, args, options)
+        return None if out is None else out[0]
+
+    def __array_function__(self, function: Any, types: Any, args: tuple, options: dict) -> Any:
+        recording = _needed()
+        if function in ABOUT:
+            return function(*map(_plain, args), **options)
+        if function is np.copyto:
+            _written_to(args[0])
+            return recording.run(function, args, options)
+        if options.get("out") is not None:
+            _written_to(options["out"])
+            recording.run(function, args, options)
+            return options["out"]
+        if function in BY_NUMBERS:
+            raise Unrecordable(SHAPE)
+        if function in INTO:
+            return INTO[function](recording, *args, **options)
+        return recording.result(function, args, options, out=function in WITH_OUT)
+
+    def __getitem__(self, key: Any) -> Any:
+        if any(a.dtype.kind == "b" for a in _recorded((key,))):
+            raise Unrecordable(SHAPE)
+        if isinstance(self.array[_plain(key)], np.generic):  # one number: its place, not a copy
+            key = (*key, ...) if isinstance(key, tuple) else (key, ...)
+        return _needed().result(operator.getitem, (self, key), {}, out=False)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        _written_to(self)
+        _needed().run(operator.setitem, (self, key, value), {})
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def reshape(self, *shape: Any, **options: Any) -> Any:
+        return np.reshape(self, shape[0] if len(shape) == 1 else shape, **options)
+
+    def transpose(self, *axes: Any) -> Any:
+        return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)
+
+    def astype(self, dtype: Any, copy: bool = True) -> Recorded:
+        if not copy and self.dtype == dtype:
+            return self
+        y = _needed().like(np.empty_like(self.array, dtype))
+        run(np.copyto, y, self, casting="unsafe")
+        return y
+
+    def copy(self, order: Any = "C") -> Recorded:
+        y = _needed().like(np.empty_like(self.array, order=order))
+        run(np.copyto, y, self)
+        return y
+
+    def view(self, dtype: Any) -> Recorded:
+        return Recorded(self.array.view(dtype), self.block)
+
+    def fill(self, value: Any) -> None:
+        _written_to(self)
+        run(np.copyto, self, value)
+
+    def _leave(self, *_: Any, **__: Any) -> NoReturn:
+        raise Unrecordable(
+            "the step reads an array's numbers on the host: by float(x), `if`, np.asarray(x) or "
+            "the like"
+        )
+
+    __array__ = __bool__ = __int__ = __float__ = __complex__ = __index__ = _leave
+    item = tolist = tobytes = _leave
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _attribute(name: str) -> property:
+    def get(self: Recorded) -> Any:
+        found = getattr(self.array, name)
+        return Recorded(found, self.block) if isinstance(found, np.ndarray) else found
+
+    return property(get)
+
+
+def _method(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self, *args, **options: function(self, *args, **options)
+
+
+for _each in ("shape dtype ndim size itemsize nbytes strides flags T mT real imag").split():
+    setattr(Recorded, _each, _attribute(_each))
+for _each in (
+    "all any argmax argmin argsort clip cumprod cumsum diagonal dot max mean min prod ravel repeat "
+    "round searchsorted sort squeeze std sum swapaxes take trace var"
+).split():
+    setattr(Recorded, _each, _method(getattr(np, _each)))
+
+
+def _written_to(out: Any) -> None:
+    if type(out) is not Recorded or type(out.block) is not Block:
+        raise Unrecordable(
+            "the step writes to an array that it did not compute: what stands in it in another "
+            "step could not be known"
+        )

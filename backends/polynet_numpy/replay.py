@@ -1,0 +1,145 @@
+"""The compiled step on NumPy: recorded, tried once beside the step itself, and replayed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from polynet import tree
+from polynet.backend import Array, Backend, StaticRunner
+from polynet_numpy import compiled
+from polynet_numpy.pool import Pool
+from polynet_numpy.recording import Recorded, Recording, active
+
+Step = Callable[[Any, Any, Array], tuple[Any, Array]]
+
+
+def runner(backend: Backend, step: Step) -> StaticRunner:
+    """What `Backend.compile` returns."""
+    steps = _Steps(step)
+    return StaticRunner(backend, steps, capture=steps.capture, memory=_memory, write=_write)
+
+
+class _Steps:
+    """A step that can be taken as ever, or be recorded."""
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        self._spends = getattr(step, "consumes", False)
+        self._pool = Pool()
+        self._storage: list[np.ndarray] = []
+        self._expected: list[np.ndarray] | None = None
+
+    def __call__(self, state: Any, data: Any, rows: np.ndarray) -> tuple[Any, Array]:
+        recording = active()
+        if recording is not None:
+            return self._recorded(recording, state, data, rows)
+        new, loss = self._step(state, data, rows)
+        if self._expected is None:
+            return new, loss
+        self._storage = tree.leaves(state)
+        places = set(map(_memory, self._storage))
+        self._expected = [
+            np.array(a) if _memory(a) in places else a for a in [*tree.leaves(new), loss]
+        ]
+        return state, loss
+
+    def _recorded(
+        self, recording: Recording, state: Any, data: Any, rows: np.ndarray
+    ) -> tuple[Any, Array]:
+        """The step with `Recorded` arrays; what of the state it wrote over or left, is itself."""
+        arrays = {id(a): a for a in tree.leaves(state)}
+        recording.spent = set(arrays) if self._spends else set()
+        new, loss = self._step(*tree.map(lambda a: Recorded(a, None), (state, data, rows)))
+        return tree.map(lambda a: arrays.get(id(getattr(a, "array", None)), a), new), loss
+
+    def capture(self, step: Callable[[], None]) -> Callable[[], object]:
+        """A replay of the step, which is recorded; neither does anything to the state."""
+        return _Replay(lambda: self._trial(step), step)
+
+    def _trial(self, step: Callable[[], None]) -> _Trial:
+        """What the step makes of the state as it is now, and its recording."""
+        self._expected = []
+        try:
+            step()
+        finally:
+            expected, self._expected = self._expected, None
+        recording = Recording(self._pool)
+        try:
+            with recording.on():
+                step()
+        except Exception as error:  # it did not come when the step was taken
+            raise RuntimeError from error
+        return _Trial(recording, [*self._storage, recording.written[0]], expected)
+
+
+class _Trial(NamedTuple):
+    """A recording; where its results stand, the loss's last; and what they should be once."""
+
+    recording: Recording
+    results: list[np.ndarray]
+    expected: list[np.ndarray]
+
+
+class _Replay:
+    """A recorded step. The first replay is compared with the step itself, in every bit."""
+
+    def __init__(self, trial: Callable[[], _Trial], step: Callable[[], None]) -> None:
+        self._prepare = trial
+        self._step = step
+        self._trial: _Trial | None = trial()
+        self._take_over(self._trial.recording)
+
+    def _take_over(self, recording: Recording) -> None:
+        self._calls = recording.calls
+        self._elements = recording.elements
+        self._by_loops = compiled.wanted()
+
+    def __call__(self) -> None:
+        if not self._by_loops:
+            compiled.done(self._elements)
+            if compiled.wanted():
+                self._trial = self._prepare()
+                self._take_over(self._trial.recording)
+        for call in self._calls:
+            call()
+        if self._trial is not None:
+            self._compare(self._trial)
+            self._trial = None
+
+    def _compare(self, trial: _Trial) -> None:
+        """See whether the replay gave what the step gave; if not, none follows."""
+        pairs = list(zip(trial.results, trial.expected, strict=True))
+        if all(a.tobytes() == b.tobytes() for a, b in pairs):
+            return
+        for a, b in pairs:
+            a[...] = b
+        self._calls = [self._step]
+        self._by_loops = True
+        warnings.warn(
+            "this training step cannot be recorded and replayed, so it runs one operation at a "
+            "time, which is slower: with the same numbers it gave others. A step that can be "
+            "recorded depends on its state and data alone: random numbers come from layers such "
+            "as nn.Dropout, and nothing in Python changes from step to step",
+            RuntimeWarning,
+            stacklevel=6,
+        )
+
+
+def _write(array: np.ndarray, other: Any) -> None:
+    recording = active()
+    if recording is None:
+        array[...] = other
+    else:
+        recording.write(array, other)
+
+
+def _memory(array: Any) -> Hashable:
+    """Where the memory begins that an array is in."""
+    array = array.array if type(array) is Recorded else array
+    while isinstance(getattr(array, "base", None), np.ndarray):
+        array = array.base
+    return array.__array_interface__["data"][0]

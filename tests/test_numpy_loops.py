@@ -1,0 +1,300 @@
+"""Loops that Numba compiles, beside NumPy's own way: the same numbers, to the last bit."""
+
+import importlib.metadata
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+from polynet import Trainer, get_backend, losses, nn, optim
+from polynet_numpy import compiled, functions, kernels, loops, optimizers, pool, recording
+from polynet_numpy.replay import _Replay
+
+NUMPY = get_backend("numpy")
+RNG = np.random.default_rng(7)
+
+needs_numba = pytest.mark.skipif(compiled.version() is None, reason="Numba is not installed")
+both_dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+@pytest.fixture
+def no_numba(monkeypatch):
+    """As where it is not installed."""
+
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    compiled._numba.cache_clear()
+    yield
+    compiled._numba.cache_clear()
+
+
+@pytest.fixture
+def ways(monkeypatch):
+    """Run `call()` by NumPy's own way and by loops; what it returns must be the same bits."""
+
+    def compare(call):
+        found = []
+        for wanted in (False, True):
+            monkeypatch.setattr(compiled, "wanted", lambda wanted=wanted: wanted)
+            found.append([np.asarray(a) for a in call()])
+        for by_numpy, by_loop in zip(*found, strict=True):
+            assert by_numpy.dtype == by_loop.dtype
+            assert by_numpy.shape == by_loop.shape
+            assert by_numpy.tobytes() == by_loop.tobytes()
+        return found[0]
+
+    compiled._numba()
+    return compare
+
+
+def normal(dtype, *shape):
+    return RNG.normal(size=shape).astype(dtype)
+
+
+def of_kernel(kernel, *args, **options):
+    """The value and the gradients, as a kernel gives them."""
+    value, _ = kernel(NUMPY.xp, *args, **options)
+    g = normal(value.dtype, *value.shape) if value.ndim else np.asarray(0.7, value.dtype)
+    return lambda: _both(kernel, args, options, g)
+
+
+def _both(kernel, args, options, g):
+    value, pullbacks = kernel(NUMPY.xp, *args, **options)
+    return [value, *(pullback(g) for pullback in pullbacks if pullback is not None)]
+
+
+SIZES = [1, 2, 7, 8, 9, 15, 100, 127, 128, 129, 136, 300, 1000, 1029, 5000]
+
+
+@needs_numba
+@both_dtypes
+@pytest.mark.parametrize("n", SIZES)
+def test_a_sum_is_numpys(dtype, n):
+    for x in (normal(dtype, n), np.full(n, -0.0, dtype)):
+        found = x.dtype.type(0) + loops.summed(x, 0, n)
+        assert found.tobytes() == np.add.reduce(x).tobytes()
+        pair = np.add.reduceat(np.append(x[:1], x), [0])
+        assert (x[0] + loops.summed(x, 0, n)).tobytes() == pair.tobytes()
+
+
+@needs_numba
+@both_dtypes
+@pytest.mark.parametrize(("count", "classes"), [(1, 2), (5, 9), (32, 10), (300, 100), (7, 101)])
+def test_cross_entropy(ways, dtype, count, classes):
+    logits, labels = normal(dtype, count, classes) * 5, RNG.integers(0, classes, count)
+    value, slope = ways(of_kernel(kernels.cross_entropy, logits, labels))
+    shifted = logits.astype(float) - logits.max(axis=1, keepdims=True)
+    p = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        value, -np.log(p[np.arange(count), labels]).mean(), rtol=1e-5, atol=1e-6
+    )
+    p[np.arange(count), labels] -= 1
+    np.testing.assert_allclose(slope, 0.7 * p / count, rtol=1e-4, atol=1e-6)
+
+
+@needs_numba
+@pytest.mark.parametrize("extreme", [np.nan, np.inf, -np.inf])
+def test_cross_entropy_of_what_is_not_finite(ways, extreme):
+    logits = normal("float32", 4, 3)
+    logits[2, 1] = extreme
+    with np.errstate(invalid="ignore"):
+        value, _ = ways(of_kernel(kernels.cross_entropy, logits, np.asarray([0, 1, 2, 0])))
+    assert np.isfinite(value) == (extreme == -np.inf)
+
+
+@needs_numba
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_out_of_range_is_named(ways, label):
+    labels = np.asarray([0, label])
+    with pytest.raises(ValueError, match=f"labels from {labels.min()} to {labels.max()} for 3"):
+        ways(lambda: kernels.cross_entropy(NUMPY.xp, normal("float32", 2, 3), labels))
+
+
+@needs_numba
+@both_dtypes
+@pytest.mark.parametrize(
+    ("rows", "width", "segments"),
+    [(50, 7, 10), (2000, 16, 3000), (500, 8, 3), (3000, 5, 2), (0, 3, 4), (17, 1, 1)],
+)
+def test_segment_sum(ways, dtype, rows, width, segments):
+    x, numbers = normal(dtype, rows, width), RNG.integers(0, segments, rows)
+    total, _ = ways(of_kernel(kernels.segment_sum, x, numbers, count=segments))
+    expected = np.zeros((segments, width))
+    np.add.at(expected, numbers, x)
+    np.testing.assert_allclose(total, expected, rtol=1e-4, atol=1e-4)
+
+
+@needs_numba
+@pytest.mark.parametrize("number", [-1, 4])
+def test_a_segment_out_of_range(ways, number):
+    x, numbers = normal("float32", 2, 3), np.asarray([0, number])
+    if number == 4:
+        with pytest.raises(IndexError):
+            ways(lambda: [kernels.segment_sum(NUMPY.xp, x, numbers, 4)[0]])
+    else:  # from the end, as NumPy counts
+        ways(lambda: [kernels.segment_sum(NUMPY.xp, x, numbers, 4)[0]])
+
+
+@needs_numba
+@pytest.mark.parametrize("shape", [(10,), (10, 3), (10, 2, 5), (10, 0)])
+@pytest.mark.parametrize("indices", [[3, 3, 9, 0], [[1, 2], [0, 1]], [-1, 2], []])
+def test_take(ways, shape, indices):
+    x, rows = normal("float32", *shape), np.asarray(indices, np.int64)
+    out = np.empty((*rows.shape, *shape[1:]), np.float32)
+
+    def call():
+        functions.taken(x, rows, 0, out)()
+        return [np.array(out)]
+
+    assert np.array_equal(ways(call)[0], np.take(x, rows, axis=0))
+
+
+@needs_numba
+def test_take_out_of_bounds(ways):
+    x, out = normal("float32", 3, 2), np.empty((1, 2), np.float32)
+    with pytest.raises(IndexError):
+        ways(lambda: functions.taken(x, np.asarray([3]), 0, out)() or [out])
+
+
+@needs_numba
+@both_dtypes
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_relu(ways, dtype, order):
+    x = np.asarray(normal(dtype, 30, 9), order=order)
+    x[0, :3] = np.nan, 0.0, np.inf
+    value, slope = ways(of_kernel(kernels.relu, x))
+    np.testing.assert_array_equal(value, np.maximum(x, 0))
+    assert slope[0, 1] == 0
+
+
+@needs_numba
+def test_a_gradient_of_other_strides(ways):
+    x, g = normal("float32", 4, 6), normal("float32", 6, 4).T
+
+    def call():
+        _, (pullback,) = kernels.relu(NUMPY.xp, x)
+        return [pullback(g)]
+
+    assert np.array_equal(ways(call)[0], np.where(x > 0, g, 0))
+
+
+@needs_numba
+@both_dtypes
+def test_relu_takes_over_the_addition_of_a_bias(ways, dtype):
+    """In one pass; and what the linear layer gave is there too, whoever wants it."""
+    x, weight, bias = normal(dtype, 8, 5), normal(dtype, 6, 5), normal(dtype, 6)
+    counts = []
+
+    def call():
+        found = recording.Recording(pool.Pool())
+        with found.on():
+            y, _ = kernels.linear(
+                NUMPY.xp, *(recording.Recorded(a, None) for a in (x, weight, bias))
+            )
+            z, _ = kernels.relu(NUMPY.xp, y)
+        for replayed in found.calls:
+            replayed()
+        counts.append(len(found.calls))
+        return [y.array, z.array]
+
+    y, z = ways(call)
+    assert counts == [3, 2]
+    np.testing.assert_allclose(y, x @ weight.T + bias, rtol=1e-5)
+    assert np.array_equal(z, np.maximum(y, 0))
+
+
+# Adam
+
+SETTINGS = {"betas": (0.9, 0.999), "eps": 1e-8}
+
+
+@needs_numba
+@both_dtypes
+@pytest.mark.parametrize("rule", ["adam", "adamw"])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("size", [0, 1, 7, optimizers.PIECE + 3, 2 * compiled.SHARE + 5])
+def test_adam(monkeypatch, ways, dtype, rule, decay, threads, size):
+    monkeypatch.setattr(compiled, "_threads", lambda: threads)
+    names = ("a", "b", "c")
+    shapes = {"a": (size,), "b": (3, 5), "c": ()}
+    params, grads, m = ({n: normal(dtype, *shapes[n]) for n in names} for _ in range(3))
+    state = {"exp_avg": m, "exp_avg_sq": {n: np.abs(normal(dtype, *shapes[n])) for n in names}}
+    given = [np.array(a) for tree in (params, grads, *state.values()) for a in tree.values()]
+
+    def call():
+        now = params, state
+        for step in range(3):
+            count = np.full(1, step, np.int32)
+            kernel = getattr(optimizers, rule)
+            now, _ = kernel(
+                NUMPY.xp, now[0], grads, now[1], count, 0.01, weight_decay=decay, **SETTINGS
+            )
+        return [a for tree in (now[0], *now[1].values()) for a in tree.values()]
+
+    ways(call)
+    after = [a for tree in (params, grads, *state.values()) for a in tree.values()]
+    assert all(np.array_equal(a, b) for a, b in zip(given, after, strict=True))
+
+
+# When Numba is asked for
+
+
+def test_the_backends_version_says_whether_numba_is_there(no_numba):
+    assert type(NUMPY)().version == np.__version__
+
+
+@needs_numba
+def test_the_backends_version_names_numbas():
+    version = importlib.metadata.version("numba")
+    assert type(NUMPY)().version == f"{np.__version__}, Numba {version}"
+
+
+def test_without_numba_no_loop_is_wanted(no_numba, monkeypatch):
+    monkeypatch.setattr(compiled, "_done", compiled.WORTH)
+    assert not compiled.wanted()
+    assert compiled.bound(loops.add_bias, np.ones((2, 2)), np.ones(2)) is None
+
+
+@needs_numba
+def test_a_numba_that_does_not_fit_is_named_once(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba", None)
+    compiled._numba.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning, match="cannot be imported, so that NumPy's own ways"):
+            assert not compiled.wanted()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert not compiled.wanted()
+    finally:
+        compiled._numba.cache_clear()
+
+
+@needs_numba
+def test_numba_says_what_it_cost(ways):
+    ways(of_kernel(kernels.relu, normal("float32", 3, 3)))
+    assert {"import", "where_not_0, float32"} <= set(compiled.seconds)
+    assert all(s >= 0 for s in compiled.seconds.values())
+
+
+@needs_numba
+def test_a_long_run_takes_loops_up_and_keeps_its_numbers(monkeypatch):
+    """After so many elements it is recorded anew; the numbers are those of a run without."""
+    x, y = normal("float32", 64, 20), RNG.integers(0, 4, 64)
+    runs, by_loops = [], []
+    for worth in (10**18, 150_000):
+        monkeypatch.setattr(compiled, "_done", 0)
+        monkeypatch.setattr(compiled, "wanted", lambda worth=worth: compiled._done >= worth)
+        net = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 4))
+        trainer = Trainer(net, losses.cross_entropy, optim.Adam(0.01), backend="numpy")
+        trainer.fit(x, y, epochs=30, batch_size=32, progress=False)
+        runs.append(trainer.history.step_losses)
+        launches = [v for d in trainer._run._data.values() for v in d.launches.values()]
+        (replay,) = [launch.replay for launch in launches]
+        assert type(replay) is _Replay
+        by_loops.append(replay._by_loops)
+    assert by_loops == [False, True]
+    assert runs[0] == runs[1]
