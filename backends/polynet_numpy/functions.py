@@ -69,6 +69,15 @@ def _choose(condition: Any, x: Any, y: Any, out: np.ndarray) -> None:
     np.copyto(out, x, where=np.asarray(condition, bool))
 
 
+def _reshape(recording: Any, x: Any, shape: Any, **options: Any) -> Any:
+    found = np.reshape(recording.plain(x), shape, **options)
+    if options or np.may_share_memory(found, recording.plain(x)):
+        return recording.result(np.reshape, (x, shape), options, out=False)
+    y = recording.like(found)
+    recording.run(np.copyto, (y.reshape(x.shape), x), {})
+    return y
+
+
 def _take(recording: Any, x: Any, indices: Any, axis: int | None = None, **options: Any) -> Any:
     if options or axis is None:
         return recording.result(np.take, (x, indices, axis), options, out=False)
@@ -81,12 +90,13 @@ def taken(x: np.ndarray, indices: np.ndarray, axis: int, out: np.ndarray) -> Cal
     """`np.take` into `out`, without the copy that NumPy makes lest an index is out of bounds."""
 
     def by_numpy() -> None:
-        fine = indices.size and indices.min() >= 0 and indices.max() < x.shape[axis]
+        fine = large and indices.min() >= 0 and indices.max() < x.shape[axis]
         if fine and out.flags.c_contiguous:
             np.take(x, indices, axis, out=out, mode="clip")
         else:
             out[...] = np.take(x, indices, axis)
 
+    large = indices.size and out.nbytes > 1 << 16  # to look at the indices costs as much
     rows, width = indices.reshape(-1), math.prod(x.shape[1:])
     if axis != 0 or not out.flags.c_contiguous:
         return by_numpy
@@ -98,6 +108,7 @@ INTO: dict[Any, Callable[..., Any]] = {
     np.empty_like: _empty_like,
     np.full_like: _full_like,
     np.ones_like: _filled(1),
+    np.reshape: _reshape,
     np.take: _take,
     np.where: _where,
     np.zeros_like: _filled(0),

@@ -80,12 +80,17 @@ class AddBias:
 def _relu(x: np.ndarray, y: np.ndarray) -> Call:
     """What follows the addition of a bias takes that over: one pass over memory is both."""
     before = latest()
-    if isinstance(before, AddBias) and before.y is x:
-        loop = compiled.bound(loops.add_bias_relu, x, before.bias, y)
+    if isinstance(before, AddBias) and _is_same(before.y, x) and y.flags.c_contiguous:
+        loop = compiled.bound(loops.add_bias_relu, before.y, before.bias, y.reshape(before.y.shape))
         if loop is not None:
             take_back()
             return loop
     return partial(np.maximum, x, x.dtype.type(0), out=y)
+
+
+def _is_same(x: np.ndarray, y: np.ndarray) -> bool:
+    """Whether two contiguous arrays are the same numbers in memory, whatever their shapes."""
+    return x.size == y.size and x.ctypes.data == y.ctypes.data and y.flags.c_contiguous
 
 
 def _where_not_0(y: np.ndarray, g: np.ndarray, mask: np.ndarray, out: np.ndarray) -> Call:
@@ -131,20 +136,23 @@ def _cross_entropy(
     """The loss, and exp(x - max x) with its sum for each sample."""
     count, classes = logits.shape
 
+    truth, rows = np.empty(count, logits.dtype), np.arange(count)
+
     def by_numpy() -> None:
-        if targets.min() < 0 or targets.max() >= classes:
+        if np.minimum.reduce(targets) < 0 or np.maximum.reduce(targets) >= classes:
             raise ValueError(
                 f"cross_entropy: labels from {targets.min()} to {targets.max()} for {classes} "
                 f"classes; expected 0 to {classes - 1}"
             )
-        np.subtract(logits, logits.max(axis=1, keepdims=True), out=e)
-        truth = e[np.arange(count), targets]
+        np.maximum.reduce(logits, axis=1, keepdims=True, out=total)
+        np.subtract(logits, total, out=e)
+        truth[:] = e[rows, targets]
         np.exp(e, out=e)
         np.add.reduce(e, axis=1, keepdims=True, out=total)
         np.log(total, out=logs)
-        value[...] = (logs[:, 0] - truth).sum() / logits.dtype.type(count)
+        np.subtract(logs[:, 0], truth, out=truth)
+        np.divide(np.add.reduce(truth), logits.dtype.type(count), out=value)
 
-    truth = np.empty(count, logits.dtype)
     shift = compiled.bound(loops.shift, logits, targets, e, truth)
     add_up = compiled.bound(loops.sum_columns, e, total)
     mean = compiled.bound(loops.mean_of_difference, logs, truth, value)
@@ -166,12 +174,12 @@ def _cross_entropy(
 def _of_cross_entropy(
     e: np.ndarray, total: np.ndarray, targets: np.ndarray, g: np.ndarray, out: np.ndarray
 ) -> Call:
-    count = out.shape[0]
+    count, rows = out.dtype.type(out.shape[0]), np.arange(out.shape[0])
 
     def by_numpy() -> None:
         np.divide(e, total, out=out)
-        out[np.arange(count), targets] -= 1
-        np.multiply(out, g / out.dtype.type(count), out=out)
+        out[rows, targets] -= 1
+        np.multiply(out, g / count, out=out)
 
     return compiled.bound(loops.of_cross_entropy, e, total, targets, np.asarray(g), out) or by_numpy
 

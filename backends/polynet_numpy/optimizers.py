@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import wraps
 from typing import Any
 
@@ -14,6 +14,10 @@ from polynet_numpy.recording import apart, copy, repeat, spent
 
 PIECE = 8192
 """Elements at a time."""
+SMALL = 1 << 15
+"""Elements up to which a vector is put together with others."""
+GRADIENT = 1
+"""The place of g in a row (p, g, *slots)."""
 Arrays = dict[str, Any]
 Rows = list[list[np.ndarray]]
 Update = Callable[..., None]
@@ -56,20 +60,50 @@ def optimizer(rule: Callable[..., tuple[Iterable[str], Make]]) -> Callable[..., 
     return kernel
 
 
-def in_pieces(scratches: int) -> Callable[[Update], Update]:
-    """For whole vectors, an update written for pieces, with `scratches` vectors to work in."""
+def in_pieces(scratches: int) -> Callable[[Update], Callable[[Rows], Update]]:
+    """Of an update written for pieces, with `scratches` vectors to work in, one for all rows.
 
-    def decorate(update: Update) -> Update:
-        def whole(vectors: list[np.ndarray], *numbers: Any) -> None:
-            size = vectors[0].size
-            scratch = [np.empty(min(size, PIECE), vectors[0].dtype) for _ in range(scratches)]
-            for start in range(0, size, PIECE):
-                pieces = [v[start : start + PIECE] for v in vectors]
-                update(*pieces, *(s[: pieces[0].size] for s in scratch), *numbers)
+    Small vectors are put together, since a call costs as much as some thousand elements.
+    """
 
-        return whole
+    def decorate(update: Update) -> Callable[[Rows], Update]:
+        def of(rows: Rows) -> Update:
+            small = [row for row in rows if row[0].size <= SMALL]
+            large = [row for row in rows if row[0].size > SMALL]
+            work = [np.concatenate(column) for column in zip(*small, strict=True)]
+            pieces = [p for row in (*large, work) if row for p in _pieces(row, scratches)]
+
+            def whole(*numbers: Any) -> None:
+                for vector, column in zip(work, zip(*small, strict=True), strict=True):
+                    np.concatenate(column, out=vector)
+                for piece in pieces:
+                    update(*piece, *numbers)
+                _take_apart(work, small)
+
+            return whole
+
+        return of
 
     return decorate
+
+
+def _pieces(row: list[np.ndarray], scratches: int) -> Iterator[list[np.ndarray]]:
+    """Pieces of vectors, with as much of `scratches` vectors, the same for all pieces."""
+    scratch = [np.empty(min(row[0].size, PIECE), row[0].dtype) for _ in range(scratches)]
+    for start in range(0, row[0].size, PIECE):
+        pieces = [v[start : start + PIECE] for v in row]
+        yield [*pieces, *(s[: pieces[0].size] for s in scratch)]
+
+
+def _take_apart(work: list[np.ndarray], rows: Rows) -> None:
+    """Write what was put together back to where it stood, but for the gradients."""
+    start = 0
+    for row in rows:
+        stop = start + row[0].size
+        for i, vector in enumerate(work):
+            if i != GRADIENT:
+                row[i][...] = vector[start:stop]
+        start = stop
 
 
 @optimizer
@@ -99,14 +133,18 @@ def adam(*, betas: Any, eps: Any, weight_decay: Any, decoupled: bool = False) ->
         p -= t
 
     def make(rows: Rows, step: np.ndarray, lr: np.ndarray) -> Callable[[], object]:
-        def update() -> None:
+        loop = compiled.adam(rows, step, lr, (beta1, beta2, eps, decay, shrinking))
+        if loop is not None:
+            return loop
+        update = by_numpy(rows)
+
+        def at_step() -> None:
             t, eta = int(step[0]) + 1, float(lr)
             bias1 = -math.expm1(t * math.log(beta1)) if beta1 else 1.0
             root2 = math.sqrt(-math.expm1(t * math.log(beta2))) if beta2 else 1.0
-            for row in rows:
-                by_numpy(row, eta * root2 / bias1, eps * root2, 1 - eta * shrinking)
+            update(eta * root2 / bias1, eps * root2, 1 - eta * shrinking)
 
-        return compiled.adam(rows, step, lr, (beta1, beta2, eps, decay, shrinking)) or update
+        return at_step
 
     return ("exp_avg", "exp_avg_sq"), make
 
@@ -132,11 +170,8 @@ def sgd(*, momentum: Any, nesterov: Any, weight_decay: Any) -> Any:
         p -= np.multiply(g, lr, out=t)
 
     def make(rows: Rows, step: np.ndarray, lr: np.ndarray) -> Callable[[], object]:
-        def update() -> None:
-            for row in rows:
-                by_numpy(row, float(lr))
-
-        return update
+        update = by_numpy(rows)
+        return lambda: update(float(lr))
 
     return ("momentum_buffer",) if momentum else (), make
 

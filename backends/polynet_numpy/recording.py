@@ -194,25 +194,38 @@ class Recording:
         if out:
             plain = _as_arrays(plain)
         call = partial(function, *plain, **named)
+        given = list(_recorded((args, tuple(options.values()))))
         if isinstance(found, tuple | list):
-            return self._several(found, call)
+            return self._several(found, call, given)
         if not isinstance(found, np.ndarray | np.generic):
             raise Unrecordable(f"{_name(function)} returned a {type(found).__name__}")
-        for given in _recorded((args, tuple(options.values()))):
-            if isinstance(found, np.ndarray) and np.may_share_memory(found, given.array):
-                return Recorded(found, given.block)
+        if (view := _view(found, given)) is not None:
+            return view
         y = self.like(np.asarray(found))
         y.array[...] = found
         self.calls.append(partial(call, out=y.array) if out else partial(_store, call, y.array))
         return y
 
-    def _several(self, found: Any, call: Callable[[], Any]) -> Any:
-        """Recorded arrays for several results; each is computed anew in every replay."""
-        parts = [self.like(np.asarray(part)) for part in found]
-        for y, part in zip(parts, found, strict=True):
-            y.array[...] = part
-        self.calls.append(partial(_store_all, call, [y.array for y in parts]))
+    def _several(self, found: Any, call: Callable[[], Any], given: list[Recorded]) -> Any:
+        """Recorded arrays for several results: views, or computed anew in every replay."""
+        views = [_view(part, given) for part in found]
+        parts = [
+            self.like(np.asarray(part)) if view is None else view
+            for view, part in zip(views, found, strict=True)
+        ]
+        if any(view is None for view in views):
+            for y, part in zip(parts, found, strict=True):
+                y.array[...] = part
+            self.calls.append(partial(_store_all, call, [y.array for y in parts]))
         return type(found)(*parts) if hasattr(found, "_fields") else type(found)(parts)
+
+
+def _view(found: Any, given: list[Recorded]) -> Recorded | None:
+    """A result that is a view of an argument; None for one that was computed."""
+    for x in given:
+        if isinstance(found, np.ndarray) and np.may_share_memory(found, x.array):
+            return Recorded(found, x.block)
+    return None
 
 
 def _is_dense(array: np.ndarray) -> bool:

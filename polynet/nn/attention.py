@@ -84,23 +84,19 @@ class MultiheadAttention(Module):
 
     def _projected(self, xp: Any, *inputs: Array) -> list[Array]:
         """Query, key and value, each (batch, heads, length, width)."""
-        size = self.embed_dim
-        shares = [slice(i * size, (i + 1) * size) for i in range(3)]
+        size, heads = self.embed_dim, (self.num_heads, self.embed_dim // self.num_heads)
+        order = (0, 2, 1, 3) if self.batch_first else (1, 2, 0, 3)
         if inputs[0] is inputs[1] is inputs[2]:
             y = functional.linear(inputs[0], self.in_proj_weight, self.in_proj_bias)
-            found = [y[..., s] for s in shares]
-        else:
-            found = [
-                functional.linear(
-                    x,
-                    self.in_proj_weight[s, ...],
-                    None if self.in_proj_bias is None else self.in_proj_bias[s],
-                )
-                for x, s in zip(inputs, shares, strict=True)
-            ]
-        order = (0, 2, 1, 3) if self.batch_first else (1, 2, 0, 3)
-        heads = (self.num_heads, size // self.num_heads)
-        return [xp.permute_dims(xp.reshape(y, (*y.shape[:2], *heads)), order) for y in found]
+            y = xp.reshape(y, (*y.shape[:2], 3, *heads))
+            return list(xp.unstack(xp.permute_dims(y, (2, *(o + (o > 1) for o in order)))))
+        found = []
+        for i, x in enumerate(inputs):
+            share = slice(i * size, (i + 1) * size)
+            bias = None if self.in_proj_bias is None else self.in_proj_bias[share]
+            y = functional.linear(x, self.in_proj_weight[share, ...], bias)
+            found.append(xp.permute_dims(xp.reshape(y, (*y.shape[:2], *heads)), order))
+        return found
 
     def settings(self) -> str:
         return f"{self.embed_dim}, {self.num_heads}"

@@ -6,7 +6,6 @@ entropy, Adam. Each runs in a process of its own (`workers.py`) and imports its 
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -99,7 +98,9 @@ def with_numba(task: Task) -> Candidate:
 
 def no_numba() -> None:
     """As where it is not installed."""
-    sys.modules["numba"] = None  # type: ignore[assignment]
+    from polynet_numpy import compiled
+
+    compiled.version = lambda: None  # type: ignore[assignment]
 
 
 def without_numba(task: Task) -> Candidate:
