@@ -100,6 +100,38 @@ def test_cross_entropy(name: str, data: st.DataObject, n: int, k: int) -> None:
     agree(name, losses.cross_entropy, logits, labels)
 
 
+# Normalisation
+
+
+@on_each_with(functional.layer_norm)
+@given(data=st.data(), shape=arrays.array_shapes(min_dims=2, max_dims=3))
+@settings(max_examples=60, deadline=None)
+def test_layer_norm(name: str, f: Any, data: st.DataObject, shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    args = [rng.normal(size=s) for s in (shape, shape[-1:], shape[-1:])]
+    agree(name, lambda *a: weighted(name, f(*a, axes=1, eps=0.1)), *args)
+
+
+@on_each_with(functional.batch_norm)
+@given(data=st.data(), shape=arrays.array_shapes(min_dims=4, max_dims=4), lying=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_batch_norm(
+    name: str, f: Any, data: st.DataObject, shape: tuple[int, ...], lying: bool
+) -> None:
+    """The mean and the variance are results too, and have gradients."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    args = [rng.normal(size=s) for s in (shape, shape[1:2], shape[1:2])]
+    if lying:
+        args[0] = np.moveaxis(np.ascontiguousarray(np.moveaxis(args[0], 0, -1)), -1, 0)
+    chosen = data.draw(st.sets(st.integers(0, 2), min_size=1))
+
+    def some(*a: Any) -> Any:
+        results = f(*a, eps=0.1)
+        return sum(weighted(name, results[i]) for i in sorted(chosen))
+
+    agree(name, some, *args)
+
+
 # Windows that slide
 
 
@@ -215,14 +247,29 @@ def test_convolution_declines_what_is_not_numbers_of_one_kind() -> None:
     assert kernel(np, x[:0], w, **how) is NotImplemented
 
 
-@pytest.mark.parametrize(("dtype", "limit"), [("float64", 1e-12), ("float32", 1e-5)])
+def dense() -> nn.Module:
+    return nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 3))
+
+
+def convolutional() -> nn.Module:
+    return nn.Sequential(
+        *(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(4, 4, 2), nn.ReLU(), nn.Flatten(), nn.LayerNorm(4), nn.Linear(4, 3)),
+    )
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [("float64", 1e-11), ("float32", 1e-4)])
+@pytest.mark.parametrize("network", [dense, convolutional])
 @on_each
-def test_a_run_with_kernels_is_a_run_without(name: str, dtype: str, limit: float) -> None:
+def test_a_run_with_kernels_is_a_run_without(
+    name: str, network: Any, dtype: str, limit: float
+) -> None:
     rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(100, 8)), rng.integers(0, 3, size=100)
+    x, y = rng.normal(size=(100, 32)), rng.integers(0, 3, size=100)
+    x = x if network is dense else x.reshape(100, 2, 4, 4)
     runs = []
     for backend in (get_backend(name), get_backend(name).without_kernels()):
-        net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 3))
+        net = network()
         adam = optim.Adam(1e-3, eps=1e-5)
         trainer = Trainer(
             net, losses.cross_entropy, adam, backend=backend, device="cpu", dtype=dtype

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from polynet import Trainer, get_backend, losses, nn, optim
-from polynet_numpy import compiled, functions, kernels, loops, optimizers, pool, recording
+from polynet_numpy import (
+    compiled,
+    functions,
+    kernels,
+    loops,
+    normalisation,
+    optimizers,
+    pool,
+    recording,
+)
 from polynet_numpy.replay import _Replay
 
 NUMPY = get_backend("numpy")
@@ -204,6 +213,37 @@ def test_relu_takes_over_the_addition_of_a_bias(ways, dtype):
     assert counts == [3, 2]
     np.testing.assert_allclose(y, x @ weight.T + bias, rtol=1e-5)
     assert np.array_equal(z, np.maximum(y, 0))
+
+
+@needs_numba
+@both_dtypes
+@pytest.mark.parametrize("shape", [(7, 128), (3, 5, 9), (4, 300)])
+def test_layer_norm(ways, dtype, shape):
+    x, g = normal(dtype, *shape), normal(dtype, *shape)
+    weight, bias = normal(dtype, shape[-1]), normal(dtype, shape[-1])
+
+    def call():
+        y, pullback = normalisation.layer_norm(NUMPY.xp, x, weight, bias, axes=1, eps=1e-5)
+        return [y, *pullback(g, (True, True, True))]
+
+    y = ways(call)[0]
+    np.testing.assert_allclose(((y - bias) / weight).mean(axis=-1), 0, atol=1e-4)
+
+
+@needs_numba
+@both_dtypes
+@pytest.mark.parametrize("shape", [(4, 3, 5, 6), (32, 2, 16, 16), (2, 2, 1, 1)])
+def test_batch_norm(ways, dtype, shape):
+    x, g = normal(dtype, *shape), normal(dtype, *shape)
+    weight, bias, to_mean, to_variance = (normal(dtype, shape[1]) for _ in range(4))
+
+    def call():
+        ys, pullback = normalisation.batch_norm(NUMPY.xp, x, weight, bias, eps=1e-5)
+        return [*ys, *pullback((g, to_mean, to_variance), (True, True, True))]
+
+    _, mean, variance, *_ = ways(call)
+    np.testing.assert_allclose(mean, x.mean(axis=(0, 2, 3)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(variance, x.var(axis=(0, 2, 3)), rtol=1e-4, atol=1e-6)
 
 
 # Adam

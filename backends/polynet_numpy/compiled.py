@@ -72,7 +72,7 @@ def _numba() -> Any:
             stacklevel=2,
         )
         return None
-    for inner in (loops.summed_by_8, loops.summed):  # which other loops call
+    for inner in (loops.summed_by_8, loops.summed, loops.standardise_row):  # which other loops call
         numba.extending.register_jitable(inner)
     seconds["import"] = time.perf_counter() - start
     return numba

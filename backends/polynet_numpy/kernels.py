@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from polynet import random
-from polynet_numpy import compiled, loops, optimizers, windows
+from polynet_numpy import compiled, loops, normalisation, optimizers, windows
 from polynet_numpy.functions import taken
 from polynet_numpy.recording import empty, latest, like, repeat, run, take_back
 
@@ -280,6 +280,7 @@ def _keep_mask(
 
 
 KERNELS: Mapping[str, Callable[..., Any]] = {
+    **normalisation.KERNELS,
     **optimizers.KERNELS,
     "cross_entropy": cross_entropy,
     "keep_mask": keep_mask,

@@ -58,11 +58,18 @@ def summed_by_8(x, start, n):
         for i in range(start, start + n):
             total += x[i]
         return total
-    r = x[start : start + 8].copy()
+    a, b, c, d = x[start], x[start + 1], x[start + 2], x[start + 3]
+    e, f, g, h = x[start + 4], x[start + 5], x[start + 6], x[start + 7]
     for i in range(start + 8, start + n - n % 8, 8):
-        for j in range(8):
-            r[j] += x[i + j]
-    total = ((r[0] + r[1]) + (r[2] + r[3])) + ((r[4] + r[5]) + (r[6] + r[7]))
+        a += x[i]
+        b += x[i + 1]
+        c += x[i + 2]
+        d += x[i + 3]
+        e += x[i + 4]
+        f += x[i + 5]
+        g += x[i + 6]
+        h += x[i + 7]
+    total = ((a + b) + (c + d)) + ((e + f) + (g + h))
     for i in range(start + n - n % 8, start + n):
         total += x[i]
     return total
@@ -150,3 +157,62 @@ def add_bias_relu(x, bias, y):
         for j in range(x.shape[1]):
             x[i, j] += bias[j]
             y[i, j] = max(0, x[i, j])
+
+
+# Normalisation
+
+
+def standardise_row(x, i, eps, mean, variance, r, y, work):
+    """y = (x - mean)·r of one row; what is squared on the way stands in `work`."""
+    n = x.dtype.type(x.shape[1])
+    zero = x.dtype.type(0)
+    mean[i, 0] = (zero + summed(x[i], 0, x.shape[1])) / n
+    for j in range(x.shape[1]):
+        y[i, j] = x[i, j] - mean[i, 0]
+        work[i, j] = y[i, j] * y[i, j]
+    variance[i, 0] = (zero + summed(work[i], 0, x.shape[1])) / n
+    r[i, 0] = x.dtype.type(1) / math.sqrt(variance[i, 0] + eps)
+
+
+def standardise_rows(x, weight, bias, eps, mean, variance, r, y, out):
+    for i in range(x.shape[0]):
+        standardise_row(x, i, eps, mean, variance, r, y, out)
+        for j in range(x.shape[1]):
+            y[i, j] *= r[i, 0]
+            out[i, j] = y[i, j] * weight[j] + bias[j]
+
+
+def standardise_columns(x, weight, bias, eps, mean, variance, r, y, out):
+    for i in range(x.shape[0]):
+        standardise_row(x, i, eps, mean, variance, r, y, out)
+        for j in range(x.shape[1]):
+            y[i, j] *= r[i, 0]
+            out[i, j] = y[i, j] * weight[i, 0] + bias[i, 0]
+
+
+def of_standardised_rows(g, y, r, weight, work, out):
+    n, size = g.dtype.type(g.shape[1]), g.shape[1]
+    zero = g.dtype.type(0)
+    for i in range(g.shape[0]):
+        for j in range(size):
+            out[i, j] = g[i, j] * weight[j]
+            work[i, j] = out[i, j] * y[i, j]
+        level = (zero + summed(out[i], 0, size)) / n
+        slope = (zero + summed(work[i], 0, size)) / n
+        for j in range(size):
+            out[i, j] = (out[i, j] - level - y[i, j] * slope) * r[i, 0]
+
+
+def of_standardised_columns(g, y, r, weight, to_mean, to_variance, total, slope, work, out):
+    n, size = g.dtype.type(g.shape[1]), g.shape[1]
+    zero, two = g.dtype.type(0), g.dtype.type(2)
+    for i in range(g.shape[0]):
+        for j in range(size):
+            work[i, j] = g[i, j] * y[i, j]
+        total[i, 0] = zero + summed(g[i], 0, size)
+        slope[i, 0] = zero + summed(work[i], 0, size)
+        scale = r[i, 0] * weight[i, 0]
+        level = (to_mean[i, 0] - scale * total[i, 0]) / n
+        tilt = (two * to_variance[i, 0] / r[i, 0] - scale * slope[i, 0]) / n
+        for j in range(size):
+            out[i, j] = g[i, j] * scale + level + y[i, j] * tilt

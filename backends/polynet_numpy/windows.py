@@ -113,13 +113,13 @@ def _convolution(
 ) -> tuple[Any, Callable[..., Any]]:
     channels, height, width = x.shape[1:]
     out, window = weight.shape[0], weight.shape[2:]
-    inside = _inside(x, padding)
+    inside = laid(x, padding)
     matrices = weight.reshape(groups, out // groups, -1)
     how = _How(window, stride, dilation, groups)
     y = _correlated(inside, matrices, bias, how)
 
     def pullback(g: Any, needs: tuple[bool, ...]) -> Any:
-        lying = _inside(g, NOTHING)
+        lying = laid(g, NOTHING)
         grads: list[Any] = [None] * len(needs)
         if needs[0]:
             grads[0] = of_input(g, lying).transpose(3, 0, 1, 2)
@@ -136,7 +136,7 @@ def _convolution(
             # To gather from `g` with the window turned around is less than to scatter it.
             turned = weight.reshape(groups, out // groups, -1, *window)[..., ::-1, ::-1]
             turned = turned.swapaxes(1, 2).reshape(groups, channels // groups, -1)
-            return _correlated(_inside(g, ends), turned, None, how)
+            return _correlated(laid(g, ends), turned, None, how)
         (top, _), (left, _) = padding
         gx = _scattered(inside.shape, matrices, lying, how)
         return gx[:, top : top + height, left : left + width]
@@ -160,7 +160,7 @@ class _How(NamedTuple):
         return self.window == (1, 1) and self.places(inside) == inside.shape[1:3]
 
 
-def _inside(x: Any, padding: Ends) -> Any:
+def laid(x: Any, padding: Ends) -> Any:
     """(channels, rows, columns, batch), contiguous, with zeros around; a view of `x` if it is."""
     x = x.transpose(1, 2, 3, 0)
     if not any(map(any, padding)) and x.flags.c_contiguous:

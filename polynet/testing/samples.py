@@ -365,7 +365,12 @@ SAMPLES["batch_norm"] = [
     Sample(
         (_in(*_EVERYWHERE, *shape), *(_in(0.5, 2, shape[1]) for _ in range(arrays))), {"eps": eps}
     )
-    for shape, arrays, eps in (((6, 3), 2, 1e-5), ((2, 3, 4), 0, 1e-3), ((3, 2, 2, 4), 1, 0.1))
+    for shape, arrays, eps in (
+        ((6, 3), 2, 1e-5),
+        ((2, 3, 4), 0, 1e-3),
+        ((3, 2, 2, 4), 1, 0.1),
+        ((3, 2, 2, 4), 2, 1e-2),
+    )
 ]
 SAMPLES["batch_norm_inference"] = [
     Sample((x, *(_in(0.5, 2, x.shape[1]) for _ in range(2)), *affine), sample.options)

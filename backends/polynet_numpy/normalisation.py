@@ -1,0 +1,176 @@
+"""Normalisation, in few passes over memory.
+
+What is normalised together lies in a row of a matrix: a sample's features, or a channel's numbers
+of all samples, as the convolutions leave them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from polynet_numpy import compiled, loops
+from polynet_numpy.recording import empty, like, repeat, run
+from polynet_numpy.windows import NOTHING, laid
+
+Call = Callable[[], object]
+
+
+def layer_norm(
+    xp: Any, x: Any, weight: Any = None, bias: Any = None, *, axes: int, eps: float
+) -> Any:
+    """Rows are samples, and each column has its weight and its bias.
+
+    With G = g·weight, the gradient is r·(G - mean(G) - y·mean(G·y)).
+    """
+    given = (x, weight, bias)
+    if axes != 1 or weight is None or bias is None or not _fit(*given) or x.ndim < 2:
+        return NotImplemented
+    n = x.shape[-1]
+    rows = x.reshape(-1, n)
+    out, y, (mean, variance, r) = like(rows), like(rows), _numbers(rows, 3)
+    repeat(_standardise, rows, weight, bias, eps, mean, variance, r, y, out)
+
+    def pullback(g: Any, needs: tuple[bool, ...]) -> Any:
+        g = g.reshape(rows.shape)
+        work, back, (level, slope) = like(g), like(g), _numbers(g, 2)
+        ones, gradients = np.ones(len(rows), x.dtype), [None] * 3
+        run(np.multiply, g, y, out=work)
+        for i, terms in ((1, work), (2, g)):
+            if needs[i]:
+                gradients[i] = empty((n,), x.dtype)
+                run(np.dot, ones, terms, out=gradients[i])
+        if needs[0]:
+            repeat(_of_rows, g, y, r, weight, level, slope, work, back)
+            gradients[0] = back.reshape(x.shape)
+        return gradients
+
+    return out.reshape(x.shape), pullback
+
+
+def batch_norm(xp: Any, x: Any, weight: Any = None, bias: Any = None, *, eps: float) -> Any:
+    """Rows are channels, each with its weight and its bias.
+
+    With s = r·weight, g₁ and g₂ the gradients of mean and variance, and n numbers in a row, the
+    gradient is g·s + (g₁ - s·Σg)/n + y·(2·g₂/r - s·Σ(g·y))/n.
+    """
+    if weight is None or bias is None or not _fit(x, weight, bias) or x.ndim != 4:
+        return NotImplemented
+    lying = laid(x, NOTHING)
+    rows = lying.reshape(len(lying), -1)
+    out, y, (mean, variance, r) = like(rows), like(rows), _numbers(rows, 3)
+    columns = weight[:, None], bias[:, None]
+    repeat(_standardise, rows, *columns, eps, mean, variance, r, y, out)
+
+    def pullback(gradients: tuple[Any, Any, Any], needs: tuple[bool, ...]) -> Any:
+        g = laid(gradients[0], NOTHING).reshape(rows.shape)
+        work, back, (total, slope) = like(g), like(g), _numbers(g, 2)
+        others = (a[:, None] for a in gradients[1:])
+        repeat(_of_columns, g, y, r, columns[0], *others, total, slope, work, back)
+        images = back.reshape(lying.shape).transpose(3, 0, 1, 2)
+        return images, slope.reshape(-1), total.reshape(-1)
+
+    result = out.reshape(lying.shape).transpose(3, 0, 1, 2)
+    return (result, mean.reshape(-1), variance.reshape(-1)), pullback
+
+
+def _fit(x: Any, *others: Any) -> bool:
+    return x.size and x.dtype.char in "fd" and all(a.dtype == x.dtype for a in others)
+
+
+def _numbers(rows: Any, count: int) -> list[Any]:
+    """Memory for numbers, one to a row."""
+    return [empty((rows.shape[0], 1), rows.dtype) for _ in range(count)]
+
+
+def _mean(x: np.ndarray, out: np.ndarray) -> None:
+    np.add.reduce(x, axis=1, keepdims=True, out=out)
+    np.divide(out, x.dtype.type(x.shape[1]), out=out)
+
+
+def _standardise(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    eps: float,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    r: np.ndarray,
+    y: np.ndarray,
+    out: np.ndarray,
+) -> Call:
+    """y = (x - mean)·r, and y·weight + bias; r = 1 / √(variance + eps)."""
+    small = x.dtype.type(eps)
+
+    def by_numpy() -> None:
+        _mean(x, mean)
+        np.subtract(x, mean, out=y)
+        np.multiply(y, y, out=out)
+        _mean(out, variance)
+        np.add(variance, small, out=r)
+        np.sqrt(r, out=r)
+        np.divide(1, r, out=r)
+        np.multiply(y, r, out=y)
+        np.multiply(y, weight, out=out)
+        np.add(out, bias, out=out)
+
+    loop = loops.standardise_rows if weight.ndim == 1 else loops.standardise_columns
+    found = compiled.bound(loop, x, weight, bias, small, mean, variance, r, y, out)
+    return found or by_numpy
+
+
+def _of_rows(
+    g: np.ndarray,
+    y: np.ndarray,
+    r: np.ndarray,
+    weight: np.ndarray,
+    level: np.ndarray,
+    slope: np.ndarray,
+    work: np.ndarray,
+    out: np.ndarray,
+) -> Call:
+    def by_numpy() -> None:
+        np.multiply(g, weight, out=out)
+        _mean(out, level)
+        np.multiply(out, y, out=work)
+        _mean(work, slope)
+        np.subtract(out, level, out=out)
+        np.multiply(y, slope, out=work)
+        np.subtract(out, work, out=out)
+        np.multiply(out, r, out=out)
+
+    found = compiled.bound(loops.of_standardised_rows, g, y, r, weight, work, out)
+    return found or by_numpy
+
+
+def _of_columns(
+    g: np.ndarray,
+    y: np.ndarray,
+    r: np.ndarray,
+    weight: np.ndarray,
+    to_mean: np.ndarray,
+    to_variance: np.ndarray,
+    total: np.ndarray,
+    slope: np.ndarray,
+    work: np.ndarray,
+    out: np.ndarray,
+) -> Call:
+    n = g.dtype.type(g.shape[1])
+
+    def by_numpy() -> None:
+        np.add.reduce(g, axis=1, keepdims=True, out=total)
+        np.multiply(g, y, out=work)
+        np.add.reduce(work, axis=1, keepdims=True, out=slope)
+        scale = r * weight
+        np.multiply(g, scale, out=out)
+        np.add(out, (to_mean - scale * total) / n, out=out)
+        np.multiply(y, (2 * to_variance / r - scale * slope) / n, out=work)
+        np.add(out, work, out=out)
+
+    args = g, y, r, weight, to_mean, to_variance, total, slope, work, out
+    return compiled.bound(loops.of_standardised_columns, *args) or by_numpy
+
+
+KERNELS: Mapping[str, Callable[..., Any]] = {"batch_norm": batch_norm, "layer_norm": layer_norm}
