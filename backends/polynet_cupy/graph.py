@@ -1,0 +1,74 @@
+"""Training steps as CUDA graphs: recorded once, replayed from then on."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+HOME = Path(__file__).parent
+
+
+class Recorder:
+    """Records what a training step starts on one device, as a CUDA graph.
+
+    Work is recorded on a stream of this object's own, on which nothing ever runs: a graph runs on
+    the stream that is current where the steps are asked for, so in the order of whatever else is
+    started there. What the step allocates while it is recorded comes from a memory pool of this
+    object's own, since the graph uses these addresses whenever it runs: no other work may get
+    them. The graphs of one recorder share the pool; they run one after another, and leave nothing
+    there that is read later. Streams and pools that are anybody else's are left as they are.
+    """
+
+    def __init__(self, cuda: Any) -> None:
+        self._cuda = cuda
+        self._stream = cuda.Stream(non_blocking=True)
+        self._pool = cuda.MemoryPool()
+
+    def record(self, run: Callable[[], None]) -> Callable[[], object]:
+        """What `run` starts, as a function that does it; RuntimeError where it cannot be recorded.
+
+        Other threads may go on using the device meanwhile: CuPy captures in relaxed mode.
+        """
+        stream = self._stream
+        with self._cuda.using_allocator(self._pool.malloc), stream:
+            stream.begin_capture()
+            try:
+                run()
+            except BaseException as error:
+                with suppress(RuntimeError):  # ending a recording that failed fails, too
+                    stream.end_capture()
+                if isinstance(error, RuntimeError):
+                    raise RuntimeError(f"{error} ({_where(error)})") from error
+                raise
+            graph = stream.end_capture()
+        graph.upload()
+
+        def replay() -> Recorder:
+            graph.launch()
+            return self  # which keeps the memory that the graph uses
+
+        return replay
+
+
+def _where(error: BaseException) -> str:
+    """The op that failed, and the line of its caller's that asked for it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    named = [f for f in frames if "cupy" not in Path(f.filename).parts and f.line]
+    last = named[-1] if named else frames[-1]
+    return f"line {last.lineno} of {last.filename}: {last.line}"
+
+
+@contextmanager
+def fitting(steps: tuple[int, ...]) -> Iterator[None]:
+    """Say of steps of so many samples, that do not fit, what to lower."""
+    try:
+        yield
+    except MemoryError as error:
+        raise MemoryError(
+            f"training steps of {steps[-1]} samples do not fit on the device: {error}. Give a "
+            "smaller batch_size, or fit(…, accumulate=2) or more, which sends parts of a batch "
+            "through the network one after another, with the same gradients"
+        ) from error
