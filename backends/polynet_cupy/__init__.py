@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 from array_api_compat import is_writeable_array
 
-from polynet.backend import Backend, StaticRunner
+from polynet.backend import Backend
 from polynet.errors import MissingDependency
-from polynet_cupy.graph import Recorder, fitting
+from polynet_cupy.graph import Recorder, steps
 from polynet_cupy.kernels import KERNELS
-from polynet_cupy.optimizers import over_its_own
 
 INSTALL = "pip install 'polynet-array[cuda13]' (or [cuda12] for a CUDA 12 driver)"
 
@@ -83,7 +82,7 @@ class CupyBackend(Backend):
             raise ArithmeticError(f"a sum of 8 on {device} came out as {total}")
 
     def compile(self, step: Callable[[Any, Any, Any], tuple[Any, Any]]) -> Callable[..., Any]:
-        """The step as a CUDA graph, replayed on the current stream: see `graph.Recorder`."""
+        """The steps of a call as a CUDA graph, replayed on the current stream: see `graph`."""
         recorders: dict[int, Recorder] = {}
 
         def capture(run: Callable[[], None]) -> Callable[[], object]:
@@ -93,11 +92,11 @@ class CupyBackend(Backend):
                 recorders[device] = Recorder(cuda)
             return recorders[device].record(run)
 
-        static = StaticRunner(self, over_its_own(step), capture=capture, memory=self.xp.memory)
+        compiled = steps(self, step, capture)
 
         def run(state: Any, data: Any, rows: Any) -> Any:
-            with rows.device, fitting(rows.shape):
-                return static(state, data, rows)
+            with rows.device:
+                return compiled(state, data, rows)
 
         return run
 

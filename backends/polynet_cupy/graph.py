@@ -8,7 +8,31 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-HOME = Path(__file__).parent
+from polynet.backend import Backend, StaticRunner
+from polynet_cupy.optimizers import over_its_own
+
+Capture = Callable[[Callable[[], None]], Callable[[], object]]
+
+
+def steps(backend: Backend, step: Callable[..., Any], capture: Capture) -> Callable[..., Any]:
+    """What `Backend.compile` returns: all steps of a call are one recording, and one launch.
+
+    To the `StaticRunner` they are one step, whose rows are (steps, batch), and whose loss is all
+    their losses. Between them the state stays in the memory where each step left it.
+    """
+    static = StaticRunner(
+        backend,
+        Backend.compile(backend, over_its_own(step)),
+        capture=capture,
+        memory=backend.xp.memory,
+    )
+
+    def run(state: Any, data: Any, rows: Any) -> tuple[Any, Any]:
+        with fitting(rows.shape):
+            state, losses = static(state, data, rows[None, ...])
+        return state, losses[0, ...]
+
+    return run
 
 
 class Recorder:
@@ -62,13 +86,13 @@ def _where(error: BaseException) -> str:
 
 
 @contextmanager
-def fitting(steps: tuple[int, ...]) -> Iterator[None]:
-    """Say of steps of so many samples, that do not fit, what to lower."""
+def fitting(rows: tuple[int, ...]) -> Iterator[None]:
+    """Say of steps that do not fit into the device's memory what to lower; `rows` is their shape."""
     try:
         yield
     except MemoryError as error:
         raise MemoryError(
-            f"training steps of {steps[-1]} samples do not fit on the device: {error}. Give a "
+            f"training steps of {rows[-1]} samples do not fit on the device: {error}. Give a "
             "smaller batch_size, or fit(…, accumulate=2) or more, which sends parts of a batch "
             "through the network one after another, with the same gradients"
         ) from error

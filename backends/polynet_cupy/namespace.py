@@ -26,8 +26,8 @@ def extended(compat: Any, name: str, **ours: Any) -> ModuleType:
         take=_named("take", lambda x, indices, /, *, axis=None: _take(xp, x, indices, axis)),
         concat=_named("concat", lambda arrays, /, *, axis=0: _concat(xp, arrays, axis)),
         stack=_named("stack", lambda arrays, /, *, axis=0: _stack(xp, arrays, axis)),
-        **ours,
     )
+    vars(xp).update(ours)
     return xp
 
 

@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 
 import array_api_compat.numpy as compat
 import numpy as np
+from polynet_cupy import graph
 from polynet_cupy import kernels as cupy_kernels
 from polynet_cupy import launch as cuda
-from polynet_cupy import optimizers
 from polynet_cupy.namespace import extended
 from polynet_cupy.products import Operand, Product
 
-from polynet.backend import Backend, StaticRunner
+from polynet.backend import Backend
 from polynet.errors import MissingDependency
 
 SHIM = Path(__file__).with_name("shim.h")
@@ -186,7 +186,7 @@ class CudaOnHost(Backend):
         )  # fmt: skip
 
     def devices(self) -> dict[str, Any]:
-        return {"host": "cpu"}
+        return {"cpu": "cpu"}
 
     def device_of(self, array: Any) -> Any:
         return "cpu"
@@ -201,10 +201,8 @@ class CudaOnHost(Backend):
         return np.array(array)
 
     def compile(self, step: Any) -> Any:
-        """The steps over storage, as CuPy's, but called again instead of recorded."""
-        return StaticRunner(
-            self, optimizers.over_its_own(step), capture=lambda run: run, memory=memory
-        )
+        """As CuPy's, but called again where CuPy's replays a recording."""
+        return graph.steps(self, step, capture=lambda run: run)
 
     def synchronize(self) -> None:
         """The host is done when it returns."""
