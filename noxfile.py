@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -62,6 +63,8 @@ def pytest(session: nox.Session, *args: str, **env: str) -> None:
 
 MACHINERY = ("tests/test_pytest_plugin.py", "tests/test_wrong_plugins.py")
 """Tests that start many fresh processes, whose libraries are their own: one session has them."""
+CUDA = ("tests/test_cuda_on_host.py", "tests/test_cuda_sources.py")
+"""Tests of CUDA code without a GPU, which `cuda_sources` has."""
 LONG = ("tests/test_agreement.py", "tests/test_derivative_properties.py")
 """Hundreds of training steps, and thousands of derivatives: one Python has them."""
 
@@ -69,8 +72,8 @@ LONG = ("tests/test_agreement.py", "tests/test_derivative_properties.py")
 def run_tests(
     session: nox.Session, *args: str, without: tuple[str, ...] = MACHINERY, **env: str
 ) -> None:
-    """Run all tests but those of the examples, in two processes."""
-    left_out = [f"--ignore={path}" for path in without]
+    """Run all tests but those of the examples and of CUDA, in two processes."""
+    left_out = [f"--ignore={path}" for path in (*without, *CUDA)]
     pytest(session, "-n", "2", f"--ignore-glob={EXAMPLES}", *left_out, *args, **env)
 
 
@@ -141,6 +144,28 @@ def _oldest(requirement: str) -> str:
     return requirement.partition(",")[0].replace(">=", "==")
 
 
+ON_HOST = "tests/plugins/cuda_on_host"
+"""A plug-in that is CuPy's, with its kernels compiled for the host."""
+
+
+@nox.session(python=PYTHONS[0])
+def cuda_sources(session: nox.Session) -> None:
+    """CuPy's kernels without a GPU: compiled for three kinds of GPU, and run on the host.
+
+    The suite on `cupy` is collected, and skipped with the reason, or run where there is a GPU. What
+    runs on the host is compiled by g++. (A download of 700 MB: NVRTC and cuBLASLt.)
+    """
+    session.install("-e", ".", *group("cuda"), *group("test"))
+    pytest(session, "tests/test_cuda_sources.py")
+    pytest(session, "polynet/testing", "-k", "cupy", "-q")
+    if shutil.which("g++") is None:
+        session.skip("g++ is not installed: the kernels were compiled, but not run on the host")
+    with_plugin = {"PYTHONPATH": str(Path(ON_HOST).resolve())}
+    only = ("--polynet-backend", "cuda_on_host", "-n", "2")
+    pytest(session, "polynet/testing", "tests/test_cuda_on_host.py", *only, **with_plugin)
+    pytest(session, "tests/test_kernels.py", "-k", "cuda_on_host", **with_plugin)
+
+
 # Style and types
 
 
@@ -161,7 +186,10 @@ def types(session: nox.Session) -> None:
 
 # The package
 
-SHIPPED = ("polynet/py.typed", "polynet_numpy/py.typed", "polynet/testing/plugin.py")
+SHIPPED = (
+    *("polynet/py.typed", "polynet_numpy/py.typed", "polynet/testing/plugin.py"),
+    *("polynet_cupy/sources/common.cuh", "polynet_cupy/sources/rows.cu"),
+)
 LISTED = PROJECT["project"]["entry-points"]["polynet.backends"]
 TRAIN = """\
 import numpy as np, polynet

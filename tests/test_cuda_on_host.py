@@ -1,4 +1,4 @@
-"""CuPy's kernels and their Python without a GPU: the CUDA sources, compiled by g++, on NumPy's memory.
+"""CuPy's kernels without a GPU: the CUDA sources, compiled by g++, behind their own Python.
 
 What needs only shapes that somebody draws stands in `test_kernels.py`, and the whole conformance
 suite passes too, where the plug-in of `tests/plugins/cuda_on_host` is on the path: the session
@@ -27,10 +27,11 @@ from polynet.testing.samples import SAMPLES, is_differentiable
 if shutil.which("g++") is None:
     pytest.skip("g++ is not installed, which compiles the CUDA sources", allow_module_level=True)
 
-from plugins.cuda_on_host import cuda_on_host  # noqa: E402
-from polynet_cupy import launch, optimizers, products  # noqa: E402
-from polynet_cupy.indexing import MOST_ROWS  # noqa: E402
-from polynet_cupy.kernels import KERNELS  # noqa: E402
+from plugins.cuda_on_host import cuda_on_host
+
+from polynet_cupy import launch, optimizers, products
+from polynet_cupy.indexing import MOST_ROWS
+from polynet_cupy.kernels import KERNELS
 
 HOST = cuda_on_host.CudaOnHost()
 XP = HOST.xp
@@ -248,7 +249,9 @@ def test_products_that_copy_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_allclose(XP.matmul(a, b), np.matmul(a, b), rtol=1e-13)
 
 
-@pytest.mark.parametrize("shapes", [((3,), (3,)), ((3,), (3, 2)), ((2, 3), (3,)), ((3,), (4, 3, 2))])
+@pytest.mark.parametrize(
+    "shapes", [((3,), (3,)), ((3,), (3, 2)), ((2, 3), (3,)), ((3,), (4, 3, 2))]
+)
 def test_products_of_vectors(shapes: Any) -> None:
     x, y = (rng.normal(size=s) for s in shapes)
     found = XP.matmul(x, y)

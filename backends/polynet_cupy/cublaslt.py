@@ -30,7 +30,7 @@ TYPES = {"float32": (R_32F, ctypes.c_float), "float64": (R_64F, ctypes.c_double)
 
 
 class Heuristic(ctypes.Structure):
-    """cublasLtMatmulHeuristicResult_t"""
+    """The header's cublasLtMatmulHeuristicResult_t."""
 
     _fields_ = (
         ("algorithm", ctypes.c_uint64 * 8),

@@ -56,25 +56,33 @@ class Recorder:
 
         Other threads may go on using the device meanwhile: CuPy captures in relaxed mode.
         """
-        stream = self._stream
-        with self._cuda.using_allocator(self._pool.malloc), stream:
-            stream.begin_capture()
-            try:
-                run()
-            except BaseException as error:
-                with suppress(RuntimeError):  # ending a recording that failed fails, too
-                    stream.end_capture()
-                if isinstance(error, RuntimeError):
-                    raise RuntimeError(f"{error} ({_where(error)})") from error
-                raise
-            graph = stream.end_capture()
-        graph.upload()
+        failed = None
+        try:
+            graph = self._graph(run)
+        except RuntimeError as error:
+            failed = error
+        if failed is not None:
+            raise RuntimeError(f"{failed} ({_where(failed)})") from failed
 
         def replay() -> Recorder:
             graph.launch()
             return self  # which keeps the memory that the graph uses
 
         return replay
+
+    def _graph(self, run: Callable[[], None]) -> Any:
+        stream = self._stream
+        with self._cuda.using_allocator(self._pool.malloc), stream:
+            stream.begin_capture()
+            try:
+                run()
+            except BaseException:
+                with suppress(RuntimeError):  # ending a recording that failed fails, too
+                    stream.end_capture()
+                raise
+            graph = stream.end_capture()
+        graph.upload()
+        return graph
 
 
 def _where(error: BaseException) -> str:
@@ -87,7 +95,7 @@ def _where(error: BaseException) -> str:
 
 @contextmanager
 def fitting(rows: tuple[int, ...]) -> Iterator[None]:
-    """Say of steps that do not fit into the device's memory what to lower; `rows` is their shape."""
+    """Say of steps that do not fit on the device what to lower; `rows` is their shape."""
     try:
         yield
     except MemoryError as error:

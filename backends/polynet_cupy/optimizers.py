@@ -38,7 +38,7 @@ def over_its_own(step: Callable[..., Any]) -> Callable[..., Any]:
         return step
 
     def run(state: Any, data: Any, rows: Any) -> Any:
-        before = getattr(_running, "owned", frozenset())
+        before: frozenset[int] = getattr(_running, "owned", frozenset())
         _running.owned = frozenset(id(leaf) for leaf in tree.leaves(state))
         try:
             return step(state, data, rows)

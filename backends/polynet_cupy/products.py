@@ -7,6 +7,7 @@ not. What is computed here are numbers only, the same on any machine.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -136,7 +137,7 @@ def _place(x: Any) -> tuple[bool, int, int] | None:
 def _one_stride(shape: tuple[int, ...], steps: list[int]) -> int | None:
     """The distance of one matrix from the next, if it is the same for all of a stack."""
     axes = [(n, s) for n, s in zip(shape, steps, strict=True) if n > 1]
-    for (_, outer), (n, inner) in zip(axes, axes[1:], strict=False):
+    for (_, outer), (n, inner) in itertools.pairwise(axes):
         if outer != n * inner:
             return None
     stride = axes[-1][1] if axes else 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -18,17 +19,18 @@ from typing import Any, NamedTuple
 
 import array_api_compat.numpy as compat
 import numpy as np
+
+from polynet.backend import Backend
+from polynet.errors import MissingDependency
 from polynet_cupy import graph
 from polynet_cupy import kernels as cupy_kernels
 from polynet_cupy import launch as cuda
 from polynet_cupy.namespace import extended
 from polynet_cupy.products import Operand, Product
 
-from polynet.backend import Backend
-from polynet.errors import MissingDependency
-
 SHIM = Path(__file__).with_name("shim.h")
 SYNCHRONIZES = re.compile(r"\b(block_sum|block_max|row_top|__syncthreads|__shfl_\w+)\(")
+FLAGS = "-O1 -std=c++17 -shared -fPIC -w -fmax-errors=5".split()
 DTYPES = {"int": "int32", "bool": "bool", "integer": "int64"}
 
 
@@ -87,10 +89,11 @@ def library(source: str, dtype: str) -> ctypes.CDLL:
         with tempfile.TemporaryDirectory() as folder:
             file, new = Path(folder, f"{source}.cpp"), Path(folder, "new.so")
             file.write_text(text)
-            flags = [*cuda.options(dtype), "-O1", "-std=c++17", "-shared", "-fPIC", "-w", "-fmax-errors=5"]
-            subprocess.run(["g++", *flags, "-o", new, file], check=True)
-            shutil.copy(new, made.with_suffix(".part"))
-            made.with_suffix(".part").replace(made)
+            command = ["g++", *FLAGS, *cuda.options(dtype), "-o", new, file]
+            subprocess.run(command, check=True)
+            part = made.with_suffix(f".{os.getpid()}")  # another process may be making it, too
+            shutil.copy(new, part)
+            part.replace(made)
     return ctypes.CDLL(str(made))
 
 
@@ -166,8 +169,6 @@ def memory(array: Any) -> int:
     while isinstance(getattr(array, "base", None), np.ndarray):
         array = array.base
     return int(np.asarray(array).ctypes.data)
-
-
 
 
 class CudaOnHost(Backend):
