@@ -157,7 +157,7 @@ def cuda_sources(session: nox.Session) -> None:
     """
     session.install("-e", ".", *group("cuda"), *group("test"))
     pytest(session, "tests/test_cuda_sources.py")
-    pytest(session, "polynet/testing", "-k", "cupy", "-q")
+    pytest(session, "polynet/testing", "-k", "cupy", "-q", "-rN")
     if shutil.which("g++") is None:
         session.skip("g++ is not installed: the kernels were compiled, but not run on the host")
     with_plugin = {"PYTHONPATH": str(Path(ON_HOST).resolve())}
@@ -303,10 +303,11 @@ def benchmarks(session: nox.Session) -> None:
     session.install(TORCH)
     session.install("-e", ".[strict,examples,jax,numba]", *group("benchmarks"))
     programs = {path.stem: path for path in sorted(Path("tests/benchmarks").glob("*.py"))}
-    for shared in ("candidates", "measure", "networks", "workers"):
-        del programs[shared]
+    shared = ("candidates", "gpu_checks", "gpu_peers", "measure", "networks", "workers")
+    for module in shared:
+        del programs[module]
     named = [name for name in session.posargs if name in programs]
     options = [text for text in session.posargs if text not in programs]
-    everywhere = [name for name in programs if name != "cuda_graph"]  # which needs such a device
+    everywhere = [name for name in programs if name != "gpu"]  # which needs a GPU
     for name in named or everywhere:
         session.run("python", str(programs[name]), *options, env=ONE_THREAD)

@@ -34,6 +34,8 @@ class CupyBackend(Backend):
         try:
             import cupy
         except ImportError as error:
+            if error.name != "cupy":  # it is there, and lacks something
+                raise
             raise MissingDependency("CuPy", INSTALL) from error
         from polynet_cupy.namespace import namespace
 
