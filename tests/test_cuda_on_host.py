@@ -23,6 +23,7 @@ from polynet.ops import OPS
 from polynet.ops.indexing import put_slice, segment_sum
 from polynet.optim import schedules
 from polynet.testing.samples import SAMPLES, is_differentiable
+from polynet.testing.suite.cases import one_result
 
 if shutil.which("g++") is None:
     pytest.skip("g++ is not installed, which compiles the CUDA sources", allow_module_level=True)
@@ -98,7 +99,7 @@ def test_every_source_s_kernel_is_launched(monkeypatch: pytest.MonkeyPatch) -> N
         for sample in SAMPLES[name]:
             floats = [i for i, a in enumerate(sample.args) if is_differentiable(a)]
             with use_backend(HOST):
-                f = lambda *a, n=name, o=sample.options: total(FUNCTIONS[n](*a, **o))  # noqa: E731
+                f = lambda *a, n=name, o=sample.options: total(one_result(FUNCTIONS[n])(*a, **o))  # noqa: E731
                 value_and_grad(f, tuple(floats))(*sample.args)
     agree(_dropped, rng.normal(size=(3, 5)))
     with use_backend(HOST):
@@ -114,7 +115,8 @@ def _dropped(x: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "name", ["relu", "softmax", "log_softmax", "layer_norm", "max_pool", "avg_pool", "dropout"]
+    "name",
+    "relu gelu softmax log_softmax layer_norm batch_norm max_pool avg_pool dropout".split(),
 )
 @given(data=st.data())
 @settings(max_examples=40, deadline=None)
@@ -126,6 +128,7 @@ def test_what_is_no_number_goes_where_it_goes_by_the_definition(
     how = {"window": (2, 2), "stride": (1, 2), "padding": (1, 0)}
     f = {
         "layer_norm": lambda a: functional.layer_norm(a, axes=1, eps=1e-5),
+        "batch_norm": one_result(lambda a: functional.batch_norm(a, eps=1e-5)),
         "max_pool": lambda a: functional.max_pool(a, **how),
         "avg_pool": lambda a: functional.avg_pool(a, **how),
         "dropout": _dropped,
@@ -158,6 +161,14 @@ def test_rows_of_any_length(name: str, n: int) -> None:
         else:
             agree(FUNCTIONS[name], x)
             agree(lambda a, f=FUNCTIONS[name]: f(a, axis=0), x)
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (1, 3, 2), (5, 2, 7), (3, 4, 5, 6), (40, 2, 33)])
+@pytest.mark.parametrize("affine", [0, 1, 2])
+def test_channels_of_any_length(shape: tuple[int, ...], affine: int) -> None:
+    """Numbers, mean and variance, and what goes back from all three."""
+    args = [rng.normal(size=shape), *(rng.normal(size=shape[1]) for _ in range(affine))]
+    agree(one_result(lambda *a: functional.batch_norm(*a, eps=1e-3)), *args, atol=1e-10)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 1), (1, 70), (500, 3), (5000, 33)])

@@ -12,8 +12,9 @@ from typing import Any
 
 from polynet_cupy import optimizers
 from polynet_cupy.indexing import keep_mask, put_slice, segment_sum
+from polynet_cupy.normalisation import batch_norm, layer_norm
 from polynet_cupy.products import linear
-from polynet_cupy.rows import cross_entropy, dropout, layer_norm, log_softmax, relu, softmax
+from polynet_cupy.rows import cross_entropy, dropout, gelu, log_softmax, relu, softmax
 from polynet_cupy.windows import avg_pool, convolution, max_pool
 
 KERNELS: Mapping[str, Callable[..., Any]] = {
@@ -21,8 +22,8 @@ KERNELS: Mapping[str, Callable[..., Any]] = {
     **{
         kernel.__name__: kernel
         for kernel in (
-            avg_pool, convolution, cross_entropy, dropout, keep_mask, layer_norm, linear,
-            log_softmax, max_pool, put_slice, relu, segment_sum, softmax,
+            avg_pool, batch_norm, convolution, cross_entropy, dropout, gelu, keep_mask, layer_norm,
+            linear, log_softmax, max_pool, put_slice, relu, segment_sum, softmax,
         )
     },
 }  # fmt: skip

@@ -1,11 +1,11 @@
-"""Activations, probabilities, losses and normalising: elementwise, or row by row."""
+"""Activations, probabilities and losses: elementwise, or row by row."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from polynet_cupy.launch import THREADS, by_row, column_sum, elementwise, real
+from polynet_cupy.launch import THREADS, by_row, elementwise, real
 
 
 def relu(xp: Any, x: Any) -> Any:
@@ -19,6 +19,22 @@ def relu(xp: Any, x: Any) -> Any:
     def pullback(g: Any) -> Any:
         out = xp.empty(x.shape, dtype=x.dtype)
         elementwise(xp, "relu_backward", x.dtype, x.size, xp.contiguous(g), y, out, x.size)
+        return out
+
+    return y, (pullback,)
+
+
+def gelu(xp: Any, x: Any, *, approximate: str = "none") -> Any:
+    """x·Φ(x); its derivative is Φ(x) + x·φ(x)."""
+    if not real(x) or approximate != "none":
+        return NotImplemented
+    x = xp.contiguous(x)
+    y = xp.empty(x.shape, dtype=x.dtype)
+    elementwise(xp, "gelu_forward", x.dtype, x.size, x, y, x.size)
+
+    def pullback(g: Any) -> Any:
+        out = xp.empty(x.shape, dtype=x.dtype)
+        elementwise(xp, "gelu_backward", x.dtype, x.size, xp.contiguous(g), x, out, x.size)
         return out
 
     return y, (pullback,)
@@ -86,38 +102,3 @@ def cross_entropy(xp: Any, logits: Any, targets: Any, *weights: Any, **options: 
         return out
 
     return value, (pullback, None, *weights)
-
-
-def layer_norm(
-    xp: Any, x: Any, weight: Any = None, bias: Any = None, *, axes: int, eps: float
-) -> Any:
-    """Normalised row by row; its three gradients share what was kept of each row."""
-    shape = x.shape[x.ndim - axes :]
-    given = [a for a in (x, weight, bias) if a is not None]
-    if not real(*given) or not x.size or any(a.shape != shape for a in given[1:]):
-        return NotImplemented
-    n = math.prod(shape)
-    rows = x.size // n
-    x, weight, bias = (None if a is None else xp.contiguous(a) for a in (x, weight, bias))
-    y = xp.empty(x.shape, dtype=x.dtype)
-    means, scales = (xp.empty((rows,), dtype=x.dtype) for _ in range(2))
-    eps = float(eps)
-    by_row(xp, "layer_norm_forward", x.dtype, rows, n, x, weight, bias, y, means, scales, n, eps)
-
-    def pullback(g: Any, needs: tuple[bool, ...]) -> Any:
-        g = xp.contiguous(g)
-        found: list[Any] = [None] * len(needs)
-        if needs[0]:
-            found[0] = xp.empty(x.shape, dtype=x.dtype)
-            kept = (weight, means, scales)
-            by_row(xp, "layer_norm_backward", x.dtype, rows, n, g, x, *kept, found[0], n)
-        if any(needs[1:2]):
-            product = xp.empty((rows, n), dtype=x.dtype)
-            kept = (means, scales, product)
-            elementwise(xp, "layer_norm_weighted", x.dtype, x.size, g, x, *kept, x.size, n)
-            found[1] = xp.reshape(column_sum(xp, product), shape)
-        if any(needs[2:]):
-            found[2] = xp.reshape(column_sum(xp, xp.reshape(g, (rows, n))), shape)
-        return tuple(found)
-
-    return y, pullback

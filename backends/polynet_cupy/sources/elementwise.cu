@@ -12,6 +12,23 @@ KERNEL relu_backward(const real* g, const real* y, real* out, integer size) {
     if (i < size) out[i] = y[i] == 0 ? 0 : g[i];
 }
 
+#define SQRT_HALF 0.70710678118654752440
+#define SQRT_HALF_OVER_PI 0.39894228040143267794
+
+// x·Φ(x), with Φ the distribution function of the standard normal
+KERNEL gelu_forward(const real* x, real* y, integer size) {
+    integer i = here();
+    if (i < size) y[i] = x[i] * (erf(x[i] * (real)SQRT_HALF) + 1) * (real)0.5;
+}
+
+// g·(Φ(x) + x·φ(x)), with φ the density
+KERNEL gelu_backward(const real* g, const real* x, real* out, integer size) {
+    integer i = here();
+    if (i >= size) return;
+    real below = (erf(x[i] * (real)SQRT_HALF) + 1) * (real)0.5;
+    out[i] = g[i] * (below + x[i] * exp(x[i] * x[i] * (real)-0.5) * (real)SQRT_HALF_OVER_PI);
+}
+
 // y + bias, over y; the bias has n numbers
 KERNEL add_bias(real* y, const real* bias, integer size, integer n) {
     integer i = here();

@@ -14,6 +14,7 @@
 
 struct Dim { unsigned x; };
 static Dim blockIdx, blockDim, threadIdx;
+using std::erf;
 using std::exp;
 using std::expm1;
 using std::log;
