@@ -63,7 +63,8 @@ def pytest(session: nox.Session, *args: str, **env: str) -> None:
 
 MACHINERY = ("tests/test_pytest_plugin.py", "tests/test_wrong_plugins.py")
 """Tests that start many fresh processes, whose libraries are their own: one session has them."""
-CUDA = ("tests/test_cuda_on_host.py", "tests/test_cuda_sources.py")
+ON_THE_HOST = ("tests/test_cuda_on_host.py", "tests/test_cuda_recorded.py")
+CUDA = (*ON_THE_HOST, "tests/test_cuda_sources.py")
 """Tests of CUDA code without a GPU, which `cuda_sources` has."""
 LONG = ("tests/test_agreement.py", "tests/test_derivative_properties.py")
 """Hundreds of training steps, and thousands of derivatives: one Python has them."""
@@ -162,7 +163,7 @@ def cuda_sources(session: nox.Session) -> None:
         session.skip("g++ is not installed: the kernels were compiled, but not run on the host")
     with_plugin = {"PYTHONPATH": str(Path(ON_HOST).resolve())}
     only = ("--polynet-backend", "cuda_on_host", "-n", "2")
-    pytest(session, "polynet/testing", "tests/test_cuda_on_host.py", *only, **with_plugin)
+    pytest(session, "polynet/testing", *ON_THE_HOST, *only, **with_plugin)
     pytest(session, "tests/test_kernels.py", "-k", "cuda_on_host", **with_plugin)
 
 

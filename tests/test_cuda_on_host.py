@@ -496,7 +496,8 @@ def test_100_steps_of_adam_are_numpy_s(dtype: str, limit: float, dropout: float)
         run = Trainer(
             net, losses.cross_entropy, optim.Adam(1e-3, eps=1e-5), backend=backend, dtype=dtype
         )
-        run.fit(x, y, epochs=10, batch_size=16)
+        with use_backend(backend):
+            run.fit(x, y, epochs=10, batch_size=16)
         assert len(run.history.step_losses) == 100
         weights.append(run.net.state_dict())
     for name, w in weights[1].items():
@@ -515,8 +516,9 @@ def test_compiled_steps_are_the_loop_bit_for_bit() -> None:
             nn.AvgPool2d(2), nn.Flatten(), nn.Dropout(0.2), nn.Linear(16, 4),
         )  # fmt: skip
         run = Trainer(net, losses.cross_entropy, optim.AdamW(1e-2), backend=backend)
-        run.fit(x[0], y, epochs=3, batch_size=8).step_losses  # noqa: B018
-        run.fit(x[1], y, epochs=3, batch_size=16)
+        with use_backend(backend):
+            run.fit(x[0], y, epochs=3, batch_size=8)
+            run.fit(x[1], y, epochs=3, batch_size=16)
         return run
 
     compiled, looped = trained(compiled=True), trained(compiled=False)
