@@ -243,18 +243,18 @@ class Stream:
 
 
 def recorder() -> graph.Recorder:
-    pool = SimpleNamespace(malloc=None)
+    pool = SimpleNamespace(malloc=None, free_all_blocks=lambda: own._stream.told.append("freed"))
     allocating = lambda malloc: nullcontext()  # noqa: E731
-    return graph.Recorder(
-        SimpleNamespace(Stream=Stream, MemoryPool=lambda: pool, using_allocator=allocating)
-    )
+    cuda = SimpleNamespace(Stream=Stream, MemoryPool=lambda: pool, using_allocator=allocating)
+    own = graph.Recorder(SimpleNamespace(cuda=cuda, get_default_memory_pool=lambda: pool))
+    return own
 
 
 def test_a_step_is_recorded_on_a_stream_of_its_own_and_runs_on_the_current_one() -> None:
     own = recorder()
     replay = own.record(lambda: own._stream.told.append("run"))
     replay()
-    order = ["made", "current", "begun", "run", "ended", "left", "uploaded", "launched"]
+    order = ["made", "freed", "current", "begun", "run", "ended", "left", "uploaded", "launched"]
     assert own._stream.told == order
 
 

@@ -88,10 +88,9 @@ class CupyBackend(Backend):
         recorders: dict[int, Recorder] = {}
 
         def capture(run: Callable[[], None]) -> Callable[[], object]:
-            cuda = self._cupy.cuda
-            device = cuda.runtime.getDevice()
+            device = self._cupy.cuda.runtime.getDevice()
             if device not in recorders:
-                recorders[device] = Recorder(cuda)
+                recorders[device] = Recorder(self._cupy)
             return recorders[device].record(run)
 
         compiled = steps(self, step, capture)

@@ -43,13 +43,15 @@ class Recorder:
     started there. What the step allocates while it is recorded comes from a memory pool of this
     object's own, since the graph uses these addresses whenever it runs: no other work may get
     them. The graphs of one recorder share the pool; they run one after another, and leave nothing
-    there that is read later. Streams and pools that are anybody else's are left as they are.
+    there that is read later. Streams and pools that are anybody else's are left as they are, but
+    for what CuPy's own pool has lying idle: that goes back to the device, since the steps that ran
+    before the recording left as much there as the graph needs.
     """
 
-    def __init__(self, cuda: Any) -> None:
-        self._cuda = cuda
-        self._stream = cuda.Stream(non_blocking=True)
-        self._pool = cuda.MemoryPool()
+    def __init__(self, cupy: Any) -> None:
+        self._cupy = cupy
+        self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._pool = cupy.cuda.MemoryPool()
 
     def record(self, run: Callable[[], None]) -> Callable[[], object]:
         """What `run` starts, as a function that does it; RuntimeError where it cannot be recorded.
@@ -72,7 +74,8 @@ class Recorder:
 
     def _graph(self, run: Callable[[], None]) -> Any:
         stream = self._stream
-        with self._cuda.using_allocator(self._pool.malloc), stream:
+        self._cupy.get_default_memory_pool().free_all_blocks()
+        with self._cupy.cuda.using_allocator(self._pool.malloc), stream:
             stream.begin_capture()
             try:
                 run()

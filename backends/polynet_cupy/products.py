@@ -62,6 +62,8 @@ def matmul(xp: Any, x: Any, y: Any) -> Any:
 
 def product(xp: Any, x: Any, y: Any, bias: Any = None) -> Any:
     """The product of matrices, or of stacks of them, that have numbers; `bias` is one a column."""
+    if bias is not None and xp.address(bias) % ALIGNED:
+        bias = xp.asarray(bias, copy=True)  # cuBLASLt is not told how a bias is aligned
     batch = _broadcast(tuple(x.shape[:-2]), tuple(y.shape[:-2]))
     (m, k), n = x.shape[-2:], y.shape[-1]
     x, left = _operand(xp, x, batch)

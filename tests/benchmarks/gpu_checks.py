@@ -135,7 +135,7 @@ def product_replays() -> str:
         out[...] = xp.matmul(x + 1, y) * 2
 
     run()
-    replay = Recorder(cupy.cuda).record(run)
+    replay = Recorder(cupy).record(run)
     held: list[Any] = []
     for i in range(REPLAYS):
         held.append(cupy.full(int(1000 * (1 + i % 97)), float(i)))
