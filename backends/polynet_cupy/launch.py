@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+CHUNK = 512
+"""Rows that are summed at once, by the threads of a few warps: one launch for a usual batch."""
 REALS = {"float32": "float", "float64": "double"}
 """What `real` is in the sources, by the dtype that a kernel computes in."""
 SOURCES = Path(__file__).with_name("sources")
@@ -98,7 +100,7 @@ def column_sum(xp: Any, x: Any) -> Any:
     if not rows:
         return xp.zeros((columns,), dtype=x.dtype)
     x = contiguous(xp, x)
-    chunk = max(64, 2 ** math.ceil(math.log2(rows) / 2))
+    chunk = max(CHUNK, 2 ** math.ceil(math.log2(rows) / 2))
     tiles = -(-columns // WARP)
     while tiles:
         parts = -(-rows // chunk)

@@ -89,22 +89,23 @@ def _updated(
     leaves = [a for arrays in olds for a in arrays.values()]
     if not params or not real(*leaves, *grads.values(), None if number else lr):
         return NotImplemented
-    names = list(params)
-    in_place = _may_overwrite(leaves) and all(a.flags.c_contiguous for a in leaves)
-    grads = {name: xp.contiguous(grads[name]) for name in names}
-    if in_place:
-        mine = {xp.memory(a) for a in leaves}
-        grads = {n: xp.asarray(g, copy=True) if xp.memory(g) in mine else g
-                 for n, g in grads.items()}  # fmt: skip
-        news = olds
+    grads = {name: xp.contiguous(grads[name]) for name in params}
+    if _may_overwrite(leaves) and all(a.flags.c_contiguous for a in leaves):
+        grads, news = _apart(xp, grads, leaves), olds
     else:
-        olds = [{n: xp.contiguous(arrays[n]) for n in names} for arrays in olds]
+        olds = [{n: xp.contiguous(arrays[n]) for n in params} for arrays in olds]
         news = [{n: xp.empty(a.shape, dtype=a.dtype) for n, a in arrays.items()} for arrays in olds]
     rate = (None, float(lr)) if number else (lr, 0.0)
-    dtype = leaves[0].dtype
-    for table, blocks in _tables(xp, [n for n in names if params[n].size], grads, olds, news):
-        xp.launch(kernel, dtype, blocks, THREADS, table, *before, *rate, *rest)
+    names = [n for n, p in params.items() if p.size]
+    for table, blocks in _tables(xp, names, grads, olds, news):
+        xp.launch(kernel, leaves[0].dtype, blocks, THREADS, table, *before, *rate, *rest)
     return (news[0], dict(zip(slots, news[1:], strict=True))), None
+
+
+def _apart(xp: Any, grads: Arrays, leaves: list[Any]) -> Arrays:
+    """The gradients, copied where they stand in memory that is about to be written over."""
+    mine = {xp.memory(a) for a in leaves}
+    return {n: xp.asarray(g, copy=True) if xp.memory(g) in mine else g for n, g in grads.items()}
 
 
 def _tables(

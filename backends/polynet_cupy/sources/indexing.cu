@@ -3,8 +3,8 @@
 // out[i] = x[indices[i]], for rows of `words` times 32 bits; an index counts from the end where it
 // is negative, and round and round where there is no such row, as CuPy's own do.
 KERNEL gather_rows(
-    const unsigned* x, const void* indices, integer wide, unsigned* out, integer count, integer words,
-    integer rows
+    const unsigned* x, const void* indices, integer wide, unsigned* out, integer count,
+    integer words, integer rows
 ) {
     integer i = here();
     if (i >= count * words) return;
@@ -26,8 +26,8 @@ KERNEL segment_chains(const void* segments, integer wide, int* next, bool* first
 
 // The rows of each segment, added in their order by the threads of its first row, one a column.
 KERNEL segment_sum(
-    const real* x, const void* segments, integer wide, const int* next, const bool* first, real* out,
-    integer n, integer width, integer count
+    const real* x, const void* segments, integer wide, const int* next, const bool* first,
+    real* out, integer n, integer width, integer count
 ) {
     integer i = here() / width, column = here() % width;
     if (i >= n || !first[i]) return;

@@ -23,8 +23,8 @@ __device__ void threefry2x32(const int* key, unsigned& x0, unsigned& x1) {
 // One thread a block of four halves: true where a half is below `limit`, `blocks` of them for the
 // `size` elements of a sample. The counter is (sample's position, step), as in polynet.random.
 KERNEL keep_mask(
-    const int* key, const int* step, bool* out, integer rows, integer size, integer blocks, integer first,
-    integer limit
+    const int* key, const int* step, bool* out, integer rows, integer size, integer blocks,
+    integer first, integer limit
 ) {
     integer i = here();
     if (i >= rows * blocks) return;

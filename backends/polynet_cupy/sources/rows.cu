@@ -59,8 +59,8 @@ KERNEL log_softmax_backward(const real* g, const real* y, real* out, integer n, 
         out[at + j * inner] = g[at + j * inner] - sum * exp(y[at + j * inner]);
 }
 
-// For each row, log Σ exp(x) in two parts, `tops` and `logs`, and its loss, log Σ exp(x) - x[label];
-// a label that is no class picks nothing, as in the definition.
+// For each row, log Σ exp(x) in two parts, `tops` and `logs`, and its loss, log Σ exp(x) less
+// x[label]; a label that is no class picks nothing, as in the definition.
 KERNEL cross_entropy_forward(
     const real* x, const void* labels, integer wide, real* tops, real* logs, real* losses, integer n
 ) {

@@ -1,5 +1,5 @@
-// Pooling, and what a convolution's window sees; images of several channels are so many planes. What
-// goes back is gathered: each place adds up the windows that see it, always in the same order.
+// Pooling, and what a convolution's window sees; images of several channels are so many planes.
+// What goes back is gathered: each place adds up the windows that see it, always in one order.
 
 // Sizes of planes and of what comes out, and how the window goes over them, from the host.
 struct Window {
@@ -14,7 +14,9 @@ __device__ Place place(integer i, integer height, integer width) {
 }
 
 // Which window has its cell k at a place, along one axis; -1 for none.
-__device__ int window_at(int place, int k, integer stride, integer pad, integer dilation, integer out) {
+__device__ int window_at(
+    int place, int k, integer stride, integer pad, integer dilation, integer out
+) {
     int from = place + (int)pad - k * (int)dilation;
     if (from < 0 || from % (int)stride) return -1;
     return from / (int)stride < out ? from / (int)stride : -1;
@@ -64,7 +66,9 @@ KERNEL max_pool_backward(const real* g, const int* places, real* out, Window w) 
 }
 
 // How many cells of a window count, along one axis: those within the padding, or only within.
-__device__ real counted(int o, integer n, integer window, integer stride, integer pad, integer with_pad) {
+__device__ real counted(
+    int o, integer n, integer window, integer stride, integer pad, integer with_pad
+) {
     integer from = o * stride - pad, end = from + window, low = with_pad ? -pad : 0;
     integer high = with_pad ? n + pad : n;
     return (real)((end < high ? end : high) - (from > low ? from : low));
