@@ -110,6 +110,38 @@ def test_every_source_s_kernel_is_launched(monkeypatch: pytest.MonkeyPatch) -> N
     assert started == set(launch.kernels())
 
 
+def apart(name: str, sample: Any, dtype: str) -> float:
+    """How far value and gradients of a kernel are from its definition in float64, at most."""
+    f = one_result(FUNCTIONS[name])
+    floats = tuple(i for i, a in enumerate(sample.args) if is_differentiable(a))
+    worst = 0.0
+    results = []
+    for backend, kind in ((HOST, dtype), (HOST.without_kernels(), "float64")):
+        args = [a.astype(kind) if is_differentiable(a) else a for a in sample.args]
+        with use_backend(backend):
+            slopes = value_and_grad(lambda *a: total(f(*a, **sample.options)), floats)(*args)[1]
+            results.append([f(*args, **sample.options), *slopes])
+    for found, expected in zip(*results, strict=True):
+        assert found.dtype == dtype
+        if expected.size:
+            scale = max(1.0, float(np.abs(expected).max()))
+            worst = max(worst, float(np.abs(found - expected).max()) / scale)
+    return worst
+
+
+def test_how_far_kernels_are_from_their_definitions(capsys: pytest.CaptureFixture[str]) -> None:
+    """Prints a line for each kernel: the largest error of its samples, relative above 1."""
+    limits = {"float32": 5e-6, "float64": 1e-14}
+    names = sorted(KERNELS.keys() & SAMPLES.keys())
+    worst = {n: [max(apart(n, s, d) for s in SAMPLES[n]) for d in limits] for n in names}
+    with capsys.disabled():
+        print("\nlargest error in float32, in float64")
+        for name, (single, double) in worst.items():
+            print(f"  {name:16} {single:8.1e} {double:8.1e}")
+    for errors in worst.values():
+        assert all(e <= limit for e, limit in zip(errors, limits.values(), strict=True))
+
+
 def _dropped(x: Any) -> Any:
     return functional.dropout(x, np.cos(np.arange(x.size)).reshape(x.shape) > 0, keep=0.75)
 

@@ -108,7 +108,7 @@ class CupyBackend(Backend):
 
 def check_alone() -> None:
     """Raise RuntimeError where several distributions bring CuPy: they overwrite one another."""
-    names = {str(d.metadata["Name"]) for d in metadata.distributions()}
+    names = {str(d.metadata["Name"]).lower().replace("_", "-") for d in metadata.distributions()}
     found = sorted(n for n in names if n == "cupy" or n.startswith("cupy-cuda"))
     if len(found) > 1:
         raise RuntimeError(
