@@ -212,6 +212,24 @@ def test_sums_of_columns(shape: tuple[int, int]) -> None:
     assert launch.column_sum(XP, x[:0]).tolist() == [0] * shape[1]
 
 
+@given(data=st.data(), largest=st.booleans(), ceil=st.booleans(), axes=st.integers(1, 2))
+@settings(max_examples=200, deadline=None)
+def test_windows_of_every_kind(data: Any, largest: bool, ceil: bool, axes: int) -> None:
+    """Dilated, beyond the end, beyond the padding, with and without the padding's zeros."""
+    each = lambda low, high: data.draw(st.tuples(*[st.integers(low, high)] * axes))  # noqa: E731
+    window, stride = each(1, 3), each(1, 4)
+    dilation = each(1, 2) if largest else (1,) * axes
+    padding = tuple(data.draw(st.integers(0, k // 2)) for k in window)
+    sizes = [d * (k - 1) + 1 + n for d, k, n in zip(dilation, window, each(0, 6), strict=True)]
+    how = {"window": window, "stride": stride, "padding": padding, "ceil_mode": ceil}
+    if largest:
+        f = lambda a: functional.max_pool(a, dilation=dilation, **how)  # noqa: E731
+    else:
+        counted = data.draw(st.booleans())
+        f = lambda a: functional.avg_pool(a, count_include_pad=counted, **how)  # noqa: E731
+    agree(f, rng.normal(size=(2, 3, *sizes)))
+
+
 # Dropout's bits
 
 ANSWERS = [  # of the generator's authors: key, counter, words
