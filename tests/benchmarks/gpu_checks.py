@@ -254,11 +254,11 @@ def says_what_does_not_fit() -> str:
 
     pool = cupy.get_default_memory_pool()
     pool.free_all_blocks()
-    pool.set_limit(size=pool.used_bytes() + (64 << 20))
+    pool.set_limit(size=pool.used_bytes() + (128 << 20))  # less than one layer gives
     try:
-        x, y = np.zeros((4096, 2048), np.float32), np.zeros(4096, np.int64)
-        net = network((2048, 4096, 10))
-        Trainer(net, losses.cross_entropy, ADAM, backend="cupy").fit(x, y, batch_size=4096)
+        x, y = np.zeros((16384, 256), np.float32), np.zeros(16384, np.int64)
+        net = network((256, 4096, 10))
+        Trainer(net, losses.cross_entropy, ADAM, backend="cupy").fit(x, y, batch_size=16384)
     except MemoryError as error:
         require("smaller batch_size" in str(error), f"it says only: {error}")
         return str(error).partition(". Give")[0]
