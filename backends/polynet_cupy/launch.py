@@ -104,9 +104,9 @@ def column_sum(xp: Any, x: Any) -> Any:
     tiles = -(-columns // WARP)
     while tiles:
         parts = -(-rows // chunk)
-        out = xp.empty((parts, columns), dtype=x.dtype)
+        out = xp.empty((parts, columns) if parts > 1 else (columns,), dtype=x.dtype)
         xp.launch("column_sum", x.dtype, parts * tiles, THREADS, x, out, rows, columns, chunk)
         if parts == 1:
-            return out[0, ...]
+            return out
         x, rows, chunk = out, parts, parts
     return xp.empty((0,), dtype=x.dtype)
