@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -62,6 +63,9 @@ def pytest(session: nox.Session, *args: str, **env: str) -> None:
 
 MACHINERY = ("tests/test_pytest_plugin.py", "tests/test_wrong_plugins.py")
 """Tests that start many fresh processes, whose libraries are their own: one session has them."""
+ON_THE_HOST = ("tests/test_cuda_on_host.py", "tests/test_cuda_recorded.py")
+CUDA = (*ON_THE_HOST, "tests/test_cuda_sources.py")
+"""Tests of CUDA code without a GPU, which `cuda_sources` has."""
 LONG = ("tests/test_agreement.py", "tests/test_derivative_properties.py")
 """Hundreds of training steps, and thousands of derivatives: one Python has them."""
 
@@ -69,8 +73,8 @@ LONG = ("tests/test_agreement.py", "tests/test_derivative_properties.py")
 def run_tests(
     session: nox.Session, *args: str, without: tuple[str, ...] = MACHINERY, **env: str
 ) -> None:
-    """Run all tests but those of the examples, in two processes."""
-    left_out = [f"--ignore={path}" for path in without]
+    """Run all tests but those of the examples and of CUDA, in two processes."""
+    left_out = [f"--ignore={path}" for path in (*without, *CUDA)]
     pytest(session, "-n", "2", f"--ignore-glob={EXAMPLES}", *left_out, *args, **env)
 
 
@@ -141,6 +145,28 @@ def _oldest(requirement: str) -> str:
     return requirement.partition(",")[0].replace(">=", "==")
 
 
+ON_HOST = "tests/plugins/cuda_on_host"
+"""A plug-in that is CuPy's, with its kernels compiled for the host."""
+
+
+@nox.session(python=PYTHONS[0])
+def cuda_sources(session: nox.Session) -> None:
+    """CuPy's kernels without a GPU: compiled for three kinds of GPU, and run on the host.
+
+    The suite on `cupy` is collected, and skipped with the reason, or run where there is a GPU. What
+    runs on the host is compiled by g++. (A download of 700 MB: NVRTC and cuBLASLt.)
+    """
+    session.install("-e", ".", *group("cuda"), *group("test"))
+    pytest(session, "tests/test_cuda_sources.py")
+    pytest(session, "polynet/testing", "-k", "cupy", "-q", "-rN")
+    if shutil.which("g++") is None:
+        session.skip("g++ is not installed: the kernels were compiled, but not run on the host")
+    with_plugin = {"PYTHONPATH": str(Path(ON_HOST).resolve())}
+    only = ("--polynet-backend", "cuda_on_host", "-n", "2")
+    pytest(session, "polynet/testing", *ON_THE_HOST, *only, **with_plugin)
+    pytest(session, "tests/test_kernels.py", "-k", "cuda_on_host", **with_plugin)
+
+
 # Style and types
 
 
@@ -161,7 +187,10 @@ def types(session: nox.Session) -> None:
 
 # The package
 
-SHIPPED = ("polynet/py.typed", "polynet_numpy/py.typed", "polynet/testing/plugin.py")
+SHIPPED = (
+    *("polynet/py.typed", "polynet_numpy/py.typed", "polynet/testing/plugin.py"),
+    *("polynet_cupy/sources/common.cuh", "polynet_cupy/sources/rows.cu"),
+)
 LISTED = PROJECT["project"]["entry-points"]["polynet.backends"]
 TRAIN = """\
 import numpy as np, polynet
@@ -275,10 +304,11 @@ def benchmarks(session: nox.Session) -> None:
     session.install(TORCH)
     session.install("-e", ".[strict,examples,jax,numba]", *group("benchmarks"))
     programs = {path.stem: path for path in sorted(Path("tests/benchmarks").glob("*.py"))}
-    for shared in ("candidates", "measure", "networks", "workers"):
-        del programs[shared]
+    shared = ("candidates", "gpu_checks", "gpu_peers", "measure", "networks", "workers")
+    for module in shared:
+        del programs[module]
     named = [name for name in session.posargs if name in programs]
     options = [text for text in session.posargs if text not in programs]
-    everywhere = [name for name in programs if name != "cuda_graph"]  # which needs such a device
+    everywhere = [name for name in programs if name != "gpu"]  # which needs a GPU
     for name in named or everywhere:
         session.run("python", str(programs[name]), *options, env=ONE_THREAD)

@@ -20,7 +20,7 @@ FLOATS = st.floats(-50, 50, width=32)
 SIZES = st.integers(1, 6)
 
 
-BACKENDS = ["numpy", *(["torch"] if find_spec("torch") else [])]
+BACKENDS = ["numpy", *(name for name in ("torch", "cuda_on_host") if find_spec(name))]
 on_each = pytest.mark.parametrize("name", BACKENDS)
 
 

@@ -1,8 +1,15 @@
-"""CuPy on CUDA GPUs, through the generic path."""
+"""CuPy on CUDA GPUs, with kernels of its own, and training steps as CUDA graphs.
+
+Whose is what: eager work runs on the stream that is current, and takes memory from the allocator
+that is current, CuPy's or the one chosen by `cupy.cuda.set_allocator`. A compiled step is recorded
+on a stream, and uses a memory pool, of its own (see `graph.Recorder`); it runs on the current
+stream. Products are computed in float32 as it is, unless CuPy's own `CUPY_TF32=1` asks for TF32.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -10,6 +17,8 @@ from array_api_compat import is_writeable_array
 
 from polynet.backend import Backend
 from polynet.errors import MissingDependency
+from polynet_cupy.graph import Recorder, steps
+from polynet_cupy.kernels import KERNELS
 
 INSTALL = "pip install 'polynet-array[cuda13]' (or [cuda12] for a CUDA 12 driver)"
 
@@ -17,27 +26,36 @@ INSTALL = "pip install 'polynet-array[cuda13]' (or [cuda12] for a CUDA 12 driver
 class CupyBackend(Backend):
     name = "cupy"
     contract = 1
+    kernels = KERNELS
+    steps_per_call = 16
 
     def __init__(self) -> None:
+        check_alone()
         try:
             import cupy
         except ImportError as error:
+            if error.name != "cupy":  # it is there, and lacks something
+                raise
             raise MissingDependency("CuPy", INSTALL) from error
-        import array_api_compat.cupy as xp
+        from polynet_cupy.namespace import namespace
 
-        self.xp = xp
+        self.xp = namespace()
         self._cupy = cupy
         self.version = cupy.__version__
 
     def devices(self) -> Mapping[str, Any]:
         cuda = self._cupy.cuda
-        return {f"cuda:{i}": cuda.Device(i) for i in range(cuda.runtime.getDeviceCount())}
+        try:
+            count = cuda.runtime.getDeviceCount()
+        except cuda.runtime.CUDARuntimeError as error:
+            raise RuntimeError(why_no_device(str(error))) from error
+        return {f"cuda:{i}": cuda.Device(i) for i in range(count)}
 
     def is_array(self, x: object) -> bool:
         return isinstance(x, self._cupy.ndarray)
 
     def from_host(self, array: np.ndarray, device: Any) -> Any:
-        with device:
+        with device:  # CuPy copies by way of pinned memory, on the current stream
             return self._cupy.array(array)
 
     def to_host(self, array: Any) -> np.ndarray:
@@ -52,9 +70,71 @@ class CupyBackend(Backend):
             raise BufferError("its memory is read-only, which CuPy cannot express")
         return super().share(x, device)
 
+    def probe(self, device: Any) -> None:
+        """Compute by CuPy, by a kernel compiled here, and by cuBLASLt."""
+        xp = self.xp
+        try:
+            with device:
+                ones = xp.ones((2, 2), dtype=xp.float32)
+                y, _ = KERNELS["relu"](xp, xp.matmul(ones, ones))
+                total = float(self.to_host(xp.sum(y)))
+        except (RuntimeError, ImportError, OSError) as error:
+            raise RuntimeError(why_no_device(str(error))) from error
+        if total != 8.0:
+            raise ArithmeticError(f"a sum of 8 on {device} came out as {total}")
+
+    def compile(self, step: Callable[[Any, Any, Any], tuple[Any, Any]]) -> Callable[..., Any]:
+        """The steps of a call as a CUDA graph, replayed on the current stream: see `graph`."""
+        recorders: dict[int, Recorder] = {}
+
+        def capture(run: Callable[[], None]) -> Callable[[], object]:
+            device = self._cupy.cuda.runtime.getDevice()
+            if device not in recorders:
+                recorders[device] = Recorder(self._cupy)
+            return recorders[device].record(run)
+
+        compiled = steps(self, step, capture)
+
+        def run(state: Any, data: Any, rows: Any) -> Any:
+            with rows.device:
+                return compiled(state, data, rows)
+
+        return run
+
     def synchronize(self) -> None:
         for device in self.devices().values():
             device.synchronize()
+
+
+def check_alone() -> None:
+    """Raise RuntimeError where several distributions bring CuPy: they overwrite one another."""
+    names = {str(d.metadata["Name"]).lower().replace("_", "-") for d in metadata.distributions()}
+    found = sorted(n for n in names if n == "cupy" or n.startswith("cupy-cuda"))
+    if len(found) > 1:
+        raise RuntimeError(
+            f"{' and '.join(found)} are installed, and each brings the module cupy; uninstall all "
+            f"of them, then install one: {INSTALL}"
+        )
+
+
+REASONS = {
+    "cudaErrorInsufficientDriver": (
+        "there is no NVIDIA driver, or one too old for the CUDA that CuPy was built for; "
+        "`nvidia-smi` shows both"
+    ),
+    "cudaErrorNoDevice": (
+        "the NVIDIA driver sees no GPU; CUDA_VISIBLE_DEVICES may hide it, or a container lack it"
+    ),
+    "nvrtc": f"the CUDA toolkit lacks its compiler, NVRTC; {INSTALL} brings it",
+    "cublasLt": f"the CUDA toolkit lacks cuBLASLt; {INSTALL} brings it",
+}
+"""What it comes from, by what CuPy's words contain."""
+
+
+def why_no_device(words: str) -> str:
+    """CuPy's words, and what they come from where that is known."""
+    known = [reason for part, reason in REASONS.items() if part.lower() in words.lower()]
+    return f"{known[0]} ({words})" if known else words
 
 
 load = CupyBackend

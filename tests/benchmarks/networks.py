@@ -107,12 +107,13 @@ def lenet_by_jax(p: Arrays, x: Any) -> Any:
     return x
 
 
-STAGES = ((16, 16, 1), (16, 32, 2), (32, 64, 2))
+Stages = tuple[tuple[int, int, int], ...]
 """Channels in and out, and stride, of each residual block."""
+STAGES: Stages = ((16, 16, 1), (16, 32, 2), (32, 64, 2))
 
 
-def resnet(lib: Any) -> Any:
-    """Residual blocks (He et al., 2016), one to a stage, with batch normalisation."""
+def resnet(lib: Any, stages: Stages = STAGES) -> Any:
+    """Residual blocks (He et al., 2016), with batch normalisation."""
 
     def conv(i: int, o: int, size: int, stride: int) -> list[Any]:
         layer = lib.Conv2d(i, o, size, stride=stride, padding=size // 2, bias=False)
@@ -129,12 +130,12 @@ def resnet(lib: Any) -> Any:
             return self.relu(self.inner(x) + self.outer(x))
 
     return lib.Sequential(
-        *(*conv(3, 16, 3, 1), lib.ReLU(), *(Block(*stage) for stage in STAGES)),
-        *(lib.AdaptiveAvgPool2d(1), lib.Flatten(), lib.Linear(64, 10)),
+        *(*conv(3, stages[0][0], 3, 1), lib.ReLU(), *(Block(*stage) for stage in stages)),
+        *(lib.AdaptiveAvgPool2d(1), lib.Flatten(), lib.Linear(stages[-1][1], 10)),
     )
 
 
-def resnet_by_jax(p: Arrays, x: Any) -> Any:
+def resnet_by_jax(p: Arrays, x: Any, stages: Stages = STAGES) -> Any:
     """Without the running statistics that polynet and PyTorch keep beside."""
     from jax.nn import relu, standardize
 
@@ -144,12 +145,13 @@ def resnet_by_jax(p: Arrays, x: Any) -> Any:
         return x * p[f"{norm}.weight"][:, None, None] + p[f"{norm}.bias"][:, None, None]
 
     x = relu(conv(x, "0", "1", 3, 1))
-    for i, (_, _, stride) in enumerate(STAGES, 3):
+    for i, (_, _, stride) in enumerate(stages, 3):
         inner = relu(conv(x, f"{i}.inner.0", f"{i}.inner.1", 3, stride))
         inner = conv(inner, f"{i}.inner.3", f"{i}.inner.4", 3, 1)
         outer = x if stride == 1 else conv(x, f"{i}.outer.0", f"{i}.outer.1", 1, stride)
         x = relu(inner + outer)
-    return x.mean(axis=(2, 3)) @ p["8.weight"].T + p["8.bias"]
+    last = len(stages) + 5
+    return x.mean(axis=(2, 3)) @ p[f"{last}.weight"].T + p[f"{last}.bias"]
 
 
 # Sequences
@@ -167,19 +169,19 @@ def mean_of(lib: Any) -> Callable[[Any], Any]:
 WIDTH, HEADS, LENGTH, BLOCKS = 128, 4, 64, 2
 
 
-def transformer(lib: Any) -> Any:
+def transformer(lib: Any, width: int = WIDTH, heads: int = HEADS, blocks: int = BLOCKS) -> Any:
     """Encoder layers (Vaswani et al., 2017), the mean over places, and a Linear layer."""
     mean = mean_of(lib)
 
     def layer() -> Any:
         options = {"batch_first": True, "norm_first": True}
-        return lib.TransformerEncoderLayer(WIDTH, HEADS, 4 * WIDTH, 0.0, **options)
+        return lib.TransformerEncoderLayer(width, heads, 4 * width, 0.0, **options)
 
     class Encoder(lib.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.blocks = lib.Sequential(*(layer() for _ in range(BLOCKS)))
-            self.out = lib.Linear(WIDTH, 10)
+            self.blocks = lib.Sequential(*(layer() for _ in range(blocks)))
+            self.out = lib.Linear(width, 10)
 
         def forward(self, x: Any) -> Any:
             return self.out(mean(self.blocks(x)))
@@ -187,7 +189,7 @@ def transformer(lib: Any) -> Any:
     return Encoder()
 
 
-def transformer_by_jax(p: Arrays, x: Any) -> Any:
+def transformer_by_jax(p: Arrays, x: Any, heads: int = HEADS, blocks: int = BLOCKS) -> Any:
     from jax import nn
     from jax import numpy as jnp
 
@@ -198,10 +200,10 @@ def transformer_by_jax(p: Arrays, x: Any) -> Any:
         x = nn.standardize(x, axis=-1, epsilon=1e-5)
         return x * p[f"{name}.weight"] + p[f"{name}.bias"]
 
-    for block in (f"blocks.{i}" for i in range(BLOCKS)):
+    for block in (f"blocks.{i}" for i in range(blocks)):
         weight, bias = (p[f"{block}.self_attn.in_proj_{kind}"] for kind in ("weight", "bias"))
         qkv = norm(x, f"{block}.norm1") @ weight.T + bias
-        q, k, v = (a.reshape(*x.shape[:2], HEADS, -1) for a in jnp.split(qkv, 3, axis=-1))
+        q, k, v = (a.reshape(*x.shape[:2], heads, -1) for a in jnp.split(qkv, 3, axis=-1))
         seen = nn.dot_product_attention(q, k, v).reshape(x.shape)
         x = x + linear(seen, f"{block}.self_attn.out_proj")
         hidden = nn.relu(linear(norm(x, f"{block}.norm2"), f"{block}.linear1"))

@@ -1,0 +1,186 @@
+"""The few functions of cuBLASLt that a matrix product needs, by ctypes.
+
+Stream and workspace are arguments of the call, so it may be captured. The workspace is taken from
+CuPy's current allocator and handed back at once: whoever gets it next is later on the same stream.
+The names are those of NVIDIA's header, cublasLt.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import threading
+from typing import Any
+
+from polynet_cupy.products import Operand, Product
+
+R_32F, R_64F = 0, 1
+COMPUTE_32F, COMPUTE_32F_FAST_TF32, COMPUTE_64F = 68, 77, 70
+DESC_TRANSA, DESC_TRANSB, DESC_EPILOGUE, DESC_BIAS_POINTER = 3, 4, 7, 8
+LAYOUT_BATCH_COUNT, LAYOUT_STRIDED_BATCH_OFFSET = 5, 6
+PREF_MAX_WORKSPACE_BYTES = 1
+PREF_MIN_ALIGNMENT_BYTES = {"A": 5, "B": 6, "C": 7, "D": 8}
+EPILOGUE_BIAS = 4
+NOT_SUPPORTED = 15
+
+WORKSPACE = 32 << 20
+"""Bytes that an algorithm may ask for: NVIDIA's advice for its largest devices."""
+TYPES = {"float32": (R_32F, ctypes.c_float), "float64": (R_64F, ctypes.c_double)}
+
+
+class Heuristic(ctypes.Structure):
+    """The header's cublasLtMatmulHeuristicResult_t."""
+
+    _fields_ = (
+        ("algorithm", ctypes.c_uint64 * 8),
+        ("workspace", ctypes.c_size_t),
+        ("state", ctypes.c_int),
+        ("waves", ctypes.c_float),
+        ("reserved", ctypes.c_int * 4),
+    )
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The library, from NVIDIA's wheels or an installed toolkit, wherever CuPy would find it."""
+    from cuda.pathfinder import load_nvidia_dynamic_lib
+
+    found = ctypes.CDLL(load_nvidia_dynamic_lib("cublasLt").abs_path)
+    found.cublasLtGetStatusString.restype = ctypes.c_char_p
+    return found
+
+
+def call(name: str, *args: Any) -> None:
+    """Call a function of the library; raise RuntimeError with its own words unless it succeeds."""
+    status = getattr(library(), name)(*args)
+    if status:
+        words = library().cublasLtGetStatusString(status).decode()
+        raise RuntimeError(f"{name} answered {status}, {words}")
+
+
+def _new(kind: str, *args: Any) -> ctypes.c_void_p:
+    """A descriptor, which lives as long as the process: there are as many as kinds of products."""
+    made = ctypes.c_void_p()
+    call(f"cublasLt{kind}Create", ctypes.byref(made), *args)
+    return made
+
+
+def _set(kind: str, descriptor: ctypes.c_void_p, attribute: int, value: Any) -> None:
+    size = ctypes.c_size_t(ctypes.sizeof(value))
+    call(f"cublasLt{kind}SetAttribute", descriptor, attribute, ctypes.byref(value), size)
+
+
+@functools.cache
+def compute_type(dtype: str) -> int:
+    """In what the products of a dtype are computed; TF32 where CUPY_TF32=1 asks for it."""
+    if dtype == "float64":
+        return COMPUTE_64F
+    tf32 = int(os.environ.get("CUPY_TF32", "0")) > 0  # CuPy's own setting, read once as CuPy does
+    return COMPUTE_32F_FAST_TF32 if tf32 else COMPUTE_32F
+
+
+class Descriptors:
+    """What describes a kind of product to cuBLASLt. To it, our second matrix is the first."""
+
+    def __init__(self, how: Product) -> None:
+        kind, self.number = TYPES[how.dtype]
+        self.matmul = _new("MatmulDesc", compute_type(how.dtype), kind)
+        a, b = how.right, how.left
+        _set("MatmulDesc", self.matmul, DESC_TRANSA, ctypes.c_int32(a.transposed))
+        _set("MatmulDesc", self.matmul, DESC_TRANSB, ctypes.c_int32(b.transposed))
+        if how.bias:
+            _set("MatmulDesc", self.matmul, DESC_EPILOGUE, ctypes.c_int32(EPILOGUE_BIAS))
+        self.a = self._layout(how, kind, (how.n, how.k), a)
+        self.b = self._layout(how, kind, (how.k, how.m), b)
+        out = Operand(transposed=False, ld=how.n, stride=how.m * how.n, aligned=0)
+        self.d = self._layout(how, kind, (how.n, how.m), out)
+        self.preference = _new("MatmulPreference")
+        most = ctypes.c_uint64(WORKSPACE)
+        _set("MatmulPreference", self.preference, PREF_MAX_WORKSPACE_BYTES, most)
+        for letter, operand in (("A", a), ("B", b)):
+            at = PREF_MIN_ALIGNMENT_BYTES[letter]
+            _set("MatmulPreference", self.preference, at, ctypes.c_uint32(operand.aligned))
+
+    @staticmethod
+    def _layout(
+        how: Product, kind: int, shape: tuple[int, int], operand: Operand
+    ) -> ctypes.c_void_p:
+        rows, columns = shape[::-1] if operand.transposed else shape
+        sizes = (ctypes.c_uint64(rows), ctypes.c_uint64(columns), ctypes.c_int64(operand.ld))
+        layout = _new("MatrixLayout", kind, *sizes)
+        if how.batch > 1:
+            _set("MatrixLayout", layout, LAYOUT_BATCH_COUNT, ctypes.c_int32(how.batch))
+            stride = ctypes.c_int64(operand.stride)
+            _set("MatrixLayout", layout, LAYOUT_STRIDED_BATCH_OFFSET, stride)
+        return layout
+
+
+class Gemm:
+    """Products on the devices: for each device a handle, for each kind of product an algorithm.
+
+    The algorithm is the first of the library's heuristic, which depends on nothing but the product
+    and the device: equal products have equal bits.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._handles: dict[int, ctypes.c_void_p] = {}
+        self._plans: dict[tuple[int, Product], tuple[Descriptors, Heuristic] | None] = {}
+
+    def __call__(self, how: Product, out: Any, x: Any, y: Any, bias: Any = None) -> bool:
+        """Compute a product into `out`, on the current stream; whether the bias is in it.
+
+        Where cuBLASLt adds no bias to this kind of product, the caller must.
+        """
+        import cupy
+
+        device = cupy.cuda.runtime.getDevice()
+        with self._lock:  # a descriptor holds the bias's address until the call
+            plan = self._plan(device, how)
+            if plan is None:
+                how = how._replace(bias=False)
+                plan = self._plan(device, how)
+            if plan is None:
+                raise RuntimeError(f"cuBLASLt has no algorithm for {how}")
+            if how.bias:
+                address = ctypes.c_void_p(bias.data.ptr)
+                _set("MatmulDesc", plan[0].matmul, DESC_BIAS_POINTER, address)
+            self._start(device, plan, out, x, y)
+        return how.bias or bias is None
+
+    def _start(
+        self, device: int, plan: tuple[Descriptors, Heuristic], out: Any, x: Any, y: Any
+    ) -> None:
+        import cupy
+
+        d, found = plan
+        workspace = cupy.cuda.alloc(found.workspace)
+        one, zero = d.number(1), d.number(0)
+        result = ctypes.c_void_p(out.data.ptr)
+        call(
+            "cublasLtMatmul", self._handles[device], d.matmul,
+            ctypes.byref(one), ctypes.c_void_p(y.data.ptr), d.a, ctypes.c_void_p(x.data.ptr), d.b,
+            ctypes.byref(zero), result, d.d, result, d.d,
+            ctypes.byref(found.algorithm), ctypes.c_void_p(workspace.ptr),
+            ctypes.c_size_t(found.workspace),
+            ctypes.c_void_p(cupy.cuda.get_current_stream().ptr),
+        )  # fmt: skip
+
+    def _plan(self, device: int, how: Product) -> tuple[Descriptors, Heuristic] | None:
+        """Descriptors and algorithm; None where there is no algorithm."""
+        key = device, how
+        if key not in self._plans:
+            if device not in self._handles:
+                self._handles[device] = _new("")
+            d, found, count = Descriptors(how), Heuristic(), ctypes.c_int()
+            status = library().cublasLtMatmulAlgoGetHeuristic(
+                self._handles[device], d.matmul, d.a, d.b, d.d, d.d, d.preference, 1,
+                ctypes.byref(found), ctypes.byref(count),
+            )  # fmt: skip
+            if status not in (0, NOT_SUPPORTED):
+                words = library().cublasLtGetStatusString(status).decode()
+                raise RuntimeError(f"cublasLtMatmulAlgoGetHeuristic answered {status}, {words}")
+            some = not status and count.value and not found.state
+            self._plans[key] = (d, found) if some else None
+        return self._plans[key]

@@ -1,0 +1,109 @@
+"""Training steps as CUDA graphs: recorded once, replayed from then on."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from polynet.backend import Backend, StaticRunner
+from polynet_cupy.optimizers import over_its_own
+
+Capture = Callable[[Callable[[], None]], Callable[[], object]]
+
+
+def steps(backend: Backend, step: Callable[..., Any], capture: Capture) -> Callable[..., Any]:
+    """What `Backend.compile` returns: all steps of a call are one recording, and one launch.
+
+    To the `StaticRunner` they are one step, whose rows are (steps, batch), and whose loss is all
+    their losses. Between them the state stays in the memory where each step left it.
+    """
+    static = StaticRunner(
+        backend,
+        Backend.compile(backend, over_its_own(step)),
+        capture=capture,
+        memory=backend.xp.memory,
+    )
+
+    def run(state: Any, data: Any, rows: Any) -> tuple[Any, Any]:
+        with fitting(rows.shape):
+            state, losses = static(state, data, rows[None, ...])
+        return state, losses[0, ...]
+
+    return run
+
+
+class Recorder:
+    """Records what a training step starts on one device, as a CUDA graph.
+
+    Work is recorded on a stream of this object's own, on which nothing ever runs: a graph runs on
+    the stream that is current where the steps are asked for, so in the order of whatever else is
+    started there. What the step allocates while it is recorded comes from a memory pool of this
+    object's own, since the graph uses these addresses whenever it runs: no other work may get
+    them. The graphs of one recorder share the pool; they run one after another, and leave nothing
+    there that is read later. Streams and pools that are anybody else's are left as they are, but
+    for what CuPy's own pool has lying idle: that goes back to the device, since the steps that ran
+    before the recording left as much there as the graph needs.
+    """
+
+    def __init__(self, cupy: Any) -> None:
+        self._cupy = cupy
+        self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._pool = cupy.cuda.MemoryPool()
+
+    def record(self, run: Callable[[], None]) -> Callable[[], object]:
+        """What `run` starts, as a function that does it; RuntimeError where it cannot be recorded.
+
+        Other threads may go on using the device meanwhile: CuPy captures in relaxed mode.
+        """
+        failed = None
+        try:
+            graph = self._graph(run)
+        except RuntimeError as error:
+            failed = error
+        if failed is not None:
+            raise RuntimeError(f"{failed} ({_where(failed)})") from failed
+
+        def replay() -> Recorder:
+            graph.launch()
+            return self  # which keeps the memory that the graph uses
+
+        return replay
+
+    def _graph(self, run: Callable[[], None]) -> Any:
+        stream = self._stream
+        self._cupy.get_default_memory_pool().free_all_blocks()
+        with self._cupy.cuda.using_allocator(self._pool.malloc), stream:
+            stream.begin_capture()
+            try:
+                run()
+            except BaseException:
+                with suppress(RuntimeError):  # ending a recording that failed fails, too
+                    stream.end_capture()
+                raise
+            graph = stream.end_capture()
+        graph.upload()
+        return graph
+
+
+def _where(error: BaseException) -> str:
+    """The op that failed, and the line of its caller's that asked for it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    named = [f for f in frames if "cupy" not in Path(f.filename).parts and f.line]
+    last = named[-1] if named else frames[-1]
+    return f"line {last.lineno} of {last.filename}: {last.line}"
+
+
+@contextmanager
+def fitting(rows: tuple[int, ...]) -> Iterator[None]:
+    """Say of steps that do not fit on the device what to lower; `rows` is their shape."""
+    try:
+        yield
+    except MemoryError as error:
+        raise MemoryError(
+            f"training steps of {rows[-1]} samples do not fit on the device: {error}. Give a "
+            "smaller batch_size, or fit(…, accumulate=2) or more, which sends parts of a batch "
+            "through the network one after another, with the same gradients"
+        ) from error

@@ -1,0 +1,49 @@
+"""Rows added by segment, slices put into zeros, and the bits of dropout."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from polynet import random
+from polynet_cupy.launch import elementwise, real
+
+MOST_ROWS = 1 << 17
+"""Each row is compared with every other, up to here: beyond, sorting would cost less."""
+
+
+def put_slice(xp: Any, x: Any, places: tuple[range, ...], shape: tuple[int, ...]) -> Any:
+    """Zeros of `shape`, with `x` put into its places."""
+    part = tuple(slice(r.start, r.stop, r.step) for r in places)
+    y = xp.zeros(shape, dtype=x.dtype)
+    y[part] = x
+    return y, (lambda g: g[part],)
+
+
+def segment_sum(xp: Any, x: Any, segments: Any, count: int) -> Any:
+    """Rows summed by segment, each sum in the rows' order: the same bits every time."""
+    n = segments.shape[0]
+    wide = segments.dtype.name == "int64"
+    if not real(x) or n > MOST_ROWS or not (wide or segments.dtype.name == "int32"):
+        return NotImplemented
+    y = xp.zeros((count, *x.shape[1:]), dtype=x.dtype)
+    if x.size:
+        x, segments = xp.contiguous(x), xp.contiguous(segments)
+        following, first = xp.empty((n,), dtype=xp.int32), xp.empty((n,), dtype=xp.bool)
+        chains = (segments, int(wide), following, first)
+        elementwise(xp, "segment_chains", x.dtype, n, *chains, n)
+        width = x.size // n
+        elementwise(xp, "segment_sum", x.dtype, x.size, x, *chains, y, n, width, count)
+    return y, (lambda g: xp.take(g, segments, axis=0), None)
+
+
+def keep_mask(
+    xp: Any, key: Any, step: Any, *, shape: tuple[int, ...], keep: float, first: int = 0
+) -> Any:
+    """A thread for each block of Threefry, whose four halves serve four elements."""
+    rows, size = shape[0], math.prod(shape[1:])
+    blocks = -(-size // random.HALVES_PER_BLOCK)
+    out = xp.empty(shape, dtype=xp.bool)
+    given = (xp.contiguous(key), xp.contiguous(step), out, rows, size, blocks, int(first))
+    elementwise(xp, "keep_mask", "float32", rows * blocks, *given, round(keep * 65536))
+    return out, None

@@ -1,0 +1,29 @@
+"""What CuPy does by kernels of its own, in place of the definitions in `polynet`.
+
+A kernel writes only to arrays it made during this very call, before returning them, and reads
+nothing on the host, so that it may be captured; a compiled step's optimizer may write over what is
+the step's own. All are deterministic: sums have one order, and no numbers meet by atomics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from polynet_cupy import optimizers
+from polynet_cupy.indexing import keep_mask, put_slice, segment_sum
+from polynet_cupy.normalisation import batch_norm, layer_norm
+from polynet_cupy.products import linear
+from polynet_cupy.rows import cross_entropy, dropout, gelu, log_softmax, relu, softmax
+from polynet_cupy.windows import avg_pool, convolution, max_pool
+
+KERNELS: Mapping[str, Callable[..., Any]] = {
+    **optimizers.KERNELS,
+    **{
+        kernel.__name__: kernel
+        for kernel in (
+            avg_pool, batch_norm, convolution, cross_entropy, dropout, gelu, keep_mask, layer_norm,
+            linear, log_softmax, max_pool, put_slice, relu, segment_sum, softmax,
+        )
+    },
+}  # fmt: skip

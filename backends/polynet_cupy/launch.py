@@ -1,0 +1,112 @@
+"""The CUDA sources, compiled when a kernel is first asked for, and their launch.
+
+Kernels do not know who launches them: they call `xp.launch`, which is here. That it can be
+another, which runs the same sources compiled for the host, is how they are tested without a GPU.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CHUNK = 512
+"""Rows that are summed at once, by the threads of a few warps: one launch for a usual batch."""
+REALS = {"float32": "float", "float64": "double"}
+"""What `real` is in the sources, by the dtype that a kernel computes in."""
+SOURCES = Path(__file__).with_name("sources")
+THREADS = 256
+"""Threads of a block."""
+MOST_THREADS = 1024
+"""Those of a block that has much to do, where there are few."""
+WARP = 32
+"""Threads that run together; a block is a whole number of warps."""
+
+
+@functools.cache
+def sources() -> dict[str, str]:
+    """The text of every source, complete, by the name of its file."""
+    common = (SOURCES / "common.cuh").read_text(encoding="utf-8")
+    paths = sorted(SOURCES.glob("*.cu"))
+    return {path.stem: common + path.read_text(encoding="utf-8") for path in paths}
+
+
+@functools.cache
+def kernels() -> dict[str, str]:
+    """The source that each kernel is in, by the kernel's name."""
+    return {
+        name: source
+        for source, text in sources().items()
+        for name in re.findall(r"^KERNEL (\w+)\(", text, re.MULTILINE)
+    }
+
+
+def options(dtype: Any) -> tuple[str, ...]:
+    """Of the compiler; a kernel that computes with integers only has no use for the dtype."""
+    return (f"-DREAL={REALS[np.dtype(dtype).name]}",)
+
+
+@functools.cache
+def compiled(kernel: str, real: str) -> Any:
+    """A kernel of CuPy's, which loads it once a device."""
+    import cupy
+
+    module = cupy.RawModule(code=sources()[kernels()[kernel]], options=options(real))
+    return module.get_function(kernel)
+
+
+def launch(kernel: str, dtype: Any, blocks: int, threads: int, *args: Any) -> None:
+    """Start a kernel on the current stream.
+
+    Arrays are passed as their addresses, None as that of nothing, and NumPy's arrays of no axes
+    by value. The caller sees to it that arrays are contiguous.
+    """
+    compiled(kernel, np.dtype(dtype).name)((blocks,), (threads,), args)
+
+
+def elementwise(xp: Any, kernel: str, dtype: Any, size: int, *args: Any) -> None:
+    """Start a kernel of one thread for each of `size` elements, where there are any."""
+    if size:
+        xp.launch(kernel, dtype, -(-size // THREADS), THREADS, *args)
+
+
+def by_row(
+    xp: Any, kernel: str, dtype: Any, rows: int, length: int, *args: Any, most: int = THREADS
+) -> None:
+    """Start a kernel of one block for each of `rows` rows, of as many warps as fill `length`."""
+    if rows:
+        threads = min(most, WARP * -(-length // WARP))
+        xp.launch(kernel, dtype, rows, max(threads, WARP), *args)
+
+
+def real(*arrays: Any) -> bool:
+    """Whether all have one dtype, which the sources can compute in; None counts for nothing."""
+    dtypes = {a.dtype for a in arrays if a is not None}
+    return len(dtypes) == 1 and dtypes.pop().name in REALS
+
+
+def contiguous(xp: Any, array: Any) -> Any:
+    """The array, or a copy where its numbers do not lie one after another."""
+    return array if array.flags.c_contiguous else xp.asarray(array, order="C", copy=True)
+
+
+def column_sum(xp: Any, x: Any) -> Any:
+    """The sum over the rows of a matrix, in an order that depends on its shape only."""
+    rows, columns = x.shape
+    if not rows:
+        return xp.zeros((columns,), dtype=x.dtype)
+    x = contiguous(xp, x)
+    chunk = max(CHUNK, 2 ** math.ceil(math.log2(rows) / 2))
+    tiles = -(-columns // WARP)
+    while tiles:
+        parts = -(-rows // chunk)
+        out = xp.empty((parts, columns) if parts > 1 else (columns,), dtype=x.dtype)
+        xp.launch("column_sum", x.dtype, parts * tiles, THREADS, x, out, rows, columns, chunk)
+        if parts == 1:
+            return out
+        x, rows, chunk = out, parts, parts
+    return xp.empty((0,), dtype=x.dtype)

@@ -1,0 +1,146 @@
+"""Matrix products as cuBLASLt takes them: which matrices, how they lie in memory, how many.
+
+CuPy refuses cuBLAS while a stream is being captured, so a product that is to stand in a CUDA graph
+goes to cuBLASLt itself; here it does so always, that a captured step gives the bits of one that is
+not. What is computed here are numbers only, the same on any machine.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any, NamedTuple
+
+from polynet_cupy.launch import column_sum, elementwise, real
+
+ALIGNED = 256
+"""Bytes to which memory comes aligned; of a part of an array it may be less."""
+
+
+class Operand(NamedTuple):
+    """A matrix, or several, for a library whose columns lie one after another.
+
+    To it, a matrix of ours is its own transpose. `transposed` says that it must turn the matrix
+    round; `ld` is the distance of its columns, `stride` that of the matrices, in numbers.
+    """
+
+    transposed: bool
+    ld: int
+    stride: int
+    aligned: int
+
+
+class Product(NamedTuple):
+    """`batch` products (m, k) × (k, n); the result lies in order."""
+
+    dtype: str
+    batch: int
+    m: int
+    n: int
+    k: int
+    left: Operand
+    right: Operand
+    bias: bool
+
+
+def matmul(xp: Any, x: Any, y: Any) -> Any:
+    """The matrix product of the standard; of what cuBLASLt lacks, CuPy's own."""
+    if not x.ndim or not y.ndim or not real(x, y) or not y.size or not x.size:
+        return xp.plain_matmul(x, y)
+    row, column = x.ndim == 1, y.ndim == 1
+    x = x[None, :] if row else x
+    y = y[:, None] if column else y
+    if x.shape[-1] != y.shape[-2]:
+        raise ValueError(
+            f"matmul of {tuple(x.shape)} and {tuple(y.shape)}: the last axis of the first must be "
+            "as long as the second-last of the second"
+        )
+    out = product(xp, x, y)
+    out = out[..., 0, :] if row else out
+    return out[..., 0] if column else out
+
+
+def product(xp: Any, x: Any, y: Any, bias: Any = None) -> Any:
+    """The product of matrices, or of stacks of them, that have numbers; `bias` is one a column."""
+    if bias is not None and xp.address(bias) % ALIGNED:
+        bias = xp.asarray(bias, copy=True)  # cuBLASLt is not told how a bias is aligned
+    batch = _broadcast(tuple(x.shape[:-2]), tuple(y.shape[:-2]))
+    (m, k), n = x.shape[-2:], y.shape[-1]
+    x, left = _operand(xp, x, batch)
+    y, right = _operand(xp, y, batch)
+    out = xp.empty((*batch, m, n), dtype=x.dtype)
+    if out.size:
+        count = math.prod(batch)
+        how = Product(x.dtype.name, count, m, n, k, left, right, bias is not None)
+        if not xp.gemm(how, out, x, y, bias):
+            elementwise(xp, "add_bias", out.dtype, out.size, out, bias, out.size, n)
+    return out
+
+
+def linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
+    """y = x Wᵀ + b; a bias's gradient is the sum over the rows."""
+    if x.ndim != 2 or weight.ndim != 2 or (bias is not None and bias.ndim != 1):
+        return NotImplemented
+    if not real(x, weight, bias) or not x.size or not weight.size:
+        return NotImplemented
+    if x.shape[1] != weight.shape[1] or (bias is not None and bias.shape != weight.shape[:1]):
+        return NotImplemented
+    y = product(xp, x, weight.T, None if bias is None else xp.contiguous(bias))
+    back = (
+        lambda g: xp.matmul(g, weight),
+        lambda g: xp.matmul(g.T, x),
+        lambda g: column_sum(xp, g),
+    )
+    return y, back[: 2 if bias is None else 3]
+
+
+def _broadcast(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of two stacks of matrices together."""
+    if left == right:
+        return left
+    axes = max(len(left), len(right))
+    pairs = zip((1,) * (axes - len(left)) + left, (1,) * (axes - len(right)) + right, strict=True)
+    shape = tuple(b if a == 1 else a for a, b in pairs)
+    for stack in (left, right):
+        if any(n not in (1, whole) for n, whole in zip(stack[::-1], shape[::-1], strict=False)):
+            raise ValueError(f"matmul: stacks of matrices {left} and {right} do not broadcast")
+    return shape
+
+
+def _operand(xp: Any, x: Any, batch: tuple[int, ...]) -> tuple[Any, Operand]:
+    """The array, or a copy that lies as cuBLASLt can take it; and how it lies."""
+    if tuple(x.shape[:-2]) != batch:
+        x = xp.broadcast_to(x, (*batch, *x.shape[-2:]))
+    place = _place(x)
+    if place is None:
+        x = xp.asarray(x, order="C", copy=True)
+        place = _place(x)
+        assert place is not None
+    transposed, ld, stride = place
+    address = xp.address(x)
+    return x, Operand(transposed, ld, stride, min(ALIGNED, address & -address))
+
+
+def _place(x: Any) -> tuple[bool, int, int] | None:
+    """How matrices lie: turned round, distance of columns and of matrices; None if otherwise."""
+    rows, columns = x.shape[-2:]
+    steps = [s // x.itemsize for s in x.strides]
+    stride = _one_stride(x.shape[:-2], steps[:-2])
+    if stride is None:
+        return None
+    down, across = steps[-2:]
+    if (across == 1 or columns == 1) and (rows == 1 or down >= columns):
+        return False, columns if rows == 1 else down, stride
+    if (down == 1 or rows == 1) and (columns == 1 or across >= rows):
+        return True, rows if columns == 1 else across, stride
+    return None
+
+
+def _one_stride(shape: tuple[int, ...], steps: list[int]) -> int | None:
+    """The distance of one matrix from the next, if it is the same for all of a stack."""
+    axes = [(n, s) for n, s in zip(shape, steps, strict=True) if n > 1]
+    for (_, outer), (n, inner) in itertools.pairwise(axes):
+        if outer != n * inner:
+            return None
+    stride = axes[-1][1] if axes else 0
+    return stride if stride >= 0 else None

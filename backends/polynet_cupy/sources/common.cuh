@@ -1,0 +1,46 @@
+// What all sources share; it stands before each of them. REAL, float or double, is set by the
+// compiler's options. Whole numbers come as `integer`, numbers as `double`: what Python's are.
+typedef REAL real;
+typedef long long integer;
+
+#define KERNEL extern "C" __global__ void
+#define WARP 32
+#define INFINITY_ ((real)__longlong_as_double(0x7ff0000000000000LL))
+
+// The place of this thread among all, for kernels of one thread an element.
+__device__ integer here() { return (integer)blockIdx.x * blockDim.x + threadIdx.x; }
+
+// Number i of labels or indices that are int64 where `wide`, else int32.
+__device__ integer integer_at(const void* numbers, integer wide, integer i) {
+    return wide ? ((const long long*)numbers)[i] : ((const int*)numbers)[i];
+}
+
+// The sum of one number of each thread of the block, in an order that is always the same. A block
+// is whole warps; every thread gets the sum.
+__device__ real block_sum(real value) {
+    __shared__ real parts[WARP];
+    for (int offset = WARP / 2; offset; offset /= 2)
+        value += __shfl_xor_sync(0xffffffffu, value, offset);
+    __syncthreads();  // somebody may still read the parts of the sum before
+    if (threadIdx.x % WARP == 0) parts[threadIdx.x / WARP] = value;
+    __syncthreads();
+    real total = 0;
+    for (int i = 0; i < (int)(blockDim.x / WARP); ++i) total += parts[i];
+    return total;
+}
+
+// The largest number of the block's threads, none of which is NaN.
+__device__ real block_max(real value) {
+    __shared__ real parts[WARP];
+    for (int offset = WARP / 2; offset; offset /= 2) {
+        real other = __shfl_xor_sync(0xffffffffu, value, offset);
+        if (other > value) value = other;
+    }
+    __syncthreads();
+    if (threadIdx.x % WARP == 0) parts[threadIdx.x / WARP] = value;
+    __syncthreads();
+    real largest = parts[0];
+    for (int i = 1; i < (int)(blockDim.x / WARP); ++i)
+        if (parts[i] > largest) largest = parts[i];
+    return largest;
+}

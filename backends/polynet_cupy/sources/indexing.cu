@@ -1,0 +1,39 @@
+// Rows gathered, and rows added by segment: what goes back through a gather.
+
+// out[i] = x[indices[i]], for rows of `words` times 32 bits; an index counts from the end where it
+// is negative, and round and round where there is no such row, as CuPy's own do.
+KERNEL gather_rows(
+    const unsigned* x, const void* indices, integer wide, unsigned* out, integer count,
+    integer words, integer rows
+) {
+    integer i = here();
+    if (i >= count * words) return;
+    integer row = integer_at(indices, wide, i / words) % rows;
+    out[i] = x[(row < 0 ? row + rows : row) * words + i % words];
+}
+
+// For each row: the next of its segment, n if it is the last; and whether it is the first.
+// A row is compared with all others, which costs less than sorting would up to 10⁵ rows.
+KERNEL segment_chains(const void* segments, integer wide, int* next, bool* first, integer n) {
+    integer i = here();
+    if (i >= n) return;
+    integer mine = integer_at(segments, wide, i), j = i + 1, k = i - 1;
+    while (j < n && integer_at(segments, wide, j) != mine) ++j;
+    while (k >= 0 && integer_at(segments, wide, k) != mine) --k;
+    next[i] = (int)j;
+    first[i] = k < 0;
+}
+
+// The rows of each segment, added in their order by the threads of its first row, one a column.
+KERNEL segment_sum(
+    const real* x, const void* segments, integer wide, const int* next, const bool* first,
+    real* out, integer n, integer width, integer count
+) {
+    integer i = here() / width, column = here() % width;
+    if (i >= n || !first[i]) return;
+    integer segment = integer_at(segments, wide, i);
+    if (segment < 0 || segment >= count) return;
+    real sum = 0;
+    for (integer row = i; row < n; row = next[row]) sum += x[row * width + column];
+    out[segment * width + column] = sum;
+}

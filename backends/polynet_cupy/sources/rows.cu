@@ -1,0 +1,149 @@
+// Softmax, cross entropy and layer normalisation: a block of threads for each row.
+
+// Where row `blockIdx.x` begins. A row has n numbers, `inner` apart: a slice along any one axis.
+__device__ integer row_start(integer n, integer inner) {
+    integer row = blockIdx.x;
+    return row / inner * n * inner + row % inner;
+}
+
+// The largest number of a row where it is finite, else 0: what keeps exp from overflow. One that is
+// not a number needs no care: it makes the sum, and so the row, NaN.
+__device__ real row_top(const real* x, integer n, integer inner) {
+    real top = -INFINITY_;
+    for (integer j = threadIdx.x; j < n; j += blockDim.x) {
+        real value = x[j * inner];
+        if (value > top) top = value;
+    }
+    top = block_max(top);
+    return top - top == 0 ? top : 0;
+}
+
+// y = exp(x) / Σ exp(x)
+KERNEL softmax_forward(const real* x, real* y, integer n, integer inner) {
+    integer at = row_start(n, inner);
+    real top = row_top(x + at, n, inner), sum = 0;
+    for (integer j = threadIdx.x; j < n; j += blockDim.x) sum += exp(x[at + j * inner] - top);
+    sum = block_sum(sum);
+    for (integer j = threadIdx.x; j < n; j += blockDim.x)
+        y[at + j * inner] = exp(x[at + j * inner] - top) / sum;
+}
+
+// (g - Σ g·y)·y
+KERNEL softmax_backward(const real* g, const real* y, real* out, integer n, integer inner) {
+    integer at = row_start(n, inner);
+    real sum = 0;
+    for (integer j = threadIdx.x; j < n; j += blockDim.x)
+        sum += g[at + j * inner] * y[at + j * inner];
+    sum = block_sum(sum);
+    for (integer j = threadIdx.x; j < n; j += blockDim.x)
+        out[at + j * inner] = (g[at + j * inner] - sum) * y[at + j * inner];
+}
+
+// y = x - log Σ exp(x)
+KERNEL log_softmax_forward(const real* x, real* y, integer n, integer inner) {
+    integer at = row_start(n, inner);
+    real top = row_top(x + at, n, inner), sum = 0;
+    for (integer j = threadIdx.x; j < n; j += blockDim.x) sum += exp(x[at + j * inner] - top);
+    real log_sum = log(block_sum(sum));
+    for (integer j = threadIdx.x; j < n; j += blockDim.x)
+        y[at + j * inner] = x[at + j * inner] - top - log_sum;
+}
+
+// g - exp(y)·Σ g
+KERNEL log_softmax_backward(const real* g, const real* y, real* out, integer n, integer inner) {
+    integer at = row_start(n, inner);
+    real sum = 0;
+    for (integer j = threadIdx.x; j < n; j += blockDim.x) sum += g[at + j * inner];
+    sum = block_sum(sum);
+    for (integer j = threadIdx.x; j < n; j += blockDim.x)
+        out[at + j * inner] = g[at + j * inner] - sum * exp(y[at + j * inner]);
+}
+
+// For each row, log Σ exp(x) in two parts, `tops` and `logs`, and its loss, log Σ exp(x) less
+// x[label]; a label that is no class picks nothing, as in the definition.
+KERNEL cross_entropy_forward(
+    const real* x, const void* labels, integer wide, real* tops, real* logs, real* losses, integer n
+) {
+    integer row = blockIdx.x, label = integer_at(labels, wide, row);
+    const real* scores = x + row * n;
+    real top = row_top(scores, n, 1), sum = 0;
+    for (integer j = threadIdx.x; j < n; j += blockDim.x) sum += exp(scores[j] - top);
+    real log_sum = log(block_sum(sum));
+    if (threadIdx.x == 0) {
+        tops[row] = top;
+        logs[row] = log_sum;
+        losses[row] = 0 <= label && label < n ? log_sum - (scores[label] - top) : 0;
+    }
+}
+
+// (g / rows)·(softmax(x) - one-hot)
+KERNEL cross_entropy_backward(
+    const real* g, const real* x, const void* labels, integer wide, const real* tops,
+    const real* logs, real* out, integer rows, integer n
+) {
+    integer i = here();
+    if (i >= rows * n) return;
+    integer row = i / n, label = integer_at(labels, wide, row);
+    real share = 0 <= label && label < n ? *g / (real)rows : 0;
+    out[i] = share * (exp(x[i] - tops[row] - logs[row]) - (i % n == label ? 1 : 0));
+}
+
+// The mean of n numbers, by one block.
+KERNEL mean(const real* x, real* out, integer n) {
+    real sum = 0;
+    for (integer i = threadIdx.x; i < n; i += blockDim.x) sum += x[i];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) *out = sum / (real)n;
+}
+
+// y = (x - mean)·r·weight + bias, with r = 1 / √(variance + eps); mean and r of each row are kept.
+KERNEL layer_norm_forward(
+    const real* x, const real* weight, const real* bias, real* y, real* means, real* scales,
+    integer n, double eps
+) {
+    integer at = blockIdx.x * n;
+    real sum = 0, squares = 0;
+    for (integer j = threadIdx.x; j < n; j += blockDim.x) sum += x[at + j];
+    real mean = block_sum(sum) / (real)n;
+    for (integer j = threadIdx.x; j < n; j += blockDim.x)
+        squares += (x[at + j] - mean) * (x[at + j] - mean);
+    real r = 1 / sqrt(block_sum(squares) / (real)n + (real)eps);
+    for (integer j = threadIdx.x; j < n; j += blockDim.x) {
+        real value = (x[at + j] - mean) * r;
+        if (weight) value *= weight[j];
+        y[at + j] = bias ? value + bias[j] : value;
+    }
+    if (threadIdx.x == 0) {
+        means[blockIdx.x] = mean;
+        scales[blockIdx.x] = r;
+    }
+}
+
+// r·(h - mean(h) - ŷ·mean(h·ŷ)), with h = g·weight and ŷ = (x - mean)·r
+KERNEL layer_norm_backward(
+    const real* g, const real* x, const real* weight, const real* means, const real* scales,
+    real* out, integer n
+) {
+    integer at = blockIdx.x * n;
+    real mean = means[blockIdx.x], r = scales[blockIdx.x], sum = 0, slope = 0;
+    for (integer j = threadIdx.x; j < n; j += blockDim.x) {
+        real h = weight ? g[at + j] * weight[j] : g[at + j];
+        sum += h;
+        slope += h * ((x[at + j] - mean) * r);
+    }
+    sum = block_sum(sum) / (real)n;
+    slope = block_sum(slope) / (real)n;
+    for (integer j = threadIdx.x; j < n; j += blockDim.x) {
+        real h = weight ? g[at + j] * weight[j] : g[at + j];
+        out[at + j] = (h - sum - slope * ((x[at + j] - mean) * r)) * r;
+    }
+}
+
+// ŷ·g, of which the weight's gradient is the sum over the rows
+KERNEL layer_norm_weighted(
+    const real* g, const real* x, const real* means, const real* scales, real* out, integer size,
+    integer n
+) {
+    integer i = here();
+    if (i < size) out[i] = g[i] * ((x[i] - means[i / n]) * scales[i / n]);
+}

@@ -1,0 +1,325 @@
+"""polynet on a GPU: what must hold there, then its speed beside PyTorch's and JAX's.
+
+    python tests/benchmarks/gpu.py [--parts checks,agreement,resume,suite,optimizer,product,steps]
+        [--backends cupy,torch] [--networks LeNet] [--candidates "polynet;PyTorch"]
+        [--out tests/benchmarks/results/gpu.md]
+
+`checks`: the order of first checks; `agreement`: 100 steps recorded, looped, and NumPy's;
+`resume`: from NumPy to the GPU and back; `suite`: the conformance suite; `optimizer`: Adam's bytes
+a second beside a copy's; `product`: a large matrix product beside PyTorch's; `steps`: training
+steps beside PyTorch (eager, in a CUDA graph, compiled) and `jax.jit`; `sanitizer`, only where it is
+named: the kernels under NVIDIA's compute-sanitizer. Without a GPU it says so, and exits with 2.
+Where ten minutes are all there are, `steps` is a call of its own, with some of the candidates:
+`torch.compile` alone may take four.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gpu_checks import CHECKS, SIZES, agreement, outcome, resume
+from gpu_peers import CANDIDATES, MODULES, NETWORKS
+from measure import environment, publish, table
+
+from polynet import get_backend, optim, use_backend
+from polynet.backend import registry
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "gpu.md"
+PRECISIONS = {"float32": "", "TF32": "4096"}
+"""What is timed in each: networks with this in their name."""
+LIMIT = {"torch.compile": 240}
+"""Seconds for all networks of a candidate; the others have 90."""
+PARAMETERS = 50_000_000
+WIDTH = 8192
+
+
+class Program:
+    """The parts, with the settings of the command line."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.backends = [b for b in options.backends if registry.status(b).available]
+        self.networks = options.networks
+        self.candidates = [c for c in options.candidates if find_spec(MODULES.get(c, "torch"))]
+
+    # What must hold
+
+    def checks(self) -> str:
+        rows = [[name, outcome(check)] for name, check in CHECKS.items()]
+        return "## First checks\n\n" + table(["check", "outcome"], rows)
+
+    def agreement(self) -> str:
+        rows = [
+            [backend, name, dtype, f"{dropout}", outcome(agreement, backend, name, dtype, dropout)]
+            for backend in self.backends
+            for name in SIZES
+            for dtype in ("float64", "float32")
+            for dropout in (0.0, 0.3)
+        ]
+        header = ["backend", "network", "dtype", "dropout", "recorded beside the loop, and NumPy"]
+        return "## 100 steps of Adam, in launches of 16 and of one\n\n" + table(header, rows)
+
+    def resume(self) -> str:
+        pairs = [p for b in self.backends for p in (("numpy", b), (b, "numpy"))]
+        rows = [[*pair, outcome(resume, *pair)] for pair in pairs]
+        header = ["begun on", "then on", "farthest"]
+        return "## A run gone on with elsewhere\n\n" + table(header, rows)
+
+    def suite(self) -> str:
+        rows = []
+        for backend in self.backends:
+            command = ["-m", "pytest", "--pyargs", "polynet.testing", "--polynet-backend", backend]
+            done = _python(*command, "-q", "-rN", limit=240)
+            rows.append([backend, done.stdout.strip().splitlines()[-1]])
+            if done.returncode:
+                failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+                rows += [[backend, line] for line in failed or [done.stderr[-500:]]]
+        return "## The conformance suite\n\n" + table(["backend", "outcome"], rows)
+
+    def sanitizer(self) -> str:
+        tool = shutil.which("compute-sanitizer")
+        if tool is None:
+            return "## compute-sanitizer\n\nIt is not installed.\n"
+        suite = ["-m", "pytest", "--pyargs", "polynet.testing", "--polynet-backend", "cupy"]
+        command = [tool, "--error-exitcode", "9", sys.executable, *suite]
+        done = subprocess.run(
+            [*command, "--polynet-level", "kernels", "-q"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return f"## compute-sanitizer\n\n{done.stdout.strip().splitlines()[-1]}\n"
+
+    # What is timed here
+
+    def optimizer(self) -> str:
+        """Adam reads parameter, gradient and two slots, and writes three: 28 bytes a number."""
+        import cupy
+
+        backend = get_backend("cupy")
+        adam = optim.Adam(1e-3)
+
+        def step(state: Any, data: Any, rows: Any) -> Any:
+            params, slots = adam.update(state["params"], data, state["slots"], state["step"])
+            new = {"params": params, "slots": slots, "step": state["step"] + 1}
+            return new, cupy.zeros((), dtype=cupy.float32)
+
+        step.consumes = True  # type: ignore[attr-defined]
+        params = {"w": cupy.ones(PARAMETERS, dtype=cupy.float32)}
+        with use_backend(backend):
+            state = {"params": params, "slots": adam.init(params)}
+            state["step"] = cupy.zeros(1, dtype=cupy.int32)
+            run, rows = backend.compile(step), cupy.zeros((16, 1), dtype=cupy.int64)
+            grads, held = {"w": cupy.ones(PARAMETERS, dtype=cupy.float32)}, [state]
+
+            def sixteen() -> None:
+                held[0], _ = run(held[0], grads, rows)
+
+            taken = _device_seconds(sixteen) / 16
+        large, other = (cupy.zeros(1 << 28, dtype=cupy.float32) for _ in range(2))
+        copied = 2 * large.nbytes / _device_seconds(lambda: cupy.copyto(other, large))
+        rate = 28 * PARAMETERS / taken
+        tera = [f"{r / 1e12:.2f}" for r in (rate, copied)]
+        cells = [f"{taken * 1e3:.3f}", *tera, f"{rate / copied:.0%}"]
+        header = ["ms", "TB/s", "a copy's TB/s", "of the copy's"]
+        return f"## Adam on {PARAMETERS:,} parameters, float32\n\n" + table(header, [cells])
+
+    def product(self) -> str:
+        rows = []
+        for precision in PRECISIONS:
+            ours, theirs = (
+                _seconds_of_product(who, precision == "TF32") for who in ("polynet", "torch")
+            )
+            work = 2 * WIDTH**3
+            cells = [f"{work / s / 1e12:.1f}" if s else "–" for s in (ours, theirs)]
+            both = f"{theirs / ours:.2f}" if ours and theirs else "–"
+            rows.append([precision, *cells, both])
+        header = ["precision", "polynet, TFLOP/s", "PyTorch, TFLOP/s", "of PyTorch's"]
+        return f"## A product of {WIDTH}×{WIDTH} matrices\n\n" + table(header, rows)
+
+    # Steps, each candidate in a process of its own
+
+    def steps(self) -> str:
+        parts = ["## Microseconds a step\n"]
+        for precision, only in PRECISIONS.items():
+            names = [n for n in NETWORKS if self.networks in n and only in n]
+            if not names:
+                continue
+            chosen = self.networks or only
+            found = {c: dict(_answers(c, precision, chosen)) for c in self.candidates}
+            for candidate, answers in found.items():
+                for name, answer in answers.items():
+                    _check_losses(candidate, name, answer, found.get("polynet", {}).get(name))
+            rows = [[name, *self._cells(found, name)] for name in names]
+            header = ["network", *found, "polynet / best peer"]
+            parts += [f"\n### {precision}\n", table(header, rows)]
+        return "\n".join(parts)
+
+    @staticmethod
+    def _cells(found: dict[str, Any], name: str) -> Iterator[str]:
+        for answers in found.values():
+            yield f"{answers[name]['seconds'] * 1e6:.1f}" if name in answers else "–"
+        peers = [a[name]["seconds"] for c, a in found.items() if "polynet" not in c and name in a]
+        peers = [s for s in peers if not np.isnan(s)]
+        ours = found.get("polynet", {}).get(name)
+        yield f"{ours['seconds'] / min(peers):.2f}" if ours and peers else "–"
+
+
+def _python(*args: str, limit: int, **environment: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            [sys.executable, *args], capture_output=True, text=True, timeout=limit, check=False,
+            env=os.environ | environment,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as late:
+        out = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or ""
+        return subprocess.CompletedProcess(late.cmd, 124, f"{out}\nnot done in {limit} s", "")
+
+
+def _answers(candidate: str, precision: str, networks: str) -> Iterator[tuple[str, Any]]:
+    """What a candidate answers for each network, as far as it comes within its time."""
+    tf32 = precision == "TF32"
+    flags = ["--networks", networks, *(["--tf32"] if tf32 else [])]
+    done = _python(
+        str(HERE / "gpu_peers.py"), candidate, *flags,
+        limit=LIMIT.get(candidate, 90), CUPY_TF32=str(int(tf32)),
+    )  # fmt: skip
+    for line in done.stdout.splitlines():
+        if line.startswith("{"):
+            answer = json.loads(line)
+            yield answer["network"], answer
+    if done.returncode:
+        print(
+            f"{candidate}, {precision}: {done.stdout[-200:]}{done.stderr[-2000:]}", file=sys.stderr
+        )
+
+
+def _check_losses(candidate: str, network: str, answer: Any, ours: Any) -> None:
+    """All take the same steps, as far as their precision goes."""
+    if ours is None:
+        return
+    apart = np.abs(np.asarray(answer["losses"]) / np.asarray(ours["losses"]) - 1).max()
+    if not apart <= 1e-2:
+        print(f"{network}: losses of {candidate} are {apart:.0e} from polynet's", file=sys.stderr)
+        answer["seconds"] = float("nan")
+
+
+def _device_seconds(run: Callable[[], object], repeats: int = 10) -> float:
+    """The device's time for one run, after some that are not timed."""
+    import cupy
+
+    for _ in range(5):
+        run()
+    start, end = cupy.cuda.Event(), cupy.cuda.Event()
+    start.record()
+    for _ in range(repeats):
+        run()
+    end.record()
+    end.synchronize()
+    return cupy.cuda.get_elapsed_time(start, end) / repeats / 1e3
+
+
+PRODUCTS = {
+    "polynet": """
+import cupy, time
+from polynet import get_backend
+xp = get_backend("cupy").xp
+x = cupy.ones((N, N), dtype=cupy.float32)
+f, wait = lambda: xp.matmul(x, x), cupy.cuda.Device().synchronize
+""",
+    "torch": """
+import torch, time
+torch.backends.cuda.matmul.allow_tf32 = TF32
+x = torch.ones((N, N), device="cuda")
+f, wait = lambda: torch.matmul(x, x), torch.cuda.synchronize
+""",
+}
+TIMED = """
+for _ in range(5): f()
+wait()
+start = time.perf_counter()
+for _ in range(20): f()
+wait()
+print((time.perf_counter() - start) / 20)
+"""
+
+
+def _seconds_of_product(who: str, tf32: bool) -> float | None:
+    if not find_spec(MODULES.get(who, "torch")):
+        return None
+    program = f"N, TF32 = {WIDTH}, {tf32}\n{PRODUCTS[who]}{TIMED}"
+    done = _python("-c", program, limit=60, CUPY_TF32=str(int(tf32)))
+    if done.returncode:
+        print(done.stderr[-2000:], file=sys.stderr)
+        return None
+    return float(done.stdout)
+
+
+PARTS = ("checks", "agreement", "resume", "suite", "optimizer", "product", "steps")
+NAMED_ONLY = ("sanitizer",)
+
+
+def gpu() -> str:
+    """The device in words; the program ends where there is none."""
+    status = registry.status("cupy")
+    if not status.available:
+        print(f"cupy: {status.state}: {status.reason}")
+        sys.exit(2)
+    import cupy
+
+    found = cupy.cuda.runtime.getDeviceProperties(0)
+    versions = cupy.cuda.runtime.driverGetVersion(), cupy.cuda.runtime.runtimeGetVersion()
+    return f"{found['name'].decode()}, CUDA driver {versions[0]}, runtime {versions[1]}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    listed: Callable[[str], Sequence[str]] = lambda text: text.split(",")  # noqa: E731
+    parser.add_argument("--parts", type=listed, default=list(PARTS))
+    parser.add_argument("--backends", type=listed, default=["cupy", "torch"])
+    parser.add_argument("--networks", default="", help="only those with this in their name")
+    parser.add_argument(
+        "--candidates", type=lambda text: text.split(";"), default=list(CANDIDATES),
+        help=f"those of {'; '.join(CANDIDATES)}",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    if not set(options.parts) <= {*PARTS, *NAMED_ONLY} or not set(options.candidates) <= set(
+        CANDIDATES
+    ):
+        parser.error(f"parts are {(*PARTS, *NAMED_ONLY)}, candidates {list(CANDIDATES)}")
+    device, program, start = gpu(), Program(options), time.perf_counter()
+    parts = []
+    for part in (*PARTS, *NAMED_ONLY):
+        if part in options.parts:
+            began = time.perf_counter()
+            text = getattr(program, part)()
+            parts.append(f"{text}\nTaken: {time.perf_counter() - began:.0f} s.\n")
+            print(parts[-1], flush=True)
+    packages = ["polynet-array", "numpy", *_distributions(), "torch", "jax", "optax"]
+    head = f"# polynet on a GPU\n\n{environment(packages)}- device: {device}\n"
+    head += f"- measured in {time.perf_counter() - start:.0f} s\n"
+    publish("\n".join([head, *parts]), options.out)
+    if any("FAILED" in part for part in parts):
+        sys.exit(1)
+
+
+def _distributions() -> list[str]:
+    """What brought CuPy and cuBLAS."""
+    from importlib import metadata
+
+    names = {str(d.metadata["Name"]) for d in metadata.distributions()}
+    return sorted(n for n in names if n.startswith(("cupy", "nvidia-cublas")))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""Who takes the steps on a GPU, each in a process of its own: polynet, PyTorch, JAX.
+
+`gpu.py` starts this file once for each candidate, and reads a line of JSON for each network. The
+task is that of `candidates.py`: the same parameters, batches and Adam for all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from candidates import EPS, LR, Candidate, Task, with_jax, with_polynet
+from networks import (
+    Network,
+    Stages,
+    dense,
+    lenet,
+    lenet_by_jax,
+    resnet,
+    resnet_by_jax,
+    transformer,
+    transformer_by_jax,
+)
+
+STAGES: Stages = (
+    *((64, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 1)),
+    *((128, 256, 2), (256, 256, 1), (256, 512, 2), (512, 512, 1)),
+)
+"""The blocks of a ResNet-18."""
+WIDTH, HEADS, LENGTH = 512, 8, 256
+
+NETWORKS = {
+    **{
+        name: dense(name)
+        for name in (
+            "784-256-128-10, batch 128",
+            "784-1024-1024-10, batch 512",
+            "4096-4096-4096-4096, batch 8192",
+        )
+    },
+    "LeNet, batch 512": Network(512, (1, 28, 28), lenet, lenet_by_jax),
+    "ResNet-18 on 32×32, batch 256": Network(
+        256, (3, 32, 32), partial(resnet, stages=STAGES), partial(resnet_by_jax, stages=STAGES)
+    ),
+    "transformer block, batch 32": Network(
+        32,
+        (LENGTH, WIDTH),
+        partial(transformer, width=WIDTH, heads=HEADS, blocks=1),
+        partial(transformer_by_jax, heads=HEADS, blocks=1),
+    ),
+}
+WARM_UP = 6
+"""Passes before anything is timed: polynet's are recorded after three, PyTorch's are compiled."""
+
+
+def looped(task: Task, backend: str) -> Candidate:
+    """polynet's steps one operation at a time."""
+    from polynet.backend import Backend, get_backend
+
+    found = get_backend(backend)
+    found.compile = partial(Backend.compile, found)  # type: ignore[method-assign]
+    return with_polynet(task, backend)
+
+
+def by_torch(task: Task, how: str) -> Candidate:
+    """PyTorch on CUDA with its fused Adam: eager, in a CUDA graph, or compiled."""
+    import torch
+
+    device = torch.device("cuda")
+    net = task.network.build(torch.nn).to(device)
+    start = {name: torch.tensor(p) for name, p in task.parameters.items()}
+    net.load_state_dict({**net.state_dict(), **start})
+    adam = torch.optim.Adam(net.parameters(), LR, eps=EPS, fused=True, capturable=how == "graph")
+    data = torch.tensor(task.x, device=device), torch.tensor(task.y, device=device)
+    batches = [torch.tensor(rows, device=device) for rows in task.rows]
+
+    def objective(x: Any, y: Any) -> Any:
+        return torch.nn.functional.cross_entropy(net(x), y)
+
+    if how == "compile":
+        torch._dynamo.reset()
+        objective = torch.compile(objective, dynamic=False, mode="max-autotune")
+
+    def step(rows: Any) -> Any:
+        adam.zero_grad(set_to_none=True)
+        loss = objective(*(torch.index_select(a, 0, rows) for a in data))
+        loss.backward()
+        adam.step()
+        return loss.detach()
+
+    run = captured(step, batches[0], net, adam) if how == "graph" else step
+
+    def launch() -> Any:
+        return torch.stack([run(rows).clone() for rows in batches])
+
+    return Candidate(launch, torch.cuda.synchronize)
+
+
+def captured(step: Callable[[Any], Any], rows: Any, net: Any, adam: Any) -> Callable[[Any], Any]:
+    """The step as PyTorch's own CUDA graph; what warms it up leaves no trace in the weights."""
+    import copy
+
+    import torch
+
+    before = copy.deepcopy(net.state_dict())
+    slot, side = rows.clone(), torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step(slot)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss = step(slot)
+    net.load_state_dict(before)
+    for state in adam.state.values():
+        for number in state.values():
+            number.zero_()
+
+    def replay(rows: Any) -> Any:
+        slot.copy_(rows)
+        graph.replay()
+        return loss
+
+    return replay
+
+
+CANDIDATES: dict[str, Callable[[Task], Candidate]] = {
+    "polynet": partial(with_polynet, backend_name="cupy"),
+    "polynet, loop": partial(looped, backend="cupy"),
+    "polynet on torch": partial(with_polynet, backend_name="torch"),
+    "polynet on torch, loop": partial(looped, backend="torch"),
+    "PyTorch": partial(by_torch, how="eager"),
+    "PyTorch, graph": partial(by_torch, how="graph"),
+    "torch.compile": partial(by_torch, how="compile"),
+    "JAX": partial(with_jax, scan=True),
+}
+MODULES = {"polynet": "cupy", "polynet, loop": "cupy", "JAX": "jax"}
+"""What a candidate needs; the others need PyTorch."""
+
+
+def set_precision(candidate: str, tf32: bool) -> None:
+    """The same for all: full float32, or TF32. (CuPy's is `CUPY_TF32`, which `gpu.py` sets.)"""
+    if candidate == "JAX":
+        import jax
+
+        jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest")
+    elif "torch" in candidate.lower():
+        import torch
+
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+
+
+def timed(candidate: Candidate, steps: int, seconds: float, repeats: int) -> list[float]:
+    """Seconds a step, in each repeat."""
+
+    def passes(count: int) -> float:
+        start = time.perf_counter()
+        for _ in range(count):
+            candidate.launch()
+        candidate.wait()
+        return time.perf_counter() - start
+
+    passes(WARM_UP)
+    count = max(1, round(seconds / passes(1)))
+    return [passes(count) / count / steps for _ in range(repeats)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("candidate", choices=CANDIDATES)
+    parser.add_argument("--networks", default="", help="only those with this in their name")
+    parser.add_argument("--tf32", action="store_true")
+    parser.add_argument("--seconds", type=float, default=0.2)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    set_precision(options.candidate, options.tf32)
+    for name, chosen in NETWORKS.items():
+        if options.networks not in name:
+            continue
+        task = Task(chosen)
+        candidate = CANDIDATES[options.candidate](task)
+        losses = [float(x) for x in candidate.launch()]
+        taken = timed(candidate, task.network.steps, options.seconds, options.repeats)
+        answer = {"network": name, "losses": losses, "seconds": statistics.median(taken)}
+        print(json.dumps(answer), flush=True)
+        del candidate, task
+        gc.collect()
+
+
+if __name__ == "__main__":
+    main()

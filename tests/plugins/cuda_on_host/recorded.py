@@ -1,0 +1,210 @@
+"""A stand-in for CUDA graphs: what a step starts is recorded with its addresses, and replayed.
+
+Arrays are NumPy's, of a class that notes every function, operator and kernel that makes numbers or
+moves them; views, which only point, leave nothing to replay. While a step is recorded its effects
+are taken back, its own memory is spoilt, and reading an array's value on the host is refused: as
+on a device, only the replay computes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import operator
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import ModuleType
+from typing import Any, Self
+
+import array_api_compat.numpy as compat
+import numpy as np
+
+from polynet_cupy import graph, optimizers
+from polynet_cupy import launch as cuda
+from polynet_cupy.namespace import extended
+
+from .cuda_on_host import CudaOnHost, empty, gemm, launch, memory, signatures
+
+INQUIRIES = {"isdtype", "finfo", "iinfo", "result_type", "can_cast", "broadcast_shapes"}
+
+
+class Recording:
+    """What was started, in order, and what it wrote to."""
+
+    current: Recording | None = None
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Callable[..., Any], tuple, dict, list[np.ndarray]]] = []
+        self.before: list[tuple[np.ndarray, np.ndarray]] = []
+        self.fresh: dict[int, np.ndarray] = {}
+
+    def __enter__(self) -> Self:
+        Recording.current = self
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Take back what was written, and spoil what was made."""
+        Recording.current = None
+        for array, old in reversed(self.before):
+            array[...] = old
+        for array in self.fresh.values():
+            if array.flags.writeable:
+                array.fill({"f": np.nan, "b": True}.get(array.dtype.kind, 77))
+
+    def note(self, f: Any, args: tuple, options: dict, results: list[np.ndarray]) -> None:
+        self.calls.append((f, args, options, results))
+        given = {memory(a) for a in arrays_in([*args, *options.values()])}
+        self.fresh.update({memory(r): root(r) for r in results if memory(r) not in given})
+
+    def replay(self) -> None:
+        for f, args, options, results in self.calls:
+            found = f(*args, **options)
+            for old, new in zip(results, arrays_in([found]), strict=True):
+                if memory(old) != memory(new):
+                    old[...] = new
+
+
+def root(array: np.ndarray) -> np.ndarray:
+    """The array that owns the memory."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def arrays_in(x: Any) -> list[np.ndarray]:
+    if isinstance(x, np.ndarray | np.generic):
+        return [np.asarray(x)]
+    return [a for member in x for a in arrays_in(member)] if type(x) in (list, tuple) else []
+
+
+def plain(x: Any) -> Any:
+    """`x` with NumPy's arrays in place of ours, of the same memory."""
+    if type(x) in (list, tuple):
+        return type(x)(map(plain, x))
+    return x.view(np.ndarray) if isinstance(x, Array) else x
+
+
+def ours(x: Any) -> Any:
+    """`x` with arrays of ours; what NumPy makes of no axes is one, too."""
+    if type(x) in (list, tuple):
+        return type(x)(map(ours, x))
+    return np.asarray(x).view(Array) if isinstance(x, np.ndarray | np.generic) else x
+
+
+def run(f: Callable[..., Any], *args: Any, writes: Sequence[Any] = (), **options: Any) -> Any:
+    """Call a function that makes numbers; it is noted, and what it writes to was saved."""
+    recording = Recording.current
+    args, options = plain(args), {name: plain(x) for name, x in options.items()}
+    if recording is not None:
+        recording.before += [(a, a.copy()) for a in map(plain, writes)]
+    result = ours(f(*args, **options))
+    if recording is not None:
+        recording.note(f, args, options, arrays_in([plain(result)]))
+    return result
+
+
+def on_the_host(name: str) -> Callable[..., Any]:
+    """A method that reads an array's value, which a recording does not allow."""
+    method = getattr(np.ndarray, name)
+
+    def reading(self: Any, *args: Any) -> Any:
+        if Recording.current is not None:
+            raise RuntimeError(f"{name} reads the device, not permitted when stream is capturing")
+        return method(self.view(np.ndarray), *args)
+
+    return reading
+
+
+class Array(np.ndarray):
+    """NumPy's numbers, as on a device."""
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **options: Any) -> Any:
+        out = options.get("out", ())
+        result = run(getattr(ufunc, method), *args, writes=out, **options)
+        return out[0] if out else result
+
+    def __array_function__(self, f: Any, types: Any, args: Any, options: Any) -> Any:
+        return run(f, *args, **options)
+
+    def __getitem__(self, key: Any) -> Any:
+        keys = key if isinstance(key, tuple) else (key,)
+        if any(isinstance(k, np.ndarray) for k in keys):
+            return run(operator.getitem, self, key)
+        return ours(self.view(np.ndarray)[(*keys, *(() if Ellipsis in keys else (...,)))])
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        run(operator.setitem, self, key, value, writes=(self,))
+
+
+for _name in ("__bool__", "__int__", "__float__", "__complex__", "__index__", "item", "tolist"):
+    setattr(Array, _name, on_the_host(_name))
+
+
+def launched(kernel: str, dtype: Any, blocks: int, threads: int, *args: Any) -> None:
+    parameters, _ = signatures(cuda.kernels()[kernel])[kernel]
+    pairs = zip(parameters, args, strict=True)
+    writes = [a for p, a in pairs if p.pointer and not p.constant and a is not None]
+    for table in args:
+        if isinstance(table, np.ndarray) and table.dtype == optimizers.TABLE:
+            writes += in_table(table, np.dtype(dtype))
+    run(launch, kernel, dtype, blocks, threads, *args, writes=writes)
+
+
+def in_table(table: Any, dtype: Any) -> list[np.ndarray]:
+    """The arrays that a kernel writes to by the addresses in its table."""
+    places = [
+        (int(address), int(size))
+        for column in ("new_p", "new_a", "new_b")
+        for address, size in zip(table[column], table["size"], strict=True)
+        if address
+    ]
+    held = [((ctypes.c_char * (dtype.itemsize * n)).from_address(a)) for a, n in places]
+    return [np.frombuffer(memory, dtype) for memory in held]
+
+
+def multiplied(how: Any, out: Any, x: Any, y: Any, bias: Any = None) -> bool:
+    run(gemm, how, out, x, y, bias, writes=(out,))
+    return bias is None
+
+
+def namespace() -> ModuleType:
+    noted = ModuleType("recorded", "NumPy, whose functions are noted.")
+    for name, value in {**vars(compat), "empty": empty}.items():
+        function = callable(value) and not isinstance(value, type)
+        function = function and not name.startswith("_") and name not in INQUIRIES
+        setattr(noted, name, partial(run, value) if function else value)
+    return extended(
+        noted, "recorded.xp", launch=launched, gemm=multiplied, memory=memory,
+        address=lambda x: x.ctypes.data, contiguous=contiguous,
+    )  # fmt: skip
+
+
+def contiguous(x: Any) -> Any:
+    return x if x.flags.c_contiguous else run(np.array, x, order="C")
+
+
+def record(f: Callable[[], None]) -> Callable[[], object]:
+    with Recording() as recording:
+        f()
+    return recording.replay
+
+
+class CudaRecorded(CudaOnHost):
+    """The plug-in on the host, whose steps are recorded and replayed as CuPy's are on a device."""
+
+    name = "cuda_recorded"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.xp = namespace()
+
+    def from_host(self, array: np.ndarray, device: Any) -> Any:
+        return np.array(array).view(Array)
+
+    def to_host(self, array: Any) -> np.ndarray:
+        return np.array(plain(array))
+
+    def is_array(self, x: object) -> bool:
+        return isinstance(x, Array)
+
+    def compile(self, step: Any) -> Any:
+        return graph.steps(self, step, capture=record)

@@ -1,0 +1,129 @@
+// What a CUDA source needs to run on the host: a block's threads are coroutines, which go on in turn.
+#include <ucontext.h>
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <vector>
+
+#define __global__
+#define __device__ static
+#define __shared__ static  // blocks run one after another, and each finds what the last one left
+
+struct Dim { unsigned x; };
+static Dim blockIdx, blockDim, threadIdx;
+using std::erf;
+using std::exp;
+using std::expm1;
+using std::log;
+using std::sqrt;
+
+static double __longlong_as_double(long long bits) {
+    double value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+namespace host {
+
+struct Fiber { ucontext_t context; bool done; };
+struct Barrier { unsigned alive, arrived, generation; };
+
+static ucontext_t scheduler;
+static std::vector<Fiber> fibers;
+static std::vector<char> stacks;
+static std::function<void()> kernel;
+static Barrier block;
+static std::vector<Barrier> warps;
+static std::vector<double> slots;
+static unsigned long progress;
+const size_t STACK = 64 << 10;
+
+static void release(Barrier& b) {
+    if (b.alive && b.arrived < b.alive) return;
+    b.arrived = 0;
+    ++b.generation;
+    ++progress;
+}
+
+static void wait(Barrier& b) {
+    unsigned mine = threadIdx.x, generation = b.generation;
+    ++b.arrived;
+    release(b);
+    while (b.generation == generation) {
+        swapcontext(&fibers[mine].context, &scheduler);
+    }
+}
+
+static void enter() {
+    kernel();
+    unsigned mine = threadIdx.x;
+    fibers[mine].done = true;
+    ++progress;
+    --block.alive;
+    if (block.arrived) release(block);
+    Barrier& warp = warps[mine / 32];
+    --warp.alive;
+    if (warp.arrived) release(warp);
+}
+
+static void run_block(unsigned threads) {
+    block = {threads, 0, 0};
+    warps.assign((threads + 31) / 32, Barrier{0, 0, 0});
+    for (unsigned t = 0; t < threads; ++t) ++warps[t / 32].alive;
+    slots.resize(threads);
+    fibers.resize(threads);
+    stacks.resize(threads * STACK);
+    for (unsigned t = 0; t < threads; ++t) {
+        getcontext(&fibers[t].context);
+        fibers[t].context.uc_stack.ss_sp = &stacks[t * STACK];
+        fibers[t].context.uc_stack.ss_size = STACK;
+        fibers[t].context.uc_link = &scheduler;
+        fibers[t].done = false;
+        makecontext(&fibers[t].context, enter, 0);
+    }
+    for (bool more = true; more;) {
+        unsigned long before = progress;
+        more = false;
+        for (unsigned t = 0; t < threads; ++t) {
+            if (fibers[t].done) continue;
+            more = true;
+            threadIdx.x = t;
+            swapcontext(&scheduler, &fibers[t].context);
+        }
+        if (more && progress == before) {
+            fprintf(stderr, "threads of a block wait for one another\n");
+            abort();
+        }
+    }
+}
+
+// A kernel over a grid; only one that synchronizes needs coroutines.
+static void run(long long blocks, long long threads, bool synchronizes, std::function<void()> body) {
+    blockDim.x = (unsigned)threads;
+    kernel = body;
+    for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x) {
+        if (synchronizes) {
+            run_block((unsigned)threads);
+            continue;
+        }
+        for (threadIdx.x = 0; threadIdx.x < threads; ++threadIdx.x) kernel();
+    }
+}
+
+}  // namespace host
+
+static void __syncthreads() { host::wait(host::block); }
+
+template <typename T>
+static T __shfl_xor_sync(unsigned, T value, int lanes) {
+    unsigned mine = threadIdx.x;
+    host::Barrier& warp = host::warps[mine / 32];
+    host::slots[mine] = value;
+    host::wait(warp);
+    T other = (T)host::slots[mine ^ lanes];
+    host::wait(warp);
+    return other;
+}

@@ -1,0 +1,169 @@
+"""Training steps of CuPy's plug-in as recordings: replayed by address, the loop's bits.
+
+A stand-in for CUDA graphs (`tests/plugins/cuda_on_host/recorded.py`) records the kernels, which
+g++ compiled, and all that NumPy does between them. What it cannot show is CUDA's own part.
+"""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from polynet import Trainer, data, losses, nn, optim, use_backend
+from polynet.backend import Backend, to_numpy
+from polynet.backend.static import WARM_UP
+from polynet.optim import schedules
+
+if shutil.which("g++") is None:
+    pytest.skip("g++ is not installed, which compiles the CUDA sources", allow_module_level=True)
+
+from plugins.cuda_on_host.recorded import CudaRecorded, Recording
+
+rng = np.random.default_rng(5)
+Y = rng.integers(0, 3, size=44)
+
+
+def dense() -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(6, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 3)
+    )
+
+
+def convolutions() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(4, 4, 3, groups=2, bias=False), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(4, 3),
+    )  # fmt: skip
+
+
+def transformer() -> nn.Module:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, 0.1, batch_first=True)
+    return nn.Sequential(layer, nn.LayerNorm(8), nn.Flatten(), nn.Linear(24, 3))
+
+
+def words() -> nn.Module:
+    return nn.Sequential(nn.Embedding(10, 4), nn.Flatten(), nn.Linear(20, 3))
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], Any]] = {
+    "dense": (dense, rng.normal(size=(44, 6))),
+    "convolutions": (convolutions, rng.normal(size=(44, 2, 8, 8))),
+    "transformer": (transformer, rng.normal(size=(44, 3, 8))),
+    "embedding": (words, rng.integers(0, 10, size=(44, 5))),
+}
+OPTIMIZERS = [
+    optim.Adam(1e-2, weight_decay=0.1),
+    optim.AdamW(schedules.CosineAnnealingLR(1e-2, 30)),
+    optim.SGD(0.1, momentum=0.9, nesterov=True),
+    optim.RMSprop(1e-2, momentum=0.5),
+    optim.EMA(
+        optim.ClipNorm(
+            optim.Groups(
+                {"0.*": optim.SGD(schedules.StepLR(0.1, 5))}, others=optim.Adam(1e-2)
+            ),
+            max_norm=0.5,
+        ),
+        decay=0.9,
+    ),
+]  # fmt: skip
+
+
+def trained(compiled: bool, name: str, optimizer: Any, **options: Any) -> Trainer:
+    """Epochs enough that some are replayed, each of five batches and a smaller one."""
+    backend = CudaRecorded()
+    if not compiled:
+        backend.compile = lambda step: Backend.compile(backend, step)  # type: ignore[method-assign]
+    make, x = NETWORKS[name]
+    run = Trainer(make(), losses.cross_entropy, optimizer, backend=backend)
+    with use_backend(backend):
+        run.fit(x, Y, epochs=WARM_UP + 2, batch_size=8, **options)
+        if name == "dense":  # other data of the same shapes, which are recorded anew
+            run.fit(x[::-1], Y, epochs=WARM_UP + 2, batch_size=8, **options)
+    return run
+
+
+def assert_equal(name: str, optimizer: Any, **options: Any) -> None:
+    replayed, looped = (trained(c, name, optimizer, **options) for c in (True, False))
+    assert replayed.history.step_losses == looped.history.step_losses
+    weights = replayed.net.state_dict()
+    for path, w in looped.net.state_dict().items():
+        assert np.array_equal(to_numpy(weights[path]), to_numpy(w)), path
+
+
+@pytest.fixture(autouse=True)
+def _no_warnings() -> Any:
+    """A step that could not be recorded would be the loop itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_replayed_networks_are_the_loop_bit_for_bit(name: str) -> None:
+    assert_equal(name, OPTIMIZERS[0])
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: type(o).__name__)
+def test_replayed_optimizers_are_the_loop_bit_for_bit(optimizer: Any) -> None:
+    assert_equal("dense", optimizer)
+
+
+def test_replayed_parts_of_batches_are_the_loop_bit_for_bit() -> None:
+    """Of a network with buffers, which each part renews; samples have weights."""
+    weights = rng.uniform(size=44)
+    assert_equal("convolutions", OPTIMIZERS[0], accumulate=2, sample_weight=weights)
+
+
+def test_replayed_streams_are_the_loop_bit_for_bit() -> None:
+    runs = []
+    for compiled in (True, False):
+        backend = CudaRecorded()
+        if not compiled:
+            backend.compile = lambda step, b=backend: Backend.compile(b, step)  # type: ignore[method-assign]
+        run = Trainer(dense(), losses.cross_entropy, OPTIMIZERS[0], backend=backend)
+        with use_backend(backend):
+            run.fit(data.arrays(NETWORKS["dense"][1], Y), epochs=8, batch_size=8)
+        runs.append(run)
+    assert runs[0].history.step_losses == runs[1].history.step_losses
+
+
+def test_all_steps_of_a_call_are_one_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four steps, as many kernels as four have; their memory is spoilt until they run."""
+    recordings: list[Recording] = []
+    leave = Recording.__exit__
+
+    def left(self: Recording, *exception: object) -> None:
+        leave(self, *exception)
+        recordings.append(self)
+
+    monkeypatch.setattr(Recording, "__exit__", left)
+    trained(True, "dense", OPTIMIZERS[0])
+    started = [sum(call[0].__name__ == "launch" for call in r.calls) for r in recordings]
+    full, rest = started[0], started[1]
+    assert full == 4 * rest
+    assert all(len(r.fresh) > 10 for r in recordings)
+
+
+def test_a_step_that_reads_the_host_is_warned_of_by_its_line() -> None:
+    backend = CudaRecorded()
+
+    def reading(outputs: Any, targets: Any) -> Any:
+        loss = losses.cross_entropy(outputs, targets)
+        return loss if int(targets[0, ...]) >= 0 else loss * 2
+
+    run = Trainer(dense(), reading, OPTIMIZERS[0], backend=backend)
+    with (
+        pytest.warns(RuntimeWarning, match="__int__ reads the device, not permitted") as warned,
+        use_backend(backend),
+    ):
+        run.fit(NETWORKS["dense"][1], Y, epochs=WARM_UP + 2, batch_size=8)
+    assert len(warned) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        expected = trained(False, "dense", OPTIMIZERS[0])
+    assert run.history.step_losses == expected.history.step_losses[: len(run.history.step_losses)]

@@ -1,0 +1,277 @@
+"""What can be known of CuPy's plug-in where there is no GPU, of the code that a GPU would run.
+
+Every source is compiled for three generations of devices, by NVRTC from NVIDIA's wheels; the
+products' descriptions are read back from cuBLASLt; and the plug-in says why it cannot be used.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import re
+from contextlib import nullcontext
+from importlib import metadata
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from polynet.backend import StaticRunner, get_backend, refresh, registry
+
+cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+core = pytest.importorskip("cuda.core", reason="cuda-core is not installed")
+
+import polynet_cupy  # noqa: E402
+from polynet_cupy import cublaslt, graph, launch, optimizers, windows  # noqa: E402
+from polynet_cupy.products import Operand, Product  # noqa: E402
+
+ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
+REPORT = re.compile(
+    r"entry function '(?P<kernel>\w+)'.*?(?P<stores>\d+) bytes spill stores, "
+    r"(?P<loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers",
+    re.DOTALL,
+)
+
+
+def report(source: str, real: str, arch: str) -> list[tuple[str, int, int]]:
+    """Of each kernel of a source: its name, its registers, and the bytes that it spills."""
+    log = io.StringIO()
+    options = core.ProgramOptions(
+        arch=arch, define_macro=f"REAL={launch.REALS[real]}", ptxas_options="-v", std="c++17"
+    )
+    text = launch.sources()[source]
+    assert core.Program(text, "c++", options).compile("cubin", logs=log).code
+    return [
+        (m["kernel"], int(m["registers"]), int(m["stores"]) + int(m["loads"]))
+        for m in REPORT.finditer(log.getvalue())
+    ]
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_every_source_compiles_and_no_kernel_spills(
+    arch: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Prints a line for each kernel: its registers in float and in double, and what it spills."""
+    found = {
+        real: sorted(line for source in launch.sources() for line in report(source, real, arch))
+        for real in launch.REALS
+    }
+    with capsys.disabled():
+        print(f"\n{arch}: registers in float32, in float64; bytes spilled in each")
+        for (kernel, single, spilled), (_, double, more) in zip(*found.values(), strict=True):
+            print(f"  {kernel:24} {single:4} {double:4} {spilled:4} {more:4}")
+    for lines in found.values():
+        assert {kernel for kernel, _, _ in lines} == set(launch.kernels())
+        assert [kernel for kernel, _, spilled in lines if spilled] == []
+
+
+def test_the_structures_of_the_sources_are_those_of_the_host() -> None:
+    """Arguments of a launch are 4 KiB at most; both structures are numbers of 64 bits."""
+    for dtype, struct in ((optimizers.TABLE, "Table"), (windows.WINDOW, "Window")):
+        (text,) = (t for t in launch.sources().values() if f"struct {struct}" in t)
+        body = re.search(rf"struct {struct} {{(.*?)}};", text, re.DOTALL)[1]
+        names = re.findall(r"(\w+)(?:\[MOST\])?[,;]", body)
+        assert names == list(dtype.names)
+        assert dtype.itemsize <= 4096 - 128
+    text = launch.sources()["optimizers"]
+    for name in ("MOST", "CHUNK"):
+        assert int(re.search(rf"#define {name} (\d+)", text)[1]) == getattr(optimizers, name)
+
+
+# cuBLASLt: what it was told, read back from its own descriptors
+
+
+def attribute(kind: str, descriptor: Any, number: int, ctype: Any) -> int:
+    value, written = ctype(), ctypes.c_size_t()
+    cublaslt.call(
+        f"cublasLt{kind}GetAttribute", descriptor, number, ctypes.byref(value),
+        ctypes.c_size_t(ctypes.sizeof(value)), ctypes.byref(written),
+    )  # fmt: skip
+    return int(value.value)
+
+
+def layout(descriptor: Any) -> tuple[int, ...]:
+    """Type, rows, columns, distance of columns, count, distance of matrices."""
+    kinds = (
+        *((0, ctypes.c_uint32), (2, ctypes.c_uint64), (3, ctypes.c_uint64), (4, ctypes.c_int64)),
+        *((5, ctypes.c_int32), (6, ctypes.c_int64)),
+    )
+    return tuple(attribute("MatrixLayout", descriptor, *kind) for kind in kinds)
+
+
+@pytest.fixture
+def _cublaslt() -> None:
+    try:
+        cublaslt.library()
+    except Exception as error:
+        pytest.skip(f"cuBLASLt is not installed: {error}")
+
+
+@pytest.mark.usefixtures("_cublaslt")
+def test_a_product_is_described_to_cublaslt_as_it_lies() -> None:
+    """(3, 5) × (5, 4), the second turned round in rows of 9, of 7 one after another, and a bias."""
+    left, right = Operand(False, 5, 15, 256), Operand(True, 9, 36, 16)
+    d = cublaslt.Descriptors(Product("float64", 7, 3, 4, 5, left, right, bias=True))
+    assert layout(d.a) == (cublaslt.R_64F, 5, 4, 9, 7, 36)
+    assert layout(d.b) == (cublaslt.R_64F, 5, 3, 5, 7, 15)
+    assert layout(d.d) == (cublaslt.R_64F, 4, 3, 4, 7, 12)
+    of_matmul = {"compute": 0, "scale": 1, "a": 3, "b": 4, "epilogue": 7}
+    found = {n: attribute("MatmulDesc", d.matmul, i, ctypes.c_int32) for n, i in of_matmul.items()}
+    assert found == {
+        "compute": cublaslt.COMPUTE_64F, "scale": cublaslt.R_64F, "a": 1, "b": 0,
+        "epilogue": cublaslt.EPILOGUE_BIAS,
+    }  # fmt: skip
+    of_preference = {1: (ctypes.c_uint64, cublaslt.WORKSPACE), 5: (ctypes.c_uint32, 16),
+                     6: (ctypes.c_uint32, 256)}  # fmt: skip
+    for number, (ctype, expected) in of_preference.items():
+        assert attribute("MatmulPreference", d.preference, number, ctype) == expected
+
+
+@pytest.mark.usefixtures("_cublaslt")
+def test_tf32_is_taken_only_where_cupy_s_setting_asks_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    how = Product("float32", 1, 2, 2, 2, *[Operand(False, 2, 0, 256)] * 2, bias=False)
+    computed = []
+    for setting in (None, "0", "1"):
+        monkeypatch.delenv("CUPY_TF32", raising=False)
+        if setting is not None:
+            monkeypatch.setenv("CUPY_TF32", setting)
+        cublaslt.compute_type.cache_clear()
+        matmul = cublaslt.Descriptors(how).matmul
+        computed.append(attribute("MatmulDesc", matmul, 0, ctypes.c_int32))
+    cublaslt.compute_type.cache_clear()
+    assert computed == [cublaslt.COMPUTE_32F] * 2 + [cublaslt.COMPUTE_32F_FAST_TF32]
+
+
+@pytest.mark.usefixtures("_cublaslt")
+def test_the_result_of_the_heuristic_has_its_size_in_the_header() -> None:
+    assert ctypes.sizeof(cublaslt.Heuristic) == 8 * 8 + 8 + 4 + 4 + 4 * 4
+    assert cublaslt.Heuristic.workspace.offset == 64
+    assert cublaslt.Heuristic.state.offset == 72
+
+
+@pytest.mark.usefixtures("_cublaslt")
+def test_what_cublaslt_refuses_is_said_in_its_words() -> None:
+    with pytest.raises(RuntimeError, match=r"cublasLtMatrixLayoutSetAttribute answered 7, "):
+        cublaslt.call("cublasLtMatrixLayoutSetAttribute", None, 0, None, ctypes.c_size_t(0))
+
+
+# Why it cannot be used
+
+no_device = pytest.mark.skipif(cupy.is_available(), reason="there is a GPU")
+
+
+@no_device
+def test_without_a_driver_the_plug_in_says_so() -> None:
+    refresh()
+    status = registry.status("cupy")
+    assert status.state == "no device"
+    assert "there is no NVIDIA driver, or one too old" in status.reason
+    assert "cudaErrorInsufficientDriver" in status.reason
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("cudaErrorNoDevice: no CUDA-capable device is detected", "the NVIDIA driver sees no GPU"),
+        ("CuPy failed to load libnvrtc.so.13: OSError", "lacks its compiler, NVRTC; pip install"),
+        ('Failure finding "libcublasLt.so"', "lacks cuBLASLt; pip install"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_named(words: str, reason: str) -> None:
+    found = polynet_cupy.why_no_device(words)
+    assert reason in found
+    assert found.endswith(f"({words})")
+    assert polynet_cupy.why_no_device("something else") == "something else"
+
+
+def test_two_cupys_are_refused(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "cupy_cuda12x-14.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: cupy-cuda12x\nVersion: 14.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = [d.metadata["Name"] for d in metadata.distributions()]
+    (other,) = {n for n in found if n.startswith("cupy")} - {"cupy-cuda12x"}
+    with pytest.raises(RuntimeError, match=f"cupy-cuda12x and {other} are installed, and each"):
+        polynet_cupy.check_alone()
+    refresh()
+    try:
+        assert registry.status("cupy").state == "broken"
+        assert "uninstall all of them" in registry.status("cupy").reason
+    finally:
+        monkeypatch.undo()
+        refresh()
+
+
+def test_steps_that_do_not_fit_say_what_to_lower() -> None:
+    """In CuPy's words how much was asked for, and how much had been."""
+    with (
+        pytest.raises(MemoryError, match=r"steps of 512 samples do not fit .* 4,096 bytes .*"
+                      r"8,192 bytes.*smaller batch_size, or fit\(…, accumulate=2\)") as caught,
+        graph.fitting((16, 512)),
+    ):  # fmt: skip
+        raise cupy.cuda.memory.OutOfMemoryError(4096, 8192)
+    assert isinstance(caught.value.__cause__, cupy.cuda.memory.OutOfMemoryError)
+
+
+class Stream:
+    """Who is told what while a step is recorded, in the place of CuPy's."""
+
+    def __init__(self, non_blocking: bool) -> None:
+        self.told = ["blocking" if not non_blocking else "made"]
+
+    def __enter__(self) -> None:
+        self.told.append("current")
+
+    def __exit__(self, *exception: object) -> None:
+        self.told.append("left")
+
+    def begin_capture(self) -> None:
+        self.told.append("begun")
+
+    def end_capture(self) -> Any:
+        self.told.append("ended")
+        return self
+
+    def upload(self) -> None:
+        self.told.append("uploaded")
+
+    def launch(self) -> None:
+        self.told.append("launched")
+
+
+def recorder() -> graph.Recorder:
+    pool = SimpleNamespace(malloc=None, free_all_blocks=lambda: own._stream.told.append("freed"))
+    allocating = lambda malloc: nullcontext()  # noqa: E731
+    cuda = SimpleNamespace(Stream=Stream, MemoryPool=lambda: pool, using_allocator=allocating)
+    own = graph.Recorder(SimpleNamespace(cuda=cuda, get_default_memory_pool=lambda: pool))
+    return own
+
+
+def test_a_step_is_recorded_on_a_stream_of_its_own_and_runs_on_the_current_one() -> None:
+    own = recorder()
+    replay = own.record(lambda: own._stream.told.append("run"))
+    replay()
+    order = ["made", "freed", "current", "begun", "run", "ended", "left", "uploaded", "launched"]
+    assert own._stream.told == order
+
+
+def test_a_step_that_cannot_be_recorded_is_warned_of_by_its_line() -> None:
+    """The recording has ended by then, and the steps go on one operation at a time."""
+    own = recorder()
+
+    def step(state: Any, data: Any, rows: Any) -> Any:
+        if own._stream.told[-1] == "begun":
+            raise NotImplementedError("no cuBLAS while a stream is captured")
+        return {"x": state["x"] + 1}, state["x"][0] * 1
+
+    run = StaticRunner(get_backend("numpy"), step, capture=own.record, memory=id)
+    state, rows = {"x": np.zeros(1)}, np.zeros((6, 1), np.int64)
+    with pytest.warns(RuntimeWarning, match=r"no cuBLAS while a stream is captured \(line \d+ of "
+                      r".*test_cuda_sources.py: raise NotImplementedError") as warned:  # fmt: skip
+        state, found = run(state, np.zeros(1), rows)
+    assert len(warned) == 1
+    assert own._stream.told[-2:] == ["ended", "left"]
+    assert found.tolist() == [0, 1, 2, 3, 4, 5]
