@@ -197,6 +197,9 @@ class Trainer:
         After each epoch every one of `callbacks` is called with this Trainer, whose `history`
         has the epoch's numbers; where one returns True, this was the last epoch.
 
+        NumPy and CUDA record a step and replay it, JAX compiles it: layers and the loss run as
+        Python in the first steps of a batch's shape only. What they print or count, they do then.
+
         A second call of `fit` goes on where the first ended. Progress is shown where there is a
         terminal; `progress` says otherwise.
 

@@ -19,6 +19,7 @@ from polynet.optim import schedules
 from polynet.step import initial_state, make_step
 from polynet.testing.suite.test_optimizers import OPTIMIZERS
 from polynet.tree import leaves, named_leaves
+from polynet_numpy.optimizers import SMALL
 from polynet_numpy.pool import Pool
 from polynet_numpy.recording import Recorded, Recording, Unrecordable
 from polynet_numpy.replay import _Replay
@@ -138,6 +139,17 @@ def test_no_leaf_of_a_state_is_anothers_memory():
     arrays = leaves(state)
     for i, a in enumerate(arrays):
         assert not any(np.shares_memory(a, b) for b in arrays[:i])
+
+
+def test_small_arrays_of_the_state_lie_side_by_side():
+    step, state, given_data = start(optim.Adam(0.01))
+    state, _ = NUMPY.compile(step)(state, given_data, BATCHES[0])
+    for branch in (state["params"], *state["optimizer"].values()):
+        small = [a for a in branch.values() if a.size <= SMALL]
+        assert len(small) > 3
+        places = [a.ctypes.data for a in small]
+        assert places[1:] == [p + a.nbytes for p, a in zip(places[:-1], small[:-1], strict=True)]
+    assert any(a.size > SMALL for a in state["params"].values())
 
 
 def test_a_state_that_comes_from_elsewhere_is_copied():
@@ -389,6 +401,8 @@ FUNCTIONS = {
     "operators": lambda x, y: (x + y) * 2 - x / (y * y + 1),
     "comparisons": lambda x, y: (x > y) & ~(x <= 0),
     "product": lambda x, y: x @ y.T,
+    "by place": lambda x, y: np.sum(x, 1) + np.max(y, 1) + np.clip(x, 0, 1)[:, 0],
+    "powers": lambda x, y: x**2 + np.abs(y) ** 0.5 + y**3.0,
     "sums": lambda x, y: np.sum(x, axis=0) + y.mean(axis=0, keepdims=True) + np.max(x * y),
     "one number": lambda x, y: x[0, 1] * y,
     "parts": lambda x, y: x[1:, ::2] + y[:-1, ::2],

@@ -108,13 +108,13 @@ def cross_entropy(xp: Any, logits: Any, targets: Any, *weights: Any, **options: 
     labels = targets.dtype.kind in "iu" and targets.shape == logits.shape[:1]
     if not labels or logits.ndim != 2 or logits.shape[0] == 0:
         return NotImplemented
-    value = empty((), logits.dtype)
+    value, shape, dtype = empty((), logits.dtype), logits.shape, logits.dtype
     e = empty(logits.shape, logits.dtype)
     total, logs = (empty((logits.shape[0], 1), logits.dtype) for _ in range(2))
     repeat(_cross_entropy, logits, targets, e, total, logs, value)
 
     def pullback(g: Any) -> Any:
-        back = empty(logits.shape, logits.dtype)
+        back = empty(shape, dtype)
         repeat(_of_cross_entropy, e, total, targets, g, back)
         return back
 
@@ -199,11 +199,11 @@ def _put(x: np.ndarray, part: tuple[slice, ...], out: np.ndarray) -> None:
 
 def segment_sum(xp: Any, x: Any, segments: Any, count: int) -> Any:
     """Rows summed by segment: sorted, so that each sum is of neighbours."""
-    y = empty((count, *x.shape[1:]), x.dtype)
+    y, shape, dtype = empty((count, *x.shape[1:]), x.dtype), x.shape, x.dtype
     repeat(_segment_sum, x, segments, y)
 
     def pullback(g: Any) -> Any:
-        back = empty(x.shape, x.dtype)
+        back = empty(shape, dtype)
         repeat(taken, g, segments, 0, back)
         return back
 

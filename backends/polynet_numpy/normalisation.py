@@ -28,26 +28,26 @@ def layer_norm(
     given = (x, weight, bias)
     if axes != 1 or weight is None or bias is None or not _fit(*given) or x.ndim < 2:
         return NotImplemented
-    n = x.shape[-1]
+    whole, n = x.shape, x.shape[-1]
     rows = x.reshape(-1, n)
     out, y, (mean, variance, r) = like(rows), like(rows), _numbers(rows, 3)
     repeat(_standardise, rows, weight, bias, eps, mean, variance, r, y, out)
 
     def pullback(g: Any, needs: tuple[bool, ...]) -> Any:
-        g = g.reshape(rows.shape)
+        g = g.reshape(-1, n)
         work, back, (level, slope) = like(g), like(g), _numbers(g, 2)
-        ones, gradients = np.ones(len(rows), x.dtype), [None] * 3
+        ones, gradients = np.ones(len(g), g.dtype), [None] * 3
         run(np.multiply, g, y, out=work)
         for i, terms in ((1, work), (2, g)):
             if needs[i]:
-                gradients[i] = empty((n,), x.dtype)
+                gradients[i] = empty((n,), g.dtype)
                 run(np.dot, ones, terms, out=gradients[i])
         if needs[0]:
             repeat(_of_rows, g, y, r, weight, level, slope, work, back)
-            gradients[0] = back.reshape(x.shape)
+            gradients[0] = back.reshape(whole)
         return gradients
 
-    return out.reshape(x.shape), pullback
+    return out.reshape(whole), pullback
 
 
 def batch_norm(xp: Any, x: Any, weight: Any = None, bias: Any = None, *, eps: float) -> Any:
@@ -59,20 +59,20 @@ def batch_norm(xp: Any, x: Any, weight: Any = None, bias: Any = None, *, eps: fl
     if weight is None or bias is None or not _fit(x, weight, bias) or x.ndim != 4:
         return NotImplemented
     lying = laid(x, NOTHING)
-    rows = lying.reshape(len(lying), -1)
+    whole, rows = lying.shape, lying.reshape(len(lying), -1)
     out, y, (mean, variance, r) = like(rows), like(rows), _numbers(rows, 3)
     columns = weight[:, None], bias[:, None]
     repeat(_standardise, rows, *columns, eps, mean, variance, r, y, out)
 
     def pullback(gradients: tuple[Any, Any, Any], needs: tuple[bool, ...]) -> Any:
-        g = laid(gradients[0], NOTHING).reshape(rows.shape)
+        g = laid(gradients[0], NOTHING).reshape(whole[0], -1)
         work, back, (total, slope) = like(g), like(g), _numbers(g, 2)
         others = (a[:, None] for a in gradients[1:])
         repeat(_of_columns, g, y, r, columns[0], *others, total, slope, work, back)
-        images = back.reshape(lying.shape).transpose(3, 0, 1, 2)
+        images = back.reshape(whole).transpose(3, 0, 1, 2)
         return images, slope.reshape(-1), total.reshape(-1)
 
-    result = out.reshape(lying.shape).transpose(3, 0, 1, 2)
+    result = out.reshape(whole).transpose(3, 0, 1, 2)
     return (result, mean.reshape(-1), variance.reshape(-1)), pullback
 
 

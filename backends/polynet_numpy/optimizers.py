@@ -63,22 +63,31 @@ def optimizer(rule: Callable[..., tuple[Iterable[str], Make]]) -> Callable[..., 
 def in_pieces(scratches: int) -> Callable[[Update], Callable[[Rows], Update]]:
     """Of an update written for pieces, with `scratches` vectors to work in, one for all rows.
 
-    Small vectors are put together, since a call costs as much as some thousand elements.
+    Small vectors are put together, since a call costs as much as some thousand elements; those
+    of a recorded step's state lie side by side already.
     """
 
     def decorate(update: Update) -> Callable[[Rows], Update]:
         def of(rows: Rows) -> Update:
             small = [row for row in rows if row[0].size <= SMALL]
             large = [row for row in rows if row[0].size > SMALL]
-            work = [np.concatenate(column) for column in zip(*small, strict=True)]
+            columns = [list(column) for column in zip(*small, strict=True)]
+            lying = [_side_by_side(column) for column in columns]
+            apart = [i for i, vector in enumerate(lying) if vector is None]
+            work = [
+                np.concatenate(column) if vector is None else vector
+                for vector, column in zip(lying, columns, strict=True)
+            ]
             pieces = [p for row in (*large, work) if row for p in _pieces(row, scratches)]
 
             def whole(*numbers: Any) -> None:
-                for vector, column in zip(work, zip(*small, strict=True), strict=True):
-                    np.concatenate(column, out=vector)
+                for i in apart:
+                    np.concatenate(columns[i], out=work[i])
                 for piece in pieces:
                     update(*piece, *numbers)
-                _take_apart(work, small)
+                for i in apart:
+                    if i != GRADIENT:
+                        _take_apart(work[i], columns[i])
 
             return whole
 
@@ -95,15 +104,25 @@ def _pieces(row: list[np.ndarray], scratches: int) -> Iterator[list[np.ndarray]]
         yield [*pieces, *(s[: pieces[0].size] for s in scratch)]
 
 
-def _take_apart(work: list[np.ndarray], rows: Rows) -> None:
-    """Write what was put together back to where it stood, but for the gradients."""
+def _side_by_side(vectors: list[np.ndarray]) -> np.ndarray | None:
+    """The vector that these are one after another, if they are parts of one."""
+    base, size = vectors[0].base, sum(v.size for v in vectors)
+    if not isinstance(base, np.ndarray) or any(v.base is not base for v in vectors):
+        return None
+    starts = [v.ctypes.data - base.ctypes.data for v in vectors]
+    ends = [start + v.nbytes for start, v in zip(starts, vectors, strict=True)]
+    if starts[1:] != ends[:-1] or base.ndim != 1 or base.dtype != vectors[0].dtype:
+        return None
+    first = starts[0] // base.itemsize
+    return base[first : first + size]
+
+
+def _take_apart(vector: np.ndarray, parts: list[np.ndarray]) -> None:
+    """Write what was put together back to where it stood."""
     start = 0
-    for row in rows:
-        stop = start + row[0].size
-        for i, vector in enumerate(work):
-            if i != GRADIENT:
-                row[i][...] = vector[start:stop]
-        start = stop
+    for part in parts:
+        part[...] = vector[start : start + part.size]
+        start += part.size
 
 
 @optimizer

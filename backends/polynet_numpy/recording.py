@@ -15,12 +15,13 @@ import math
 import operator
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
+from numpy.lib.stride_tricks import as_strided
 
 from polynet import tree
 from polynet_numpy.functions import ABOUT, BY_NUMBERS, INTO, WITH_OUT
@@ -39,15 +40,6 @@ _thread = threading.local()
 def active() -> Recording | None:
     """The recording that is being made in this thread, if one is."""
     return getattr(_thread, "recording", None)
-
-
-@contextmanager
-def _recording(recording: Recording | None) -> Iterator[None]:
-    before, _thread.recording = active(), recording
-    try:
-        yield
-    finally:
-        _thread.recording = before
 
 
 def run(function: Callable[..., object], *args: Any, **options: Any) -> None:
@@ -100,6 +92,11 @@ def like(x: Any, dtype: Any = None) -> Any:
     return y if recording is None else recording.like(y)
 
 
+def form(x: Any) -> np.ndarray:
+    """What `like` makes an array like `x` of, without keeping its memory."""
+    return as_strided(np.empty(1, x.dtype), x.shape, x.strides, writeable=False)
+
+
 def copy(x: Any) -> Any:
     """A contiguous copy, as an array for a result."""
     y = empty(x.shape, x.dtype)
@@ -134,13 +131,14 @@ class Recording:
         """How many elements go through what could be loops that are compiled."""
         self._pool = pool
 
-    def on(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def on(self) -> Iterator[None]:
         """Record what this thread computes."""
-        return _recording(self)
-
-    def off(self) -> AbstractContextManager[None]:
-        """Compute as ever, while it is on."""
-        return _recording(None)
+        _thread.recording = self
+        try:
+            yield
+        finally:
+            _thread.recording = None
 
     # Arrays
 
@@ -185,13 +183,22 @@ class Recording:
         self.calls.append(partial(np.copyto, array, _plain(other)))
 
     def result(
-        self, function: Callable[..., Any], args: tuple, options: dict[str, Any], *, out: bool
+        self,
+        function: Callable[..., Any],
+        args: tuple,
+        options: dict[str, Any],
+        *,
+        out: bool,
+        numbers: bool = False,
     ) -> Any:
-        """What a function returns, recorded; with `out`, it can write that to `out=`."""
+        """What a function returns, recorded.
+
+        With `out`, it can write that to `out=`; with `numbers`, its arguments are all alike.
+        """
         plain = [_plain(a) for a in args]
         named = {name: _plain(value) for name, value in options.items()}
         found = function(*plain, **named)
-        if out:
+        if numbers:
             plain = _as_arrays(plain)
         call = partial(function, *plain, **named)
         given = list(_recorded((args, tuple(options.values()))))
@@ -324,7 +331,8 @@ class Recorded(NDArrayOperatorsMixin):
         recording, function = _needed(), getattr(ufunc, method)
         out = options.pop("out", None)
         if out is None and method != "at":
-            return recording.result(function, args, options, out=True)
+            alike = method == "__call__"
+            return recording.result(function, args, options, out=True, numbers=alike)
         if out is not None:
             options["out"] = out
         _written_to(args[0] if out is None else out[0])
@@ -347,6 +355,9 @@ class Recorded(NDArrayOperatorsMixin):
         if function in INTO:
             return INTO[function](recording, *args, **options)
         return recording.result(function, args, options, out=function in WITH_OUT)
+
+    def __pow__(self, other: Any) -> Any:  # NumPy's operator squares what its function does not
+        return _needed().result(operator.pow, (self, other), {}, out=False)
 
     def __getitem__(self, key: Any) -> Any:
         if any(a.dtype.kind == "b" for a in _recorded((key,))):

@@ -11,6 +11,7 @@ import numpy as np
 from polynet import tree
 from polynet.backend import Array, Backend, StaticRunner
 from polynet_numpy import compiled
+from polynet_numpy.optimizers import SMALL
 from polynet_numpy.pool import Pool
 from polynet_numpy.recording import Recorded, Recording, active
 
@@ -20,7 +21,9 @@ Step = Callable[[Any, Any, Array], tuple[Any, Array]]
 def runner(backend: Backend, step: Step) -> StaticRunner:
     """What `Backend.compile` returns."""
     steps = _Steps(step)
-    return StaticRunner(backend, steps, capture=steps.capture, memory=_memory, write=_write)
+    return StaticRunner(
+        backend, steps, capture=steps.capture, memory=_memory, write=_write, own=side_by_side
+    )
 
 
 class _Steps:
@@ -127,6 +130,23 @@ class _Replay:
             RuntimeWarning,
             stacklevel=6,
         )
+
+
+def side_by_side(branch: Any) -> Any:
+    """A copy of a state, in which small arrays of a branch lie in one vector, one after another."""
+    if not isinstance(branch, dict):
+        return tree.map(np.array, branch)
+    copy = {
+        name: np.array(below, order="C") if isinstance(below, np.ndarray) else side_by_side(below)
+        for name, below in branch.items()
+    }
+    small = {n: a for n, a in copy.items() if isinstance(a, np.ndarray) and a.size <= SMALL}
+    if len({a.dtype for a in small.values()}) == 1:
+        vector, start = np.concatenate([a.reshape(-1) for a in small.values()]), 0
+        for name, a in small.items():
+            copy[name] = vector[start : start + a.size].reshape(a.shape)
+            start += a.size
+    return copy
 
 
 def _write(array: np.ndarray, other: Any) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from polynet_numpy.recording import empty, like, run
+from polynet_numpy.recording import empty, form, like, run
 
 Sizes = tuple[int, ...]
 Ends = tuple[tuple[int, int], ...]
@@ -335,13 +335,13 @@ def max_pool(
     if wide is None or ceil_mode:
         return NotImplemented
     cells = _cells(wide, *how)
-    y = _folded(np.maximum, cells)
+    y, within, blank = _folded(np.maximum, cells), _within(x, ends), form(wide)
 
     def pullback(g: Any) -> Any:
-        back = like(wide)
+        back = like(blank)
         lying, left, found = like(y), like(y, bool), like(y, bool)
         run(_to_the_largest, cells, y, g, lying, left, found, back, _cells(back, *how))
-        return back[_within(x, ends)]
+        return back[within]
 
     return y, (pullback,)
 
@@ -388,11 +388,12 @@ def avg_pool(
         return NotImplemented
     y = _folded(np.add, _cells(wide, *how))
     y /= math.prod(window)
+    within, blank = _within(x, ends), form(wide)
 
     def pullback(g: Any) -> Any:
-        back, part = like(wide), like(g)
+        back, part = like(blank), like(g)
         run(_to_all, g, math.prod(window), part, back, _cells(back, *how))
-        return back[_within(x, ends)]
+        return back[within]
 
     return y, (pullback,)
 

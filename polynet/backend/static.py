@@ -58,7 +58,8 @@ class StaticRunner:
     comes: from then on they are copied to one place, and recorded once. A state that is not the
     one returned last is recorded anew, and whoever holds the earlier state keeps it.
 
-    `memory(array)` is equal for arrays that share memory, and `write(array, other)` writes.
+    `memory(array)` is equal for arrays that share memory, `write(array, other)` writes, and
+    `own(state)` is a copy of a state, laid out as suits the library.
     """
 
     def __init__(
@@ -69,12 +70,14 @@ class StaticRunner:
         capture: Callable[[Callable[[], None]], Callable[[], object]],
         memory: Callable[[Array], Hashable],
         write: Callable[[Array, Array], None] = _assign,
+        own: Callable[[Any], Any] | None = None,
     ) -> None:
         self._backend = backend
         self._step = step
         self._capture = capture
         self._memory = memory
         self._write = write
+        self._own_copy = own or (lambda state: tree.map(self._copy, state))
         self._state: Any = None
         self._own: list[int] | None = None
         self._data: dict[Hashable, _Data] = {}
@@ -92,7 +95,7 @@ class StaticRunner:
     def _take(self, state: Any, data: Any) -> _Data:
         """What is known of these data; nothing, where the state is another."""
         if _identities(state) != self._own:
-            self._state = tree.map(self._copy, state)
+            self._state = self._own_copy(state)
             self._own = _identities(self._state)
             self._data.clear()
             self._last = None

@@ -204,7 +204,11 @@ def test_an_update_within_a_derivative_is_differentiated(backend: Backend, name:
         for n, p in before.items():
             h = 1e-6 * np.ones(p.shape) * np.cos(1 + np.arange(p.size)).reshape(p.shape)
             sides = [
-                float(to_numpy(after({**params, n: to_backend(p + s * h, backend, dtype)})))
+                float(
+                    to_numpy(
+                        after({**params, n: to_backend(np.asarray(p + s * h), backend, dtype)})
+                    )
+                )
                 for s in (1, -1)
             ]
             along = float(np.sum(to_numpy(slopes[n]) * h)) * 2
