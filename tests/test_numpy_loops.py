@@ -314,6 +314,17 @@ def test_a_numba_that_does_not_fit_is_named_once(monkeypatch):
 
 
 @needs_numba
+def test_where_nothing_may_be_written_loops_are_compiled_anew(ways, monkeypatch):
+    from numba.core import caching
+
+    places = getattr(caching, "CacheImpl", None) or caching._CacheImpl
+    compiled._compiled.cache_clear()
+    monkeypatch.setattr(places, "_locator_classes", [])
+    ways(of_kernel(kernels.relu, normal("float32", 3, 3)))
+    compiled._compiled.cache_clear()
+
+
+@needs_numba
 def test_numba_says_what_it_cost(ways):
     ways(of_kernel(kernels.relu, normal("float32", 3, 3)))
     assert {"import", "where_not_0, float32"} <= set(compiled.seconds)

@@ -2,9 +2,9 @@
 
 The numbers are the same to the last bit, whichever way runs, and on however many threads: a run
 that was stopped goes on with the same numbers. Numba keeps what it compiled on disk for the next
-process. To import and load it takes a second, so that it is not asked for before there is as
-much to save: `WORTH` elements have been through such loops, or the program has imported it
-itself.
+process. To import and load it takes a second, and to compile it, once on a machine, some seconds
+more. So it is not asked for before there is as much to save: `WORTH` elements have been through
+such loops, or the program has imported it itself.
 """
 
 from __future__ import annotations
@@ -153,7 +153,11 @@ def _compiled(loop: Loop, kinds: tuple[Any, ...]) -> Loop:
         else numba.from_dtype(kind)
         for kind in kinds
     )
-    compiled: Loop = numba.njit(types, cache=True, nogil=True, error_model="numpy")(loop)
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        compiled: Loop = numba.njit(types, cache=True, **options)(loop)
+    except RuntimeError:  # there is no folder that it may write to
+        compiled = numba.njit(types, **options)(loop)
     name = f"{loop.__name__}, {types[0].dtype if isinstance(kinds[0], tuple) else types[0]}"
     seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
     return compiled

@@ -84,18 +84,13 @@ class Program:
     def steps(self) -> str:
         names = present([c for b in self.backends for c in chain(OURS[b], PEERS[b])])
         found: dict[tuple[str, int], Seconds] = {}
-        costs = []
+        costs: list[dict[str, float]] = []
         for threads in self.threads:
             with ExitStack() as stack:
                 workers = [stack.enter_context(Worker(name, threads)) for name in names]
                 for network in self.networks:
                     found[network, threads] = self._timed(network, workers)
-                costs += [
-                    f"{what} {seconds:.2f} s"
-                    for worker in workers
-                    if worker.name == "polynet, Numba"
-                    for what, seconds in worker.ask("startup").items()
-                ]
+                costs += [w.ask("startup") for w in workers if w.name == "polynet, Numba"]
         found = dict(sorted(found.items(), key=lambda item: self.networks.index(item[0][0])))
         rows = [
             [*map(str, key), *(micros(times[n]) if n in times else "–" for n in names)]
@@ -106,8 +101,12 @@ class Program:
             peers = present(PEERS[backend])
             header = ["network", "threads", "polynet", *peers, "best peer"]
             parts.append(table(header, list(self._ratios(found, backend, peers))))
-        if costs:
-            parts.append(f"What Numba cost each process once: {', '.join(costs)}.\n")
+        for cost in costs[:1]:
+            begun = cost.pop("import")
+            parts.append(
+                f"What Numba cost the process once: {begun:.2f} s to import it, and "
+                f"{sum(cost.values()):.2f} s to load {len(cost)} loops, or compile them.\n"
+            )
         if self.apart:
             parts.append(f"The losses of the first pass agree within {self.apart:.0e}.\n")
         parts += ["## A step: microseconds\n", table(["network", "threads", *names], rows)]
