@@ -77,6 +77,8 @@ def make_step(
             end = min(first + size, count)
             (more, buffers), slopes = of_part(state, buffers, data, rows[first:end], first, whole)
             value, grads = value + more, tree_map(lambda a, b: a + b, grads, slopes)
+        before = {id(p) for p in state["params"].values()}  # which the update may write over
+        grads = tree_map(lambda g: xp.asarray(g, copy=True) if id(g) in before else g, grads)
         params, optimizer_state = optimizer.update(
             state["params"], grads, state["optimizer"], state["step"]
         )

@@ -473,6 +473,7 @@ class Trainer:
         if self._run is None or part != self._part:
             step = make_step(self._described, self.loss, self.optimizer, place.backend.xp, part)
             self._run, self._part = place.backend.compile(step), part
+        getattr(self._run, "refresh", lambda: None)()
 
     def _run_epoch(self, data: Feed, size: int, bar: Any, interrupted: threading.Event) -> float:
         """What is left of this epoch's steps; the mean loss of all of them."""

@@ -195,6 +195,7 @@ def test_a_gradient_of_other_strides(ways):
 def test_relu_takes_over_the_addition_of_a_bias(ways, dtype):
     """In one pass; and what the linear layer gave is there too, whoever wants it."""
     x, weight, bias = normal(dtype, 8, 5), normal(dtype, 6, 5), normal(dtype, 6)
+    x[0, 0] = np.nan
     counts = []
 
     def call():
@@ -212,7 +213,7 @@ def test_relu_takes_over_the_addition_of_a_bias(ways, dtype):
     y, z = ways(call)
     assert counts == [3, 2]
     np.testing.assert_allclose(y, x @ weight.T + bias, rtol=1e-5)
-    assert np.array_equal(z, np.maximum(y, 0))
+    assert np.array_equal(z, np.maximum(y, 0), equal_nan=True)
 
 
 @needs_numba
@@ -244,6 +245,35 @@ def test_batch_norm(ways, dtype, shape):
     _, mean, variance, *_ = ways(call)
     np.testing.assert_allclose(mean, x.mean(axis=(0, 2, 3)), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(variance, x.var(axis=(0, 2, 3)), rtol=1e-4, atol=1e-6)
+
+
+@needs_numba
+@pytest.mark.parametrize("dtype", ["float16", ">f4"])
+def test_dtypes_that_numba_lacks_are_numpys(ways, dtype):
+    x = np.ones((3, 2), np.float32)
+    assert compiled.bound(loops.add_bias, x, x[0].copy()) is not None
+    ways(lambda: [compiled.bound(loops.add_bias, x.astype(dtype), x[0].astype(dtype)) is None])
+    labels = np.asarray([0, 1, 1], ">i8")
+    ways(lambda: [kernels.cross_entropy(NUMPY.xp, x, labels)[0]])
+
+
+@needs_numba
+def test_what_does_not_lie_in_order_is_taken_as_it_is_then(ways):
+    """Nothing is copied when the call is made."""
+    start, rows, segments = normal("float32", 4, 6, 5), np.asarray([2, 0]), np.arange(6) % 3
+
+    def calls():
+        x = np.array(start).transpose(1, 0, 2)
+        out, total = np.empty((2, 4, 5), np.float32), np.empty((3, 4, 5), np.float32)
+        made = functions.taken(x, rows, 0, out), kernels._segment_sum(x, segments, total)
+        x[...] += 1
+        for call in made:
+            call()
+        return [out, total, x]
+
+    out, total, x = ways(calls)
+    assert np.array_equal(out, x[rows])
+    np.testing.assert_allclose(total, x[:3] + x[3:], rtol=1e-6)
 
 
 # Adam

@@ -4,6 +4,7 @@ What it returns is to the last bit what the step gives when it is called again a
 nobody else's array changes.
 """
 
+import copy
 import gc
 import threading
 import tracemalloc
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from one_by_one import OneByOne
 
-from polynet import Trainer, data, get_backend, losses, namespace, nn, optim
+from polynet import Trainer, data, get_backend, losses, namespace, nn, op, optim
 from polynet.backend import Backend
 from polynet.backend.static import WARM_UP
 from polynet.optim import schedules
@@ -314,6 +315,89 @@ def test_streamed_batches_are_replayed():
     same_bits(*runs)
 
 
+def test_images_whose_axes_were_moved_are_streamed(monkeypatch):
+    """Batches that do not lie in order in memory: none of them may stand in for the others."""
+    images, runs = RNG.normal(size=(64, 8, 8, 3)).astype("float32"), []
+
+    class Moved(data.Source):
+        def __len__(self):
+            return 64
+
+        def batch(self, rows):
+            return images[rows].transpose(0, 3, 1, 2), DATA[1][rows]
+
+    for backend in (NUMPY, OneByOne()):
+        net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+        trainer = Trainer(net, losses.cross_entropy, optim.SGD(0.1), backend=backend)
+        trainer.fit(Moved(), epochs=3, batch_size=8, progress=False)
+        runs.append(trainer.history.step_losses)
+    assert runs[0] == runs[1]
+
+
+def test_data_that_is_changed_between_fits_is_read_again():
+    runs = []
+    for backend in (NUMPY, OneByOne()):
+        first, second = DATA[0].copy(), DATA[0] * 2
+        trainer = Trainer(Net(), losses.cross_entropy, optim.Adam(0.01), backend=backend)
+        for x in (first, second):
+            trainer.fit(x, DATA[1], epochs=2, batch_size=16, progress=False)
+        second[...] = -second
+        trainer.fit(second, DATA[1], epochs=2, batch_size=16, progress=False)
+        runs.append(trainer.history.step_losses)
+    assert runs[0] == runs[1]
+
+
+def test_a_batch_that_is_no_number_gives_a_loss_that_is_none():
+    """Also where the recording has seen none: NaN goes through an activation as it is."""
+    step, state, given = start(optim.SGD(0.01), net=NETWORKS["activations"][1])
+    x = RNG.normal(size=(64, 5)).astype("float32")
+    x[:8] = np.nan
+    rows = np.arange(8, 64).reshape(7, 8)
+    run = NUMPY.compile(step)
+    state, found = run(state, (x, given[1]), rows)
+    assert np.isfinite(found).all()
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(run(state, (x, given[1]), np.arange(8)[None])[1]).all()
+
+
+def test_an_error_in_the_first_replay_changes_nothing():
+    step, state, (x, _) = start(optim.Adam(0.01))
+    labels = DATA[1].copy()
+    labels[40:48] = 7
+    batches = np.arange(24).reshape(3, 8)
+    run, loop = NUMPY.compile(step), Backend.compile(NUMPY, step)
+    (state, _), (expected, _) = run(state, (x, labels), batches), loop(state, (x, labels), batches)
+    with pytest.raises(ValueError, match="labels"):
+        run(state, (x, labels), np.arange(40, 48)[None])
+    for rows in (batches, batches):
+        (state, found), (expected, wanted) = (
+            run(state, (x, labels), rows),
+            loop(expected, (x, labels), rows),
+        )
+        same_bits({"state": state, "loss": found}, {"state": expected, "loss": wanted})
+
+
+def test_a_gradient_that_is_another_groups_parameter():
+    class Product(nn.Module):
+        def __init__(self):
+            self.a = nn.Parameter((3,), nn.init.ones)
+            self.b = nn.Parameter((3,), nn.init.ones)
+
+        def forward(self, x):
+            return product(self.a, self.b) * namespace("numpy").mean(x)
+
+    @op
+    def product(xp, a, b):
+        return xp.sum(a * b), (lambda g: b, lambda g: a)
+
+    groups = optim.Groups({"a": optim.SGD(0.1)}, others=optim.Adam(0.1))
+    net = Product().init(seed=0, backend=NUMPY)
+    step = make_step(net, lambda outputs, y: outputs, groups, NUMPY.xp)
+    state, rows = initial_state(net, groups, 0), np.arange(36).reshape(9, 4)
+    expected = Backend.compile(NUMPY, step)(state, DATA, rows)
+    same_bits(list(NUMPY.compile(step)(state, DATA, rows)), list(expected))
+
+
 # What cannot be recorded
 
 
@@ -450,6 +534,56 @@ def test_what_is_written_in_place(recording):
             call()
 
 
+def writes(y):
+    """What writes to arrays that were computed, by whichever way NumPy has."""
+    np.clip(y, -1, 1, y)
+    np.nan_to_num(y[0], copy=False)
+    y[1].sort()
+    np.fill_diagonal(y[:, :3], 7)
+    np.put_along_axis(y, np.asarray([[0]]), 3, axis=1)
+    z = copy.copy(y)
+    z += copy.deepcopy(y)
+    return z + y
+
+
+def constants(x):
+    t = np.zeros(x.shape, x.dtype)
+    y = np.where(x > 0, t, x)
+    t += 1
+    return y + t * x
+
+
+ARRAY_CODE = {
+    "written": lambda x: writes(x * 2),
+    "constants": constants,
+    "looked up": lambda x: NUMPY.xp.take(np.arange(9.0), NUMPY.xp.argsort(x[0]), axis=0),
+    "listed": lambda x: np.take(x, [1, 0, 3], axis=1) + np.ldexp(x, 2)[:, :3],
+    "flat": lambda x: x.flatten() + x.conj().reshape(-1) + x.astype("float64", order="F").sum(),
+}
+
+
+@pytest.mark.parametrize("name", ARRAY_CODE)
+def test_array_code_is_replayed_with_other_numbers(name, recording):
+    x = RNG.normal(size=(3, 4)).astype("float32")
+    result = ARRAY_CODE[name](*given(x))
+    for _ in range(3):
+        np.testing.assert_array_equal(result.array, ARRAY_CODE[name](np.array(x)))
+        x[...] = RNG.normal(size=(3, 4))
+        for call in recording.calls:
+            call()
+
+
+def test_a_replay_warns_as_little_as_the_step(recording):
+    x = np.ones(3, np.float32)
+    with np.errstate(divide="ignore"):
+        y = np.log(*given(x))
+    x[0] = 0
+    with np.errstate(all="raise"):
+        for call in recording.calls:
+            call()
+    assert y.array[0] == -np.inf
+
+
 READS = {
     "float": lambda x: float(x[0, 0]),
     "int": lambda x: int(x[0, 0]),
@@ -520,17 +654,16 @@ def test_memory_with_a_view_is_in_use(view, recording):
 def test_steps_take_no_memory_but_the_first():
     """Of a thousand replays, none keeps anything."""
     step, state, given_data = start(optim.Adam(0.01))
-    run_step, rows = NUMPY.compile(step), RNG.integers(0, 64, size=(1, 32))
-    for _ in range(10):
-        state, _ = run_step(state, given_data, rows)
-    gc.collect()
+    run_step, rows = NUMPY.compile(step), RNG.integers(0, 64, size=(1000, 1, 32))
+    kept = []
     tracemalloc.start()
-    for _ in range(1000):
-        state, _ = run_step(state, given_data, rows)
-    kept, peak = tracemalloc.get_traced_memory()
+    for _ in range(3):
+        for batch in rows:
+            state, _ = run_step(state, given_data, batch)
+        gc.collect()
+        kept.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
-    assert kept < 1000 * 32  # less than an array for each
-    assert peak < 4 * 65536  # what one of them works with
+    assert kept[2] - kept[1] < 1000 * 32  # less than an array for each
 
 
 def test_steps_in_two_threads_at_once():

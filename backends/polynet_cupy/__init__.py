@@ -99,6 +99,7 @@ class CupyBackend(Backend):
             with rows.device:
                 return compiled(state, data, rows)
 
+        run.refresh = compiled.refresh  # type: ignore[attr-defined]
         return run
 
     def synchronize(self) -> None:

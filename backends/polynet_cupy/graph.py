@@ -32,6 +32,7 @@ def steps(backend: Backend, step: Callable[..., Any], capture: Capture) -> Calla
             state, losses = static(state, data, rows[None, ...])
         return state, losses[0, ...]
 
+    run.refresh = static.refresh  # type: ignore[attr-defined]
     return run
 
 

@@ -30,6 +30,9 @@ WORTH = 300_000_000
 SHARE = 1 << 17
 """Elements that a thread gets at least: below, waking it takes longer than its work."""
 
+KNOWN = frozenset("?bBhHiIlLqQfd")
+"""The dtypes, by NumPy's letters, that loops are compiled for."""
+
 Loop = Callable[..., Any]
 
 seconds: dict[str, float] = {}
@@ -84,10 +87,11 @@ def _numba() -> Any:
 def bound(loop: Loop, *args: Any) -> Callable[[], Any] | None:
     """The compiled loop with its arguments; None where Numba should not run, or not on these.
 
-    Arguments are contiguous arrays, and NumPy's numbers.
+    Arguments are arrays and NumPy's numbers; arrays must be contiguous, of dtypes that Numba has.
     """
-    arrays = [a for a in args if isinstance(a, np.ndarray)]
-    if not wanted() or not all(a.flags.c_contiguous and a.dtype.kind in "fiub" for a in arrays):
+    if not wanted() or not all(a.dtype.char in KNOWN and a.dtype.isnative for a in args):
+        return None
+    if not all(a.flags.c_contiguous for a in args if isinstance(a, np.ndarray)):
         return None
     return partial(_compiled(loop, tuple(map(_kind, args))), *args)
 

@@ -6,6 +6,7 @@ Their first argument is the recording.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,16 @@ BY_NUMBERS = {
     if hasattr(np, name)
 }
 """Those whose result has a shape that depends on the numbers in an array."""
+
+IN_PLACE = {np.copyto, np.fill_diagonal, np.place, np.put, np.put_along_axis, np.putmask}
+"""Those that write to their first argument, and return nothing."""
+
+VIEWS = {
+    *(operator.getitem, np.broadcast_to, np.diagonal, np.expand_dims, np.flip, np.imag),
+    *(np.matrix_transpose, np.moveaxis, np.permute_dims, np.ravel, np.real, np.reshape),
+    *(np.squeeze, np.swapaxes, np.transpose),
+}
+"""Those that may return a part of their argument, and write to none."""
 
 WITH_OUT = {
     np.all, np.any, np.argmax, np.argmin, np.clip, np.concatenate, np.cumprod, np.cumsum, np.dot,
@@ -81,6 +92,7 @@ def _reshape(recording: Any, x: Any, shape: Any, **options: Any) -> Any:
 def _take(recording: Any, x: Any, indices: Any, axis: int | None = None, **options: Any) -> Any:
     if options or axis is None:
         return recording.result(np.take, (x, indices, axis), options, out=False)
+    indices = np.asarray(indices) if isinstance(indices, list | tuple) else indices
     y = recording.like(np.take(recording.plain(x), recording.plain(indices), axis))
     recording.repeat(taken, (x, indices, axis, y), over=False)
     return y
@@ -97,9 +109,9 @@ def taken(x: np.ndarray, indices: np.ndarray, axis: int, out: np.ndarray) -> Cal
             out[...] = np.take(x, indices, axis)
 
     large = indices.size and out.nbytes > 1 << 16  # to look at the indices costs as much
-    rows, width = indices.reshape(-1), math.prod(x.shape[1:])
-    if axis != 0 or not out.flags.c_contiguous:
+    if axis != 0 or not all(a.flags.c_contiguous for a in (x, indices, out)):
         return by_numpy
+    rows, width = indices.reshape(-1), math.prod(x.shape[1:])
     flat = x.reshape(len(x), width), rows, out.reshape(len(rows), width)
     return compiled.either(compiled.bound(loops.take_rows, *flat), by_numpy)
 

@@ -17,7 +17,7 @@ import numpy as np
 from polynet import random
 from polynet_numpy import compiled, loops, normalisation, optimizers, windows
 from polynet_numpy.functions import taken
-from polynet_numpy.recording import empty, latest, like, repeat, run, take_back
+from polynet_numpy.recording import empty, is_given, latest, like, repeat, run, take_back
 
 Call = Callable[[], object]
 
@@ -31,7 +31,7 @@ def linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
         return NotImplemented
     y = product(x, weight.T)
     if bias is not None:
-        repeat(AddBias, y, bias)
+        repeat(AddBias, y, bias, is_given(bias))
     pullbacks = (lambda g: product(g, weight), lambda g: product(g.T, x), sum_of_rows)
     return y, pullbacks[: len(given)]
 
@@ -68,10 +68,16 @@ def relu(xp: Any, x: Any) -> Any:
 class AddBias:
     """A bias added to what it is written over."""
 
-    def __init__(self, y: np.ndarray, bias: np.ndarray) -> None:
+    def __init__(self, y: np.ndarray, bias: np.ndarray, stays: bool) -> None:
         self.y = y
         self.bias = bias
+        self.stays = stays  # a bias that was computed may be gone a call later
         self._add = compiled.bound(loops.add_bias, y, bias) or partial(np.add, y, bias, out=y)
+
+    def takes(self, x: np.ndarray) -> bool:
+        """Whether what reads these numbers may add the bias itself."""
+        here = x.size == self.y.size and x.ctypes.data == self.y.ctypes.data
+        return self.stays and here and x.flags.c_contiguous
 
     def __call__(self) -> None:
         self._add()
@@ -80,17 +86,12 @@ class AddBias:
 def _relu(x: np.ndarray, y: np.ndarray) -> Call:
     """What follows the addition of a bias takes that over: one pass over memory is both."""
     before = latest()
-    if isinstance(before, AddBias) and _is_same(before.y, x) and y.flags.c_contiguous:
+    if isinstance(before, AddBias) and before.takes(x) and y.flags.c_contiguous:
         loop = compiled.bound(loops.add_bias_relu, before.y, before.bias, y.reshape(before.y.shape))
         if loop is not None:
             take_back()
             return loop
     return partial(np.maximum, x, x.dtype.type(0), out=y)
-
-
-def _is_same(x: np.ndarray, y: np.ndarray) -> bool:
-    """Whether two contiguous arrays are the same numbers in memory, whatever their shapes."""
-    return x.size == y.size and x.ctypes.data == y.ctypes.data and y.flags.c_contiguous
 
 
 def _where_not_0(y: np.ndarray, g: np.ndarray, mask: np.ndarray, out: np.ndarray) -> Call:
@@ -222,11 +223,13 @@ def _segment_sum(x: np.ndarray, segments: np.ndarray, out: np.ndarray) -> Call:
             starts = np.flatnonzero(np.concatenate([[True], found[1:] != found[:-1]]))
             out[found[starts]] = np.add.reduceat(x[order], starts, axis=0)
 
+    if x.ndim < 2 or x.dtype.char not in "fd" or not (x.flags.c_contiguous and compiled.wanted()):
+        return by_numpy
     width = math.prod(x.shape[1:])
     order, ends = np.empty(len(x), np.int64), np.empty(len(out), np.int64)
     work = order, ends, np.empty(len(x), x.dtype)
     flat = x.reshape(len(x), width), segments, *work, out.reshape(len(out), width)
-    loop = compiled.bound(loops.segment_sum, *flat) if x.ndim > 1 and x.dtype.char in "fd" else None
+    loop = compiled.bound(loops.segment_sum, *flat)
     return compiled.either(loop, by_numpy)
 
 

@@ -94,9 +94,10 @@ def segment_sum(x, segments, order, ends, row, out):
     for s in range(ends.size):
         start = ends[s]
         n = (ends[s + 1] if s + 1 < ends.size else segments.size) - start
-        if n in (1, 2):
-            for j in range(x.shape[1]):
-                out[s, j] = x[order[start], j] + (x[order[start + 1], j] if n == 2 else 0)
+        if n == 1:
+            out[s] = x[order[start]]
+        elif n == 2:
+            out[s] = x[order[start]] + x[order[start + 1]]
         elif n:
             for j in range(x.shape[1]):
                 for i in range(n):
@@ -156,7 +157,9 @@ def add_bias_relu(x, bias, y):
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
             x[i, j] += bias[j]
-            y[i, j] = max(0, x[i, j])
+            y[i, j] = x[i, j]
+            if x[i, j] <= 0:  # which a NaN is not: it stays
+                y[i, j] = 0
 
 
 # Normalisation

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from polynet_numpy.functions import INTO
 from polynet_numpy.recording import Recorded, active
 
 WRAPPERS = "argsort clip count_nonzero cumulative_prod cumulative_sum searchsorted sort".split()
@@ -30,6 +31,12 @@ def namespace() -> ModuleType:
             return compat.asarray(x, dtype=dtype, copy=copy, **options)
         return x.astype(x.dtype if dtype is None else dtype, copy=bool(copy))
 
+    def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
+        recording = active()
+        if recording is not None and type(indices) is Recorded:  # which NumPy does not look at
+            return INTO[np.take](recording, x, indices, axis)
+        return compat.take(x, indices, axis=axis)
+
     xp = ModuleType("polynet_numpy.xp", compat.__doc__)
     vars(xp).update({name: value for name, value in vars(compat).items() if name != "__name__"})
     vars(xp).update({name: _recordable(getattr(compat, name)) for name in WRAPPERS})
@@ -39,6 +46,7 @@ def namespace() -> ModuleType:
         ones_like=np.ones_like,
         permute_dims=np.permute_dims,
         sign=np.sign,
+        take=take,
         zeros_like=np.zeros_like,
     )
     return xp
@@ -48,7 +56,7 @@ def _recordable(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def call(*args: Any, **options: Any) -> Any:
         recording = active()
-        if recording is None:
+        if recording is None or not any(type(a) is Recorded for a in (*args, *options.values())):
             return function(*args, **options)
         return recording.result(function, args, options, out=False)
 

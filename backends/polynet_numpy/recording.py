@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import operator
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -24,7 +25,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.lib.stride_tricks import as_strided
 
 from polynet import tree
-from polynet_numpy.functions import ABOUT, BY_NUMBERS, INTO, WITH_OUT
+from polynet_numpy.functions import ABOUT, BY_NUMBERS, IN_PLACE, INTO, VIEWS, WITH_OUT
 from polynet_numpy.pool import Block, Pool
 
 
@@ -32,6 +33,10 @@ class Unrecordable(TypeError):
     """What a step did that a replay could not repeat."""
 
 
+OTHERS = (
+    "the step writes to an array that it did not compute of its state and data; make it of one of "
+    "these, as np.zeros_like does"
+)
 SHAPE = "the step makes an array of a shape that depends on the numbers in another"
 
 _thread = threading.local()
@@ -113,9 +118,14 @@ def spent(arrays: list[Any]) -> bool:
     )
 
 
+def is_given(x: Any) -> bool:
+    """Whether it stands in memory outside the pool, as a state does."""
+    return type(x) is not Recorded or x.block is None
+
+
 def apart(g: Any) -> Any:
-    """A gradient, or a copy where it stands in memory outside the pool, as a state does."""
-    return copy(g) if type(g) is Recorded and g.block is None else g
+    """A gradient, or a copy where it may stand in a state's memory."""
+    return copy(g) if type(g) is Recorded and is_given(g) else g
 
 
 class Recording:
@@ -130,6 +140,7 @@ class Recording:
         self.elements = 0
         """How many elements go through what could be loops that are compiled."""
         self._pool = pool
+        self._warns = np.geterr()
 
     @contextmanager
     def on(self) -> Iterator[None]:
@@ -164,16 +175,21 @@ class Recording:
 
     def run(self, function: Callable[..., object], args: tuple, options: dict[str, Any]) -> None:
         """Call a function that writes into its arguments, and write the call down."""
-        call = partial(function, *map(_plain, args), **{k: _plain(v) for k, v in options.items()})
-        self.calls.append(call)
+        call = partial(function, *map(_kept, args), **{k: _kept(v) for k, v in options.items()})
+        self._add(call)
         call()
+
+    def _add(self, call: Callable[[], object]) -> None:
+        """Write a call down; it warns of what NumPy warned of when it was asked for."""
+        how = np.geterr()
+        self.calls.append(call if how == self._warns else partial(_warning, how, call))
 
     def repeat(self, make: Callable[..., Callable[[], object]], args: tuple, *, over: bool) -> None:
         """Make a call that writes into arrays, and write it down."""
-        plain = [_plain(a) for a in args]
+        plain = [_kept(a) for a in args]
         self.elements += sum(a.size for a in tree.leaves(plain) if isinstance(a, np.ndarray))
         call = make(*plain)
-        self.calls.append(call)
+        self._add(call)
         if not over:
             call()
 
@@ -198,19 +214,27 @@ class Recording:
         plain = [_plain(a) for a in args]
         named = {name: _plain(value) for name, value in options.items()}
         found = function(*plain, **named)
-        if numbers:
-            plain = _as_arrays(plain)
-        call = partial(function, *plain, **named)
+        kept = [_kept(a) for a in args]
+        call = partial(function, *kept, **{name: _kept(value) for name, value in options.items()})
         given = list(_recorded((args, tuple(options.values()))))
         if isinstance(found, tuple | list):
             return self._several(found, call, given)
         if not isinstance(found, np.ndarray | np.generic):
             raise Unrecordable(f"{_name(function)} returned a {type(found).__name__}")
+        if any(found is a for a in plain if not any(a is x.array for x in given)):
+            raise Unrecordable(OTHERS)
         if (view := _view(found, given)) is not None:
+            if function not in VIEWS:
+                self._add(call)  # it may have written to what it returns
             return view
         y = self.like(np.asarray(found))
+        ways = [partial(function, *_as_arrays(kept), **named)] if numbers else []
+        for way in (*ways, call) if out else ():
+            if _gives(partial(way, out=y.array), y.array, found):
+                self._add(partial(way, out=y.array))
+                return y
         y.array[...] = found
-        self.calls.append(partial(call, out=y.array) if out else partial(_store, call, y.array))
+        self._add(partial(_store, call, y.array))
         return y
 
     def _several(self, found: Any, call: Callable[[], Any], given: list[Recorded]) -> Any:
@@ -223,8 +247,24 @@ class Recording:
         if any(view is None for view in views):
             for y, part in zip(parts, found, strict=True):
                 y.array[...] = part
-            self.calls.append(partial(_store_all, call, [y.array for y in parts]))
+            self._add(partial(_store_all, call, [y.array for y in parts]))
         return type(found)(*parts) if hasattr(found, "_fields") else type(found)(parts)
+
+
+def _warning(how: Any, call: Callable[[], object]) -> None:
+    with np.errstate(**how):
+        call()
+
+
+def _gives(call: Callable[[], object], out: np.ndarray, expected: Any) -> bool:
+    """Whether a way to compute a result into memory gives it, in every bit."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it has been computed, and warned of, already
+            call()
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return out.tobytes() == np.asarray(expected).tobytes()
 
 
 def _view(found: Any, given: list[Recorded]) -> Recorded | None:
@@ -278,6 +318,15 @@ def _plain(x: Any) -> Any:
     if type(x) in (tuple, list):  # not what is derived from them: settings, without arrays
         return type(x)(map(_plain, x))
     return {k: _plain(v) for k, v in x.items()} if type(x) is dict else x
+
+
+def _kept(x: Any) -> Any:
+    """`_plain`, with copies of other arrays, which may hold other numbers later in the step."""
+    if isinstance(x, np.ndarray):
+        return x.copy(order="K")
+    if type(x) in (tuple, list):
+        return type(x)(map(_kept, x))
+    return {k: _kept(v) for k, v in x.items()} if type(x) is dict else _plain(x)
 
 
 def _recorded(x: Any) -> Iterator[Recorded]:
@@ -343,7 +392,7 @@ class Recorded(NDArrayOperatorsMixin):
         recording = _needed()
         if function in ABOUT:
             return function(*map(_plain, args), **options)
-        if function is np.copyto:
+        if function in IN_PLACE:
             _written_to(args[0])
             return recording.run(function, args, options)
         if options.get("out") is not None:
@@ -382,10 +431,17 @@ class Recorded(NDArrayOperatorsMixin):
     def transpose(self, *axes: Any) -> Any:
         return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)
 
-    def astype(self, dtype: Any, copy: bool = True) -> Recorded:
+    def sort(self, axis: int = -1) -> None:
+        _written_to(self)
+        run(np.ndarray.sort, self, axis)
+
+    def flatten(self, order: Any = "C") -> Any:
+        return np.ravel(self, order).copy()
+
+    def astype(self, dtype: Any, order: Any = "K", copy: bool = True) -> Recorded:
         if not copy and self.dtype == dtype:
             return self
-        y = _needed().like(np.empty_like(self.array, dtype))
+        y = _needed().like(np.empty_like(self.array, dtype, order))
         run(np.copyto, y, self, casting="unsafe")
         return y
 
@@ -394,8 +450,14 @@ class Recorded(NDArrayOperatorsMixin):
         run(np.copyto, y, self)
         return y
 
-    def view(self, dtype: Any) -> Recorded:
-        return Recorded(self.array.view(dtype), self.block)
+    def view(self, *dtype: Any) -> Recorded:
+        return Recorded(self.array.view(*dtype), self.block)
+
+    def __copy__(self) -> Recorded:
+        return self.copy()
+
+    def __deepcopy__(self, _memo: Any) -> Recorded:
+        return self.copy()
 
     def fill(self, value: Any) -> None:
         _written_to(self)
@@ -408,7 +470,7 @@ class Recorded(NDArrayOperatorsMixin):
         )
 
     __array__ = __bool__ = __int__ = __float__ = __complex__ = __index__ = _leave
-    item = tolist = tobytes = _leave
+    item = tolist = tobytes = __reduce_ex__ = _leave
     __hash__ = None  # type: ignore[assignment]
 
 
@@ -427,15 +489,12 @@ def _method(function: Callable[..., Any]) -> Callable[..., Any]:
 for _each in ("shape dtype ndim size itemsize nbytes strides flags T mT real imag").split():
     setattr(Recorded, _each, _attribute(_each))
 for _each in (
-    "all any argmax argmin argsort clip cumprod cumsum diagonal dot max mean min prod ravel repeat "
-    "round searchsorted sort squeeze std sum swapaxes take trace var"
+    "all any argmax argmin argsort clip conj conjugate cumprod cumsum diagonal dot max mean min "
+    "prod ravel repeat round searchsorted squeeze std sum swapaxes take trace var"
 ).split():
     setattr(Recorded, _each, _method(getattr(np, _each)))
 
 
 def _written_to(out: Any) -> None:
     if type(out) is not Recorded or type(out.block) is not Block:
-        raise Unrecordable(
-            "the step writes to an array that it did not compute: what stands in it in another "
-            "step could not be known"
-        )
+        raise Unrecordable(OTHERS)

@@ -34,6 +34,7 @@ class _Steps:
         self._spends = getattr(step, "consumes", False)
         self._pool = Pool()
         self._storage: list[np.ndarray] = []
+        self._rows = np.empty(0)
         self._expected: list[np.ndarray] | None = None
 
     def __call__(self, state: Any, data: Any, rows: np.ndarray) -> tuple[Any, Array]:
@@ -43,7 +44,7 @@ class _Steps:
         new, loss = self._step(state, data, rows)
         if self._expected is None:
             return new, loss
-        self._storage = tree.leaves(state)
+        self._storage, self._rows = tree.leaves(state), rows
         places = set(map(_memory, self._storage))
         self._expected = [
             np.array(a) if _memory(a) in places else a for a in [*tree.leaves(new), loss]
@@ -64,19 +65,35 @@ class _Steps:
         return _Replay(lambda: self._trial(step), step)
 
     def _trial(self, step: Callable[[], None]) -> _Trial:
-        """What the step makes of the state as it is now, and its recording."""
+        """What the step makes of the state as it is now, and its recording.
+
+        It is recorded with other rows, so that numbers of a batch that stand in the recording,
+        where there should be arrays, show when it is replayed with these.
+        """
         self._expected = []
         try:
             step()
         finally:
             expected, self._expected = self._expected, None
+        rows = np.array(self._rows)
+        try:
+            self._rows[...] = np.resize(rows[: -(-len(rows) // 2)], rows.shape)
+            recording = self._record(step)
+        except RuntimeError:  # half the samples, twice, may be more than a step can bear
+            self._rows[...] = rows
+            recording = self._record(step)
+        finally:
+            self._rows[...] = rows
+        return _Trial(recording, [*self._storage, recording.written[0]], expected)
+
+    def _record(self, step: Callable[[], None]) -> Recording:
         recording = Recording(self._pool)
         try:
             with recording.on():
                 step()
         except Exception as error:  # it did not come when the step was taken
             raise RuntimeError from error
-        return _Trial(recording, [*self._storage, recording.written[0]], expected)
+        return recording
 
 
 class _Trial(NamedTuple):
@@ -86,39 +103,43 @@ class _Trial(NamedTuple):
     results: list[np.ndarray]
     expected: list[np.ndarray]
 
+    def holds(self) -> bool:
+        """Whether the replay gave what the step gave, to the last bit."""
+        return all(map(_same, self.results, self.expected))
+
 
 class _Replay:
-    """A recorded step. The first replay is compared with the step itself, in every bit."""
+    """A recorded step, of which the first replay is compared with the step itself."""
 
     def __init__(self, trial: Callable[[], _Trial], step: Callable[[], None]) -> None:
         self._prepare = trial
         self._step = step
-        self._trial: _Trial | None = trial()
-        self._take_over(self._trial.recording)
+        self._trial: _Trial | None = None
+        self._take_over(trial())
 
-    def _take_over(self, recording: Recording) -> None:
-        self._calls = recording.calls
-        self._elements = recording.elements
+    def _take_over(self, trial: _Trial) -> None:
+        self._trial = trial
+        self._calls = trial.recording.calls
+        self._elements = trial.recording.elements
         self._by_loops = compiled.wanted()
+        self._cut = False
 
     def __call__(self) -> None:
         if not self._by_loops:
             compiled.done(self._elements)
-            if compiled.wanted():
-                self._trial = self._prepare()
-                self._take_over(self._trial.recording)
+        if self._cut or (not self._by_loops and compiled.wanted()):
+            self._take_over(self._prepare())
+        trial, self._trial = self._trial, None
+        self._cut = trial is not None  # an error on the way leaves the first replay to be made
         for call in self._calls:
             call()
-        if self._trial is not None:
-            self._compare(self._trial)
-            self._trial = None
+        if trial is not None:
+            self._cut = False
+            if not trial.holds():
+                self._give_up(trial)
 
-    def _compare(self, trial: _Trial) -> None:
-        """See whether the replay gave what the step gave; if not, none follows."""
-        pairs = list(zip(trial.results, trial.expected, strict=True))
-        if all(a.tobytes() == b.tobytes() for a, b in pairs):
-            return
-        for a, b in pairs:
+    def _give_up(self, trial: _Trial) -> None:
+        for a, b in zip(trial.results, trial.expected, strict=True):
             a[...] = b
         self._calls = [self._step]
         self._by_loops = True
@@ -130,6 +151,13 @@ class _Replay:
             RuntimeWarning,
             stacklevel=6,
         )
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays have the same numbers; what is no number may have any sign."""
+    return a.tobytes() == np.asarray(b).tobytes() or (
+        a.dtype.kind in "fc" and np.array_equal(a, b, equal_nan=True)
+    )
 
 
 def side_by_side(branch: Any) -> Any:

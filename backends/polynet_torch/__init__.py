@@ -72,6 +72,7 @@ class TorchBackend(Backend):
                 with torch.cuda.device(device):
                     return static(state, data, rows)
 
+        run.refresh = static.refresh  # type: ignore[attr-defined]
         return run
 
     def _capture(self, run: Callable[[], None]) -> Callable[[], object]:

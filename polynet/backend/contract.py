@@ -113,6 +113,9 @@ class Backend(abc.ABC):
         returns the last state and the losses, on the device, in an array of shape (steps,). It
         may spend the state it was given; and, where `step.consumes` is true, the step has no use
         for parameters and optimizer's state once an optimizer's kernel has computed the next.
+
+        A runner that keeps copies of the data has a method `refresh()`, which is called when the
+        arrays it was given may have changed: at the start of a `fit`.
         """
 
         def run(state: Any, data: Any, rows: Array) -> tuple[Any, Array]:

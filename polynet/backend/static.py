@@ -13,6 +13,8 @@ from polynet.backend.contract import Array, Backend
 
 WARM_UP = 3
 """Steps before a recording: libraries load kernels and take workspace in the first ones."""
+KINDS = 8
+"""Kinds of data, by their shapes, of which recordings are kept."""
 
 
 @dataclass
@@ -92,6 +94,13 @@ class StaticRunner:
         ]
         return self._state, losses[0] if len(losses) == 1 else self._backend.xp.concat(losses)
 
+    def refresh(self) -> None:
+        """Data given from here on may hold other numbers, also where they are the same arrays."""
+        self._last = None
+        for known in self._data.values():
+            if known.stored is not None:
+                known.given = []
+
     def _take(self, state: Any, data: Any) -> _Data:
         """What is known of these data; nothing, where the state is another."""
         if _identities(state) != self._own:
@@ -107,6 +116,8 @@ class StaticRunner:
             for other, old in list(self._data.items()):
                 if old.stored is None and not all(given() is not None for given in old.given):
                     del self._data[other]  # nobody can give them again
+            if len(self._data) == KINDS:
+                del self._data[next(iter(self._data))]  # its recordings keep its data alive
             self._data[kind] = _Data([weakref.ref(a) for a in arrays])
         known = self._data[kind]
         if not known.is_of(arrays):
