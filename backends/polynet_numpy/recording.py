@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 import operator
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -25,6 +24,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.lib.stride_tricks import as_strided
 
 from polynet import tree
+from polynet_numpy.calls import as_arrays, gives, is_dense, store, store_all, warning
 from polynet_numpy.functions import ABOUT, BY_NUMBERS, IN_PLACE, INTO, VIEWS, WITH_OUT
 from polynet_numpy.pool import Block, Pool
 
@@ -161,7 +161,7 @@ class Recording:
 
     def like(self, array: np.ndarray) -> Recorded:
         """An array with the same shape, dtype and order of axes in memory."""
-        return self.empty(array.shape, array.dtype, array.strides if _is_dense(array) else None)
+        return self.empty(array.shape, array.dtype, array.strides if is_dense(array) else None)
 
     def constant(self, array: np.ndarray) -> Recorded:
         """An array that no replay computes."""
@@ -182,7 +182,7 @@ class Recording:
     def _add(self, call: Callable[[], object]) -> None:
         """Write a call down; it warns of what NumPy warned of when it was asked for."""
         how = np.geterr()
-        self.calls.append(call if how == self._warns else partial(_warning, how, call))
+        self.calls.append(call if how == self._warns else partial(warning, how, call))
 
     def repeat(self, make: Callable[..., Callable[[], object]], args: tuple, *, over: bool) -> None:
         """Make a call that writes into arrays, and write it down."""
@@ -228,13 +228,13 @@ class Recording:
                 self._add(call)  # it may have written to what it returns
             return view
         y = self.like(np.asarray(found))
-        ways = [partial(function, *_as_arrays(kept), **named)] if numbers else []
+        ways = [partial(function, *as_arrays(kept), **named)] if numbers else []
         for way in (*ways, call) if out else ():
-            if _gives(partial(way, out=y.array), y.array, found):
+            if gives(partial(way, out=y.array), y.array, found):
                 self._add(partial(way, out=y.array))
                 return y
         y.array[...] = found
-        self._add(partial(_store, call, y.array))
+        self._add(partial(store, call, y.array))
         return y
 
     def _several(self, found: Any, call: Callable[[], Any], given: list[Recorded]) -> Any:
@@ -247,24 +247,8 @@ class Recording:
         if any(view is None for view in views):
             for y, part in zip(parts, found, strict=True):
                 y.array[...] = part
-            self._add(partial(_store_all, call, [y.array for y in parts]))
+            self._add(partial(store_all, call, [y.array for y in parts]))
         return type(found)(*parts) if hasattr(found, "_fields") else type(found)(parts)
-
-
-def _warning(how: Any, call: Callable[[], object]) -> None:
-    with np.errstate(**how):
-        call()
-
-
-def _gives(call: Callable[[], object], out: np.ndarray, expected: Any) -> bool:
-    """Whether a way to compute a result into memory gives it, in every bit."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it has been computed, and warned of, already
-            call()
-    except (TypeError, ValueError, OverflowError):
-        return False
-    return out.tobytes() == np.asarray(expected).tobytes()
 
 
 def _view(found: Any, given: list[Recorded]) -> Recorded | None:
@@ -273,38 +257,6 @@ def _view(found: Any, given: list[Recorded]) -> Recorded | None:
         if isinstance(found, np.ndarray) and np.may_share_memory(found, x.array):
             return Recorded(found, x.block)
     return None
-
-
-def _is_dense(array: np.ndarray) -> bool:
-    """Whether it fills one run of memory, in some order of its axes."""
-    step = array.itemsize
-    for stride, n in sorted(zip(array.strides, array.shape, strict=True)):
-        if n != 1 and stride != step:
-            return False
-        step *= n
-    return True
-
-
-def _store(call: Callable[[], Any], out: np.ndarray) -> None:
-    out[...] = call()
-
-
-def _store_all(call: Callable[[], Any], outs: list[np.ndarray]) -> None:
-    for out, part in zip(outs, call(), strict=True):
-        out[...] = part
-
-
-def _as_arrays(args: list[Any]) -> list[Any]:
-    """Python's numbers as arrays of the one dtype that the arrays have, as which they count.
-
-    NumPy then need not look at them in every replay.
-    """
-    dtypes = {a.dtype for a in args if isinstance(a, np.ndarray)}
-    if len(dtypes) != 1:
-        return args
-    dtype = dtypes.pop()
-    kinds = {"f": (int, float), "i": (int,)}.get(dtype.kind, ())
-    return [np.asarray(a, dtype) if type(a) in kinds else a for a in args]
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -1,0 +1,60 @@
+"""Calls of NumPy's functions that put their results into memory that is there."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+def is_dense(array: np.ndarray) -> bool:
+    """Whether it fills one run of memory, in some order of its axes."""
+    step = array.itemsize
+    for stride, n in sorted(zip(array.strides, array.shape, strict=True)):
+        if n != 1 and stride != step:
+            return False
+        step *= n
+    return True
+
+
+def store(call: Callable[[], Any], out: np.ndarray) -> None:
+    """Write what a call returns to where it belongs."""
+    out[...] = call()
+
+
+def store_all(call: Callable[[], Any], outs: list[np.ndarray]) -> None:
+    """`store`, for several results."""
+    for out, part in zip(outs, call(), strict=True):
+        out[...] = part
+
+
+def as_arrays(args: list[Any]) -> list[Any]:
+    """Python's numbers as arrays of the one dtype that the arrays have, as which they count.
+
+    NumPy then need not look at them in every replay.
+    """
+    dtypes = {a.dtype for a in args if isinstance(a, np.ndarray)}
+    if len(dtypes) != 1:
+        return args
+    dtype = dtypes.pop()
+    kinds = {"f": (int, float), "i": (int,)}.get(dtype.kind, ())
+    return [np.asarray(a, dtype) if type(a) in kinds else a for a in args]
+
+
+def gives(call: Callable[[], object], out: np.ndarray, expected: Any) -> bool:
+    """Whether a way to compute a result into memory gives it, in every bit."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it has been computed, and warned of, already
+            call()
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return out.tobytes() == np.asarray(expected).tobytes()
+
+
+def warning(how: Any, call: Callable[[], object]) -> None:
+    """A call that NumPy warns of as `np.errstate(**how)` has it."""
+    with np.errstate(**how):
+        call()

@@ -1,0 +1,194 @@
+"""What NumPy's recordings hold: the calls of array code, replayed with other numbers."""
+
+import copy
+
+import numpy as np
+import pytest
+
+from polynet import get_backend
+from polynet_numpy.pool import Pool
+from polynet_numpy.recording import Recorded, Recording, Unrecordable
+
+NUMPY = get_backend("numpy")
+RNG = np.random.default_rng(3)
+
+
+@pytest.fixture
+def recording():
+    found = Recording(Pool())
+    with found.on():
+        yield found
+
+
+def given(*arrays):
+    return [Recorded(a, None) for a in arrays]
+
+
+FUNCTIONS = {
+    "operators": lambda x, y: (x + y) * 2 - x / (y * y + 1),
+    "comparisons": lambda x, y: (x > y) & ~(x <= 0),
+    "product": lambda x, y: x @ y.T,
+    "by place": lambda x, y: np.sum(x, 1) + np.max(y, 1) + np.clip(x, 0, 1)[:, 0],
+    "powers": lambda x, y: x**2 + np.abs(y) ** 0.5 + y**3.0,
+    "sums": lambda x, y: np.sum(x, axis=0) + y.mean(axis=0, keepdims=True) + np.max(x * y),
+    "one number": lambda x, y: x[0, 1] * y,
+    "parts": lambda x, y: x[1:, ::2] + y[:-1, ::2],
+    "chosen": lambda x, y: np.where(x > y, x, 0) + np.take(y, np.asarray([2, 0, 1]), axis=0),
+    "masked": lambda x, y: x[np.asarray([True, False, True])],
+    "joined": lambda x, y: np.concatenate([x, y], axis=1).reshape(2, -1).T,
+    "cast": lambda x, y: (x > 0).astype(np.int64) + y.astype("int64"),
+    "filled": lambda x, y: np.zeros_like(x) + np.ones_like(y) + np.full_like(x, 3),
+    "several": lambda x, y: np.modf(x)[0] + np.modf(y)[1],
+    "accumulated": lambda x, y: np.add.accumulate(x, axis=1) + np.cumsum(y, axis=0),
+    "sorted": lambda x, y: np.sort(x, axis=1) + np.take_along_axis(y, np.argsort(x), axis=1),
+    "scaled": lambda x, y: np.linalg.norm(x) * np.float32(2) + 1j * np.abs(np.fft.fft(y)),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_replay_computes_of_other_numbers_what_the_function_does(name, recording):
+    x, y = RNG.normal(size=(2, 3, 4)).astype("float32")
+    f = FUNCTIONS[name]
+    result = f(*given(x, y))
+    for _ in range(2):
+        expected = f(np.array(x), np.array(y))
+        assert result.array.dtype == expected.dtype
+        np.testing.assert_array_equal(result.array, expected)
+        x[...], y[...] = RNG.normal(size=(2, 3, 4))
+        for call in recording.calls:
+            call()
+
+
+def test_what_is_written_in_place(recording):
+    x, y = RNG.normal(size=(2, 3, 4)).astype("float32")
+    a, b = given(x, y)
+    z = a * 1
+    z += b
+    z[0, ...] = b[1, ...]
+    np.copyto(z[2, ...], 5)
+    np.add(z, 1, out=z)
+    for _ in range(2):
+        expected = x + y
+        expected[0] = y[1]
+        expected[2] = 5
+        np.testing.assert_array_equal(z.array, expected + 1)
+        x[...], y[...] = RNG.normal(size=(2, 3, 4))
+        for call in recording.calls:
+            call()
+
+
+def writes(y):
+    """What writes to arrays that were computed, by whichever way NumPy has."""
+    np.clip(y, -1, 1, y)
+    np.nan_to_num(y[0], copy=False)
+    y[1].sort()
+    np.fill_diagonal(y[:, :3], 7)
+    np.put_along_axis(y, np.asarray([[0]]), 3, axis=1)
+    z = copy.copy(y)
+    z += copy.deepcopy(y)
+    return z + y
+
+
+def constants(x):
+    t = np.zeros(x.shape, x.dtype)
+    y = np.where(x > 0, t, x)
+    t += 1
+    return y + t * x
+
+
+ARRAY_CODE = {
+    "written": lambda x: writes(x * 2),
+    "constants": constants,
+    "looked up": lambda x: NUMPY.xp.take(np.arange(9.0), NUMPY.xp.argsort(x[0]), axis=0),
+    "listed": lambda x: np.take(x, [1, 0, 3], axis=1) + np.ldexp(x, 2)[:, :3],
+    "flat": lambda x: x.flatten() + x.conj().reshape(-1) + x.astype("float64", order="F").sum(),
+}
+
+
+@pytest.mark.parametrize("name", ARRAY_CODE)
+def test_array_code_is_replayed_with_other_numbers(name, recording):
+    x = RNG.normal(size=(3, 4)).astype("float32")
+    result = ARRAY_CODE[name](*given(x))
+    for _ in range(3):
+        np.testing.assert_array_equal(result.array, ARRAY_CODE[name](np.array(x)))
+        x[...] = RNG.normal(size=(3, 4))
+        for call in recording.calls:
+            call()
+
+
+def test_a_replay_warns_as_little_as_the_step(recording):
+    x = np.ones(3, np.float32)
+    with np.errstate(divide="ignore"):
+        y = np.log(*given(x))
+    x[0] = 0
+    with np.errstate(all="raise"):
+        for call in recording.calls:
+            call()
+    assert y.array[0] == -np.inf
+
+
+READS = {
+    "float": lambda x: float(x[0, 0]),
+    "int": lambda x: int(x[0, 0]),
+    "if": lambda x: bool(x[0, 0]),
+    "asarray": np.asarray,
+    "item": lambda x: x[0, 0].item(),
+    "where": lambda x: np.where(x > 0),
+    "unique": np.unique,
+    "a mask": lambda x: x[x > 0],
+    "equal": lambda x: np.array_equal(x, x),
+    "a part of an array": lambda x: np.zeros(4).__setitem__(0, x[0, 0]),
+    "into an array": lambda x: np.add(x, 1, out=np.zeros((3, 4))),
+    "into the state": lambda x: x.__iadd__(1),
+    "into a part of the state": lambda x: x.__setitem__(0, 1),
+    "into a constant": lambda x: np.add(1, 1, out=np.ones_like(x[0, 0])),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_what_no_replay_could_repeat_is_refused(name, recording):
+    with pytest.raises((Unrecordable, ValueError)) as caught:
+        READS[name](*given(np.ones((3, 4))))
+    error = caught.value
+    assert isinstance(error, Unrecordable) or isinstance(error.__cause__, Unrecordable)
+
+
+def test_an_array_that_outlives_its_recording_says_so():
+    found = Recording(Pool())
+    with found.on():
+        y = given(np.ones(3))[0] + 1
+    with pytest.raises(Unrecordable, match="used after it"):
+        y + 1
+
+
+# The pool
+
+
+def test_memory_comes_again_once_nobody_has_it(recording):
+    first = recording.empty((64, 256), "float32")
+    place = first.array.ctypes.data
+    assert place % 64 == 0
+    assert recording.empty((64, 256), "float32").array.ctypes.data != place
+    del first
+    assert recording.empty((64, 256), "float32").array.ctypes.data == place
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda a: a[3:],
+        lambda a: a.T,
+        lambda a: a.reshape(-1)[::2],
+        lambda a: a.view("int32"),
+        lambda a: [{"deep": a}],
+        lambda a: lambda: a,
+    ],
+    ids=["part", "transpose", "view of a view", "as integers", "in a list", "closure"],
+)
+def test_memory_with_a_view_is_in_use(view, recording):
+    kept = view(recording.empty((64, 256), "float32"))
+    others = [recording.empty((64, 256), "float32") for _ in range(3)]
+    places = {a.array.ctypes.data for a in others}
+    assert len(places) == 3
+    del kept
+    assert recording.empty((64, 256), "float32").array.ctypes.data not in places
