@@ -89,6 +89,25 @@ class Lookahead(optim.Optimizer):
         return {name: (p + new[name]) / 2 for name, p in params.items()}, state
 
 
+class Remembers(optim.Optimizer):
+    """Keeps the parameters of before: an array of the state moves to another place in it."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def init(self, params):
+        before = {name: np.array(p) for name, p in params.items()}
+        return {"inner": self.inner.init(params), "before": before}
+
+    def update(self, params, grads, state, step):
+        pulled = {name: g + params[name] - state["before"][name] for name, g in grads.items()}
+        new, inner = self.inner.update(params, pulled, state["inner"], step)
+        return new, {"inner": inner, "before": params}
+
+
+OWN = {"Lookahead": Lookahead(optim.Adam(0.01)), "Remembers": Remembers(optim.Adam(0.01))}
+
+
 def start(optimizer, dtype="float32", net=None):
     """A network's step, the state before it, and the data."""
     net = (net or Net()).init(seed=0, backend=NUMPY, dtype=dtype)
@@ -105,10 +124,9 @@ def run_all(run, state, data):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", [*PATTERNS, "Lookahead"])
+@pytest.mark.parametrize("name", [*PATTERNS, *OWN])
 def test_a_compiled_step_is_the_step(name, dtype):
-    optimizer = Lookahead(optim.Adam(0.01)) if name == "Lookahead" else PATTERNS[name]
-    step, state, data = start(optimizer, dtype)
+    step, state, data = start({**PATTERNS, **OWN}[name], dtype)
     before = copied({"state": state, "data": list(data)})
     expected = run_all(Backend.compile(NUMPY, step), state, data)
     same_bits(copied({"state": state, "data": list(data)}), before)

@@ -14,11 +14,7 @@ from polynet_numpy.namespace import namespace
 from polynet_numpy.recording import Recorded
 from polynet_numpy.replay import runner
 
-_ARRAYS = (
-    np.ndarray,
-    np.generic,
-    Recorded,
-)  # a union written out would be made anew for every question
+_ARRAYS = (np.ndarray, np.generic, Recorded)  # a union would be made anew for every question
 
 
 class NumpyBackend(Backend):

@@ -196,7 +196,7 @@ class Recording:
     def write(self, array: np.ndarray, other: Any) -> None:
         """Write down that a result goes to an array outside."""
         self.written.append(array)
-        self.calls.append(partial(np.copyto, array, _plain(other)))
+        self.calls.append(partial(np.copyto, array, _kept(other)))
 
     def result(
         self,
@@ -212,10 +212,10 @@ class Recording:
         With `out`, it can write that to `out=`; with `numbers`, its arguments are all alike.
         """
         plain = [_plain(a) for a in args]
-        named = {name: _plain(value) for name, value in options.items()}
-        found = function(*plain, **named)
+        found = function(*plain, **{name: _plain(value) for name, value in options.items()})
         kept = [_kept(a) for a in args]
-        call = partial(function, *kept, **{name: _kept(value) for name, value in options.items()})
+        named = {name: _kept(value) for name, value in options.items()}
+        call = partial(function, *kept, **named)
         given = list(_recorded((args, tuple(options.values()))))
         if isinstance(found, tuple | list):
             return self._several(found, call, given)

@@ -54,11 +54,14 @@ class _Steps:
     def _recorded(
         self, recording: Recording, state: Any, data: Any, rows: np.ndarray
     ) -> tuple[Any, Array]:
-        """The step with `Recorded` arrays; what of the state it wrote over or left, is itself."""
-        arrays = {id(a): a for a in tree.leaves(state)}
-        recording.spent = set(arrays) if self._spends else set()
+        """The step with `Recorded` arrays; a leaf that it wrote over, or left in place, is itself.
+
+        One that it moved to another place stays `Recorded`: each replay moves what is there then.
+        """
+        recording.spent = set(map(id, tree.leaves(state))) if self._spends else set()
         new, loss = self._step(*tree.map(lambda a: Recorded(a, None), (state, data, rows)))
-        return tree.map(lambda a: arrays.get(id(getattr(a, "array", None)), a), new), loss
+        stays = lambda kept, a: kept if getattr(a, "array", None) is kept else a  # noqa: E731
+        return tree.map(stays, state, new), loss
 
     def capture(self, step: Callable[[], None]) -> Callable[[], object]:
         """A replay of the step, which is recorded; neither does anything to the state."""
@@ -79,7 +82,7 @@ class _Steps:
         try:
             self._rows[...] = np.resize(rows[: -(-len(rows) // 2)], rows.shape)
             recording = self._record(step)
-        except RuntimeError:  # half the samples, twice, may be more than a step can bear
+        except _NotRecorded:  # half the samples, twice, may be more than a step can bear
             self._rows[...] = rows
             recording = self._record(step)
         finally:
@@ -92,8 +95,12 @@ class _Steps:
             with recording.on():
                 step()
         except Exception as error:  # it did not come when the step was taken
-            raise RuntimeError from error
+            raise _NotRecorded(f"{type(error).__name__}: {error}") from error
         return recording
+
+
+class _NotRecorded(RuntimeError):
+    """A step was taken, but not recorded."""
 
 
 class _Trial(NamedTuple):
@@ -128,7 +135,10 @@ class _Replay:
         if not self._by_loops:
             compiled.done(self._elements)
         if self._cut or (not self._by_loops and compiled.wanted()):
-            self._take_over(self._prepare())
+            try:
+                self._take_over(self._prepare())
+            except _NotRecorded as error:
+                self._give_up(str(error))
         trial, self._trial = self._trial, None
         self._cut = trial is not None  # an error on the way leaves the first replay to be made
         for call in self._calls:
@@ -136,25 +146,25 @@ class _Replay:
         if trial is not None:
             self._cut = False
             if not trial.holds():
-                self._give_up(trial)
+                for a, b in zip(trial.results, trial.expected, strict=True):
+                    a[...] = b
+                self._give_up("with the same numbers it gave others")
 
-    def _give_up(self, trial: _Trial) -> None:
-        for a, b in zip(trial.results, trial.expected, strict=True):
-            a[...] = b
-        self._calls = [self._step]
+    def _give_up(self, why: str) -> None:
+        self._calls, self._trial, self._cut = [self._step], None, False
         self._by_loops = True
         warnings.warn(
             "this training step cannot be recorded and replayed, so it runs one operation at a "
-            "time, which is slower: with the same numbers it gave others. A step that can be "
-            "recorded depends on its state and data alone: random numbers come from layers such "
-            "as nn.Dropout, and nothing in Python changes from step to step",
+            f"time, which is slower: {why}. A step that can be recorded depends on its state and "
+            "data alone: random numbers come from layers such as nn.Dropout, and nothing in "
+            "Python changes from step to step",
             RuntimeWarning,
             stacklevel=6,
         )
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two arrays have the same numbers; what is no number may have any sign."""
+    """Whether two arrays have the same numbers; zeros, and what is no number, of either sign."""
     return a.tobytes() == np.asarray(b).tobytes() or (
         a.dtype.kind in "fc" and np.array_equal(a, b, equal_nan=True)
     )
