@@ -383,20 +383,20 @@ def test_a_long_run_takes_loops_up_and_keeps_its_numbers(monkeypatch):
 
 @needs_numba
 def test_a_step_that_cannot_be_recorded_anew_goes_on_one_by_one(monkeypatch):
+    reads = [False]
+
     class Reads(nn.Module):
         def __init__(self):
             self.only = nn.Linear(5, 3)
-            self.reads = [False]
 
         def forward(self, x):
-            return self.only(x) * (float(np.sum(x)) if self.reads[0] else 2.0)
+            return self.only(x) * (float(np.sum(x)) if reads[0] else 2.0)
 
     x, y = normal("float32", 64, 5), RNG.integers(0, 3, 64)
-    net = Reads()
-    trainer = Trainer(net, losses.cross_entropy, optim.Adam(0.01), backend="numpy")
-    monkeypatch.setattr(compiled, "wanted", lambda: net.reads[0])
+    trainer = Trainer(Reads(), losses.cross_entropy, optim.Adam(0.01), backend="numpy")
+    monkeypatch.setattr(compiled, "wanted", lambda: reads[0])
     trainer.fit(x, y, epochs=3, batch_size=16, progress=False)
-    net.reads[0] = True
+    reads[0] = True
     with pytest.warns(RuntimeWarning, match="one operation at a time.*reads an array's numbers"):
         trainer.fit(x, y, epochs=3, batch_size=16, progress=False)
     assert len(set(trainer.history.step_losses)) == 24
