@@ -30,7 +30,7 @@ if shutil.which("g++") is None:
 
 from plugins.cuda_on_host import cuda_on_host
 
-from polynet_cupy import launch, optimizers, products
+from polynet_cupy import launch, normalisation, optimizers, products
 from polynet_cupy.indexing import MOST_ROWS
 from polynet_cupy.kernels import KERNELS
 
@@ -195,12 +195,21 @@ def test_rows_of_any_length(name: str, n: int) -> None:
             agree(lambda a, f=FUNCTIONS[name]: f(a, axis=0), x)
 
 
-@pytest.mark.parametrize("shape", [(2, 1), (1, 3, 2), (5, 2, 7), (3, 4, 5, 6), (40, 2, 33)])
+@pytest.mark.parametrize("shape", [(2, 1), (1, 3, 2), (5, 2, 7), (3, 4, 5, 6), (3, 2, 1366)])
 @pytest.mark.parametrize("affine", [0, 1, 2])
 def test_channels_of_any_length(shape: tuple[int, ...], affine: int) -> None:
     """Numbers, mean and variance, and what goes back from all three."""
     args = [rng.normal(size=shape), *(rng.normal(size=shape[1]) for _ in range(affine))]
-    agree(one_result(lambda *a: functional.batch_norm(*a, eps=1e-3)), *args, atol=1e-10)
+    f = one_result(lambda *a: functional.batch_norm(*a, eps=1e-3))
+    agree(f, *args, atol=1e-10)
+    if affine:  # where nothing goes back to x, as to a user's data
+        agree(lambda *a: f(args[0], *a), *args[1:], atol=1e-10)
+
+
+def test_channels_of_more_parts_than_a_block_has_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(normalisation, "CHUNK", 3)
+    f = one_result(lambda *a: functional.batch_norm(*a, eps=1e-3))
+    agree(f, rng.normal(size=(100, 2, 10)) + 3, *rng.normal(size=(2, 2)), atol=1e-10)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 1), (1, 70), (500, 3), (5000, 33)])

@@ -21,8 +21,6 @@ REALS = {"float32": "float", "float64": "double"}
 SOURCES = Path(__file__).with_name("sources")
 THREADS = 256
 """Threads of a block."""
-MOST_THREADS = 1024
-"""Those of a block that has much to do, where there are few."""
 WARP = 32
 """Threads that run together; a block is a whole number of warps."""
 
@@ -74,12 +72,10 @@ def elementwise(xp: Any, kernel: str, dtype: Any, size: int, *args: Any) -> None
         xp.launch(kernel, dtype, -(-size // THREADS), THREADS, *args)
 
 
-def by_row(
-    xp: Any, kernel: str, dtype: Any, rows: int, length: int, *args: Any, most: int = THREADS
-) -> None:
+def by_row(xp: Any, kernel: str, dtype: Any, rows: int, length: int, *args: Any) -> None:
     """Start a kernel of one block for each of `rows` rows, of as many warps as fill `length`."""
     if rows:
-        threads = min(most, WARP * -(-length // WARP))
+        threads = min(THREADS, WARP * -(-length // WARP))
         xp.launch(kernel, dtype, rows, max(threads, WARP), *args)
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from polynet_cupy.launch import MOST_THREADS, by_row, column_sum, elementwise, real
+from polynet_cupy.launch import THREADS, by_row, column_sum, elementwise, real
 
-MOST = 2**31 - 1
-"""Numbers of a channel: the kernels count them in 32 bits."""
+MOST = 2**31 - 1 - THREADS
+"""Numbers of a channel: the kernels count them in 32 bits, a block of threads at a time."""
+CHUNK = 4096
+"""Numbers of a channel that one block has; more, where that would be over `PARTS` blocks."""
+PARTS = 1024
 
 
 def layer_norm(
@@ -56,23 +59,31 @@ def batch_norm(xp: Any, x: Any, weight: Any = None, bias: Any = None, *, eps: fl
     ):
         return NotImplemented
     x, weight, bias = (None if a is None else xp.contiguous(a) for a in (x, weight, bias))
-    y = xp.empty(x.shape, dtype=x.dtype)
-    kept = tuple(xp.empty((channels,), dtype=x.dtype) for _ in range(2))
-    how = (samples, channels, size, float(eps))
+    n = samples * size
+    chunk = max(CHUNK, -(-n // PARTS))
+    parts = -(-n // chunk)
+    how = (samples, channels, size, chunk)
 
-    def by_channel(kernel: str, *given: Any) -> None:
-        by_row(xp, kernel, x.dtype, channels, samples * size, *given, *how, most=MOST_THREADS)
+    def empty(*shape: int) -> list[Any]:
+        return [xp.empty(shape, dtype=x.dtype) for _ in range(2)]
+
+    def by_part(kernel: str, *given: Any) -> None:
+        xp.launch(kernel, x.dtype, parts * channels, THREADS, *given)
 
     def pullback(gradients: Any, needs: tuple[bool, ...]) -> Any:
         g, *to_kept = map(xp.contiguous, gradients)
-        slope, level = (xp.empty((channels,), dtype=x.dtype) for _ in range(2))
-        by_channel("batch_norm_sums", g, x, *kept, level, slope)
-        found = [None, slope, level][: len(needs)]
+        of_parts = empty(parts, channels)
+        by_part("batch_norm_sums", g, x, *kept, *of_parts, *how, float(eps))
         if needs[0]:
-            found[0] = xp.empty(x.shape, dtype=x.dtype)
-            given = (g, x, weight, *kept, level, slope, *to_kept, found[0])
-            elementwise(xp, "batch_norm_backward", x.dtype, x.size, *given, *how)
+            out, sums = xp.empty(x.shape, dtype=x.dtype), empty(channels)
+            given = (g, x, weight, *kept, *of_parts, *to_kept, out, *sums)
+            by_part("batch_norm_backward", *given, *how, float(eps))
+        else:
+            out, sums = None, [column_sum(xp, a) for a in of_parts]
+        found = [out, *sums[::-1]][: len(needs)]
         return tuple(a if needed else None for a, needed in zip(found, needs, strict=True))
 
-    by_channel("batch_norm_forward", x, weight, bias, y, *kept)
+    of_parts, kept, y = empty(parts, channels), empty(channels), xp.empty(x.shape, dtype=x.dtype)
+    by_part("batch_norm_parts", x, *of_parts, *how)
+    by_part("batch_norm_forward", x, weight, bias, *of_parts, y, *kept, *how, float(eps))
     return (y, *kept), pullback

@@ -14,7 +14,7 @@ from polynet_cupy.launch import THREADS, real
 
 MOST = 48
 """Arrays in a table, as in the sources: the arguments of a launch are 4 KiB."""
-CHUNK = 4096
+CHUNK = 1024
 """Elements of a block, as in the sources."""
 ADDRESSES = ("p", "g", "a", "b", "new_p", "new_a", "new_b")
 TABLE = np.dtype(

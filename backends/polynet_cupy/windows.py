@@ -101,7 +101,7 @@ def convolution(
         if as_it_is:
             return xp.reshape(x, (batch, groups, cells, places))
         columns = xp.empty((batch, groups, cells, places), dtype=x.dtype)
-        elementwise(xp, "im2col", x.dtype, columns.size, x, columns, over)
+        elementwise(xp, "im2col", x.dtype, columns.size // math.prod(window), x, columns, over)
         return columns
 
     def pullback(g: Any, needs: tuple[bool, ...]) -> Any:

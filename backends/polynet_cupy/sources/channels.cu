@@ -1,43 +1,83 @@
-// Batch normalisation: a block of threads for each channel of (samples, channels, size).
+// Batch normalisation of (samples, channels, size). A channel's n = samples·size numbers are cut into
+// parts of `chunk`, and a block of threads has one part of one channel: block part·channels + channel.
+// What is one number a channel is first one number a block, which the next kernel's blocks join.
+
+struct Part { int channel, part, from, end; };
+
+__device__ Part part_of_block(integer n, integer channels, integer chunk) {
+    int channel = blockIdx.x % (int)channels, part = blockIdx.x / (int)channels;
+    integer end = (part + 1) * chunk;
+    return {channel, part, (int)(part * chunk), (int)(end < n ? end : n)};
+}
 
 // Where number j of a channel stands.
 __device__ integer place(int j, int channel, integer channels, integer size) {
     return ((integer)(j / (int)size) * channels + channel) * size + j % (int)size;
 }
 
-// y = (x - mean)·r·weight + bias, with r = 1 / √(variance + eps)
-KERNEL batch_norm_forward(
-    const real* x, const real* weight, const real* bias, real* y, real* means, real* variances,
-    integer samples, integer channels, integer size, double eps
+// Of each part: its mean, and Σ (x - mean)²
+KERNEL batch_norm_parts(
+    const real* x, real* part_means, real* part_squares, integer samples, integer channels,
+    integer size, integer chunk
 ) {
-    int c = blockIdx.x, n = (int)(samples * size);
+    Part mine = part_of_block(samples * size, channels, chunk);
     real sum = 0, squares = 0;
-    for (int j = threadIdx.x; j < n; j += blockDim.x) sum += x[place(j, c, channels, size)];
-    real mean = block_sum(sum) / (real)n;
-    for (int j = threadIdx.x; j < n; j += blockDim.x) {
-        real centred = x[place(j, c, channels, size)] - mean;
+    for (int j = mine.from + threadIdx.x; j < mine.end; j += blockDim.x)
+        sum += x[place(j, mine.channel, channels, size)];
+    real mean = block_sum(sum) / (real)(mine.end - mine.from);
+    for (int j = mine.from + threadIdx.x; j < mine.end; j += blockDim.x) {
+        real centred = x[place(j, mine.channel, channels, size)] - mean;
         squares += centred * centred;
     }
+    squares = block_sum(squares);
+    if (threadIdx.x) return;
+    part_means[blockIdx.x] = mean;
+    part_squares[blockIdx.x] = squares;
+}
+
+// y = (x - mean)·r·weight + bias, with r = 1 / √(variance + eps). The parts' numbers are joined as by
+// Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample
+// Variances" (1979).
+KERNEL batch_norm_forward(
+    const real* x, const real* weight, const real* bias, const real* part_means,
+    const real* part_squares, real* y, real* means, real* variances, integer samples,
+    integer channels, integer size, integer chunk, double eps
+) {
+    integer n = samples * size;
+    Part mine = part_of_block(n, channels, chunk);
+    int c = mine.channel, parts = (int)((n + chunk - 1) / chunk);
+    real sum = 0, squares = 0;
+    for (int k = threadIdx.x; k < parts; k += blockDim.x) {
+        integer count = k + 1 < parts ? chunk : n - k * chunk;
+        sum += part_means[k * channels + c] * (real)count;
+    }
+    real mean = block_sum(sum) / (real)n;
+    for (int k = threadIdx.x; k < parts; k += blockDim.x) {
+        integer count = k + 1 < parts ? chunk : n - k * chunk;
+        real apart = part_means[k * channels + c] - mean;
+        squares += part_squares[k * channels + c] + apart * apart * (real)count;
+    }
     real variance = block_sum(squares) / (real)n, r = 1 / sqrt(variance + (real)eps);
-    for (int j = threadIdx.x; j < n; j += blockDim.x) {
+    for (int j = mine.from + threadIdx.x; j < mine.end; j += blockDim.x) {
         integer at = place(j, c, channels, size);
         real value = (x[at] - mean) * r;
         if (weight) value *= weight[c];
         y[at] = bias ? value + bias[c] : value;
     }
-    if (threadIdx.x) return;
+    if (mine.part || threadIdx.x) return;
     means[c] = mean;
     variances[c] = variance;
 }
 
-// Σ g and Σ g·ŷ of each channel, with ŷ = (x - mean)·r: the gradients of bias and weight
+// Of each part: Σ g and Σ g·ŷ, with ŷ = (x - mean)·r
 KERNEL batch_norm_sums(
-    const real* g, const real* x, const real* means, const real* variances, real* sums,
-    real* slopes, integer samples, integer channels, integer size, double eps
+    const real* g, const real* x, const real* means, const real* variances, real* part_sums,
+    real* part_slopes, integer samples, integer channels, integer size, integer chunk, double eps
 ) {
-    int c = blockIdx.x, n = (int)(samples * size);
+    Part mine = part_of_block(samples * size, channels, chunk);
+    int c = mine.channel;
     real mean = means[c], r = 1 / sqrt(variances[c] + (real)eps), sum = 0, slope = 0;
-    for (int j = threadIdx.x; j < n; j += blockDim.x) {
+    for (int j = mine.from + threadIdx.x; j < mine.end; j += blockDim.x) {
         integer at = place(j, c, channels, size);
         sum += g[at];
         slope += g[at] * ((x[at] - mean) * r);
@@ -45,23 +85,37 @@ KERNEL batch_norm_sums(
     sum = block_sum(sum);
     slope = block_sum(slope);
     if (threadIdx.x) return;
-    sums[c] = sum;
-    slopes[c] = slope;
+    part_sums[blockIdx.x] = sum;
+    part_slopes[blockIdx.x] = slope;
 }
 
 // r·(h - mean(h) - ŷ·mean(h·ŷ)), with h = g·weight; what goes back to mean and variance enters the
-// two means, as in polynet.functional.normalisation
+// two means, as in polynet.functional.normalisation. Σ g and Σ g·ŷ are the gradients of bias and
+// weight.
 KERNEL batch_norm_backward(
     const real* g, const real* x, const real* weight, const real* means, const real* variances,
-    const real* sums, const real* slopes, const real* to_means, const real* to_variances, real* out,
-    integer samples, integer channels, integer size, double eps
+    const real* part_sums, const real* part_slopes, const real* to_means, const real* to_variances,
+    real* out, real* sums, real* slopes, integer samples, integer channels, integer size,
+    integer chunk, double eps
 ) {
-    integer i = here();
-    if (i >= samples * channels * size) return;
-    int c = (int)(i / size % channels);
-    real n = (real)(samples * size), w = weight ? weight[c] : 1;
-    real r = 1 / sqrt(variances[c] + (real)eps);
-    real level = w * sums[c] / n - to_means[c] / (n * r);
-    real slope = w * slopes[c] / n - 2 * to_variances[c] / (n * r * r);
-    out[i] = (g[i] * w - level - slope * ((x[i] - means[c]) * r)) * r;
+    integer n = samples * size;
+    Part mine = part_of_block(n, channels, chunk);
+    int c = mine.channel, parts = (int)((n + chunk - 1) / chunk);
+    real sum = 0, slope = 0;
+    for (int k = threadIdx.x; k < parts; k += blockDim.x) {
+        sum += part_sums[k * channels + c];
+        slope += part_slopes[k * channels + c];
+    }
+    sum = block_sum(sum);
+    slope = block_sum(slope);
+    real w = weight ? weight[c] : 1, r = 1 / sqrt(variances[c] + (real)eps), mean = means[c];
+    real level = w * sum / (real)n - to_means[c] / ((real)n * r);
+    real tilt = w * slope / (real)n - 2 * to_variances[c] / ((real)n * r * r);
+    for (int j = mine.from + threadIdx.x; j < mine.end; j += blockDim.x) {
+        integer at = place(j, c, channels, size);
+        out[at] = (g[at] * w - level - tilt * ((x[at] - mean) * r)) * r;
+    }
+    if (mine.part || threadIdx.x) return;
+    sums[c] = sum;
+    slopes[c] = slope;
 }

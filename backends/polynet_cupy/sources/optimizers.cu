@@ -1,7 +1,9 @@
 // Optimizers: one launch for many parameters, whose addresses come by value in a table.
 
 #define MOST 48   // arrays in a table: 4 KiB of arguments hold no more
-#define CHUNK 4096  // elements of a block
+#define CHUNK 1024  // elements of a block
+#define EACH 4      // elements of a thread, of the block's 256: all are read before any is written,
+                    // so that their reads are under way together
 
 // Of each array: the first of its blocks, its size, what is read (parameter, gradient, two slots)
 // and where what follows is written, which may be where it was read.
@@ -25,6 +27,11 @@ __device__ int mine(const Table& table) {
     return k;
 }
 
+// The first element of this thread in array k; the next are a block's threads apart.
+__device__ integer first_of_thread(const Table& table, int k) {
+    return ((integer)blockIdx.x - table.start[k]) * CHUNK + threadIdx.x;
+}
+
 // 1 - βᵗ, exact where βᵗ is near 1
 __device__ real one_minus_power(double log_beta, real t) { return -expm1(t * (real)log_beta); }
 
@@ -42,13 +49,25 @@ KERNEL adam(
     real rate = eta * root2 / one_minus_power(log_beta1, t), floor = (real)eps * root2;
     real coupled = decoupled ? 0 : decay;
     real shrink = !decoupled ? 1 : lr ? 1 - eta * (real)decay : (real)(1 - constant_lr * decay);
-    integer from = ((integer)blockIdx.x - table.start[k]) * CHUNK;
-    integer end = from + CHUNK < table.size[k] ? from + CHUNK : table.size[k];
-    for (integer i = from + threadIdx.x; i < end; i += blockDim.x) {
-        real p = table.p[k][i] * shrink, g = table.g[k][i];
+    integer first = first_of_thread(table, k), size = table.size[k];
+    real ps[EACH], gs[EACH], ms[EACH], vs[EACH];
+#pragma unroll
+    for (int j = 0; j < EACH; ++j) {
+        integer i = first + j * blockDim.x;
+        if (i >= size) break;
+        ps[j] = table.p[k][i];
+        gs[j] = table.g[k][i];
+        ms[j] = table.a[k][i];
+        vs[j] = table.b[k][i];
+    }
+#pragma unroll
+    for (int j = 0; j < EACH; ++j) {
+        integer i = first + j * blockDim.x;
+        if (i >= size) break;
+        real p = ps[j] * shrink, g = gs[j];
         if (coupled != 0) g += coupled * p;
-        real m = b1 * table.a[k][i] + rest1 * g;
-        real v = b2 * table.b[k][i] + rest2 * (g * g);
+        real m = b1 * ms[j] + rest1 * g;
+        real v = b2 * vs[j] + rest2 * (g * g);
         table.new_p[k][i] = p - rate * (m / (sqrt(v) + floor));
         table.new_a[k][i] = m;
         table.new_b[k][i] = v;
@@ -61,13 +80,24 @@ KERNEL sgd(
 ) {
     int k = mine(table);
     real eta = lr ? *lr : (real)constant_lr, mu = momentum, lambda = decay;
-    integer from = ((integer)blockIdx.x - table.start[k]) * CHUNK;
-    integer end = from + CHUNK < table.size[k] ? from + CHUNK : table.size[k];
-    for (integer i = from + threadIdx.x; i < end; i += blockDim.x) {
-        real p = table.p[k][i], g = table.g[k][i];
+    integer first = first_of_thread(table, k), size = table.size[k];
+    real ps[EACH], gs[EACH], bs[EACH];
+#pragma unroll
+    for (int j = 0; j < EACH; ++j) {
+        integer i = first + j * blockDim.x;
+        if (i >= size) break;
+        ps[j] = table.p[k][i];
+        gs[j] = table.g[k][i];
+        bs[j] = mu != 0 ? table.a[k][i] : 0;
+    }
+#pragma unroll
+    for (int j = 0; j < EACH; ++j) {
+        integer i = first + j * blockDim.x;
+        if (i >= size) break;
+        real p = ps[j], g = gs[j];
         if (lambda != 0) g += lambda * p;
         if (mu != 0) {
-            real b = mu * table.a[k][i] + g;
+            real b = mu * bs[j] + g;
             table.new_a[k][i] = b;
             g = nesterov ? g + mu * b : b;
         }

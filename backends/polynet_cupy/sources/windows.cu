@@ -18,6 +18,7 @@ __device__ int window_at(
     int place, int k, integer stride, integer pad, integer dilation, integer out
 ) {
     int from = place + (int)pad - k * (int)dilation;
+    if (stride == 1) return from < out ? from : -1;  // which needs no division
     if (from < 0 || from % (int)stride) return -1;
     return from / (int)stride < out ? from / (int)stride : -1;
 }
@@ -112,17 +113,21 @@ KERNEL avg_pool_backward(const real* g, real* out, Window w, integer with_pad) {
     out[i] = sum;
 }
 
-// seen[plane, cell, place]: what each cell of the window sees, as rows of a matrix (im2col)
+// seen[plane, cell, place]: what each cell of the window sees, as rows of a matrix (im2col). A
+// thread has one place of the window and goes through its cells.
 KERNEL im2col(const real* x, real* seen, Window w) {
-    integer i = here(), cells = w.window_height * w.window_width;
-    integer outs = w.out_height * w.out_width;
-    if (i >= w.planes * cells * outs) return;
-    Place o = place(i % outs, w.out_height, w.out_width);
-    int cell = (int)(i / outs % cells);
-    int r = o.y * (int)w.stride_y - (int)w.pad_y + cell / (int)w.window_width * (int)w.dilation_y;
-    int c = o.x * (int)w.stride_x - (int)w.pad_x + cell % (int)w.window_width * (int)w.dilation_x;
-    bool inside = 0 <= r && r < w.height && 0 <= c && c < w.width;
-    seen[i] = inside ? x[(i / outs / cells * w.height + r) * w.width + c] : 0;
+    integer i = here(), outs = w.out_height * w.out_width;
+    if (i >= w.planes * outs) return;
+    Place o = place(i, w.out_height, w.out_width);
+    const real* plane = x + o.plane * w.height * w.width;
+    real* to = seen + o.plane * (w.window_height * w.window_width) * outs + i % outs;
+    for (int ky = 0; ky < w.window_height; ++ky)
+        for (int kx = 0; kx < w.window_width; ++kx, to += outs) {
+            int r = o.y * (int)w.stride_y - (int)w.pad_y + ky * (int)w.dilation_y;
+            int c = o.x * (int)w.stride_x - (int)w.pad_x + kx * (int)w.dilation_x;
+            bool inside = 0 <= r && r < w.height && 0 <= c && c < w.width;
+            *to = inside ? plane[r * w.width + c] : 0;
+        }
 }
 
 // Its transpose: each place of each plane adds up the cells that saw it.
