@@ -63,7 +63,7 @@ def pytest(session: nox.Session, *args: str, **env: str) -> None:
 
 MACHINERY = ("tests/test_pytest_plugin.py", "tests/test_wrong_plugins.py")
 """Tests that start many fresh processes, whose libraries are their own: one session has them."""
-ON_THE_HOST = ("tests/test_cuda_on_host.py", "tests/test_cuda_recorded.py")
+ON_THE_HOST = tuple(f"tests/test_cuda_{name}.py" for name in ("on_host", "precision", "recorded"))
 CUDA = (*ON_THE_HOST, "tests/test_cuda_sources.py")
 """Tests of CUDA code without a GPU, which `cuda_sources` has."""
 LONG = ("tests/test_agreement.py", "tests/test_derivative_properties.py")

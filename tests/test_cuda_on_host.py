@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from polynet import Trainer, functional, losses, nn, optim, random, use_backend, value_and_grad
 from polynet.backend import Backend, get_backend
+from polynet.functional.convolution import convolution
 from polynet.ops import OPS
 from polynet.ops.indexing import put_slice, segment_sum
 from polynet.optim import schedules
@@ -87,14 +88,16 @@ def test_every_kernel_has_samples_that_it_takes() -> None:
 
 
 def test_every_source_s_kernel_is_launched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By samples, pullbacks and steps, so by the suite."""
+    """By samples, pullbacks and steps, so by the suite; in bfloat16, too."""
     started = set()
+    fast = HOST.with_precision("bfloat16")
 
     def launched(kernel: str, *args: Any) -> None:
         started.add(kernel)
         cuda_on_host.launch(kernel, *args)
 
-    monkeypatch.setattr(XP, "launch", launched)
+    for xp in (XP, fast.xp):
+        monkeypatch.setattr(xp, "launch", launched)
     for name in KERNELS.keys() & SAMPLES.keys():
         for sample in SAMPLES[name]:
             floats = [i for i, a in enumerate(sample.args) if is_differentiable(a)]
@@ -107,6 +110,9 @@ def test_every_source_s_kernel_is_launched(monkeypatch: pytest.MonkeyPatch) -> N
         OPS["take"](np.ones((3, 2)), np.asarray([0, 2]), axis=0)
     stepped(HOST, optim.Adam(), {"w": np.ones(3)})
     stepped(HOST, optim.SGD(), {"w": np.ones(3)})
+    with use_backend(fast):
+        one = {"stride": (1,), "padding": ((0, 0),), "dilation": (1,)}
+        convolution(*(np.ones((1, 1, n), np.float32) for n in (4, 2)), **one)
     assert started == set(launch.kernels())
 
 

@@ -73,9 +73,11 @@ OPTIMIZERS = [
 ]  # fmt: skip
 
 
-def trained(compiled: bool, name: str, optimizer: Any, **options: Any) -> Trainer:
+def trained(
+    compiled: bool, name: str, optimizer: Any, *, precision: str = "float32", **options: Any
+) -> Trainer:
     """Epochs enough that some are replayed, each of five batches and a smaller one."""
-    backend = CudaRecorded()
+    backend = CudaRecorded().with_precision(precision)
     if not compiled:
         backend.compile = lambda step: Backend.compile(backend, step)  # type: ignore[method-assign]
     make, x = NETWORKS[name]
@@ -106,6 +108,11 @@ def _no_warnings() -> Any:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_replayed_networks_are_the_loop_bit_for_bit(name: str) -> None:
     assert_equal(name, OPTIMIZERS[0])
+
+
+@pytest.mark.parametrize("name", ["dense", "convolutions", "transformer"])
+def test_replayed_products_of_bfloat16_are_the_loop_bit_for_bit(name: str) -> None:
+    assert_equal(name, OPTIMIZERS[0], precision="bfloat16")
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: type(o).__name__)

@@ -129,20 +129,43 @@ def test_a_product_is_described_to_cublaslt_as_it_lies() -> None:
 
 
 @pytest.mark.usefixtures("_cublaslt")
-def test_tf32_is_taken_only_where_cupy_s_setting_asks_for_it(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("precision", "kinds"),
+    [
+        ("float64", (cublaslt.R_64F, cublaslt.COMPUTE_64F, cublaslt.R_64F)),
+        ("float32", (cublaslt.R_32F, cublaslt.COMPUTE_32F, cublaslt.R_32F)),
+        ("tf32", (cublaslt.R_32F, cublaslt.COMPUTE_32F_FAST_TF32, cublaslt.R_32F)),
+        ("bfloat16", (cublaslt.R_16BF, cublaslt.COMPUTE_32F, cublaslt.R_32F)),
+    ],
+)
+def test_what_products_are_computed_in(precision: str, kinds: tuple[int, ...]) -> None:
+    """Operands, sums, and the result."""
+    d = cublaslt.Descriptors(
+        Product(precision, 1, 2, 2, 2, *[Operand(False, 2, 0, 256)] * 2, bias=False)
+    )
+    operands, compute, result = kinds
+    assert [layout(which)[0] for which in (d.a, d.b, d.d)] == [operands, operands, result]
+    found = [attribute("MatmulDesc", d.matmul, number, ctypes.c_int32) for number in (0, 1)]
+    assert found == [compute, result]
+
+
+@pytest.mark.parametrize(("setting", "precision"), [(None, "float32"), ("0", "float32"),
+                                                    ("1", "tf32")])  # fmt: skip
+def test_tf32_is_taken_where_cupy_s_setting_asks_for_it(
+    setting: str | None, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    how = Product("float32", 1, 2, 2, 2, *[Operand(False, 2, 0, 256)] * 2, bias=False)
-    computed = []
-    for setting in (None, "0", "1"):
-        monkeypatch.delenv("CUPY_TF32", raising=False)
-        if setting is not None:
-            monkeypatch.setenv("CUPY_TF32", setting)
-        cublaslt.compute_type.cache_clear()
-        matmul = cublaslt.Descriptors(how).matmul
-        computed.append(attribute("MatmulDesc", matmul, 0, ctypes.c_int32))
-    cublaslt.compute_type.cache_clear()
-    assert computed == [cublaslt.COMPUTE_32F] * 2 + [cublaslt.COMPUTE_32F_FAST_TF32]
+    monkeypatch.delenv("CUPY_TF32", raising=False)
+    if setting is not None:
+        monkeypatch.setenv("CUPY_TF32", setting)
+    backend = polynet_cupy.load()
+    assert backend.xp.precision == precision
+    assert backend.with_precision("bfloat16").xp.precision == "bfloat16"
+    assert backend.xp.precision == precision
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"unknown precision 'bf16'\. Did you mean 'bfloat16'"):
+        polynet_cupy.load().with_precision("bf16")
 
 
 @pytest.mark.usefixtures("_cublaslt")

@@ -3,11 +3,14 @@
 Whose is what: eager work runs on the stream that is current, and takes memory from the allocator
 that is current, CuPy's or the one chosen by `cupy.cuda.set_allocator`. A compiled step is recorded
 on a stream, and uses a memory pool, of its own (see `graph.Recorder`); it runs on the current
-stream. Products are computed in float32 as it is, unless CuPy's own `CUPY_TF32=1` asks for TF32.
+stream. Products of float32 are computed as such, unless `CupyBackend.with_precision`, or CuPy's own
+`CUPY_TF32=1`, asks for less.
 """
 
 from __future__ import annotations
 
+import copy
+import os
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any
@@ -16,9 +19,10 @@ import numpy as np
 from array_api_compat import is_writeable_array
 
 from polynet.backend import Backend
-from polynet.errors import MissingDependency
+from polynet.errors import MissingDependency, unknown
 from polynet_cupy.graph import Recorder, steps
 from polynet_cupy.kernels import KERNELS
+from polynet_cupy.products import PRECISIONS
 
 INSTALL = "pip install 'polynet-array[cuda13]' (or [cuda12] for a CUDA 12 driver)"
 
@@ -39,9 +43,32 @@ class CupyBackend(Backend):
             raise MissingDependency("CuPy", INSTALL) from error
         from polynet_cupy.namespace import namespace
 
-        self.xp = namespace()
+        tf32 = int(os.environ.get("CUPY_TF32", "0")) > 0  # CuPy's own setting, read once, as there
+        self.xp = namespace("tf32" if tf32 else "float32")
         self._cupy = cupy
         self.version = cupy.__version__
+
+    def with_precision(self, precision: str) -> CupyBackend:
+        """The same backend, whose products of float32 matrices are computed in less.
+
+        "float32" is as they are; "tf32" takes 11 of the 24 bits of each number that is multiplied,
+        "bfloat16" 8, rounded. The products are summed in float32. Parameters, gradients, the
+        optimizer's state and all that is no product stay in float32, and float64 is left alone.
+
+            fast = polynet.get_backend("cupy").with_precision("bfloat16")
+            trainer = Trainer(net, losses.cross_entropy, optim.Adam(), backend=fast)
+
+        Raises ValueError for another name. Micikevicius et al., "Mixed Precision
+        Training" (2018).
+        """
+        from polynet_cupy.namespace import namespace
+
+        if precision not in PRECISIONS:
+            raise ValueError(unknown("precision", precision, PRECISIONS))
+        other = copy.copy(self)
+        other.xp = namespace(precision)
+        other.differentiable = None
+        return other
 
     def devices(self) -> Mapping[str, Any]:
         cuda = self._cupy.cuda

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import os
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 from polynet_cupy.products import Operand, Product
 
-R_32F, R_64F = 0, 1
+R_32F, R_64F, R_16BF = 0, 1, 14
 COMPUTE_32F, COMPUTE_32F_FAST_TF32, COMPUTE_64F = 68, 77, 70
 DESC_TRANSA, DESC_TRANSB, DESC_EPILOGUE, DESC_BIAS_POINTER = 3, 4, 7, 8
 LAYOUT_BATCH_COUNT, LAYOUT_STRIDED_BATCH_OFFSET = 5, 6
@@ -26,7 +25,24 @@ NOT_SUPPORTED = 15
 
 WORKSPACE = 32 << 20
 """Bytes that an algorithm may ask for: NVIDIA's advice for its largest devices."""
-TYPES = {"float32": (R_32F, ctypes.c_float), "float64": (R_64F, ctypes.c_double)}
+
+
+class Kind(NamedTuple):
+    """In what a product is computed: its operands, its result and what scales it, and the sums."""
+
+    operands: int
+    result: int
+    compute: int
+    number: type[Any]
+
+
+KINDS = {
+    "float64": Kind(R_64F, R_64F, COMPUTE_64F, ctypes.c_double),
+    "float32": Kind(R_32F, R_32F, COMPUTE_32F, ctypes.c_float),
+    "tf32": Kind(R_32F, R_32F, COMPUTE_32F_FAST_TF32, ctypes.c_float),
+    "bfloat16": Kind(R_16BF, R_32F, COMPUTE_32F, ctypes.c_float),
+}
+"""By the precision of a `Product`."""
 
 
 class Heuristic(ctypes.Structure):
@@ -71,30 +87,22 @@ def _set(kind: str, descriptor: ctypes.c_void_p, attribute: int, value: Any) -> 
     call(f"cublasLt{kind}SetAttribute", descriptor, attribute, ctypes.byref(value), size)
 
 
-@functools.cache
-def compute_type(dtype: str) -> int:
-    """In what the products of a dtype are computed; TF32 where CUPY_TF32=1 asks for it."""
-    if dtype == "float64":
-        return COMPUTE_64F
-    tf32 = int(os.environ.get("CUPY_TF32", "0")) > 0  # CuPy's own setting, read once as CuPy does
-    return COMPUTE_32F_FAST_TF32 if tf32 else COMPUTE_32F
-
-
 class Descriptors:
     """What describes a kind of product to cuBLASLt. To it, our second matrix is the first."""
 
     def __init__(self, how: Product) -> None:
-        kind, self.number = TYPES[how.dtype]
-        self.matmul = _new("MatmulDesc", compute_type(how.dtype), kind)
+        kind = KINDS[how.precision]
+        self.number = kind.number
+        self.matmul = _new("MatmulDesc", kind.compute, kind.result)
         a, b = how.right, how.left
         _set("MatmulDesc", self.matmul, DESC_TRANSA, ctypes.c_int32(a.transposed))
         _set("MatmulDesc", self.matmul, DESC_TRANSB, ctypes.c_int32(b.transposed))
         if how.bias:
             _set("MatmulDesc", self.matmul, DESC_EPILOGUE, ctypes.c_int32(EPILOGUE_BIAS))
-        self.a = self._layout(how, kind, (how.n, how.k), a)
-        self.b = self._layout(how, kind, (how.k, how.m), b)
+        self.a = self._layout(how, kind.operands, (how.n, how.k), a)
+        self.b = self._layout(how, kind.operands, (how.k, how.m), b)
         out = Operand(transposed=False, ld=how.n, stride=how.m * how.n, aligned=0)
-        self.d = self._layout(how, kind, (how.n, how.m), out)
+        self.d = self._layout(how, kind.result, (how.n, how.m), out)
         self.preference = _new("MatmulPreference")
         most = ctypes.c_uint64(WORKSPACE)
         _set("MatmulPreference", self.preference, PREF_MAX_WORKSPACE_BYTES, most)

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from polynet.backend import Backend, StaticRunner
+from polynet.backend import Backend, StaticRunner, use_backend
 from polynet_cupy.optimizers import over_its_own
 
 Capture = Callable[[Callable[[], None]], Callable[[], object]]
@@ -28,7 +28,7 @@ def steps(backend: Backend, step: Callable[..., Any], capture: Capture) -> Calla
     )
 
     def run(state: Any, data: Any, rows: Any) -> tuple[Any, Any]:
-        with fitting(rows.shape):
+        with fitting(rows.shape), use_backend(backend):  # and so its precision
             state, losses = static(state, data, rows[None, ...])
         return state, losses[0, ...]
 

@@ -13,11 +13,15 @@ AT_A_TIME = 8
 """Arrays that CuPy joins without a list of their addresses, which it would copy from the host."""
 
 
-def extended(compat: Any, name: str, **ours: Any) -> ModuleType:
-    """The namespace `compat`, with what kernels ask for: `launch`, `gemm`, `address`, `memory`."""
+def extended(compat: Any, name: str, precision: str = "float32", **ours: Any) -> ModuleType:
+    """The namespace `compat`, with what kernels ask for: `launch`, `gemm`, `address`, `memory`.
+
+    And with the `precision` of products, one of `products.PRECISIONS`.
+    """
     xp = ModuleType(name, compat.__doc__)
     vars(xp).update({key: value for key, value in vars(compat).items() if key != "__name__"})
     vars(xp).update(
+        precision=precision,
         plain_matmul=compat.matmul,
         plain_take=compat.take,
         plain_concat=compat.concat,
@@ -31,15 +35,16 @@ def extended(compat: Any, name: str, **ours: Any) -> ModuleType:
     return xp
 
 
-def namespace() -> ModuleType:
+def namespace(precision: str) -> ModuleType:
     """The namespace of CuPy's arrays, on which kernels run on the device."""
     import array_api_compat.cupy as compat
 
     from polynet_cupy.cublaslt import Gemm
 
     return extended(
-        compat, "polynet_cupy.xp", launch=launch, gemm=Gemm(), address=address, memory=memory
-    )
+        compat, "polynet_cupy.xp", precision, launch=launch, gemm=Gemm(), address=address,
+        memory=memory,
+    )  # fmt: skip
 
 
 def address(array: Any) -> int:

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from polynet_cupy.launch import column_sum, elementwise, real
 
+PRECISIONS = ("float32", "tf32", "bfloat16")
+"""In what products of float32 matrices can be computed: see `CupyBackend.with_precision`."""
 ALIGNED = 256
 """Bytes to which memory comes aligned; of a part of an array it may be less."""
 
@@ -31,9 +33,9 @@ class Operand(NamedTuple):
 
 
 class Product(NamedTuple):
-    """`batch` products (m, k) × (k, n); the result lies in order."""
+    """`batch` products (m, k) × (k, n) in a precision, or float64; the result lies in order."""
 
-    dtype: str
+    precision: str
     batch: int
     m: int
     n: int
@@ -60,18 +62,34 @@ def matmul(xp: Any, x: Any, y: Any) -> Any:
     return out[..., 0] if column else out
 
 
+def rounded(xp: Any, x: Any) -> Any:
+    """Matrices as products take them: in bfloat16, where that is asked for, in the same layout."""
+    if xp.precision != "bfloat16" or x.dtype.name != "float32":
+        return x
+    turned = not x.flags.c_contiguous and x.mT.flags.c_contiguous
+    x = xp.contiguous(x.mT if turned else x)
+    out = xp.empty(x.shape, dtype=xp.uint16)
+    elementwise(xp, "to_bfloat16", "float32", x.size, x, out, x.size)
+    return out.mT if turned else out
+
+
 def product(xp: Any, x: Any, y: Any, bias: Any = None) -> Any:
-    """The product of matrices, or of stacks of them, that have numbers; `bias` is one a column."""
+    """The product of matrices, or of stacks of them, that have numbers; `bias` is one a column.
+
+    They may be `rounded` already, as is worth it for what enters several products.
+    """
     if bias is not None and xp.address(bias) % ALIGNED:
         bias = xp.asarray(bias, copy=True)  # cuBLASLt is not told how a bias is aligned
+    x, y = rounded(xp, x), rounded(xp, y)
     batch = _broadcast(tuple(x.shape[:-2]), tuple(y.shape[:-2]))
     (m, k), n = x.shape[-2:], y.shape[-1]
     x, left = _operand(xp, x, batch)
     y, right = _operand(xp, y, batch)
-    out = xp.empty((*batch, m, n), dtype=x.dtype)
+    precision = "float64" if x.dtype.name == "float64" else xp.precision
+    out = xp.empty((*batch, m, n), dtype=xp.float64 if precision == "float64" else xp.float32)
     if out.size:
         count = math.prod(batch)
-        how = Product(x.dtype.name, count, m, n, k, left, right, bias is not None)
+        how = Product(precision, count, m, n, k, left, right, bias is not None)
         if not xp.gemm(how, out, x, y, bias):
             elementwise(xp, "add_bias", out.dtype, out.size, out, bias, out.size, n)
     return out
@@ -85,13 +103,19 @@ def linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
         return NotImplemented
     if x.shape[1] != weight.shape[1] or (bias is not None and bias.shape != weight.shape[:1]):
         return NotImplemented
+    x, weight = rounded(xp, x), rounded(xp, weight)
+
+    def pullback(g: Any, needs: tuple[bool, ...]) -> Any:
+        slopes = rounded(xp, g)
+        back = (
+            lambda: product(xp, slopes, weight),
+            lambda: product(xp, slopes.T, x),
+            lambda: column_sum(xp, g),
+        )
+        return tuple(f() if needed else None for f, needed in zip(back, needs, strict=False))
+
     y = product(xp, x, weight.T, None if bias is None else xp.contiguous(bias))
-    back = (
-        lambda g: xp.matmul(g, weight),
-        lambda g: xp.matmul(g.T, x),
-        lambda g: column_sum(xp, g),
-    )
-    return y, back[: 2 if bias is None else 3]
+    return y, pullback
 
 
 def _broadcast(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from polynet_cupy.launch import column_sum, elementwise, real
-from polynet_cupy.products import product
+from polynet_cupy.products import product, rounded
 
 Sizes = tuple[int, ...]
 WINDOW = np.dtype(
@@ -91,7 +91,7 @@ def convolution(
     out = tuple(map(_count, sizes, window, stride, dilation))
     if min(out) < 1 or math.prod(out) * math.prod(window) > MOST:
         return NotImplemented
-    x, weight = xp.contiguous(x), xp.contiguous(weight)
+    x, weight = (rounded(xp, xp.contiguous(a)) for a in (x, weight))
     over = _window(x, window, stride, before, dilation, out)
     batch, cells, places = x.shape[0], math.prod(weight.shape[1:]), math.prod(out)
     matrices = xp.reshape(weight, (1, groups, weight.shape[0] // groups, cells))
@@ -101,17 +101,18 @@ def convolution(
         if as_it_is:
             return xp.reshape(x, (batch, groups, cells, places))
         columns = xp.empty((batch, groups, cells, places), dtype=x.dtype)
-        elementwise(xp, "im2col", x.dtype, columns.size // math.prod(window), x, columns, over)
+        kernel, dtype = ("im2col", x.dtype) if real(x) else ("im2col_bfloat16", "float32")
+        elementwise(xp, kernel, dtype, columns.size // math.prod(window), x, columns, over)
         return columns
 
     def pullback(g: Any, needs: tuple[bool, ...]) -> Any:
         found: list[Any] = [None] * len(needs)
-        images = xp.reshape(xp.contiguous(g), (batch, groups, -1, places))
+        images = xp.reshape(rounded(xp, xp.contiguous(g)), (batch, groups, -1, places))
         if needs[0]:
             back = product(xp, matrices.mT, images)
-            found[0] = xp.reshape(back, x.shape) if as_it_is else xp.empty(x.shape, dtype=x.dtype)
+            found[0] = xp.reshape(back, x.shape) if as_it_is else xp.empty(x.shape, dtype=g.dtype)
             if not as_it_is:
-                elementwise(xp, "col2im", x.dtype, x.size, back, found[0], over)
+                elementwise(xp, "col2im", g.dtype, x.size, back, found[0], over)
         if needs[1]:
             each = xp.reshape(product(xp, images, seen().mT), (batch, weight.size))
             found[1] = xp.reshape(column_sum(xp, each), weight.shape)

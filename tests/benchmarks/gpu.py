@@ -37,8 +37,10 @@ from polynet.backend import registry
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "gpu.md"
-PRECISIONS = {"float32": "", "TF32": "4096"}
+PRECISIONS = {"float32": "", "tf32": "4096", "bfloat16": "4096"}
 """What is timed in each: networks with this in their name."""
+LIKE = {"float32": 1e-2, "tf32": 1e-2, "bfloat16": 5e-2}
+"""How far losses of two who take the same steps may be apart, relative to them."""
 LIMIT = {"torch.compile": 240}
 """Seconds for all networks of a candidate; the others have 90."""
 PARAMETERS = 50_000_000
@@ -136,9 +138,7 @@ class Program:
     def product(self) -> str:
         rows = []
         for precision in PRECISIONS:
-            ours, theirs = (
-                _seconds_of_product(who, precision == "TF32") for who in ("polynet", "torch")
-            )
+            ours, theirs = (_seconds_of_product(who, precision) for who in ("polynet", "torch"))
             work = 2 * WIDTH**3
             cells = [f"{work / s / 1e12:.1f}" if s else "–" for s in (ours, theirs)]
             both = f"{theirs / ours:.2f}" if ours and theirs else "–"
@@ -158,7 +158,8 @@ class Program:
             found = {c: dict(_answers(c, precision, chosen)) for c in self.candidates}
             for candidate, answers in found.items():
                 for name, answer in answers.items():
-                    _check_losses(candidate, name, answer, found.get("polynet", {}).get(name))
+                    ours = found.get("polynet", {}).get(name)
+                    _check_losses(candidate, name, answer, ours, LIKE[precision])
             rows = [[name, *self._cells(found, name)] for name in names]
             header = ["network", *found, "polynet / best peer"]
             parts += [f"\n### {precision}\n", table(header, rows)]
@@ -187,12 +188,8 @@ def _python(*args: str, limit: int, **environment: str) -> subprocess.CompletedP
 
 def _answers(candidate: str, precision: str, networks: str) -> Iterator[tuple[str, Any]]:
     """What a candidate answers for each network, as far as it comes within its time."""
-    tf32 = precision == "TF32"
-    flags = ["--networks", networks, *(["--tf32"] if tf32 else [])]
-    done = _python(
-        str(HERE / "gpu_peers.py"), candidate, *flags,
-        limit=LIMIT.get(candidate, 90), CUPY_TF32=str(int(tf32)),
-    )  # fmt: skip
+    flags = ["--networks", networks, "--precision", precision]
+    done = _python(str(HERE / "gpu_peers.py"), candidate, *flags, limit=LIMIT.get(candidate, 90))
     for line in done.stdout.splitlines():
         if line.startswith("{"):
             answer = json.loads(line)
@@ -203,12 +200,12 @@ def _answers(candidate: str, precision: str, networks: str) -> Iterator[tuple[st
         )
 
 
-def _check_losses(candidate: str, network: str, answer: Any, ours: Any) -> None:
+def _check_losses(candidate: str, network: str, answer: Any, ours: Any, limit: float) -> None:
     """All take the same steps, as far as their precision goes."""
     if ours is None:
         return
     apart = np.abs(np.asarray(answer["losses"]) / np.asarray(ours["losses"]) - 1).max()
-    if not apart <= 1e-2:
+    if not apart <= limit:
         print(f"{network}: losses of {candidate} are {apart:.0e} from polynet's", file=sys.stderr)
         answer["seconds"] = float("nan")
 
@@ -232,15 +229,16 @@ PRODUCTS = {
     "polynet": """
 import cupy, time
 from polynet import get_backend
-xp = get_backend("cupy").xp
+xp = get_backend("cupy").with_precision(PRECISION).xp
 x = cupy.ones((N, N), dtype=cupy.float32)
 f, wait = lambda: xp.matmul(x, x), cupy.cuda.Device().synchronize
 """,
     "torch": """
 import torch, time
-torch.backends.cuda.matmul.allow_tf32 = TF32
+torch.backends.cuda.matmul.allow_tf32 = PRECISION == "tf32"
 x = torch.ones((N, N), device="cuda")
-f, wait = lambda: torch.matmul(x, x), torch.cuda.synchronize
+to = torch.bfloat16 if PRECISION == "bfloat16" else torch.float32
+f, wait = lambda: torch.matmul(x.to(to), x.to(to)), torch.cuda.synchronize
 """,
 }
 TIMED = """
@@ -253,11 +251,11 @@ print((time.perf_counter() - start) / 20)
 """
 
 
-def _seconds_of_product(who: str, tf32: bool) -> float | None:
+def _seconds_of_product(who: str, precision: str) -> float | None:
     if not find_spec(MODULES.get(who, "torch")):
         return None
-    program = f"N, TF32 = {WIDTH}, {tf32}\n{PRODUCTS[who]}{TIMED}"
-    done = _python("-c", program, limit=60, CUPY_TF32=str(int(tf32)))
+    program = f"N, PRECISION = {WIDTH}, {precision!r}\n{PRODUCTS[who]}{TIMED}"
+    done = _python("-c", program, limit=60)
     if done.returncode:
         print(done.stderr[-2000:], file=sys.stderr)
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -154,39 +153,27 @@ def epilogues() -> str:
     """A product with a bias, in each precision, against float64."""
     import cupy
 
-    from polynet_cupy import cublaslt
     from polynet_cupy.products import product
 
     rng, words = np.random.default_rng(0), []
-    before = os.environ.get("CUPY_TF32")
-    try:
-        for dtype, tf32, limit in (
-            ("float64", "0", 1e-13), ("float32", "0", 1e-5), ("float32", "1", 5e-3),
-        ):  # fmt: skip
-            os.environ["CUPY_TF32"] = tf32
-            cublaslt.compute_type.cache_clear()
-            xp = get_backend("cupy").xp
-            fused, plain = [], xp.gemm
-
-            xp.gemm = noting(cublaslt.Gemm(), fused)
-            worst = 0.0
-            try:
-                for m, k, n in ((128, 784, 256), (64, 33, 10), (512, 1024, 1024)):
-                    x, w, b = rng.normal(size=(m, k)), rng.normal(size=(n, k)), rng.normal(size=n)
-                    given = [cupy.asarray(a.astype(dtype)) for a in (x, w, b)]
-                    y = product(xp, given[0], given[1].T, given[2])
-                    expected = x @ w.T + b
-                    error = np.abs(cupy.asnumpy(y) - expected).max() / np.abs(expected).max()
-                    worst = max(worst, float(error))
-            finally:
-                xp.gemm = plain
-            kind = "TF32" if tf32 == "1" else dtype
-            require(worst <= limit, f"{kind}: {worst:.1e} from float64, not {limit}")
-            words.append(f"{kind} {worst:.0e}, {sum(fused)} of {len(fused)} fused")
-    finally:
-        cublaslt.compute_type.cache_clear()
-        os.environ.pop("CUPY_TF32")
-        os.environ.update({} if before is None else {"CUPY_TF32": before})
+    for dtype, precision, limit in (
+        ("float64", "float32", 1e-13), ("float32", "float32", 1e-5), ("float32", "tf32", 5e-3),
+        ("float32", "bfloat16", 2e-2),
+    ):  # fmt: skip
+        xp = get_backend("cupy").with_precision(precision).xp
+        fused: list[bool] = []
+        xp.gemm = noting(xp.gemm, fused)
+        worst = 0.0
+        for m, k, n in ((128, 784, 256), (64, 33, 10), (512, 1024, 1024)):
+            x, w, b = rng.normal(size=(m, k)), rng.normal(size=(n, k)), rng.normal(size=n)
+            given = [cupy.asarray(a.astype(dtype)) for a in (x, w, b)]
+            y = product(xp, given[0], given[1].T, given[2])
+            expected = x @ w.T + b
+            error = np.abs(cupy.asnumpy(y) - expected).max() / np.abs(expected).max()
+            worst = max(worst, float(error))
+        kind = dtype if dtype == "float64" else precision
+        require(worst <= limit, f"{kind}: {worst:.1e} from float64, not {limit}")
+        words.append(f"{kind} {worst:.0e}, {sum(fused)} of {len(fused)} fused")
     return "; ".join(words)
 
 

@@ -59,16 +59,31 @@ WARM_UP = 6
 """Passes before anything is timed: polynet's are recorded after three, PyTorch's are compiled."""
 
 
-def looped(task: Task, backend: str) -> Candidate:
-    """polynet's steps one operation at a time."""
-    from polynet.backend import Backend, get_backend
+class TaskIn(Task):
+    """A task, and the precision of its products."""
 
-    found = get_backend(backend)
-    found.compile = partial(Backend.compile, found)  # type: ignore[method-assign]
-    return with_polynet(task, backend)
+    precision = "float32"
 
 
-def by_torch(task: Task, how: str) -> Candidate:
+def polynet_on(task: TaskIn, name: str, *, compiled: bool = True) -> Candidate:
+    """polynet's steps, compiled or one operation at a time."""
+    from polynet.backend import Backend, get_backend, use_backend
+
+    backend: Any = get_backend(name)
+    backend = backend.with_precision(task.precision) if name == "cupy" else backend
+    if not compiled:
+        backend.compile = partial(Backend.compile, backend)
+    with use_backend(backend):
+        candidate = with_polynet(task, backend)
+
+    def launch() -> Any:
+        with use_backend(backend):
+            return candidate.launch()
+
+    return Candidate(launch, candidate.wait)
+
+
+def by_torch(task: TaskIn, how: str) -> Candidate:
     """PyTorch on CUDA with its fused Adam: eager, in a CUDA graph, or compiled."""
     import torch
 
@@ -81,7 +96,9 @@ def by_torch(task: Task, how: str) -> Candidate:
     batches = [torch.tensor(rows, device=device) for rows in task.rows]
 
     def objective(x: Any, y: Any) -> Any:
-        return torch.nn.functional.cross_entropy(net(x), y)
+        with torch.autocast("cuda", torch.bfloat16, enabled=task.precision == "bfloat16"):
+            outputs = net(x)
+        return torch.nn.functional.cross_entropy(outputs.float(), y)
 
     if how == "compile":
         torch._dynamo.reset()
@@ -131,11 +148,11 @@ def captured(step: Callable[[Any], Any], rows: Any, net: Any, adam: Any) -> Call
     return replay
 
 
-CANDIDATES: dict[str, Callable[[Task], Candidate]] = {
-    "polynet": partial(with_polynet, backend_name="cupy"),
-    "polynet, loop": partial(looped, backend="cupy"),
-    "polynet on torch": partial(with_polynet, backend_name="torch"),
-    "polynet on torch, loop": partial(looped, backend="torch"),
+CANDIDATES: dict[str, Callable[[TaskIn], Candidate]] = {
+    "polynet": partial(polynet_on, name="cupy"),
+    "polynet, loop": partial(polynet_on, name="cupy", compiled=False),
+    "polynet on torch": partial(polynet_on, name="torch"),
+    "polynet on torch, loop": partial(polynet_on, name="torch", compiled=False),
     "PyTorch": partial(by_torch, how="eager"),
     "PyTorch, graph": partial(by_torch, how="graph"),
     "torch.compile": partial(by_torch, how="compile"),
@@ -143,17 +160,21 @@ CANDIDATES: dict[str, Callable[[Task], Candidate]] = {
 }
 MODULES = {"polynet": "cupy", "polynet, loop": "cupy", "JAX": "jax"}
 """What a candidate needs; the others need PyTorch."""
+FULL_AND_TF32 = ("polynet on torch", "polynet on torch, loop")
+"""Who has no bfloat16: polynet computes as PyTorch was told to, which has autocast for that."""
+JAX_SAYS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
 
 
-def set_precision(candidate: str, tf32: bool) -> None:
-    """The same for all: full float32, or TF32. (CuPy's is `CUPY_TF32`, which `gpu.py` sets.)"""
+def set_precision(candidate: str, precision: str) -> None:
+    """The same for all, where it is a setting of a whole process."""
     if candidate == "JAX":
         import jax
 
-        jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest")
+        jax.config.update("jax_default_matmul_precision", JAX_SAYS[precision])
     elif "torch" in candidate.lower():
         import torch
 
+        tf32 = precision == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
 
 
@@ -176,15 +197,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("candidate", choices=CANDIDATES)
     parser.add_argument("--networks", default="", help="only those with this in their name")
-    parser.add_argument("--tf32", action="store_true")
+    parser.add_argument("--precision", choices=JAX_SAYS, default="float32")
     parser.add_argument("--seconds", type=float, default=0.2)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    set_precision(options.candidate, options.tf32)
+    if options.precision == "bfloat16" and options.candidate in FULL_AND_TF32:
+        return
+    set_precision(options.candidate, options.precision)
     for name, chosen in NETWORKS.items():
         if options.networks not in name:
             continue
-        task = Task(chosen)
+        task = TaskIn(chosen)
+        task.precision = options.precision
         candidate = CANDIDATES[options.candidate](task)
         losses = [float(x) for x in candidate.launch()]
         taken = timed(candidate, task.network.steps, options.seconds, options.repeats)

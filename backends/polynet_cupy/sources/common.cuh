@@ -2,6 +2,7 @@
 // compiler's options. Whole numbers come as `integer`, numbers as `double`: what Python's are.
 typedef REAL real;
 typedef long long integer;
+typedef unsigned short bfloat16;  // the upper half of a float's bits
 
 #define KERNEL extern "C" __global__ void
 #define WARP 32

@@ -35,6 +35,15 @@ KERNEL add_bias(real* y, const real* bias, integer size, integer n) {
     if (i < size) y[i] += bias[i % n];
 }
 
+// The nearest number of eight bits, of two as near the even one; what is no number stays so.
+KERNEL to_bfloat16(const float* x, bfloat16* out, integer size) {
+    integer i = here();
+    if (i >= size) return;
+    unsigned bits = __float_as_uint(x[i]);
+    unsigned nearest = bits + 0x7fff + (bits >> 16 & 1);
+    out[i] = (bfloat16)((x[i] == x[i] ? nearest : bits | 0x400000) >> 16);
+}
+
 // x / keep where the mask is true, else 0; what goes back is the same of g
 KERNEL dropout(const real* x, const bool* mask, real* y, integer size, double keep) {
     integer i = here();

@@ -115,12 +115,13 @@ KERNEL avg_pool_backward(const real* g, real* out, Window w, integer with_pad) {
 
 // seen[plane, cell, place]: what each cell of the window sees, as rows of a matrix (im2col). A
 // thread has one place of the window and goes through its cells.
-KERNEL im2col(const real* x, real* seen, Window w) {
+template <typename number>
+__device__ void see(const number* x, number* seen, const Window& w) {
     integer i = here(), outs = w.out_height * w.out_width;
     if (i >= w.planes * outs) return;
     Place o = place(i, w.out_height, w.out_width);
-    const real* plane = x + o.plane * w.height * w.width;
-    real* to = seen + o.plane * (w.window_height * w.window_width) * outs + i % outs;
+    const number* plane = x + o.plane * w.height * w.width;
+    number* to = seen + o.plane * (w.window_height * w.window_width) * outs + i % outs;
     for (int ky = 0; ky < w.window_height; ++ky)
         for (int kx = 0; kx < w.window_width; ++kx, to += outs) {
             int r = o.y * (int)w.stride_y - (int)w.pad_y + ky * (int)w.dilation_y;
@@ -129,6 +130,10 @@ KERNEL im2col(const real* x, real* seen, Window w) {
             *to = inside ? plane[r * w.width + c] : 0;
         }
 }
+
+KERNEL im2col(const real* x, real* seen, Window w) { see(x, seen, w); }
+
+KERNEL im2col_bfloat16(const bfloat16* x, bfloat16* seen, Window w) { see(x, seen, w); }
 
 // Its transpose: each place of each plane adds up the cells that saw it.
 KERNEL col2im(const real* seen, real* out, Window w) {

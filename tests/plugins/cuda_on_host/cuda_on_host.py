@@ -6,6 +6,7 @@ arguments there are, their kinds and dtypes, and that nothing read-only is writt
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import functools
 import hashlib
@@ -31,7 +32,9 @@ from polynet_cupy.products import Operand, Product
 SHIM = Path(__file__).with_name("shim.h")
 SYNCHRONIZES = re.compile(r"\b(block_sum|block_max|row_top|__syncthreads|__shfl_\w+)\(")
 FLAGS = "-O1 -std=c++17 -shared -fPIC -w -fmax-errors=5".split()
-DTYPES = {"int": "int32", "bool": "bool", "integer": "int64"}
+DTYPES = {
+    "int": "int32", "bool": "bool", "integer": "int64", "float": "float32", "bfloat16": "uint16",
+}  # fmt: skip
 
 
 class Parameter(NamedTuple):
@@ -137,10 +140,18 @@ def _argument(kernel: str, p: Parameter, a: Any, dtype: str, loaded: Any) -> tup
 
 def gemm(how: Product, out: Any, x: Any, y: Any, bias: Any = None) -> bool:
     """Products from what describes them to cuBLASLt and the addresses, whatever the arrays say."""
-    left = _matrices(x, how.left, how.batch, how.m, how.k)
-    right = _matrices(y, how.right, how.batch, how.k, how.n)
+    dtype = {"float64": "float64", "bfloat16": "uint16"}.get(how.precision, "float32")
+    result = "float64" if how.precision == "float64" else "float32"
+    assert [x.dtype.name, y.dtype.name, out.dtype.name] == [dtype, dtype, result], how
+    left = widened(_matrices(x, how.left, how.batch, how.m, how.k))
+    right = widened(_matrices(y, how.right, how.batch, how.k, how.n))
     out.reshape(how.batch, how.m, how.n)[...] = np.matmul(left, right)
     return bias is None
+
+
+def widened(x: Any) -> Any:
+    """Numbers of bfloat16, which come as their bits, as float32; others as they are."""
+    return (x.astype(np.uint32) << 16).view(np.float32) if x.dtype == np.uint16 else x
 
 
 def _matrices(x: Any, operand: Operand, batch: int, rows: int, columns: int) -> Any:
@@ -181,10 +192,19 @@ class CudaOnHost(Backend):
     def __init__(self) -> None:
         if shutil.which("g++") is None:
             raise MissingDependency("g++", "the system's package manager")
-        self.xp = extended(
-            compat, "cuda_on_host.xp", launch=launch, gemm=gemm, empty=empty, memory=memory,
-            address=lambda x: x.ctypes.data, contiguous=contiguous,
+        self.xp = self.namespace("float32")
+
+    def namespace(self, precision: str) -> Any:
+        return extended(
+            compat, "cuda_on_host.xp", precision, launch=launch, gemm=gemm, empty=empty,
+            memory=memory, address=lambda x: x.ctypes.data, contiguous=contiguous,
         )  # fmt: skip
+
+    def with_precision(self, precision: str) -> Backend:
+        """As CuPy's."""
+        other = copy.copy(self)
+        other.xp, other.differentiable = self.namespace(precision), None
+        return other
 
     def devices(self) -> dict[str, Any]:
         return {"cpu": "cpu"}

@@ -166,14 +166,14 @@ def multiplied(how: Any, out: Any, x: Any, y: Any, bias: Any = None) -> bool:
     return bias is None
 
 
-def namespace() -> ModuleType:
+def namespace(precision: str) -> ModuleType:
     noted = ModuleType("recorded", "NumPy, whose functions are noted.")
     for name, value in {**vars(compat), "empty": empty}.items():
         function = callable(value) and not isinstance(value, type)
         function = function and not name.startswith("_") and name not in INQUIRIES
         setattr(noted, name, partial(run, value) if function else value)
     return extended(
-        noted, "recorded.xp", launch=launched, gemm=multiplied, memory=memory,
+        noted, "recorded.xp", precision, launch=launched, gemm=multiplied, memory=memory,
         address=lambda x: x.ctypes.data, contiguous=contiguous,
     )  # fmt: skip
 
@@ -193,9 +193,8 @@ class CudaRecorded(CudaOnHost):
 
     name = "cuda_recorded"
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.xp = namespace()
+    def namespace(self, precision: str) -> Any:
+        return namespace(precision)
 
     def from_host(self, array: np.ndarray, device: Any) -> Any:
         return np.array(array).view(Array)

@@ -26,6 +26,12 @@ static double __longlong_as_double(long long bits) {
     return value;
 }
 
+static unsigned __float_as_uint(float value) {
+    unsigned bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
 namespace host {
 
 struct Fiber { ucontext_t context; bool done; };
