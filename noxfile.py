@@ -63,9 +63,10 @@ def pytest(session: nox.Session, *args: str, **env: str) -> None:
 
 MACHINERY = ("tests/test_pytest_plugin.py", "tests/test_wrong_plugins.py")
 """Tests that start many fresh processes, whose libraries are their own: one session has them."""
-ON_THE_HOST = tuple(f"tests/test_cuda_{name}.py" for name in ("on_host", "precision", "recorded"))
-CUDA = (*ON_THE_HOST, "tests/test_cuda_sources.py")
+CUDA = tuple(map(str, sorted(Path("tests").glob("test_cuda_*.py"))))
 """Tests of CUDA code without a GPU, which `cuda_sources` has."""
+SOURCES = "tests/test_cuda_sources.py"
+"""Those of them for which nothing runs on the host, and nobody needs g++."""
 LONG = ("tests/test_agreement.py", "tests/test_derivative_properties.py")
 """Hundreds of training steps, and thousands of derivatives: one Python has them."""
 
@@ -157,13 +158,14 @@ def cuda_sources(session: nox.Session) -> None:
     runs on the host is compiled by g++. (A download of 700 MB: NVRTC and cuBLASLt.)
     """
     session.install("-e", ".", *group("cuda"), *group("test"))
-    pytest(session, "tests/test_cuda_sources.py")
+    pytest(session, SOURCES)
     pytest(session, "polynet/testing", "-k", "cupy", "-q", "-rN")
     if shutil.which("g++") is None:
         session.skip("g++ is not installed: the kernels were compiled, but not run on the host")
     with_plugin = {"PYTHONPATH": str(Path(ON_HOST).resolve())}
     only = ("--polynet-backend", "cuda_on_host", "-n", "2")
-    pytest(session, "polynet/testing", *ON_THE_HOST, *only, **with_plugin)
+    on_the_host = [path for path in CUDA if path != SOURCES]
+    pytest(session, "polynet/testing", *on_the_host, *only, **with_plugin)
     pytest(session, "tests/test_kernels.py", "-k", "cuda_on_host", **with_plugin)
 
 

@@ -29,42 +29,17 @@ from polynet.testing.suite.cases import one_result
 if shutil.which("g++") is None:
     pytest.skip("g++ is not installed, which compiles the CUDA sources", allow_module_level=True)
 
+from beside_definitions import HOST, agree, total
 from plugins.cuda_on_host import cuda_on_host
 
 from polynet_cupy import launch, normalisation, optimizers, products
 from polynet_cupy.indexing import MOST_ROWS
 from polynet_cupy.kernels import KERNELS
 
-HOST = cuda_on_host.CudaOnHost()
 XP = HOST.xp
-total = OPS["sum"]
 rng = np.random.default_rng(7)
 FUNCTIONS = {**vars(functional), **vars(losses), "put_slice": put_slice, "segment_sum": segment_sum}
 EDGES = [0.0, -0.0, 1.0, -2.5, np.inf, -np.inf, np.nan]
-
-
-def both(f: Any, *args: Any) -> list[tuple[Any, list[Any]]]:
-    """Value and gradients of a weighted sum, by kernels and by the definitions."""
-    places = tuple(i for i, a in enumerate(args) if np.asarray(a).dtype.kind == "f")
-
-    def number(*given: Any) -> Any:
-        y = f(*given)
-        return total(y * np.cos(np.arange(y.size, dtype=y.dtype)).reshape(y.shape))
-
-    results = []
-    for backend in (HOST, HOST.without_kernels()):
-        with use_backend(backend), np.errstate(all="ignore"):
-            value = f(*args)
-            results.append((value, list(value_and_grad(number, places)(*args)[1])))
-    return results
-
-
-def agree(f: Any, *args: Any, rtol: float = 1e-12, atol: float = 1e-12) -> None:
-    (value, slopes), (expected, wanted) = both(f, *args)
-    np.testing.assert_allclose(value, expected, rtol=rtol, atol=atol)
-    for actual, slope in zip(slopes, wanted, strict=True):
-        assert actual.dtype == slope.dtype
-        np.testing.assert_allclose(actual, slope, rtol=rtol, atol=atol)
 
 
 # All of them

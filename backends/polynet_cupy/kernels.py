@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from polynet_cupy import optimizers
+from polynet_cupy.attention import attention_weights, scaled_dot_product_attention
 from polynet_cupy.indexing import keep_mask, put_slice, segment_sum
 from polynet_cupy.normalisation import batch_norm, layer_norm
 from polynet_cupy.products import linear
@@ -22,8 +23,9 @@ KERNELS: Mapping[str, Callable[..., Any]] = {
     **{
         kernel.__name__: kernel
         for kernel in (
-            avg_pool, batch_norm, convolution, cross_entropy, dropout, gelu, keep_mask, layer_norm,
-            linear, log_softmax, max_pool, put_slice, relu, segment_sum, softmax,
+            attention_weights, avg_pool, batch_norm, convolution, cross_entropy, dropout, gelu,
+            keep_mask, layer_norm, linear, log_softmax, max_pool, put_slice, relu,
+            scaled_dot_product_attention, segment_sum, softmax,
         )
     },
 }  # fmt: skip

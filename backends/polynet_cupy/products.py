@@ -131,6 +131,14 @@ def _broadcast(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]
     return shape
 
 
+def placed(xp: Any, x: Any) -> Any:
+    """Matrices as they lie, or a copy where cuBLASLt cannot take them so.
+
+    A product would copy, too: each of several, for itself.
+    """
+    return x if _place(x) is not None else xp.contiguous(x)
+
+
 def _operand(xp: Any, x: Any, batch: tuple[int, ...]) -> tuple[Any, Operand]:
     """The array, or a copy that lies as cuBLASLt can take it; and how it lies."""
     if tuple(x.shape[:-2]) != batch:

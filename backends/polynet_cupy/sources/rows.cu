@@ -39,6 +39,52 @@ KERNEL softmax_backward(const real* g, const real* y, real* out, integer n, inte
         out[at + j * inner] = (g[at + j * inner] - sum) * y[at + j * inner];
 }
 
+// Which of the n keys a query may look at: those that the mask allows, whose rows come again and
+// again, `period` of them; and, where `causal`, those up to its own place among `targets`.
+struct Look { const bool* mask; integer last; };
+
+__device__ Look look_of_block(
+    const bool* mask, integer n, integer period, integer targets, integer causal
+) {
+    return {mask ? mask + blockIdx.x % period * n : mask, causal ? blockIdx.x % targets : n};
+}
+
+__device__ bool sees(Look look, integer j) { return j <= look.last && (!look.mask || look.mask[j]); }
+
+// y = exp(s·x) / Σ exp(s·x) over the keys that are looked at, 0 at the others; s > 0
+KERNEL attention_forward(
+    const real* x, const bool* mask, real* y, integer n, integer period, integer targets,
+    integer causal, double scale
+) {
+    Look look = look_of_block(mask, n, period, targets, causal);
+    const real* row = x + blockIdx.x * n;
+    real top = -INFINITY_, sum = 0, s = (real)scale;
+    for (integer j = threadIdx.x; j < n; j += blockDim.x)
+        if (sees(look, j) && row[j] > top) top = row[j];
+    top = block_max(top);
+    if (top - top != 0) top = 0;
+    for (integer j = threadIdx.x; j < n; j += blockDim.x)
+        if (sees(look, j)) sum += exp((row[j] - top) * s);
+    sum = block_sum(sum);
+    for (integer j = threadIdx.x; j < n; j += blockDim.x)
+        y[blockIdx.x * n + j] = (sees(look, j) ? exp((row[j] - top) * s) : 0) / sum;
+}
+
+// s·(g - Σ g·y)·y, and 0 at keys that are not looked at
+KERNEL attention_backward(
+    const real* g, const bool* mask, const real* y, real* out, integer n, integer period,
+    integer targets, integer causal, double scale
+) {
+    Look look = look_of_block(mask, n, period, targets, causal);
+    integer at = blockIdx.x * n;
+    real sum = 0, s = (real)scale;
+    for (integer j = threadIdx.x; j < n; j += blockDim.x)
+        if (sees(look, j)) sum += g[at + j] * y[at + j];
+    sum = block_sum(sum);
+    for (integer j = threadIdx.x; j < n; j += blockDim.x)
+        out[at + j] = sees(look, j) ? (g[at + j] - sum) * y[at + j] * s : 0;
+}
+
 // y = x - log Σ exp(x)
 KERNEL log_softmax_forward(const real* x, real* y, integer n, integer inner) {
     integer at = row_start(n, inner);
