@@ -37,6 +37,10 @@ class RecordError(RuntimeError):
     """A recorded array was used where its record would be lost, or after the record ended."""
 
 
+class NotCompiledError(RuntimeError):
+    """A training step that was to run as one program, `compile="require"`, and cannot."""
+
+
 class NotFiniteError(ArithmeticError):
     """A loss that is NaN or infinite; `step` is the first step it appeared in."""
 

@@ -55,6 +55,7 @@ from polynet.step import Kept, State, initial_state, make_step, weights_of
 from polynet.tree import map as tree_map
 
 Feed = Resident | Streamed
+COMPILE = ("auto", "require")
 
 
 class Trainer:
@@ -67,6 +68,10 @@ class Trainer:
     A described network is drawn at the first call, from `seed`, on the backend given, else on
     the one chosen, else on that of the data, else on NumPy; `dtype` is "float32" by default, or
     "float64".
+
+    Where the backend can, steps run as one program. A step that cannot, for what its layers or
+    loss do, runs one operation at a time, after a warning that says what; with
+    `compile="require"`, `fit` raises NotCompiledError instead, as on a backend that never can.
 
     >>> import numpy as np
     >>> from polynet import Trainer, losses, nn, optim
@@ -88,8 +93,11 @@ class Trainer:
         backend: str | Backend | None = None,
         device: str | None = None,
         dtype: str | None = None,
+        compile: str = "auto",  # noqa: A002 (the field's word for it)
     ) -> None:
         check_kinds(net, loss, optimizer, metrics)
+        if compile not in COMPILE:
+            raise ValueError(unknown("compile", compile, COMPILE))
         random.key(seed)
         self.loss = loss
         self.optimizer = optimizer
@@ -105,6 +113,7 @@ class Trainer:
         self._unread: list[Any] = []  # losses of the newest calls, which stand on the device
         self._copy: Module | None = None
         self._run: Callable[..., Any] | None = None
+        self._required = compile == "require"
         self._part: int | None = None  # the most samples at a time that `_run` was compiled for
 
     @property
@@ -472,6 +481,7 @@ class Trainer:
         """The step, of which at most `part` samples at a time go through the network."""
         if self._run is None or part != self._part:
             step = make_step(self._described, self.loss, self.optimizer, place.backend.xp, part)
+            step.required = self._required  # type: ignore[attr-defined]
             self._run, self._part = place.backend.compile(step), part
         getattr(self._run, "refresh", lambda: None)()
 

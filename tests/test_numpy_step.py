@@ -15,6 +15,7 @@ from one_by_one import OneByOne
 from polynet import Trainer, data, get_backend, losses, namespace, nn, op, optim
 from polynet.backend import Backend
 from polynet.backend.static import WARM_UP
+from polynet.errors import NotCompiledError
 from polynet.optim import schedules
 from polynet.step import initial_state, make_step
 from polynet.testing.suite.test_optimizers import OPTIMIZERS
@@ -465,7 +466,11 @@ def test_what_cannot_be_recorded_runs_step_by_step_and_says_so(net, message):
     with pytest.warns(RuntimeWarning, match=message):
         state, found = compiled(state, DATA, rows)
     fresh, start_state, _ = start(optim.Adam(0.01), net=net())
+    fresh.required = True
+    with pytest.raises(NotCompiledError, match=message):
+        NUMPY.compile(fresh)(start_state, DATA, rows)
     if net is not Rolls:  # which rolled once more
+        fresh, start_state, _ = start(optim.Adam(0.01), net=net())
         expected_state, expected = Backend.compile(NUMPY, fresh)(start_state, DATA, rows)
         same_bits({"state": state, "losses": found}, {"state": expected_state, "losses": expected})
     assert len(set(compiled(state, DATA, rows[:4])[1].tolist())) > 1

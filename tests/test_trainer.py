@@ -14,7 +14,7 @@ import pytest
 from one_by_one import OneByOne
 
 from polynet import Trainer, losses, metrics, nn, optim
-from polynet.errors import MixedBackendsError, NotFiniteError
+from polynet.errors import MixedBackendsError, NotCompiledError, NotFiniteError
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(64, 4))
@@ -107,6 +107,22 @@ def test_ctrl_c_leaves_a_usable_network() -> None:
     job.fit(X, Y, batch_size=16)  # and it goes on where it stopped
     assert whole.history.step_losses == job.history.step_losses
     assert dict(whole.history) == dict(job.history)
+
+
+def test_steps_that_must_be_one_program_are_refused_where_there_is_none() -> None:
+    """Before the first of them; the network and the history are as they were."""
+    job = trainer(backend="strict", compile="require")
+    with pytest.raises(NotCompiledError, match="backend 'strict' takes training steps one op"):
+        job.fit(X, Y)
+    assert job.history.step_losses == []
+    with pytest.raises(ValueError, match=r"unknown compile 'requires'\. Did you mean 'require'"):
+        trainer(compile="requires")
+
+
+def test_steps_that_must_be_one_program_give_the_same_numbers() -> None:
+    runs = [trainer(backend="numpy", compile=how) for how in ("auto", "require")]
+    first, second = (run.fit(X, Y, epochs=3, batch_size=16).step_losses for run in runs)
+    assert first == second
 
 
 def test_training_works_outside_the_main_thread() -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from polynet.backend import Backend, StaticRunner, use_backend
+from polynet.backend import Backend, StaticRunner, looped, use_backend
 from polynet_cupy.optimizers import over_its_own
 
 Capture = Callable[[Callable[[], None]], Callable[[], object]]
@@ -22,9 +22,10 @@ def steps(backend: Backend, step: Callable[..., Any], capture: Capture) -> Calla
     """
     static = StaticRunner(
         backend,
-        Backend.compile(backend, over_its_own(step)),
+        looped(backend, over_its_own(step)),
         capture=capture,
         memory=backend.xp.memory,
+        required=getattr(step, "required", False),
     )
 
     def run(state: Any, data: Any, rows: Any) -> tuple[Any, Any]:

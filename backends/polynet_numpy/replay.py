@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from polynet import tree
-from polynet.backend import Array, Backend, StaticRunner
+from polynet.backend import Array, Backend, StaticRunner, not_recorded
 from polynet_numpy import compiled
 from polynet_numpy.optimizers import SMALL
 from polynet_numpy.pool import Pool
@@ -22,8 +21,9 @@ def runner(backend: Backend, step: Step) -> StaticRunner:
     """What `Backend.compile` returns."""
     steps = _Steps(step)
     return StaticRunner(
-        backend, steps, capture=steps.capture, memory=_memory, write=_write, own=side_by_side
-    )
+        backend, steps, capture=steps.capture, memory=_memory, write=_write, own=side_by_side,
+        required=steps.required,
+    )  # fmt: skip
 
 
 class _Steps:
@@ -31,6 +31,7 @@ class _Steps:
 
     def __init__(self, step: Step) -> None:
         self._step = step
+        self.required = getattr(step, "required", False)
         self._spends = getattr(step, "consumes", False)
         self._pool = Pool()
         self._storage: list[np.ndarray] = []
@@ -65,7 +66,7 @@ class _Steps:
 
     def capture(self, step: Callable[[], None]) -> Callable[[], object]:
         """A replay of the step, which is recorded; neither does anything to the state."""
-        return _Replay(lambda: self._trial(step), step)
+        return _Replay(lambda: self._trial(step), step, required=self.required)
 
     def _trial(self, step: Callable[[], None]) -> _Trial:
         """What the step makes of the state as it is now, and its recording.
@@ -118,8 +119,11 @@ class _Trial(NamedTuple):
 class _Replay:
     """A recorded step, of which the first replay is compared with the step itself."""
 
-    def __init__(self, trial: Callable[[], _Trial], step: Callable[[], None]) -> None:
+    def __init__(
+        self, trial: Callable[[], _Trial], step: Callable[[], None], *, required: bool
+    ) -> None:
         self._prepare = trial
+        self._required = required
         self._step = step
         self._trial: _Trial | None = None
         self._take_over(trial())
@@ -153,12 +157,11 @@ class _Replay:
     def _give_up(self, why: str) -> None:
         self._calls, self._trial, self._cut = [self._step], None, False
         self._by_loops = True
-        warnings.warn(
-            "this training step cannot be recorded and replayed, so it runs one operation at a "
-            f"time, which is slower: {why}. A step that can be recorded depends on its state and "
-            "data alone: random numbers come from layers such as nn.Dropout, and nothing in "
-            "Python changes from step to step",
-            RuntimeWarning,
+        not_recorded(
+            f"{why}. A step that can be recorded depends on its state and data alone: random "
+            "numbers come from layers such as nn.Dropout, and nothing in Python changes from step "
+            "to step",
+            required=self._required,
             stacklevel=6,
         )
 

@@ -59,16 +59,17 @@ class TorchBackend(Backend):
     def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """On CUDA the step as a graph, replayed; elsewhere a loop. PyTorch records neither."""
         torch = self._torch
-        loop = super().compile(step)
+        loop = super().compile
         static = StaticRunner(
-            self, step, capture=self._capture, memory=lambda a: a.untyped_storage().data_ptr()
-        )
+            self, step, capture=self._capture, memory=lambda a: a.untyped_storage().data_ptr(),
+            required=getattr(step, "required", False),
+        )  # fmt: skip
 
         def run(state: Any, data: Any, rows: Any) -> Any:
             device = rows.device
             with torch.no_grad():
                 if device.type != "cuda":
-                    return loop(state, data, rows)
+                    return loop(step)(state, data, rows)
                 with torch.cuda.device(device):
                     return static(state, data, rows)
 

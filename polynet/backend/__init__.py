@@ -1,6 +1,6 @@
 """What a plug-in must be; finding plug-ins and their states; choosing one; moving arrays."""
 
-from polynet.backend.contract import CONTRACT, Array, Backend
+from polynet.backend.contract import CONTRACT, Array, Backend, looped
 from polynet.backend.registry import Status, registry
 from polynet.backend.selection import (
     AUTO_ORDER,
@@ -13,7 +13,7 @@ from polynet.backend.selection import (
     set_backend,
     use_backend,
 )
-from polynet.backend.static import StaticRunner
+from polynet.backend.static import StaticRunner, not_recorded
 from polynet.backend.transfer import asarray, to_numpy
 
 __all__ = [
@@ -29,6 +29,8 @@ __all__ = [
     "chosen_backend",
     "common_backend",
     "get_backend",
+    "looped",
+    "not_recorded",
     "refresh",
     "registry",
     "set_backend",

@@ -9,11 +9,28 @@ from typing import Any
 
 import numpy as np
 
+from polynet.errors import NotCompiledError
+
 Array = Any
 """An array of any backend, or a `Tensor` around one."""
 
 CONTRACT = 1
 """The version of this contract. A plug-in states the one it was written for."""
+
+
+def looped(
+    backend: Backend, step: Callable[[Any, Any, Array], tuple[Any, Array]]
+) -> Callable[[Any, Any, Array], tuple[Any, Array]]:
+    """A runner that takes the steps one after another, each one operation at a time."""
+
+    def run(state: Any, data: Any, rows: Array) -> tuple[Any, Array]:
+        losses = []
+        for i in range(rows.shape[0]):
+            state, loss = step(state, data, rows[i, ...])
+            losses.append(loss)
+        return state, backend.xp.stack(losses)
+
+    return run
 
 
 class Backend(abc.ABC):
@@ -116,16 +133,16 @@ class Backend(abc.ABC):
 
         A runner that keeps copies of the data has a method `refresh()`, which is called when the
         arrays it was given may have changed: at the start of a `fit`.
+
+        Where `step.required` is true, steps that cannot be taken as one program raise
+        NotCompiledError, here or when they are run. This default is a loop, `looped`.
         """
-
-        def run(state: Any, data: Any, rows: Array) -> tuple[Any, Array]:
-            losses = []
-            for i in range(rows.shape[0]):
-                state, loss = step(state, data, rows[i, ...])
-                losses.append(loss)
-            return state, self.xp.stack(losses)
-
-        return run
+        if getattr(step, "required", False):
+            raise NotCompiledError(
+                f'compile="require": backend {self.name!r} takes training steps one operation at '
+                'a time; choose another, such as "numpy" or "jax", or leave compile="auto"'
+            )
+        return looped(self, step)
 
     # What polynet derives from the above.
 

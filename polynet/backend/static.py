@@ -10,6 +10,20 @@ from typing import Any
 
 from polynet import tree
 from polynet.backend.contract import Array, Backend
+from polynet.errors import NotCompiledError
+
+
+def not_recorded(why: str, *, required: bool, stacklevel: int) -> None:
+    """Say once that a training step runs one operation at a time; raise where it may not."""
+    if required:
+        raise NotCompiledError(f'compile="require": this training step cannot be recorded: {why}')
+    warnings.warn(
+        "this training step cannot be recorded and replayed as a whole, so it runs one operation "
+        f"at a time, which is slower: {why}",
+        RuntimeWarning,
+        stacklevel=stacklevel + 1,
+    )
+
 
 WARM_UP = 3
 """Steps before a recording: libraries load kernels and take workspace in the first ones."""
@@ -54,11 +68,12 @@ class StaticRunner:
 
     `capture(f)` records the work that `f()` starts, without doing it, and returns a function
     that does it; where that is impossible it raises RuntimeError, and the steps go on one
-    operation at a time. A recording knows addresses, not arrays. So the state has storage of its
-    own, into which each step ends by copying the new one, and each shape of rows has a place
-    for the rows and one for the loss. Data stays where it is, until other data of its shapes
-    comes: from then on they are copied to one place, and recorded once. A state that is not the
-    one returned last is recorded anew, and whoever holds the earlier state keeps it.
+    operation at a time, or, where a recording is `required`, NotCompiledError is raised. A
+    recording knows addresses, not arrays. So the state has storage of its own, into which each
+    step ends by copying the new one, and each shape of rows has a place for the rows and one for
+    the loss. Data stays where it is, until other data of its shapes comes: from then on they are
+    copied to one place, and recorded once. A state that is not the one returned last is recorded
+    anew, and whoever holds the earlier state keeps it.
 
     `memory(array)` is equal for arrays that share memory, `write(array, other)` writes, and
     `own(state)` is a copy of a state, laid out as suits the library.
@@ -73,12 +88,14 @@ class StaticRunner:
         memory: Callable[[Array], Hashable],
         write: Callable[[Array, Array], None] = _assign,
         own: Callable[[Any], Any] | None = None,
+        required: bool = False,
     ) -> None:
         self._backend = backend
         self._step = step
         self._capture = capture
         self._memory = memory
         self._write = write
+        self._required = required
         self._own_copy = own or (lambda state: tree.map(self._copy, state))
         self._state: Any = None
         self._own: list[int] | None = None
@@ -152,11 +169,10 @@ class StaticRunner:
             return self._capture(run)
         except RuntimeError as error:
             first = error.__context__ or error  # ending a recording that failed fails too
-            warnings.warn(
-                f"this training step cannot be recorded and replayed as a whole, so it runs one "
-                f"operation at a time, which is slower: {type(first).__name__}: {first}. A step "
-                "that can be recorded reads no array's value: no float(x), no `if` on one",
-                RuntimeWarning,
+            not_recorded(
+                f"{type(first).__name__}: {first}. A step that can be recorded reads no array's "
+                "value: no float(x), no `if` on one",
+                required=self._required,
                 stacklevel=5,
             )
             self._capture = lambda run: run

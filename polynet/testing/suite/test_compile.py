@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from polynet import losses, nn, optim
-from polynet.backend import Backend
+from polynet.backend import Backend, to_numpy
+from polynet.errors import NotCompiledError
 from polynet.step import initial_state, make_step
 from polynet.testing.suite.cases import about, dtypes, overwritten, same, stays, weights
 from polynet.tree import named_leaves
@@ -183,7 +184,9 @@ def test_compile_reads_nothing_on_the_host(backend: Backend) -> None:
 # A step that trains
 
 
-def training(backend: Backend, dtype: str) -> tuple[Any, Any, tuple[Any, Any], list[Any]]:
+def training(
+    backend: Backend, dtype: str, loss: Callable[..., Any] = losses.mse
+) -> tuple[Any, Any, tuple[Any, Any], list[Any]]:
     """A step with dropout, buffers and Adam, its state, the data, and the batches of two epochs.
 
     Each epoch ends in a batch that is shorter, which is handed over in a call of its own.
@@ -194,7 +197,7 @@ def training(backend: Backend, dtype: str) -> tuple[Any, Any, tuple[Any, Any], l
     )
     net = net.init(seed=4, backend=backend, dtype=dtype)
     optimizer = optim.Adam(lr=0.05, eps=1e-5)
-    step = make_step(net, losses.mse, optimizer, backend.xp)
+    step = make_step(net, loss, optimizer, backend.xp)
     data = tuple(backend.from_host(weights((14, n)).astype(dtype), native) for n in (3, 2))
     index = backend.index_dtype(native)
     order = [(np.arange(14) * k % 14).astype(index) for k in (3, 5)]
@@ -204,6 +207,26 @@ def training(backend: Backend, dtype: str) -> tuple[Any, Any, tuple[Any, Any], l
         for rows in (row[:12].reshape(3, 4), row[12:].reshape(1, 2))
     ]
     return step, initial_state(net, optimizer, seed=4), (data[0], data[1]), calls
+
+
+def reads_the_host(outputs: Any, y: Any) -> Any:
+    """A loss that no program of a whole step can hold."""
+    loss = losses.mse(outputs, y)
+    return loss if float(to_numpy(y)[0, 0]) > -100 else -loss
+
+
+def test_a_step_that_must_be_one_program_is_or_raises(backend: Backend) -> None:
+    """By NotCompiledError, or by the error of a compiler that never goes on step by step."""
+    step, state, data, calls = training(backend, dtypes(backend)[0], reads_the_host)
+    step.required = True  # type: ignore[attr-defined]
+
+    def train(state: Any) -> None:
+        run = backend.compile(step)
+        for batches in calls * 2:
+            state, _ = run(state, data, batches)
+
+    with pytest.raises((NotCompiledError, TypeError)):
+        train(state)
 
 
 TOLERANCE = {"float32": 1e-4, "float64": 1e-12}

@@ -22,7 +22,7 @@ import array_api_compat.numpy as compat
 import numpy as np
 
 from polynet.backend import Backend
-from polynet.errors import MissingDependency
+from polynet.errors import MissingDependency, NotCompiledError
 from polynet_cupy import graph
 from polynet_cupy import kernels as cupy_kernels
 from polynet_cupy import launch as cuda
@@ -223,6 +223,8 @@ class CudaOnHost(Backend):
 
     def compile(self, step: Any) -> Any:
         """As CuPy's, but called again where CuPy's replays a recording."""
+        if getattr(step, "required", False):
+            raise NotCompiledError("on the host kernels run one after another")
         return graph.steps(self, step, capture=lambda run: run)
 
     def synchronize(self) -> None:
