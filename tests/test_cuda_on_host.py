@@ -23,8 +23,10 @@ from polynet.functional.convolution import convolution
 from polynet.ops import OPS
 from polynet.ops.indexing import put_slice, segment_sum
 from polynet.optim import schedules
+from polynet.optim.clipping import clip_norm
 from polynet.testing.samples import SAMPLES, is_differentiable
 from polynet.testing.suite.cases import one_result
+from polynet.tree import leaves, named_leaves
 
 if shutil.which("g++") is None:
     pytest.skip("g++ is not installed, which compiles the CUDA sources", allow_module_level=True)
@@ -59,7 +61,7 @@ def test_every_kernel_has_samples_that_it_takes() -> None:
         for name in KERNELS.keys() & SAMPLES.keys()
     }
     assert all(taken.values()), taken
-    assert KERNELS.keys() - SAMPLES.keys() == {"adam", "adamw", "keep_mask", "sgd"}
+    assert KERNELS.keys() - SAMPLES.keys() == {*optimizers.KERNELS, "keep_mask"}
 
 
 def test_every_source_s_kernel_is_launched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,8 +85,8 @@ def test_every_source_s_kernel_is_launched(monkeypatch: pytest.MonkeyPatch) -> N
     with use_backend(HOST):
         random.keep_mask(random.key(0), np.zeros(1, np.int32), shape=(2, 3), keep=0.5)
         OPS["take"](np.ones((3, 2)), np.asarray([0, 2]), axis=0)
-    stepped(HOST, optim.Adam(), {"w": np.ones(3)})
-    stepped(HOST, optim.SGD(), {"w": np.ones(3)})
+    for rule in (optim.Adam(), optim.SGD(), optim.RMSprop()):
+        stepped(HOST, optim.EMA(optim.ClipNorm(rule, max_norm=1.0)), {"w": np.ones(3)})
     with use_backend(fast):
         one = {"stride": (1,), "padding": ((0, 0),), "dilation": (1,)}
         convolution(*(np.ones((1, 1, n), np.float32) for n in (4, 2)), **one)
@@ -444,6 +446,9 @@ OPTIMIZERS = [
     *(optim.Adam(0.1, weight_decay=0.1), optim.Adam(0.1, betas=(0.0, 0.0))),
     *(optim.AdamW(0.1), optim.AdamW(schedules.StepLR(0.1, 2))),
     optim.SGD(schedules.ExponentialLR(0.1, 0.9), momentum=0.9),
+    *(optim.RMSprop(0.1), optim.RMSprop(schedules.StepLR(0.1, 2), momentum=0.9, weight_decay=0.1)),
+    *(optim.ClipNorm(optim.SGD(0.1), max_norm=0.5), optim.ClipNorm(optim.SGD(0.1), max_norm=1e9)),
+    optim.EMA(optim.SGD(0.1), decay=0.5),
 ]
 
 
@@ -472,9 +477,25 @@ def test_an_optimizer_is_its_definition(optimizer: Any, dtype: str, limit: float
     expected, wanted = stepped(HOST.without_kernels(), optimizer, params)
     for name, p in expected.items():
         np.testing.assert_allclose(found[name], p, rtol=limit, atol=limit)
-    for slot, arrays in wanted.items():
-        for name, a in arrays.items() if isinstance(arrays, dict) else []:
-            np.testing.assert_allclose(state[slot][name], a, rtol=limit, atol=limit)
+    for (path, a), leaf in zip(named_leaves(wanted), leaves(state), strict=True):
+        np.testing.assert_allclose(leaf, a, rtol=limit, atol=limit, err_msg=path)
+
+
+def use(backend: Backend, f: Any) -> Any:
+    with use_backend(backend), np.errstate(all="ignore"):
+        return f()
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_a_gradient_that_is_no_number_is_not_clipped_away(number: float) -> None:
+    grads = {"a": np.asarray([1.0, number]), "b": np.ones((0, 2)), "c": np.ones(3)}
+    found, expected = (
+        use(backend, lambda: clip_norm(grads, max_norm=1.0))
+        for backend in (HOST, HOST.without_kernels())
+    )
+    for name, g in expected.items():
+        np.testing.assert_array_equal(found[name], g)
+    assert use(HOST, lambda: clip_norm({"a": np.ones((0, 2))}, max_norm=1.0))["a"].shape == (0, 2)
 
 
 def test_an_optimizer_of_several_dtypes_or_none_declines() -> None:

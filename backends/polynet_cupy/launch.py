@@ -21,6 +21,8 @@ REALS = {"float32": "float", "float64": "double"}
 SOURCES = Path(__file__).with_name("sources")
 THREADS = 256
 """Threads of a block."""
+MOST_THREADS = 1024
+"""Those of one that is alone."""
 WARP = 32
 """Threads that run together; a block is a whole number of warps."""
 

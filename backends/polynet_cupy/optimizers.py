@@ -1,4 +1,4 @@
-"""Adam and gradient descent: one launch for as many parameters as a table of addresses holds."""
+"""Optimizers: one launch for as many parameters as a table of addresses holds."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from polynet import tree
-from polynet_cupy.launch import THREADS, real
+from polynet_cupy.launch import MOST_THREADS, THREADS, real
 
 MOST = 48
 """Arrays in a table, as in the sources: the arguments of a launch are 4 KiB."""
 CHUNK = 1024
 """Elements of a block, as in the sources."""
+COLUMNS = ("p", "a", "b")
 ADDRESSES = ("p", "g", "a", "b", "new_p", "new_a", "new_b")
 TABLE = np.dtype(
     [
@@ -52,6 +53,26 @@ def _may_overwrite(arrays: Iterable[Any]) -> bool:
     return getattr(_running, "owned", frozenset()) >= {id(a) for a in arrays}
 
 
+def sgd(
+    xp: Any, params: Arrays, grads: Arrays, state: dict[str, Arrays], step: Any, lr: Any, *,
+    momentum: float, nesterov: bool, weight_decay: float,
+) -> Any:  # fmt: skip
+    """g ← ∇ + λp;  b ← μb + g;  p ← p - η·(g + μb if Nesterov, else b)."""
+    slots = ("momentum_buffer",) if momentum else ()
+    rest = (*_rate(lr), float(momentum), int(nesterov), float(weight_decay))
+    return _updated(xp, "sgd", params, grads, state, slots, rest, lr)
+
+
+def rmsprop(
+    xp: Any, params: Arrays, grads: Arrays, state: dict[str, Arrays], step: Any, lr: Any, *,
+    alpha: float, eps: float, momentum: float, weight_decay: float,
+) -> Any:  # fmt: skip
+    """v ← αv + (1-α)g²;  d = g / (√v + ε);  b ← μb + d;  p ← p - η·b."""
+    slots = ("square_avg", "momentum_buffer") if momentum else ("square_avg",)
+    rest = (*_rate(lr), *map(float, (alpha, eps, momentum, weight_decay)))
+    return _updated(xp, "rmsprop", params, grads, state, slots, rest, lr)
+
+
 def adam(
     xp: Any, params: Arrays, grads: Arrays, state: dict[str, Arrays], step: Any, lr: Any, *,
     betas: tuple[float, float], eps: float, weight_decay: float, decoupled: bool = False,
@@ -59,9 +80,9 @@ def adam(
     """m ← β₁m + (1-β₁)g;  v ← β₂v + (1-β₂)g²;  p ← p - η·m̂ / (√v̂ + ε)."""
     beta1, beta2 = (float(b) for b in betas)
     logs = tuple(math.log(b) if b else -math.inf for b in (beta1, beta2))
-    rest = (beta1, beta2, *logs, float(eps), float(weight_decay), int(decoupled))
-    slots = ("exp_avg", "exp_avg_sq")
-    return _updated(xp, "adam", params, grads, state, slots, lr, (xp.contiguous(step),), rest)
+    settings = (beta1, beta2, *logs, float(eps), float(weight_decay), int(decoupled))
+    rest = (xp.contiguous(step), *_rate(lr), *settings)
+    return _updated(xp, "adam", params, grads, state, ("exp_avg", "exp_avg_sq"), rest, lr)
 
 
 def adamw(xp: Any, *arrays: Any, **settings: Any) -> Any:
@@ -69,25 +90,46 @@ def adamw(xp: Any, *arrays: Any, **settings: Any) -> Any:
     return adam(xp, *arrays, decoupled=True, **settings)
 
 
-def sgd(
-    xp: Any, params: Arrays, grads: Arrays, state: dict[str, Arrays], step: Any, lr: Any, *,
-    momentum: float, nesterov: bool, weight_decay: float,
-) -> Any:  # fmt: skip
-    """g ← ∇ + λp;  b ← μb + g;  p ← p - η·(g + μb if Nesterov, else b)."""
-    rest = (float(momentum), int(nesterov), float(weight_decay))
-    slots = ("momentum_buffer",) if momentum else ()
-    return _updated(xp, "sgd", params, grads, state, slots, lr, (), rest)
+def moving_average(xp: Any, averages: Arrays, params: Arrays, step: Any, *, decay: float) -> Any:
+    """a ← δ·a + (1-δ)·p; at the first step a ← p."""
+    rest = (xp.contiguous(step), float(decay))
+    found = _updated(xp, "moving_average", averages, params, {}, (), rest)
+    return found if found is NotImplemented else (found[0][0], None)
+
+
+def clip_norm(xp: Any, grads: Arrays, *, max_norm: float) -> Any:
+    """g · min(1, max_norm / (‖g‖ + 10⁻⁶)): each block's sum, all together, and the product."""
+    if not grads or not real(*grads.values()):
+        return NotImplemented
+    grads = {name: xp.contiguous(g) for name, g in grads.items()}
+    dtype = next(iter(grads.values())).dtype
+    news = {name: xp.empty(g.shape, dtype=dtype) for name, g in grads.items()}
+    tables = list(_tables(xp, {"p": grads, "g": grads, "new_p": news}))
+    blocks = sum(count for _, count in tables)
+    sums, scale, first = xp.empty((blocks,), dtype=dtype), xp.empty((), dtype=dtype), 0
+    for table, count in tables:
+        xp.launch("squares", dtype, count, THREADS, table, sums[first : first + count])
+        first += count
+    xp.launch("clip_scale", dtype, 1, MOST_THREADS, sums, scale, blocks, float(max_norm))
+    for table, count in tables:
+        xp.launch("scaled", dtype, count, THREADS, table, scale)
+    return news, None
+
+
+def _rate(lr: Any) -> tuple[Any, float]:
+    """A learning rate as the sources take it: an array that holds it, or the number."""
+    return (None, float(lr)) if isinstance(lr, float | int) else (lr, 0.0)
 
 
 def _updated(
     xp: Any, kernel: str, params: Arrays, grads: Arrays, state: dict[str, Arrays],
-    slots: tuple[str, ...], lr: Any, before: tuple[Any, ...], rest: tuple[Any, ...],
+    slots: tuple[str, ...], rest: tuple[Any, ...], lr: Any = 0.0,
 ) -> Any:  # fmt: skip
     """The next parameters and slots, over the old where these are the compiled step's own."""
-    number = isinstance(lr, float | int)
     olds = [params, *(state[slot] for slot in slots)]
     leaves = [a for arrays in olds for a in arrays.values()]
-    if not params or not real(*leaves, *grads.values(), None if number else lr):
+    rate = None if isinstance(lr, float | int) else lr
+    if not params or not real(*leaves, *grads.values(), rate):
         return NotImplemented
     grads = {name: xp.contiguous(grads[name]) for name in params}
     if _may_overwrite(leaves) and all(a.flags.c_contiguous for a in leaves):
@@ -95,10 +137,10 @@ def _updated(
     else:
         olds = [{n: xp.contiguous(arrays[n]) for n in params} for arrays in olds]
         news = [{n: xp.empty(a.shape, dtype=a.dtype) for n, a in arrays.items()} for arrays in olds]
-    rate = (None, float(lr)) if number else (lr, 0.0)
-    names = [n for n, p in params.items() if p.size]
-    for table, blocks in _tables(xp, names, grads, olds, news):
-        xp.launch(kernel, leaves[0].dtype, blocks, THREADS, table, *before, *rate, *rest)
+    columns = {**dict(zip(COLUMNS, olds, strict=False)), "g": grads}
+    columns |= {f"new_{name}": new for name, new in zip(COLUMNS, news, strict=False)}
+    for table, blocks in _tables(xp, columns):
+        xp.launch(kernel, leaves[0].dtype, blocks, THREADS, table, *rest)
     return (news[0], dict(zip(slots, news[1:], strict=True))), None
 
 
@@ -108,17 +150,14 @@ def _apart(xp: Any, grads: Arrays, leaves: list[Any]) -> Arrays:
     return {n: xp.asarray(g, copy=True) if xp.memory(g) in mine else g for n, g in grads.items()}
 
 
-def _tables(
-    xp: Any, names: list[str], grads: Arrays, olds: list[Arrays], news: list[Arrays]
-) -> Iterator[tuple[np.ndarray, int]]:
-    """Tables of at most `MOST` parameters, and how many blocks each of them is for."""
-    slots = ("a", "b")[: len(olds) - 1]
-    columns = dict(zip(("p", *slots), olds, strict=True)) | {"g": grads}
-    columns |= dict(zip(("new_p", *(f"new_{s}" for s in slots)), news, strict=True))
+def _tables(xp: Any, columns: dict[str, Arrays]) -> Iterator[tuple[np.ndarray, int]]:
+    """Tables of at most `MOST` arrays that have numbers, and for how many blocks each is."""
+    sizes_of = {name: p.size for name, p in columns["p"].items() if p.size}
+    names = list(sizes_of)
     for at in range(0, len(names), MOST):
         some = names[at : at + MOST]
         table = np.zeros((), dtype=TABLE)
-        sizes = np.asarray([olds[0][name].size for name in some])
+        sizes = np.asarray([sizes_of[name] for name in some])
         ends = np.cumsum(-(-sizes // CHUNK))
         table["count"] = len(some)
         table["size"][: len(some)] = sizes
@@ -128,4 +167,6 @@ def _tables(
         yield table, int(ends[-1])
 
 
-KERNELS: dict[str, Callable[..., Any]] = {"adam": adam, "adamw": adamw, "sgd": sgd}
+KERNELS: dict[str, Callable[..., Any]] = {
+    kernel.__name__: kernel for kernel in (adam, adamw, clip_norm, moving_average, rmsprop, sgd)
+}

@@ -6,7 +6,7 @@
                     // so that their reads are under way together
 
 // Of each array: the first of its blocks, its size, what is read (parameter, gradient, two slots)
-// and where what follows is written, which may be where it was read.
+// and where what follows is written, which may be where it was read. Slots may be null.
 struct Table {
     integer count;
     integer start[MOST];
@@ -27,80 +27,119 @@ __device__ int mine(const Table& table) {
     return k;
 }
 
-// The first element of this thread in array k; the next are a block's threads apart.
-__device__ integer first_of_thread(const Table& table, int k) {
-    return ((integer)blockIdx.x - table.start[k]) * CHUNK + threadIdx.x;
+// `update(p, g, a, b)` for every element: what it makes of p, a and b is written where they go.
+template <typename Update>
+__device__ void update_each(const Table& table, Update update) {
+    int k = mine(table);
+    integer first = ((integer)blockIdx.x - table.start[k]) * CHUNK + threadIdx.x;
+    integer size = table.size[k];
+    const real *p = table.p[k], *g = table.g[k], *a = table.a[k], *b = table.b[k];
+    real *new_p = table.new_p[k], *new_a = table.new_a[k], *new_b = table.new_b[k];
+    real ps[EACH], gs[EACH], as[EACH], bs[EACH];
+#pragma unroll
+    for (int j = 0; j < EACH; ++j) {
+        integer i = first + j * blockDim.x;
+        if (i >= size) break;
+        ps[j] = p[i];
+        gs[j] = g[i];
+        as[j] = a ? a[i] : 0;
+        bs[j] = b ? b[i] : 0;
+    }
+#pragma unroll
+    for (int j = 0; j < EACH; ++j) {
+        integer i = first + j * blockDim.x;
+        if (i >= size) break;
+        update(ps[j], gs[j], as[j], bs[j]);
+        new_p[i] = ps[j];
+        if (new_a) new_a[i] = as[j];
+        if (new_b) new_b[i] = bs[j];
+    }
+}
+
+// A rate is *lr where there is one: it may change from step to step, and so may not be a constant of
+// the launch. No more may the step.
+
+// g ← ∇ + λp;  b ← μb + g;  p ← p - η·(g + μb if Nesterov, else b)
+KERNEL sgd(
+    Table table, const real* lr, double constant_lr, double momentum, integer nesterov, double decay
+) {
+    real eta = lr ? *lr : (real)constant_lr, mu = momentum, lambda = decay;
+    update_each(table, [=](real& p, real g, real& b, real&) {
+        if (lambda != 0) g += lambda * p;
+        b = mu != 0 ? mu * b + g : g;
+        p -= eta * (nesterov ? g + mu * b : b);
+    });
+}
+
+// g ← ∇ + λp;  v ← αv + (1-α)g²;  d = g / (√v + ε);  b ← μb + d;  p ← p - η·b
+KERNEL rmsprop(
+    Table table, const real* lr, double constant_lr, double alpha, double eps, double momentum,
+    double decay
+) {
+    real eta = lr ? *lr : (real)constant_lr, mu = momentum, lambda = decay;
+    real keep = alpha, rest = 1 - alpha, floor = eps;
+    update_each(table, [=](real& p, real g, real& v, real& b) {
+        if (lambda != 0) g += lambda * p;
+        v = keep * v + rest * (g * g);
+        real d = g / (sqrt(v) + floor);
+        b = mu != 0 ? mu * b + d : d;
+        p -= eta * b;
+    });
 }
 
 // 1 - βᵗ, exact where βᵗ is near 1
 __device__ real one_minus_power(double log_beta, real t) { return -expm1(t * (real)log_beta); }
 
 // m ← β₁m + (1-β₁)g;  v ← β₂v + (1-β₂)g²;  p ← p - η·m̂ / (√v̂ + ε), as polynet.optim has it.
-// The rate is *lr where there is one: it may change from step to step, and so may not be a constant
-// of the launch. No more may the step.
 KERNEL adam(
     Table table, const int* step, const real* lr, double constant_lr, double beta1, double beta2,
     double log_beta1, double log_beta2, double eps, double decay, integer decoupled
 ) {
-    int k = mine(table);
     real t = (real)step[0] + 1, eta = lr ? *lr : (real)constant_lr;
     real root2 = sqrt(one_minus_power(log_beta2, t)), b1 = beta1, b2 = beta2;
     real rest1 = 1 - beta1, rest2 = 1 - beta2;
     real rate = eta * root2 / one_minus_power(log_beta1, t), floor = (real)eps * root2;
     real coupled = decoupled ? 0 : decay;
     real shrink = !decoupled ? 1 : lr ? 1 - eta * (real)decay : (real)(1 - constant_lr * decay);
-    integer first = first_of_thread(table, k), size = table.size[k];
-    real ps[EACH], gs[EACH], ms[EACH], vs[EACH];
-#pragma unroll
-    for (int j = 0; j < EACH; ++j) {
-        integer i = first + j * blockDim.x;
-        if (i >= size) break;
-        ps[j] = table.p[k][i];
-        gs[j] = table.g[k][i];
-        ms[j] = table.a[k][i];
-        vs[j] = table.b[k][i];
-    }
-#pragma unroll
-    for (int j = 0; j < EACH; ++j) {
-        integer i = first + j * blockDim.x;
-        if (i >= size) break;
-        real p = ps[j] * shrink, g = gs[j];
+    update_each(table, [=](real& p, real g, real& m, real& v) {
+        p *= shrink;
         if (coupled != 0) g += coupled * p;
-        real m = b1 * ms[j] + rest1 * g;
-        real v = b2 * vs[j] + rest2 * (g * g);
-        table.new_p[k][i] = p - rate * (m / (sqrt(v) + floor));
-        table.new_a[k][i] = m;
-        table.new_b[k][i] = v;
-    }
+        m = b1 * m + rest1 * g;
+        v = b2 * v + rest2 * (g * g);
+        p -= rate * (m / (sqrt(v) + floor));
+    });
 }
 
-// g ← ∇ + λp;  b ← μb + g;  p ← p - η·(g + μb if Nesterov, else b)
-KERNEL sgd(
-    Table table, const real* lr, double constant_lr, double momentum, integer nesterov, double decay
-) {
+// a ← δ·a + (1-δ)·p, which come as p and g; at the first step a ← p
+KERNEL moving_average(Table table, const int* step, double decay) {
+    real rest = 1 - decay;
+    bool first = step[0] == 0;
+    update_each(table, [=](real& a, real p, real&, real&) { a = first ? p : a + rest * (p - a); });
+}
+
+// Σ g² of each block's elements
+KERNEL squares(Table table, real* sums) {
     int k = mine(table);
-    real eta = lr ? *lr : (real)constant_lr, mu = momentum, lambda = decay;
-    integer first = first_of_thread(table, k), size = table.size[k];
-    real ps[EACH], gs[EACH], bs[EACH];
-#pragma unroll
+    integer first = ((integer)blockIdx.x - table.start[k]) * CHUNK + threadIdx.x;
+    real sum = 0;
     for (int j = 0; j < EACH; ++j) {
         integer i = first + j * blockDim.x;
-        if (i >= size) break;
-        ps[j] = table.p[k][i];
-        gs[j] = table.g[k][i];
-        bs[j] = mu != 0 ? table.a[k][i] : 0;
+        if (i < table.size[k]) sum += table.g[k][i] * table.g[k][i];
     }
-#pragma unroll
-    for (int j = 0; j < EACH; ++j) {
-        integer i = first + j * blockDim.x;
-        if (i >= size) break;
-        real p = ps[j], g = gs[j];
-        if (lambda != 0) g += lambda * p;
-        if (mu != 0) {
-            real b = mu * bs[j] + g;
-            table.new_a[k][i] = b;
-            g = nesterov ? g + mu * b : b;
-        }
-        table.new_p[k][i] = p - eta * g;
-    }
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+}
+
+// min(1, most / (√Σ + 10⁻⁶)), of n sums, by one block; NaN stays
+KERNEL clip_scale(const real* sums, real* scale, integer n, double most) {
+    real sum = 0;
+    for (integer i = threadIdx.x; i < n; i += blockDim.x) sum += sums[i];
+    real value = (real)most / (sqrt(block_sum(sum)) + (real)1e-6);
+    if (threadIdx.x == 0) *scale = value > 1 ? 1 : value;
+}
+
+// g · scale, which comes as p
+KERNEL scaled(Table table, const real* scale) {
+    real by = *scale;
+    update_each(table, [=](real& g, real, real&, real&) { g *= by; });
 }
