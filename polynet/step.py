@@ -77,6 +77,7 @@ def make_step(
             end = min(first + size, count)
             (more, buffers), slopes = of_part(state, buffers, data, rows[first:end], first, whole)
             value, grads = value + more, tree_map(lambda a, b: a + b, grads, slopes)
+        buffers = tree_map(own, buffers, state["buffers"])
         before = {id(p) for p in state["params"].values()}  # which the update may write over
         grads = tree_map(lambda g: xp.asarray(g, copy=True) if id(g) in before else g, grads)
         params, optimizer_state = optimizer.update(
@@ -84,7 +85,7 @@ def make_step(
         )
         return {
             "params": params,
-            "buffers": tree_map(own, buffers, state["buffers"]),
+            "buffers": buffers,
             "optimizer": optimizer_state,
             "keys": state["keys"],
             "step": state["step"] + 1,

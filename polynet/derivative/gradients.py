@@ -38,10 +38,11 @@ def value_and_grad(
 def differentiated(
     f: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = False, own: bool
 ) -> Callable[..., Any]:
-    """`value_and_grad`, whose gradients, unless `own`, may share memory with other arrays."""
+    """`value_and_grad`; unless `own`, gradients and aux may share memory with other arrays."""
 
     def both(*args: Any, **options: Any) -> Any:
-        run = Run(f, args, places_of(argnums, args), options, has_aux=has_aux, scalar=True)
+        places = places_of(argnums, args)
+        run = Run(f, args, places, options, has_aux=has_aux, scalar=True, own=own)
         slopes = run.gradients([run.xp.ones_like(run.value)], own=own, last=True)
         gradient = slopes[0] if isinstance(argnums, int) else tuple(slopes)
         return ((run.value, run.aux), gradient) if has_aux else (run.value, gradient)

@@ -26,7 +26,8 @@ class Run:
 
     With `keep`, the arguments are copied first, so that the sweep may come later, whatever
     happens to them. With `nested`, all rules run in the differentiable namespace, as within
-    another derivative, so that sweeps from Tensors are recorded in turn.
+    another derivative, so that sweeps from Tensors are recorded in turn. Unless `own`, `aux` may
+    share memory with other arrays.
     """
 
     __slots__ = ("aux", "level", "lines", "record", "value", "wanted", "xp")
@@ -42,6 +43,7 @@ class Run:
         scalar: bool = False,
         keep: bool = False,
         nested: bool = False,
+        own: bool = True,
     ) -> None:
         if not callable(f):
             raise TypeError(
@@ -61,7 +63,7 @@ class Run:
             output, aux = _pair(result) if has_aux else (result, None)
             self.lines = _lines(level, output, scalar)
             self.value = tree.map(lambda y: without(level, y), output)
-            self.aux = tree.map(lambda a: without(level, a), aux)
+            self.aux = tree.map(lambda a: (without if own else _off)(level, a), aux)
             self.record = level.record
         finally:
             level.close()
