@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import polynet
+from polynet.errors import NotCompiledError
 
 PLUGINS = Path(__file__).with_name("plugins")
 
@@ -397,10 +398,13 @@ def kernel_of_no_composition(lib, plugin):
 # The compiled step
 
 
-def compiled(returned):
+def compiled(returned, refuses=True):
     """A `compile` that returns `returned(plugin, state, losses, the state before)`."""
 
     def compile_step(self, step):
+        if refuses and getattr(step, "required", False):
+            raise NotCompiledError("it takes one operation at a time")
+
         def run(state, data, batches):
             after, losses = run_steps(step, state, data, batches)
             return returned(self, after, losses, state)
@@ -489,6 +493,14 @@ def compile_computes_in_float32(lib, plugin):
         return polynet.tree.map(short, state), lib.xp.stack(losses)
 
     plugin.compile = compiled(rounded)
+
+
+@found("test_a_step_that_must_be_one_program_is_or_raises", "DID NOT RAISE")
+def compile_goes_on_one_operation_at_a_time(lib, plugin):
+    def stacked(self, state, losses, before):
+        return state, lib.xp.stack(losses)
+
+    plugin.compile = compiled(stacked, refuses=False)
 
 
 @found("test_compile_returns_leaves_of_their_own", r"first' shares memory with .*second': .*not eq")
