@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,6 @@ from polynet.backend import (
     Backend,
     backend_of,
     to_numpy,
-    use_backend,
 )
 from polynet.backend.transfer import on_host
 from polynet.data import (
@@ -48,7 +48,6 @@ from polynet.errors import NotFiniteError, unknown
 from polynet.history import History, Position
 from polynet.interrupt import interrupt_between_steps
 from polynet.nn import Module
-from polynet.ops import array_namespace
 from polynet.optim import Optimizer
 from polynet.optim.checks import number
 from polynet.step import Kept, State, initial_state, make_step, weights_of
@@ -110,7 +109,7 @@ class Trainer:
         self._state: State = {}
         self._position = Position()
         self._kept: Kept = {}
-        self._unread: list[Any] = []  # losses of the newest calls, which stand on the device
+        self._unread: list[Callable[[], np.ndarray]] = []  # losses of the newest calls
         self._copy: Module | None = None
         self._run: Callable[..., Any] | None = None
         self._required = compile == "require"
@@ -128,7 +127,8 @@ class Trainer:
             return self._described
         if self._copy is None:
             arrays = {**self._state["params"], **self._state["buffers"]}
-            self._copy = self._described.bind(tree_map(self._copied, arrays))
+            with self._place.active():
+                self._copy = self._described.bind(tree_map(self._copied, arrays))
         return self._copy
 
     @property
@@ -143,8 +143,9 @@ class Trainer:
                 "there are no averaged parameters: wrap the optimizer, optim.EMA(optim.Adam()), "
                 "and fit"
             )
-        copies = {n: array_namespace(a).asarray(a, copy=True) for n, a in averages.items()}
-        return self.net.replace(copies)
+        assert self._place is not None
+        with self._place.active():
+            return self.net.replace(tree_map(self._copied, averages))
 
     @property
     def lr_factor(self) -> float:
@@ -167,8 +168,9 @@ class Trainer:
                 "lr_factor multiplies learning rates that are schedules, and there is none: a "
                 "number is compiled into the step. Give lr=optim.schedules.Constant(1e-3)"
             )
-        changed = self.optimizer.with_lr_factor(self._state["optimizer"], factor)
-        self._state = {**self._state, "optimizer": changed}
+        with self._place.active():
+            changed = self.optimizer.with_lr_factor(self._state["optimizer"], factor)
+            self._replace({**self._state, "optimizer": changed})
 
     # The three verbs
 
@@ -300,7 +302,7 @@ class Trainer:
         """
         if self._place is None:
             raise RuntimeError("the Trainer has no weights yet: they are drawn at the first fit")
-        with use_backend(self._place.backend):
+        with self._place.active():
             self._kept[name] = self.epoch, tree_map(self._copied, weights_of(self._state))
 
     def restore_weights(self, name: str) -> None:
@@ -311,9 +313,13 @@ class Trainer:
         if name not in self._kept:
             raise KeyError(unknown("name of kept weights", name, self._kept))
         assert self._place is not None
-        with use_backend(self._place.backend):
-            self._state = {**self._state, **tree_map(self._copied, self._kept[name][1])}
+        with self._place.active():
+            self._replace({**self._state, **tree_map(self._copied, self._kept[name][1])})
         self._copy = None
+
+    def _replace(self, state: State) -> None:
+        """Go on with a state that was changed; a recording has it where it had the last."""
+        self._state = getattr(self._run, "replace", lambda _, new: new)(self._state, state)
 
     def _copied(self, array: Array) -> Array:
         assert self._place is not None
@@ -340,7 +346,7 @@ class Trainer:
                 "the Trainer has nothing to save yet: its parameters are drawn at the first fit, "
                 "evaluate or predict"
             )
-        with use_backend(self._place.backend):
+        with self._place.active():
             self._read()
             checkpoint.save_run(
                 path,
@@ -412,7 +418,7 @@ class Trainer:
             if first:
                 self._settle(x)
             assert self._place is not None
-            with use_backend(self._place.backend):
+            with self._place.active():
                 yield self._place
         except Exception:
             if first and not self.history.step_losses:
@@ -426,7 +432,7 @@ class Trainer:
         backend = place.backend
         name = next(n for n, d in backend.devices().items() if d == place.device)
         net = self._described.init(self.seed, backend=backend, device=name, dtype=place.dtype)
-        with use_backend(backend):
+        with place.active():
             self._state = initial_state(net, self.optimizer, self.seed)
         self._described, self._place = net, place
 
@@ -506,7 +512,7 @@ class Trainer:
                 self._state, launched = self._run(self._state, call.data, call.rows)
                 done += len(call.weights)
                 self._position = Position(self.epoch, done, size, data.samples)
-                self._unread.append(launched)
+                self._unread.append(self._place.backend.to_host_later(launched))
                 self.history.step_weights += call.weights
                 self._read(keep=1)
                 bar.update(len(call.weights))
@@ -522,14 +528,14 @@ class Trainer:
         That one stays unread, so that every later call meets it again.
         """
         while len(self._unread) > keep:
-            values = to_numpy(self._unread[0]).tolist()
-            fine = list(itertools.takewhile(math.isfinite, values))
-            self._unread[0] = values[len(fine) :]
+            values = self._unread[0]()
+            fine = list(itertools.takewhile(math.isfinite, values.tolist()))
             self.history.step_losses += fine
-            if self._unread[0]:
+            if len(fine) < len(values):
+                self._unread[0] = partial(np.array, values[len(fine) :])
                 step = len(self.history.step_losses)
                 raise NotFiniteError(
-                    f"the loss is {self._unread[0][0]} at step {step} (epoch {self.epoch}); the "
+                    f"the loss is {values[len(fine)]} at step {step} (epoch {self.epoch}); the "
                     "parameters are spoilt. Lower the learning rate, or look for extreme numbers "
                     "in the data",
                     step,

@@ -21,7 +21,7 @@ from polynet.step import initial_state, make_step
 from polynet.testing.suite.test_optimizers import OPTIMIZERS
 from polynet.tree import leaves, named_leaves
 from polynet_numpy.optimizers import SMALL
-from polynet_numpy.replay import _Replay
+from polynet_numpy.replay import _Replay, _Steps
 
 NUMPY = get_backend("numpy")
 
@@ -247,6 +247,19 @@ def test_what_is_done_between_fits(use):
     if use is not look:
         untouched = trained(NUMPY, nothing)
         assert found["loss"].tobytes() != untouched["loss"].tobytes()
+
+
+@pytest.mark.parametrize("use", [look, slower, back])
+def test_what_is_done_between_fits_records_nothing_anew(use, monkeypatch):
+    """What changed of the state is written to where the recording reads it."""
+    recordings, capture = [], _Steps.capture
+    monkeypatch.setattr(_Steps, "capture", lambda *given: recordings.append(1) or capture(*given))
+    trainer = Trainer(Net(), losses.cross_entropy, optim.Adam(schedules.Constant(0.01)))
+    trainer.fit(*DATA, epochs=5, batch_size=20, progress=False)
+    assert len(recordings) == 2, "those of whole batches, and of the last"
+    use(trainer)
+    trainer.fit(*DATA, epochs=5, batch_size=20, progress=False)
+    assert len(recordings) == 2
 
 
 # Other networks

@@ -53,6 +53,20 @@ class TorchBackend(Backend):
             raise TypeError("a PyTorch tensor that requires grad would lose its record; x.detach()")
         return np.array(array.resolve_conj().resolve_neg().cpu().numpy())
 
+    def to_host_later(self, array: Any) -> Callable[[], np.ndarray]:
+        if array.device.type != "cuda":
+            return super().to_host_later(array)
+        host = self._torch.empty(array.shape, dtype=array.dtype, pin_memory=True)
+        host.copy_(array, non_blocking=True)
+        copied = self._torch.cuda.Event()
+        copied.record(self._torch.cuda.current_stream(array.device))
+
+        def fetch() -> np.ndarray:
+            copied.synchronize()
+            return np.array(host.numpy())
+
+        return fetch
+
     def owned(self, array: Any) -> Any:
         return array.clone(memory_format=self._torch.contiguous_format)
 
@@ -73,7 +87,7 @@ class TorchBackend(Backend):
                 with torch.cuda.device(device):
                     return static(state, data, rows)
 
-        run.refresh = static.refresh  # type: ignore[attr-defined]
+        run.refresh, run.replace = static.refresh, static.replace  # type: ignore[attr-defined]
         return run
 
     def _capture(self, run: Callable[[], None]) -> Callable[[], object]:

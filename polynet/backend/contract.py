@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import copy
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,17 @@ class Backend(abc.ABC):
         """The native device that holds `array`."""
         return array.device
 
+    def on(self, device: Any) -> AbstractContextManager[Any]:  # noqa: ARG002 (others use it)
+        """Within it new arrays are on `device`: for libraries whose work does not follow arrays."""
+        return nullcontext()
+
+    def to_host_later(self, array: Array) -> Callable[[], np.ndarray]:
+        """A copy to the host that need not be there yet; the function returned waits for it.
+
+        Where it is started now, work that comes after it need not be waited for.
+        """
+        return lambda: self.to_host(array)
+
     def probe(self, device: Any) -> None:
         """Allocate and compute on `device`; raise if that is impossible."""
         xp = self.xp
@@ -132,7 +144,9 @@ class Backend(abc.ABC):
         for parameters and optimizer's state once an optimizer's kernel has computed the next.
 
         A runner that keeps copies of the data has a method `refresh()`, which is called when the
-        arrays it was given may have changed: at the start of a `fit`.
+        arrays it was given may have changed: at the start of a `fit`. One that keeps the state in
+        memory of its own has `replace(old, new)`: the state in which some leaves were changed,
+        there, where `old` is the one returned last, which nobody needs any more.
 
         Where `step.required` is true, steps that cannot be taken as one program raise
         NotCompiledError, here or when they are run. This default is a loop, `looped`.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from polynet.backend import Array, Backend, backend_of
+from polynet.backend import Array, Backend, backend_of, use_backend
 from polynet.backend.selection import is_claimed
 from polynet.backend.transfer import on_host
 from polynet.errors import MixedBackendsError
@@ -20,6 +22,12 @@ class Place:
     backend: Backend
     device: Any
     dtype: str
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Within it this backend is chosen, and new arrays are on this device."""
+        with use_backend(self.backend), self.backend.on(self.device):
+            yield
 
     def put(self, host: np.ndarray) -> Array:
         """A NumPy array as one of this device, to be read: itself, where it is one already."""

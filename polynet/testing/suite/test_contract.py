@@ -274,6 +274,24 @@ def test_owned_is_equal_and_alone(backend: Backend) -> None:
             same(backend.to_host(there), whole)
 
 
+def test_work_on_a_device_stays_there(backend: Backend) -> None:
+    """Within `on`, which matters where the library has a current device."""
+    for name, native in backend.devices().items():
+        x = backend.from_host(np.ones(3, np.float32), native)
+        with about(f"within on(device) of {name!r}"), backend.on(native):
+            for y in (backend.xp.asarray(x, copy=True), x + 1, backend.xp.zeros_like(x)):
+                stays(y, backend, native, "float32")
+
+
+def test_a_copy_that_is_fetched_later(backend: Backend) -> None:
+    for view, make in VIEWS.items():
+        array = make(backend.xp, backend.from_host(base("float32"), backend.device(None)))
+        fetch = backend.to_host_later(array)
+        with about(f"to_host_later of an array that is {view}"):
+            for _ in range(2):
+                same(fetch(), backend.to_host(array))
+
+
 @pytest.mark.polynet_part("share")
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_share_is_the_same_memory_or_an_error(backend: Backend, layout: str) -> None:
