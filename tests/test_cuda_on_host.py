@@ -10,8 +10,10 @@ from __future__ import annotations
 import itertools
 import math
 import shutil
+from types import SimpleNamespace
 from typing import Any
 
+import array_api_compat.numpy as compat
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -34,7 +36,7 @@ if shutil.which("g++") is None:
 from beside_definitions import HOST, agree, total
 from plugins.cuda_on_host import cuda_on_host
 
-from polynet_cupy import launch, normalisation, optimizers, products
+from polynet_cupy import indexing, launch, normalisation, optimizers, products
 from polynet_cupy.indexing import MOST_ROWS
 from polynet_cupy.kernels import KERNELS
 
@@ -385,6 +387,38 @@ def test_rows_of_a_batch(dtype: str, places: str) -> None:
     assert XP.take(np.ones((2, 3)), rows[1:2], axis=1).tolist() == [[1.0], [1.0]]
 
 
+@pytest.mark.parametrize(("low", "high"), [(-0.5, 0.5), (None, 0), (0, None), (None, None),
+                                           (np.full((3, 1), -0.1), np.full(4, 0.2))])  # fmt: skip
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+def test_clip(low: Any, high: Any, dtype: str) -> None:
+    x = np.asarray([[-3.0, -0.2, 0.0, 9.0]] * 3).astype(dtype)
+    if dtype != "int32":
+        x[1, :] = [np.nan, np.inf, -np.inf, -0.0]
+    found = XP.clip(x, low, high)
+    assert found.dtype == x.dtype
+    assert np.array_equal(found, compat.clip(x, low, high), equal_nan=dtype != "int32")
+    assert not np.shares_memory(found, x)
+
+
+@pytest.mark.parametrize("axes", [0, 1, 2, ((0,), (1,)), ((1, 0), (0, 1)), ((-1,), (0,))])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128", "int64"])
+def test_tensordot(axes: Any, dtype: str) -> None:
+    x, y = ((rng.normal(size=(3, 3)) * 5).astype(dtype) for _ in range(2))
+    found, expected = XP.tensordot(x, y, axes=axes), np.tensordot(x, y, axes=axes)
+    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="shape"):
+        XP.tensordot(np.ones((2, 3)), np.ones((2, 3)), axes=1)
+
+
+@pytest.mark.parametrize("axis", [-1, -2])
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
+def test_vecdot(axis: int, dtype: str) -> None:
+    x, y = (rng.normal(size=(2, 3, 4)) + 1j * rng.normal(size=(2, 3, 4)) for _ in range(2))
+    x, y = ((a.real if dtype == "float32" else a).astype(dtype) for a in (x, y))
+    np.testing.assert_allclose(XP.vecdot(x, y, axis=axis), compat.vecdot(x, y, axis=axis), 1e-5)
+
+
 @given(data=st.data(), n=st.integers(1, 40), width=st.integers(1, 5), count=st.integers(1, 6))
 @settings(max_examples=100, deadline=None)
 def test_sums_by_segment(data: Any, n: int, width: int, count: int) -> None:
@@ -392,6 +426,18 @@ def test_sums_by_segment(data: Any, n: int, width: int, count: int) -> None:
     some = data.draw(st.lists(st.integers(0, count - 1), min_size=n, max_size=n))
     x, segments = rng.normal(size=(n, width)), np.asarray(some, kind)
     agree(lambda a: segment_sum(a, segments, count), x)
+
+
+def test_many_rows_are_added_by_the_kernel_where_the_definition_would_not_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It makes a matrix of a number for each row and segment."""
+    x, segments = np.ones((9, 2)), np.arange(9) % 3
+    monkeypatch.setattr(indexing, "MOST_ROWS", 8)
+    assert KERNELS["segment_sum"](XP, x, segments, 3) is NotImplemented
+    monkeypatch.setattr(indexing, "MOST_NUMBERS", 26)
+    found, _ = KERNELS["segment_sum"](XP, x, segments, 3)
+    assert found.tolist() == [[3.0, 3.0]] * 3
 
 
 def test_sums_by_segment_have_one_order() -> None:
@@ -614,6 +660,14 @@ def test_a_launch_that_writes_to_what_is_read_only_fails() -> None:
     y.flags.writeable = False
     with pytest.raises(AssertionError, match="relu_forward's y"):
         cuda_on_host.launch("relu_forward", "float64", 1, 32, np.ones(4), y, 4)
+
+
+def test_arrays_of_another_device_are_refused() -> None:
+    """As CuPy's own kernels do: the memory of another device must not be taken for this one's."""
+    here, there = (SimpleNamespace(data=SimpleNamespace(device_id=i), shape=(2,)) for i in (0, 1))
+    launch.on_device(0, here, 3, None, 1.0, np.ones(2))
+    with pytest.raises(ValueError, match=r"is on cuda:1, and the current device is cuda:0; call"):
+        launch.on_device(0, here, there)
 
 
 def test_grids_and_blocks() -> None:

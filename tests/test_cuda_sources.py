@@ -265,12 +265,41 @@ class Stream:
         self.told.append("launched")
 
 
-def recorder() -> graph.Recorder:
-    pool = SimpleNamespace(malloc=None, free_all_blocks=lambda: own._stream.told.append("freed"))
-    allocating = lambda malloc: nullcontext()  # noqa: E731
-    cuda = SimpleNamespace(Stream=Stream, MemoryPool=lambda: pool, using_allocator=allocating)
+def recorder(memory: Any = None) -> graph.Recorder:
+    limits: list[int] = []
+    pool = SimpleNamespace(
+        malloc=None, free_all_blocks=lambda: own._stream.told.append("freed"),
+        set_limit=lambda size: limits.append(size), total_bytes=lambda: 100,
+    )  # fmt: skip
+    cuda = SimpleNamespace(
+        Stream=Stream, MemoryPool=lambda memory: pool, using_allocator=lambda malloc: nullcontext(),
+        Memory=memory, MemoryPointer=lambda memory, offset: (memory, offset),
+        runtime=cupy.cuda.runtime, memory=cupy.cuda.memory,
+    )  # fmt: skip
     own = graph.Recorder(SimpleNamespace(cuda=cuda, get_default_memory_pool=lambda: pool))
+    assert limits == [0], "CuPy's own limit is not this pool's"
     return own
+
+
+def test_the_recordings_pool_never_hears_that_the_device_has_no_more() -> None:
+    """CuPy's would free what lies idle in it, to which graphs that were recorded point."""
+    answers: list[Any] = [graph.NO_MEMORY, "some"]
+
+    def memory(size: int) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, int):
+            raise cupy.cuda.runtime.CUDARuntimeError(answer)
+        return answer
+
+    own = recorder(memory)
+    assert own._memory(7) == ("some", 0)
+    assert own._stream.told[-1] == "freed", "what lay idle in CuPy's own pool"
+    answers += [graph.NO_MEMORY] * 2
+    with pytest.raises(MemoryError, match=r"allocating 7 bytes \(allocated so far: 100 bytes"):
+        own._memory(7)
+    answers += [700]
+    with pytest.raises(RuntimeError, match="cudaErrorIllegalAddress"):
+        own._memory(7)
 
 
 def test_a_step_is_recorded_on_a_stream_of_its_own_and_runs_on_the_current_one() -> None:

@@ -83,10 +83,28 @@ class CupyBackend(Backend):
 
     def from_host(self, array: np.ndarray, device: Any) -> Any:
         with device:  # CuPy copies by way of pinned memory, on the current stream
-            return self._cupy.array(array)
+            return self._cupy.array(array, order="C")
 
     def to_host(self, array: Any) -> np.ndarray:
         return np.asarray(self._cupy.asnumpy(array))
+
+    def on(self, device: Any) -> Any:
+        return device
+
+    def to_host_later(self, array: Any) -> Callable[[], np.ndarray]:
+        from cupyx import empty_pinned
+
+        with array.device:
+            host = empty_pinned(array.shape, array.dtype)
+            array.get(out=host, blocking=False)
+            copied = self._cupy.cuda.Event(disable_timing=True)
+            copied.record()
+
+        def fetch() -> np.ndarray:
+            copied.synchronize()
+            return np.array(host)
+
+        return fetch
 
     def owned(self, array: Any) -> Any:
         alone = array.flags.owndata and array.flags.c_contiguous
@@ -95,7 +113,10 @@ class CupyBackend(Backend):
     def share(self, x: Any, device: Any) -> Any:
         if not is_writeable_array(x):
             raise BufferError("its memory is read-only, which CuPy cannot express")
-        return super().share(x, device)
+        if self.is_array(x):
+            return x
+        with device:  # CuPy's from_dlpack takes no device= yet
+            return self._cupy.from_dlpack(x, copy=False)
 
     def probe(self, device: Any) -> None:
         """Compute by CuPy, by a kernel compiled here, and by cuBLASLt."""
@@ -126,7 +147,7 @@ class CupyBackend(Backend):
             with rows.device:
                 return compiled(state, data, rows)
 
-        run.refresh = compiled.refresh  # type: ignore[attr-defined]
+        run.refresh, run.replace = compiled.refresh, compiled.replace  # type: ignore[attr-defined]
         return run
 
     def synchronize(self) -> None:
@@ -154,6 +175,7 @@ REASONS = {
         "the NVIDIA driver sees no GPU; CUDA_VISIBLE_DEVICES may hide it, or a container lack it"
     ),
     "nvrtc": f"the CUDA toolkit lacks its compiler, NVRTC; {INSTALL} brings it",
+    "CUDA headers": f"the CUDA toolkit's headers are missing, which CuPy compiles with; {INSTALL}",
     "cublasLt": f"the CUDA toolkit lacks cuBLASLt; {INSTALL} brings it",
 }
 """What it comes from, by what CuPy's words contain."""

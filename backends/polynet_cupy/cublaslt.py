@@ -12,6 +12,7 @@ import functools
 import threading
 from typing import Any, NamedTuple
 
+from polynet_cupy.launch import on_device
 from polynet_cupy.products import Operand, Product
 
 R_32F, R_64F, R_16BF = 0, 1, 14
@@ -21,7 +22,7 @@ LAYOUT_BATCH_COUNT, LAYOUT_STRIDED_BATCH_OFFSET = 5, 6
 PREF_MAX_WORKSPACE_BYTES = 1
 PREF_MIN_ALIGNMENT_BYTES = {"A": 5, "B": 6, "C": 7, "D": 8}
 EPILOGUE_BIAS = 4
-NOT_SUPPORTED = 15
+INVALID_VALUE, NOT_SUPPORTED = 7, 15
 
 WORKSPACE = 32 << 20
 """Bytes that an algorithm may ask for: NVIDIA's advice for its largest devices."""
@@ -124,6 +125,10 @@ class Descriptors:
         return layout
 
 
+def _set_bias(d: Descriptors, bias: Any) -> None:
+    _set("MatmulDesc", d.matmul, DESC_BIAS_POINTER, ctypes.c_void_p(bias.data.ptr))
+
+
 class Gemm:
     """Products on the devices: for each device a handle, for each kind of product an algorithm.
 
@@ -144,16 +149,16 @@ class Gemm:
         import cupy
 
         device = cupy.cuda.runtime.getDevice()
+        on_device(device, out, x, y, bias)
         with self._lock:  # a descriptor holds the bias's address until the call
-            plan = self._plan(device, how)
+            plan = self._plan(device, how, bias)
             if plan is None:
                 how = how._replace(bias=False)
                 plan = self._plan(device, how)
             if plan is None:
                 raise RuntimeError(f"cuBLASLt has no algorithm for {how}")
             if how.bias:
-                address = ctypes.c_void_p(bias.data.ptr)
-                _set("MatmulDesc", plan[0].matmul, DESC_BIAS_POINTER, address)
+                _set_bias(plan[0], bias)
             self._start(device, plan, out, x, y)
         return how.bias or bias is None
 
@@ -175,18 +180,22 @@ class Gemm:
             ctypes.c_void_p(cupy.cuda.get_current_stream().ptr),
         )  # fmt: skip
 
-    def _plan(self, device: int, how: Product) -> tuple[Descriptors, Heuristic] | None:
+    def _plan(
+        self, device: int, how: Product, bias: Any = None
+    ) -> tuple[Descriptors, Heuristic] | None:
         """Descriptors and algorithm; None where there is no algorithm."""
         key = device, how
         if key not in self._plans:
             if device not in self._handles:
                 self._handles[device] = _new("")
             d, found, count = Descriptors(how), Heuristic(), ctypes.c_int()
+            if how.bias:
+                _set_bias(d, bias)
             status = library().cublasLtMatmulAlgoGetHeuristic(
                 self._handles[device], d.matmul, d.a, d.b, d.d, d.d, d.preference, 1,
                 ctypes.byref(found), ctypes.byref(count),
             )  # fmt: skip
-            if status not in (0, NOT_SUPPORTED):
+            if status not in (0, NOT_SUPPORTED, *([INVALID_VALUE] if how.bias else [])):
                 words = library().cublasLtGetStatusString(status).decode()
                 raise RuntimeError(f"cublasLtMatmulAlgoGetHeuristic answered {status}, {words}")
             some = not status and count.value and not found.state

@@ -11,6 +11,8 @@ from typing import Any
 from polynet.backend import Backend, StaticRunner, looped, use_backend
 from polynet_cupy.optimizers import over_its_own
 
+NO_MEMORY = 2
+"""CUDA's number for cudaErrorMemoryAllocation."""
 Capture = Callable[[Callable[[], None]], Callable[[], object]]
 
 
@@ -33,7 +35,7 @@ def steps(backend: Backend, step: Callable[..., Any], capture: Capture) -> Calla
             state, losses = static(state, data, rows[None, ...])
         return state, losses[0, ...]
 
-    run.refresh = static.refresh  # type: ignore[attr-defined]
+    run.refresh, run.replace = static.refresh, static.replace  # type: ignore[attr-defined]
     return run
 
 
@@ -53,7 +55,26 @@ class Recorder:
     def __init__(self, cupy: Any) -> None:
         self._cupy = cupy
         self._stream = cupy.cuda.Stream(non_blocking=True)
-        self._pool = cupy.cuda.MemoryPool()
+        self._pool = cupy.cuda.MemoryPool(self._memory)
+        self._pool.set_limit(size=0)  # CuPy's own setting of a limit is for its own pool
+
+    def _memory(self, size: int) -> Any:
+        """Memory for the pool, which must never hear that the device has no more.
+
+        It would free what lies idle in it, and there graphs that were recorded have their numbers.
+        """
+        cuda = self._cupy.cuda
+        for last in (False, True):
+            try:
+                return cuda.MemoryPointer(cuda.Memory(size), 0)
+            except cuda.runtime.CUDARuntimeError as error:
+                if error.status != NO_MEMORY:
+                    raise
+                if last:
+                    total = self._pool.total_bytes()
+                    raise cuda.memory.OutOfMemoryError(size, total) from error
+                self._cupy.get_default_memory_pool().free_all_blocks()
+        raise AssertionError
 
     def record(self, run: Callable[[], None]) -> Callable[[], object]:
         """What `run` starts, as a function that does it; RuntimeError where it cannot be recorded.

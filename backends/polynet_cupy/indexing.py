@@ -9,7 +9,9 @@ from polynet import random
 from polynet_cupy.launch import elementwise, real
 
 MOST_ROWS = 1 << 17
-"""Each row is compared with every other, up to here: beyond, sorting would cost less."""
+"""Each row is compared with every other; beyond so many, the definition's product costs less."""
+MOST_NUMBERS = 1 << 28
+"""Of the matrix that the definition makes: beyond so many, it would not fit."""
 
 
 def put_slice(xp: Any, x: Any, places: tuple[range, ...], shape: tuple[int, ...]) -> Any:
@@ -24,7 +26,8 @@ def segment_sum(xp: Any, x: Any, segments: Any, count: int) -> Any:
     """Rows summed by segment, each sum in the rows' order: the same bits every time."""
     n = segments.shape[0]
     wide = segments.dtype.name == "int64"
-    if not real(x) or n > MOST_ROWS or not (wide or segments.dtype.name == "int32"):
+    long = n > MOST_ROWS and n * count <= MOST_NUMBERS
+    if not real(x) or long or not (wide or segments.dtype.name == "int32"):
         return NotImplemented
     y = xp.zeros((count, *x.shape[1:]), dtype=x.dtype)
     if x.size:

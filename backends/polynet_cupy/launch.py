@@ -59,12 +59,29 @@ def compiled(kernel: str, real: str) -> Any:
     return module.get_function(kernel)
 
 
+def on_device(device: int, *given: Any) -> None:
+    """Raise ValueError unless every array given is on the current device.
+
+    A kernel would read memory of another device, if it may at all, as if it were this one's.
+    """
+    for array in given:
+        there = getattr(getattr(array, "data", None), "device_id", device)
+        if there != device:
+            raise ValueError(
+                f"an array of {tuple(array.shape)} is on cuda:{there}, and the current device is "
+                f"cuda:{device}; call within `with cupy.cuda.Device({there}):`"
+            )
+
+
 def launch(kernel: str, dtype: Any, blocks: int, threads: int, *args: Any) -> None:
     """Start a kernel on the current stream.
 
     Arrays are passed as their addresses, None as that of nothing, and NumPy's arrays of no axes
     by value. The caller sees to it that arrays are contiguous.
     """
+    import cupy
+
+    on_device(cupy.cuda.runtime.getDevice(), *args)
     compiled(kernel, np.dtype(dtype).name)((blocks,), (threads,), args)
 
 

@@ -1,13 +1,17 @@
-"""array-api-compat's CuPy namespace, with what a captured step must do differently."""
+"""array-api-compat's CuPy namespace, with what a captured step must do differently.
+
+While a stream is captured nothing may read the device, and cuBLAS may not be called.
+"""
 
 from __future__ import annotations
 
-from functools import partial
+import math
+from functools import partial, update_wrapper
 from types import ModuleType
 from typing import Any
 
 from polynet_cupy import products
-from polynet_cupy.launch import contiguous, elementwise, launch
+from polynet_cupy.launch import contiguous, elementwise, launch, real
 
 AT_A_TIME = 8
 """Arrays that CuPy joins without a list of their addresses, which it would copy from the host."""
@@ -16,21 +20,16 @@ AT_A_TIME = 8
 def extended(compat: Any, name: str, precision: str = "float32", **ours: Any) -> ModuleType:
     """The namespace `compat`, with what kernels ask for: `launch`, `gemm`, `address`, `memory`.
 
-    And with the `precision` of products, one of `products.PRECISIONS`.
+    And with the `precision` of products, one of `products.PRECISIONS`. Of what is replaced,
+    compat's own is called `plain_…`.
     """
     xp = ModuleType(name, compat.__doc__)
     vars(xp).update({key: value for key, value in vars(compat).items() if key != "__name__"})
-    vars(xp).update(
-        precision=precision,
-        plain_matmul=compat.matmul,
-        plain_take=compat.take,
-        plain_concat=compat.concat,
-        contiguous=partial(contiguous, xp),
-        matmul=_named("matmul", lambda x, y, /: products.matmul(xp, x, y)),
-        take=_named("take", lambda x, indices, /, *, axis=None: _take(xp, x, indices, axis)),
-        concat=_named("concat", lambda arrays, /, *, axis=0: _concat(xp, arrays, axis)),
-        stack=_named("stack", lambda arrays, /, *, axis=0: _stack(xp, arrays, axis)),
-    )
+    vars(xp).update(precision=precision, contiguous=partial(contiguous, xp))
+    for function in (products.matmul, clip, concat, stack, take, tensordot, vecdot):
+        replaced = function.__name__
+        vars(xp)[f"plain_{replaced}"] = getattr(compat, replaced)
+        vars(xp)[replaced] = update_wrapper(partial(function, xp), function)
     vars(xp).update(ours)
     return xp
 
@@ -38,12 +37,17 @@ def extended(compat: Any, name: str, precision: str = "float32", **ours: Any) ->
 def namespace(precision: str) -> ModuleType:
     """The namespace of CuPy's arrays, on which kernels run on the device."""
     import array_api_compat.cupy as compat
+    import cupy
 
     from polynet_cupy.cublaslt import Gemm
 
+    def sign(x: Any, /) -> Any:
+        """Compat's asks where NaN is, which CuPy's own minds by now."""
+        return cupy.sign(x) if x.dtype.kind == "f" else compat.sign(x)
+
     return extended(
         compat, "polynet_cupy.xp", precision, launch=launch, gemm=Gemm(), address=address,
-        memory=memory,
+        memory=memory, sign=sign,
     )  # fmt: skip
 
 
@@ -57,21 +61,24 @@ def memory(array: Any) -> int:
     return int(array.data.mem.ptr)
 
 
-def _named(name: str, function: Any) -> Any:
-    function.__name__ = name
-    return function
+def clip(xp: Any, x: Any, /, min: Any = None, max: Any = None) -> Any:  # noqa: A002 (the standard's)
+    """Floats between two numbers, or arrays of their dtype; compat's asks where NaN is."""
+    like = [a is None or isinstance(a, int | float) or a.dtype == x.dtype for a in (min, max)]
+    if x.dtype.kind != "f" or not all(like) or min is max is None:
+        return xp.plain_clip(x, min, max)
+    x = x if min is None else xp.maximum(x, min)
+    return x if max is None else xp.minimum(x, max)
 
 
-def _take(xp: Any, x: Any, indices: Any, axis: int | None) -> Any:
+def take(xp: Any, x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
     """Elements along an axis; rows, such as those of a batch, by a kernel that copies words."""
     wide = indices.dtype.name == "int64"
     row = x.nbytes // x.shape[0] if x.ndim and x.shape[0] else 0
-    rows = x.ndim and (axis == 0 or (axis is None and x.ndim == 1)) and indices.ndim == 1
-    if not rows or not row or row % 4 or not (wide or indices.dtype.name == "int32"):
+    rows = indices.ndim == 1 and (axis == 0 or (axis is None and x.ndim == 1))
+    rows = rows and row and not row % 4 and x.flags.c_contiguous
+    if not rows or not (wide or indices.dtype.name == "int32") or xp.address(x) % 4:
         return xp.plain_take(x, indices, axis=axis)
-    x, indices = contiguous(xp, x), contiguous(xp, indices)
-    if xp.address(x) % 4:
-        return xp.plain_take(x, indices, axis=axis)
+    indices = contiguous(xp, indices)
     count = indices.shape[0]
     out = xp.empty((count, *x.shape[1:]), dtype=x.dtype)
     size, words = count * (row // 4), row // 4
@@ -80,19 +87,44 @@ def _take(xp: Any, x: Any, indices: Any, axis: int | None) -> Any:
     return out
 
 
-def _concat(xp: Any, arrays: Any, axis: int | None) -> Any:
+def concat(xp: Any, arrays: Any, /, *, axis: int | None = 0) -> Any:
     """Arrays joined, a few at a time: see `AT_A_TIME`."""
     arrays = list(arrays)
     if len(arrays) > AT_A_TIME:
         parts = range(0, len(arrays), AT_A_TIME)
         arrays = [xp.plain_concat(arrays[i : i + AT_A_TIME], axis=axis) for i in parts]
-        return _concat(xp, arrays, axis)
+        return concat(xp, arrays, axis=axis)
     return xp.plain_concat(arrays, axis=axis)
 
 
-def _stack(xp: Any, arrays: Any, axis: int) -> Any:
+def stack(xp: Any, arrays: Any, /, *, axis: int = 0) -> Any:
     """Arrays of one shape joined along a new axis."""
     arrays = [xp.expand_dims(a, axis=axis) for a in arrays]
     if len({tuple(a.shape) for a in arrays}) > 1:
         raise ValueError(f"stack: expected arrays of one shape; got {[a.shape for a in arrays]}")
-    return _concat(xp, arrays, axis)
+    return concat(xp, arrays, axis=axis)
+
+
+def vecdot(xp: Any, x: Any, y: Any, /, *, axis: int = -1) -> Any:
+    """Σ x·y along an axis; compat's goes to cuBLAS."""
+    if not real(x, y):
+        return xp.plain_vecdot(x, y, axis=axis)
+    return xp.sum(x * y, axis=axis)
+
+
+def tensordot(xp: Any, x: Any, y: Any, /, *, axes: Any = 2) -> Any:
+    """The product of matrices whose columns, and rows, are the axes that are summed."""
+    if not real(x, y) or not x.size or not y.size:
+        return xp.plain_tensordot(x, y, axes=axes)
+    if isinstance(axes, int):
+        axes = range(x.ndim - axes, x.ndim), range(axes)
+    of_x, of_y = ([a % z.ndim for a in s] for s, z in zip(axes, (x, y), strict=True))
+    if [x.shape[a] for a in of_x] != [y.shape[a] for a in of_y]:
+        return xp.plain_tensordot(x, y, axes=(of_x, of_y))  # which says what is wrong
+    rest_x = [a for a in range(x.ndim) if a not in of_x]
+    rest_y = [a for a in range(y.ndim) if a not in of_y]
+    shape = [x.shape[a] for a in rest_x] + [y.shape[a] for a in rest_y]
+    summed = math.prod(x.shape[a] for a in of_x)
+    left = xp.reshape(xp.permute_dims(x, (*rest_x, *of_x)), (-1, summed))
+    right = xp.reshape(xp.permute_dims(y, (*of_y, *rest_y)), (summed, -1))
+    return xp.reshape(xp.matmul(left, right), tuple(shape))

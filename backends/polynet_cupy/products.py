@@ -45,7 +45,7 @@ class Product(NamedTuple):
     bias: bool
 
 
-def matmul(xp: Any, x: Any, y: Any) -> Any:
+def matmul(xp: Any, x: Any, y: Any, /) -> Any:
     """The matrix product of the standard; of what cuBLASLt lacks, CuPy's own."""
     if not x.ndim or not y.ndim or not real(x, y) or not y.size or not x.size:
         return xp.plain_matmul(x, y)

@@ -114,6 +114,12 @@ def on_the_host(name: str) -> Callable[..., Any]:
     return reading
 
 
+def no_masks(keys: tuple[Any, ...]) -> None:
+    """How many numbers a mask selects is read on the host, too."""
+    if Recording.current is not None and any(getattr(k, "dtype", 0) == "bool" for k in keys):
+        raise RuntimeError("a mask reads the device, not permitted when stream is capturing")
+
+
 class Array(np.ndarray):
     """NumPy's numbers, as on a device."""
 
@@ -127,11 +133,13 @@ class Array(np.ndarray):
 
     def __getitem__(self, key: Any) -> Any:
         keys = key if isinstance(key, tuple) else (key,)
+        no_masks(keys)
         if any(isinstance(k, np.ndarray) for k in keys):
             return run(operator.getitem, self, key)
         return ours(self.view(np.ndarray)[(*keys, *(() if Ellipsis in keys else (...,)))])
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        no_masks(key if isinstance(key, tuple) else (key,))
         run(operator.setitem, self, key, value, writes=(self,))
 
 
