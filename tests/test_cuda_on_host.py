@@ -304,6 +304,19 @@ def test_products_that_copy_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_allclose(XP.matmul(a, b), np.matmul(a, b), rtol=1e-13)
 
 
+def test_products_of_more_matrices_than_a_call_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call for each so many of them; of one that serves all, each reads the same."""
+    monkeypatch.setattr(products, "MOST_AT_ONCE", 3)
+    calls = []
+    monkeypatch.setattr(XP, "gemm", lambda *a: calls.append(a[:2]) or cuda_on_host.gemm(*a))
+    stack, one = rng.normal(size=(2, 4, 3, 5)), rng.normal(size=(5, 7))
+    np.testing.assert_allclose(XP.matmul(stack, one), np.matmul(stack, one), rtol=1e-13)
+    assert [(how.batch, first) for how, first in calls] == [(3, 0), (3, 3), (2, 6)]
+    assert [how.left.aligned for how, _ in calls] == [
+        min(256, a & -a) for a in (stack.ctypes.data + first * 15 * 8 for first in (0, 3, 6))
+    ]
+
+
 @pytest.mark.parametrize(
     "shapes", [((3,), (3,)), ((3,), (3, 2)), ((2, 3), (3,)), ((3,), (4, 3, 2))]
 )

@@ -141,10 +141,12 @@ class Gemm:
         self._handles: dict[int, ctypes.c_void_p] = {}
         self._plans: dict[tuple[int, Product], tuple[Descriptors, Heuristic] | None] = {}
 
-    def __call__(self, how: Product, out: Any, x: Any, y: Any, bias: Any = None) -> bool:
-        """Compute a product into `out`, on the current stream; whether the bias is in it.
+    def __call__(
+        self, how: Product, first: int, out: Any, x: Any, y: Any, bias: Any = None
+    ) -> bool:
+        """Compute products, from number `first` on, into `out`, on the current stream.
 
-        Where cuBLASLt adds no bias to this kind of product, the caller must.
+        Whether the bias is in them: where cuBLASLt adds none to this kind, the caller must.
         """
         import cupy
 
@@ -159,7 +161,12 @@ class Gemm:
                 raise RuntimeError(f"cuBLASLt has no algorithm for {how}")
             if how.bias:
                 _set_bias(plan[0], bias)
-            self._start(device, plan, out, x, y)
+            places = (
+                out.data.ptr + first * how.m * how.n * out.itemsize,
+                x.data.ptr + first * how.left.stride * x.itemsize,
+                y.data.ptr + first * how.right.stride * y.itemsize,
+            )
+            self._start(device, plan, *map(ctypes.c_void_p, places))
         return how.bias or bias is None
 
     def _start(
@@ -170,11 +177,9 @@ class Gemm:
         d, found = plan
         workspace = cupy.cuda.alloc(found.workspace)
         one, zero = d.number(1), d.number(0)
-        result = ctypes.c_void_p(out.data.ptr)
         call(
             "cublasLtMatmul", self._handles[device], d.matmul,
-            ctypes.byref(one), ctypes.c_void_p(y.data.ptr), d.a, ctypes.c_void_p(x.data.ptr), d.b,
-            ctypes.byref(zero), result, d.d, result, d.d,
+            ctypes.byref(one), y, d.a, x, d.b, ctypes.byref(zero), out, d.d, out, d.d,
             ctypes.byref(found.algorithm), ctypes.c_void_p(workspace.ptr),
             ctypes.c_size_t(found.workspace),
             ctypes.c_void_p(cupy.cuda.get_current_stream().ptr),

@@ -17,6 +17,8 @@ PRECISIONS = ("float32", "tf32", "bfloat16")
 """In what products of float32 matrices can be computed: see `CupyBackend.with_precision`."""
 ALIGNED = 256
 """Bytes to which memory comes aligned; of a part of an array it may be less."""
+MOST_AT_ONCE = 65535
+"""Products in one call: kernels count them in the third of a grid's numbers."""
 
 
 class Operand(NamedTuple):
@@ -83,14 +85,17 @@ def product(xp: Any, x: Any, y: Any, bias: Any = None) -> Any:
     x, y = rounded(xp, x), rounded(xp, y)
     batch = _broadcast(tuple(x.shape[:-2]), tuple(y.shape[:-2]))
     (m, k), n = x.shape[-2:], y.shape[-1]
-    x, left = _operand(xp, x, batch)
-    y, right = _operand(xp, y, batch)
+    x, y = (_stacked(xp, a, batch) for a in (x, y))
     precision = "float64" if x.dtype.name == "float64" else xp.precision
     out = xp.empty((*batch, m, n), dtype=xp.float64 if precision == "float64" else xp.float32)
     if out.size:
-        count = math.prod(batch)
-        how = Product(precision, count, m, n, k, left, right, bias is not None)
-        if not xp.gemm(how, out, x, y, bias):
+        added, total = True, math.prod(batch)
+        for first in range(0, total, MOST_AT_ONCE):
+            operands = _operand(xp, x, first), _operand(xp, y, first)
+            count = min(MOST_AT_ONCE, total - first)
+            how = Product(precision, count, m, n, k, *operands, bias is not None)
+            added = xp.gemm(how, first, out, x, y, bias) and added
+        if not added:
             elementwise(xp, "add_bias", out.dtype, out.size, out, bias, out.size, n)
     return out
 
@@ -139,18 +144,20 @@ def placed(xp: Any, x: Any) -> Any:
     return x if _place(x) is not None else xp.contiguous(x)
 
 
-def _operand(xp: Any, x: Any, batch: tuple[int, ...]) -> tuple[Any, Operand]:
-    """The array, or a copy that lies as cuBLASLt can take it; and how it lies."""
+def _stacked(xp: Any, x: Any, batch: tuple[int, ...]) -> Any:
+    """Matrices, as many as there are products, that lie as cuBLASLt can take them."""
     if tuple(x.shape[:-2]) != batch:
         x = xp.broadcast_to(x, (*batch, *x.shape[-2:]))
+    return placed(xp, x)
+
+
+def _operand(xp: Any, x: Any, first: int) -> Operand:
+    """How the matrices lie, from number `first` on."""
     place = _place(x)
-    if place is None:
-        x = xp.asarray(x, order="C", copy=True)
-        place = _place(x)
-        assert place is not None
+    assert place is not None
     transposed, ld, stride = place
-    address = xp.address(x)
-    return x, Operand(transposed, ld, stride, min(ALIGNED, address & -address))
+    address = xp.address(x) + first * stride * x.itemsize
+    return Operand(transposed, ld, stride, min(ALIGNED, address & -address))
 
 
 def _place(x: Any) -> tuple[bool, int, int] | None:

@@ -138,14 +138,15 @@ def _argument(kernel: str, p: Parameter, a: Any, dtype: str, loaded: Any) -> tup
     return ctypes.c_void_p(held.ctypes.data), held
 
 
-def gemm(how: Product, out: Any, x: Any, y: Any, bias: Any = None) -> bool:
+def gemm(how: Product, first: int, out: Any, x: Any, y: Any, bias: Any = None) -> bool:
     """Products from what describes them to cuBLASLt and the addresses, whatever the arrays say."""
     dtype = {"float64": "float64", "bfloat16": "uint16"}.get(how.precision, "float32")
     result = "float64" if how.precision == "float64" else "float32"
     assert [x.dtype.name, y.dtype.name, out.dtype.name] == [dtype, dtype, result], how
-    left = widened(_matrices(x, how.left, how.batch, how.m, how.k))
-    right = widened(_matrices(y, how.right, how.batch, how.k, how.n))
-    out.reshape(how.batch, how.m, how.n)[...] = np.matmul(left, right)
+    left = widened(_matrices(x, how.left, first, how.batch, how.m, how.k))
+    right = widened(_matrices(y, how.right, first, how.batch, how.k, how.n))
+    into = out.reshape(-1, how.m, how.n)[first : first + how.batch]
+    into[...] = np.matmul(left, right)
     return bias is None
 
 
@@ -154,13 +155,13 @@ def widened(x: Any) -> Any:
     return (x.astype(np.uint32) << 16).view(np.float32) if x.dtype == np.uint16 else x
 
 
-def _matrices(x: Any, operand: Operand, batch: int, rows: int, columns: int) -> Any:
+def _matrices(x: Any, operand: Operand, first: int, batch: int, rows: int, columns: int) -> Any:
     """Matrices in memory; to a library whose columns lie one after another each is turned round."""
     steps = (1, operand.ld) if operand.transposed else (operand.ld, 1)
     assert operand.ld >= (rows if operand.transposed else columns), operand
-    assert x.ctypes.data % operand.aligned == 0, operand
     strides = [s * x.itemsize for s in (operand.stride, *steps)]
-    return np.lib.stride_tricks.as_strided(x, (batch, rows, columns), strides)
+    assert (x.ctypes.data + first * strides[0]) % operand.aligned == 0, operand
+    return np.lib.stride_tricks.as_strided(x, (first + batch, rows, columns), strides)[first:]
 
 
 def empty(shape: Any, *, dtype: Any, device: Any = None) -> np.ndarray:

@@ -169,8 +169,8 @@ def in_table(table: Any, dtype: Any) -> list[np.ndarray]:
     return [np.frombuffer(memory, dtype) for memory in held]
 
 
-def multiplied(how: Any, out: Any, x: Any, y: Any, bias: Any = None) -> bool:
-    run(gemm, how, out, x, y, bias, writes=(out,))
+def multiplied(how: Any, first: int, out: Any, x: Any, y: Any, bias: Any = None) -> bool:
+    run(gemm, how, first, out, x, y, bias, writes=(out,))
     return bias is None
 
 
