@@ -166,6 +166,7 @@ def cuda_sources(session: nox.Session) -> None:
     only = ("--polynet-backend", "cuda_on_host", "-n", "2")
     on_the_host = [path for path in CUDA if path != SOURCES]
     pytest(session, "polynet/testing", *on_the_host, *only, **with_plugin)
+    pytest(session, "tests/test_recorded_parts.py", "-k", "cuda_recorded", **with_plugin)
     pytest(session, "tests/test_kernels.py", "-k", "cuda_on_host", **with_plugin)
 
 

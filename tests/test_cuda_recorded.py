@@ -17,7 +17,6 @@ import pytest
 from polynet import Trainer, data, losses, nn, optim, use_backend
 from polynet.backend import Backend, to_numpy
 from polynet.backend.static import WARM_UP
-from polynet.nn import activation
 from polynet.optim import schedules
 
 if shutil.which("g++") is None:
@@ -140,55 +139,6 @@ def test_replayed_streams_are_the_loop_bit_for_bit() -> None:
             run.fit(data.arrays(NETWORKS["dense"][1], Y), epochs=8, batch_size=8)
         runs.append(run)
     assert runs[0].history.step_losses == runs[1].history.step_losses
-
-
-# Whatever a network is made of: nothing in it may read the device
-
-ACTIVATIONS = [
-    kind
-    for name, kind in vars(activation).items()
-    if name in nn.__all__ and name not in ("Module", "Parameter")
-]
-NUMBERS = np.abs(rng.normal(size=(44, 3))) + 0.1
-SHARES = NUMBERS / NUMBERS.sum(axis=1, keepdims=True)
-TARGETS = {
-    **dict.fromkeys(["cross_entropy", "multi_margin", "nll"], Y),
-    **dict.fromkeys(["binary_cross_entropy_with_logits", "kl_div"], SHARES),
-    "hinge": np.sign(rng.normal(size=(44, 3))),
-    **dict.fromkeys(["l1", "mse", "huber", "smooth_l1", "cosine_distance"], NUMBERS),
-}
-
-
-def must_be_recorded(net: nn.Module, loss: Any, targets: Any) -> None:
-    """NotCompiledError would be raised, and the losses are the loop's."""
-    found = []
-    for how in ("require", "auto"):
-        backend = CudaRecorded()
-        if how == "auto":
-            backend.compile = lambda step, b=backend: Backend.compile(b, step)  # type: ignore[method-assign]
-        run = Trainer(net, loss, optim.SGD(1e-2), backend=backend, compile=how)
-        with use_backend(backend):
-            run.fit(NETWORKS["dense"][1], targets, epochs=WARM_UP + 2, batch_size=8)
-        found.append(run.history.step_losses)
-    assert found[0] == found[1]
-
-
-@pytest.mark.parametrize("kind", ACTIVATIONS)
-def test_every_activation_is_recorded(kind: type[nn.Module]) -> None:
-    made = kind(0.1, 0.0) if kind is nn.Threshold else kind()
-    net = nn.Sequential(nn.Linear(6, 8), made, nn.Linear(4 if kind is nn.GLU else 8, 3))
-    must_be_recorded(net, losses.mse, NUMBERS)
-
-
-def test_every_loss_has_targets_here() -> None:
-    assert TARGETS.keys() == set(losses.__all__)
-
-
-@pytest.mark.parametrize("name", TARGETS)
-def test_every_loss_is_recorded(name: str) -> None:
-    last = [nn.LogSoftmax()] if name in ("nll", "kl_div") else []
-    net = nn.Sequential(nn.Linear(6, 3), *last)
-    must_be_recorded(net, getattr(losses, name), TARGETS[name])
 
 
 def test_all_steps_of_a_call_are_one_recording(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,8 @@
         [--out tests/benchmarks/results/gpu.md]
 
 `checks`: the order of first checks; `agreement`: 100 steps recorded, looped, and NumPy's;
-`resume`: from NumPy to the GPU and back; `suite`: the conformance suite; `optimizer`: Adam's bytes
+`resume`: from NumPy to the GPU and back; `suite`: the conformance suite, and every activation, loss
+and optimizer recorded; `optimizer`: Adam's bytes
 a second beside a copy's; `product`: a large matrix product beside PyTorch's; `steps`: training
 steps beside PyTorch (eager, in a CUDA graph, compiled) and `jax.jit`; `sanitizer`, only where it is
 named: the kernels under NVIDIA's compute-sanitizer. Without a GPU it says so, and exits with 2.
@@ -37,6 +38,7 @@ from polynet.backend import registry
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "gpu.md"
+RECORDED = str(HERE.parent / "test_recorded_parts.py")
 PRECISIONS = {"float32": "", "tf32": "4096", "bfloat16": "4096"}
 """What is timed in each: networks with this in their name."""
 LIKE = {"float32": 1e-2, "tf32": 1e-2, "bfloat16": 5e-2}
@@ -81,13 +83,15 @@ class Program:
     def suite(self) -> str:
         rows = []
         for backend in self.backends:
-            command = ["-m", "pytest", "--pyargs", "polynet.testing", "--polynet-backend", backend]
-            done = _python(*command, "-q", "-rN", limit=240)
-            rows.append([backend, done.stdout.strip().splitlines()[-1]])
-            if done.returncode:
-                failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
-                rows += [[backend, line] for line in failed or [done.stderr[-500:]]]
-        return "## The conformance suite\n\n" + table(["backend", "outcome"], rows)
+            suite = ["--pyargs", "polynet.testing", "--polynet-backend", backend]
+            for what, given in (("conformance", suite), ("recorded", [RECORDED, "-k", backend])):
+                done = _python("-m", "pytest", *given, "-q", "-rN", limit=240)
+                said = done.stdout.strip().splitlines()
+                rows.append([backend, what, said[-1] if said else done.stderr[-500:]])
+                if done.returncode:
+                    rows += [[backend, what, line] for line in said if line.startswith("FAILED")]
+        header = ["backend", "suite", "outcome"]
+        return "## The conformance suite, and all that can be recorded\n\n" + table(header, rows)
 
     def sanitizer(self) -> str:
         tool = shutil.which("compute-sanitizer")
