@@ -19,7 +19,11 @@ PYTHONS = nox.project.python_versions(PROJECT)
 BACKENDS = ("numpy", "strict")  # what can be had everywhere, in seconds
 
 nox.needs_version = ">=2025.5.1"
-nox.options.sessions = ["tests", "lowest", "lint", "types", "package", "examples"]
+nox.options.sessions = [
+    *(f"tests-{python}(numpy)" for python in PYTHONS),
+    f"tests-{PYTHONS[0]}(strict)",  # pure Python on NumPy: what a Python breaks, NumPy's tests find
+    *("lowest", "lint", "types", "package", "examples"),
+]
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False  # a Python that is not here is a visible skip
@@ -110,11 +114,17 @@ def tests_jax(session: nox.Session) -> None:
     """The suite on JAX with 64 bits; layers and training also without, JAX's default.
 
     Most of the time goes to compiling thousands of single ops, which the whole suite therefore
-    does without XLA's dearer optimizations; layers and training have them.
+    does without XLA's dearer optimizations; layers and training have them. Programs that several
+    tests need are compiled once, by the processes together.
     """
     session.install("-e", ".[strict,jax]", *group("test"))
+    programs = {
+        "JAX_COMPILATION_CACHE_DIR": str(Path(session.create_tmp(), "programs").resolve()),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
     for bits, plain, tests_of in (("1", "1", "jax"), ("0", "0", "jax and (training or layers)")):
-        env = {"JAX_ENABLE_X64": bits, "JAX_DISABLE_MOST_OPTIMIZATIONS": plain}
+        env = {"JAX_ENABLE_X64": bits, "JAX_DISABLE_MOST_OPTIMIZATIONS": plain, **programs}
         run_tests(session, "--polynet-backend", "jax", "-k", tests_of, **env)
 
 
