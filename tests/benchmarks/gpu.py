@@ -5,13 +5,13 @@
         [--out tests/benchmarks/results/gpu.md]
 
 `checks`: the order of first checks; `agreement`: 100 steps recorded, looped, and NumPy's;
-`resume`: from NumPy to the GPU and back; `suite`: the conformance suite, and every activation, loss
-and optimizer recorded; `optimizer`: Adam's bytes
-a second beside a copy's; `product`: a large matrix product beside PyTorch's; `steps`: training
-steps beside PyTorch (eager, in a CUDA graph, compiled) and `jax.jit`; `sanitizer`, only where it is
-named: the kernels under NVIDIA's compute-sanitizer. Without a GPU it says so, and exits with 2.
-Where ten minutes are all there are, `steps` is a call of its own, with some of the candidates:
-`torch.compile` alone may take four.
+`resume`: from NumPy to the GPU and back; `suite`: the conformance suite, and every activation,
+loss and optimizer recorded; `optimizer`: Adam's bytes a second beside a copy's; `product`: a large
+matrix product beside PyTorch's; `steps`: training steps beside PyTorch (eager, in a CUDA graph,
+compiled) and `jax.jit`; `sanitizer`, only where it is named: the kernels under NVIDIA's
+compute-sanitizer. Without a GPU it says so, and exits with 2. Where ten minutes are all there are,
+`steps` is a call of its own, with some of the candidates: `torch.compile` alone may take four. What
+is done stands in the file after each part.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from gpu_checks import CHECKS, SIZES, agreement, outcome, resume
 from gpu_peers import CANDIDATES, MODULES, NETWORKS
-from measure import environment, publish, table
+from measure import environment, table
 
 from polynet import get_backend, optim, use_backend
 from polynet.backend import registry
@@ -299,18 +299,16 @@ def main() -> None:
         CANDIDATES
     ):
         parser.error(f"parts are {(*PARTS, *NAMED_ONLY)}, candidates {list(CANDIDATES)}")
-    device, program, start = gpu(), Program(options), time.perf_counter()
-    parts = []
+    device, program = gpu(), Program(options)
+    packages = ["polynet-array", "numpy", *_distributions(), "torch", "jax", "optax"]
+    parts = [f"# polynet on a GPU\n\n{environment(packages)}- device: {device}\n"]
     for part in (*PARTS, *NAMED_ONLY):
         if part in options.parts:
             began = time.perf_counter()
             text = getattr(program, part)()
             parts.append(f"{text}\nTaken: {time.perf_counter() - began:.0f} s.\n")
+            options.out.write_text("\n".join(parts), encoding="utf-8")  # whatever comes after it
             print(parts[-1], flush=True)
-    packages = ["polynet-array", "numpy", *_distributions(), "torch", "jax", "optax"]
-    head = f"# polynet on a GPU\n\n{environment(packages)}- device: {device}\n"
-    head += f"- measured in {time.perf_counter() - start:.0f} s\n"
-    publish("\n".join([head, *parts]), options.out)
     if any("FAILED" in part for part in parts):
         sys.exit(1)
 
