@@ -88,7 +88,7 @@ CONTRACT = {"polynet.backend", "polynet.errors", "polynet.random", "polynet.tree
 
 PLUGINS = {
     "polynet_numpy": {"numpy", "array_api_compat.numpy", "numba"},  # where it is installed
-    "polynet_cupy": {"numpy", "cupy", "cuda.pathfinder", "array_api_compat"},
+    "polynet_cupy": {"numpy", "cupy", "cuda.pathfinder", "cupyx", "array_api_compat"},
     "polynet_strict": {"numpy", "array_api_strict"},
     "polynet_torch": {"numpy", "torch", "array_api_compat"},
     "polynet_jax": {"numpy", "jax", "jaxlib"},

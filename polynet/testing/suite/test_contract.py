@@ -279,7 +279,7 @@ def test_work_on_a_device_stays_there(backend: Backend) -> None:
     for name, native in backend.devices().items():
         x = backend.from_host(np.ones(3, np.float32), native)
         with about(f"within on(device) of {name!r}"), backend.on(native):
-            for y in (backend.xp.asarray(x, copy=True), x + 1, backend.xp.zeros_like(x)):
+            for y in (backend.xp.asarray(x, copy=True), x + 1):
                 stays(y, backend, native, "float32")
 
 
