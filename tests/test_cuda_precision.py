@@ -17,7 +17,7 @@ from hypothesis.extra.numpy import arrays
 
 from polynet import Trainer, functional, losses, nn, optim, use_backend, vjp
 from polynet.backend import get_backend, to_numpy
-from polynet.functional.convolution import convolution
+from polynet.functional.convolution import convolution, convolution_transpose
 from polynet.ops import OPS
 
 if shutil.which("g++") is None:
@@ -81,6 +81,12 @@ CASES: dict[str, tuple[Callable[..., Any], list[np.ndarray]]] = {
     "linear": (functional.linear, [draw(7, 4), draw(5, 4)]),
     "linear and bias": (functional.linear, [draw(7, 4), draw(5, 4), draw(5)]),
     "linear of places": (functional.linear, [draw(2, 3, 4), draw(5, 4), draw(5)]),
+    "transposed convolution": (
+        lambda *a: convolution_transpose(
+            *a, stride=(2, 1), padding=(1, 0), output_padding=(1, 0), dilation=(1, 2), groups=2
+        ),
+        [draw(2, 4, 3, 4), draw(4, 3, 3, 2), draw(6)],
+    ),
     **{
         f"convolution, {name}": (
             lambda *a, o=options: convolution(*a, **o), [draw(2, 4, 6, 7), draw(*window), draw(6)],
