@@ -5,29 +5,40 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from plugins.cuda_on_host.cuda_on_host import CudaOnHost
+from plugins.cuda_on_host.cuda_on_host import BACKWARDS, CudaOnHost
 
 from polynet import use_backend, value_and_grad
+from polynet.backend import Backend
 from polynet.ops import OPS
+from polynet.tree import leaves
 
 HOST = CudaOnHost()
 total = OPS["sum"]
 
 
 def both(f: Any, *args: Any) -> list[tuple[Any, list[Any]]]:
-    """Value and gradients of a weighted sum, by kernels and by the definitions."""
+    """Value and gradients of a weighted sum, by kernels and by the definitions.
+
+    The order in which threads and blocks run changes no bit: where one reads what another writes,
+    and nobody waits, it would.
+    """
     places = tuple(i for i, a in enumerate(args) if np.asarray(a).dtype.kind == "f")
 
     def number(*given: Any) -> Any:
         y = f(*given)
         return total(y * np.cos(np.arange(y.size, dtype=y.dtype)).reshape(y.shape))
 
-    results = []
-    for backend in (HOST, HOST.without_kernels()):
+    def found(backend: Backend, backwards: bool = False) -> tuple[Any, list[Any]]:
+        token = BACKWARDS.set(backwards)
         with use_backend(backend), np.errstate(all="ignore"):
-            value = f(*args)
-            results.append((value, list(value_and_grad(number, places)(*args)[1])))
-    return results
+            value, slopes = f(*args), value_and_grad(number, places)(*args)[1]
+        BACKWARDS.reset(token)
+        return value, list(slopes)
+
+    by_kernels, again = found(HOST), found(HOST, backwards=True)
+    for a, b in zip(leaves(by_kernels), leaves(again), strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+    return [by_kernels, found(HOST.without_kernels())]
 
 
 def agree(f: Any, *args: Any, rtol: float = 1e-12, atol: float = 1e-12) -> None:

@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +36,10 @@ FLAGS = "-O1 -std=c++17 -shared -fPIC -w -fmax-errors=5".split()
 DTYPES = {
     "int": "int32", "bool": "bool", "integer": "int64", "float": "float32", "bfloat16": "uint16",
 }  # fmt: skip
+
+
+BACKWARDS = ContextVar("backwards", default=False)
+"""Whether the last block, warp and thread run first, and each warp as far as it can."""
 
 
 class Parameter(NamedTuple):
@@ -111,6 +116,7 @@ def launch(kernel: str, dtype: Any, blocks: int, threads: int, *args: Any) -> No
     loaded, kept = library(source, dtype), []
     for p, a in zip(parameters, args, strict=True):
         kept.append(_argument(kernel, p, a, dtype, loaded))
+    loaded.run_backwards(int(BACKWARDS.get()))
     getattr(loaded, f"run_{kernel}")(
         ctypes.c_longlong(blocks), ctypes.c_longlong(threads), *(value for value, _ in kept)
     )

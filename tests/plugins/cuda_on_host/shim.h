@@ -45,6 +45,7 @@ static Barrier block;
 static std::vector<Barrier> warps;
 static std::vector<double> slots;
 static unsigned long progress;
+static bool backwards;  // the last block, warp and thread first
 const size_t STACK = 64 << 10;
 
 static void release(Barrier& b) {
@@ -75,6 +76,22 @@ static void enter() {
     if (warp.arrived) release(warp);
 }
 
+// Each thread of a warp until it waits; backwards, as long as any of them can go on, so that one warp
+// is as far ahead of the others as barriers let it be.
+static void run_warp(unsigned warp, unsigned threads) {
+    unsigned first = warp * 32, count = threads - first < 32 ? threads - first : 32;
+    unsigned long before;
+    do {
+        before = progress;
+        for (unsigned n = 0; n < count; ++n) {
+            unsigned t = first + (backwards ? count - 1 - n : n);
+            if (fibers[t].done) continue;
+            threadIdx.x = t;
+            swapcontext(&scheduler, &fibers[t].context);
+        }
+    } while (backwards && progress != before);
+}
+
 static void run_block(unsigned threads) {
     block = {threads, 0, 0};
     warps.assign((threads + 31) / 32, Barrier{0, 0, 0});
@@ -90,16 +107,11 @@ static void run_block(unsigned threads) {
         fibers[t].done = false;
         makecontext(&fibers[t].context, enter, 0);
     }
-    for (bool more = true; more;) {
+    unsigned count = (unsigned)warps.size();
+    while (block.alive) {
         unsigned long before = progress;
-        more = false;
-        for (unsigned t = 0; t < threads; ++t) {
-            if (fibers[t].done) continue;
-            more = true;
-            threadIdx.x = t;
-            swapcontext(&scheduler, &fibers[t].context);
-        }
-        if (more && progress == before) {
+        for (unsigned n = 0; n < count; ++n) run_warp(backwards ? count - 1 - n : n, threads);
+        if (block.alive && progress == before) {
             fprintf(stderr, "threads of a block wait for one another\n");
             abort();
         }
@@ -110,16 +122,22 @@ static void run_block(unsigned threads) {
 static void run(long long blocks, long long threads, bool synchronizes, std::function<void()> body) {
     blockDim.x = (unsigned)threads;
     kernel = body;
-    for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x) {
+    for (long long b = 0; b < blocks; ++b) {
+        blockIdx.x = (unsigned)(backwards ? blocks - 1 - b : b);
         if (synchronizes) {
             run_block((unsigned)threads);
             continue;
         }
-        for (threadIdx.x = 0; threadIdx.x < threads; ++threadIdx.x) kernel();
+        for (long long t = 0; t < threads; ++t) {
+            threadIdx.x = (unsigned)(backwards ? threads - 1 - t : t);
+            kernel();
+        }
     }
 }
 
 }  // namespace host
+
+extern "C" void run_backwards(int whether) { host::backwards = whether; }
 
 static void __syncthreads() { host::wait(host::block); }
 
