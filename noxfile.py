@@ -122,6 +122,7 @@ def tests_jax(session: nox.Session) -> None:
         "JAX_COMPILATION_CACHE_DIR": str(Path(session.create_tmp(), "programs").resolve()),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",  # nobody looks at their lines
     }
     for bits, plain, tests_of in (("1", "1", "jax"), ("0", "0", "jax and (training or layers)")):
         env = {"JAX_ENABLE_X64": bits, "JAX_DISABLE_MOST_OPTIMIZATIONS": plain, **programs}
