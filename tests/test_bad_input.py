@@ -294,6 +294,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
         UnknownBackendError,
         ["'nunpy'", "Did you mean 'numpy'"],
     ),
+    "a precision that a backend does not offer": (
+        lambda: polynet.get_backend("numpy").with_precision("bfloat16"),
+        ValueError,
+        ["backend 'numpy'", "'bfloat16'", "set it there"],
+    ),
     "unknown backend of a trainer": (
         lambda: trainer(backend="cuda").fit(X, Y),
         BackendError,

@@ -193,6 +193,18 @@ class Backend(abc.ABC):
         plain.differentiable = None
         return plain
 
+    def with_precision(self, precision: str) -> Backend:
+        """The same backend, whose products of float32 matrices are computed in less.
+
+        Raises ValueError for a precision that it does not offer. Most offer none: their libraries
+        have settings of their own, which products obey.
+        """
+        raise ValueError(
+            f"backend {self.name!r} computes products as its library does, and offers no precision "
+            f"{precision!r}; set it there, as by torch.set_float32_matmul_precision or "
+            "jax.default_matmul_precision"
+        )
+
     differentiable: Any = None
     """The differentiable namespace around `xp`, which `polynet.ops` keeps here."""
 
