@@ -158,6 +158,19 @@ def test_all_steps_of_a_call_are_one_recording(monkeypatch: pytest.MonkeyPatch) 
     assert all(len(r.fresh) > 10 for r in recordings)
 
 
+def test_the_stand_in_refuses_what_a_device_refuses() -> None:
+    """Arrays of the host among those of the device; and, while it records, what reads them."""
+    backend = CudaRecorded()
+    x, host = backend.from_host(np.ones(3), "cpu"), np.ones(3)
+    for mixed in (lambda: x + host, lambda: host * x, lambda: backend.xp.concat([x, host])):
+        with pytest.raises(TypeError, match="it is on the host"):
+            mixed()
+    reading = (lambda: float(x[0]), lambda: bool(x[0] > 0), lambda: x[x > 0], lambda: x.tolist())
+    for read in reading:
+        with pytest.raises(RuntimeError, match="not permitted"), Recording():
+            read()
+
+
 def test_a_step_that_reads_the_host_is_warned_of_by_its_line() -> None:
     backend = CudaRecorded()
 

@@ -93,6 +93,7 @@ def ours(x: Any) -> Any:
 def run(f: Callable[..., Any], *args: Any, writes: Sequence[Any] = (), **options: Any) -> Any:
     """Call a function that makes numbers; it is noted, and what it writes to was saved."""
     recording = Recording.current
+    on_the_device(args)
     args, options = plain(args), {name: plain(x) for name, x in options.items()}
     if recording is not None:
         recording.before += [(a, a.copy()) for a in map(plain, writes)]
@@ -100,6 +101,15 @@ def run(f: Callable[..., Any], *args: Any, writes: Sequence[Any] = (), **options
     if recording is not None:
         recording.note(f, args, options, arrays_in([plain(result)]))
     return result
+
+
+def on_the_device(args: Any) -> None:
+    """Refuse what CuPy refuses: arrays of the host among those of the device."""
+    for a in args:
+        if type(a) in (list, tuple):
+            on_the_device(a)
+        elif isinstance(a, np.ndarray) and not isinstance(a, Array) and a.dtype.names is None:
+            raise TypeError(f"Unsupported type {type(a)}: it is on the host")
 
 
 def on_the_host(name: str) -> Callable[..., Any]:
