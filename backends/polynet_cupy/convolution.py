@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,85 @@ from polynet_cupy.launch import column_sum, elementwise, real
 from polynet_cupy.products import product, rounded
 from polynet_cupy.windows import MOST, Sizes, places_along, window_over
 
+FEW = 256
+"""Places of a window: with fewer, a product for each sample would be too narrow for a GPU."""
+
+
+class Matrices:
+    """How images, what windows see, and weights become matrices, and what comes of them images.
+
+    There is a product for each sample and group, (batch, groups, …); where windows have few places,
+    one for each group over all samples, (groups, …), for which images are laid channel by channel.
+    """
+
+    def __init__(self, xp: Any, batch: int, groups: int, window: Sizes, places: Sizes) -> None:
+        self._xp = xp
+        self._batch = batch
+        self._groups = groups
+        self._window = math.prod(window)
+        self._places = math.prod(places)
+        self._joined = self._places < FEW
+
+    def images(self, x: Any) -> Any:
+        """(batch, channels, *places) as matrices of a row for each channel."""
+        xp, (n, channels) = self._xp, x.shape[:2]
+        if not self._joined:
+            return xp.reshape(x, (n, self._groups, channels // self._groups, self._places))
+        turned = xp.permute_dims(xp.reshape(x, (n, channels, self._places)), (1, 0, 2))
+        shape = (self._groups, channels // self._groups, n * self._places)
+        return xp.reshape(xp.contiguous(turned), shape)
+
+    def to_images(self, matrices: Any, shape: Sizes) -> Any:
+        xp = self._xp
+        if self._joined:
+            turned = xp.reshape(matrices, (shape[1], shape[0], self._places))
+            matrices = xp.contiguous(xp.permute_dims(turned, (1, 0, 2)))
+        return xp.reshape(matrices, shape)
+
+    def weight(self, weight: Any) -> Any:
+        """A row for each of its first axis."""
+        shape = (self._groups, weight.shape[0] // self._groups, -1)
+        return self._xp.reshape(weight, shape if self._joined else (1, *shape))
+
+    def to_weight(self, products: Any, shape: Sizes) -> Any:
+        """The sum over the samples."""
+        xp = self._xp
+        if not self._joined:
+            products = column_sum(xp, xp.reshape(products, (self._batch, -1)))
+        return xp.reshape(products, shape)
+
+    def steps(self, channels: int) -> Sizes:
+        """What `window_over` wants to know of what the window sees."""
+        if self._joined:
+            of_cell = self._batch * self._places
+            return channels, self._places, self._window * of_cell, of_cell
+        of_plane = self._window * self._places
+        return channels, channels * of_plane, of_plane, self._places
+
+    def seen(self, images: Any, over: np.ndarray) -> Any:
+        """What the window sees at each place, a row for each of its cells in each channel."""
+        xp = self._xp
+        rows = images.shape[1] // self._groups * self._window
+        shape: Sizes = (self._batch, self._groups, rows, self._places)
+        if self._joined:
+            shape = (self._groups, rows, self._batch * self._places)
+        columns = xp.empty(shape, dtype=images.dtype)
+        kernel, dtype = ("im2col", images.dtype) if real(images) else ("im2col_bfloat16", "float32")
+        elementwise(xp, kernel, dtype, columns.size // self._window, images, columns, over)
+        return columns
+
+    def met(self, columns: Any, shape: Sizes, over: np.ndarray) -> Any:
+        """Images, at each place of which all is added up that windows see there."""
+        images = self._xp.empty(shape, dtype=columns.dtype)
+        elementwise(self._xp, "col2im", columns.dtype, images.size, columns, images, over)
+        return images
+
 
 def convolution(
     xp: Any, x: Any, weight: Any, bias: Any = None, *, stride: Sizes,
     padding: tuple[tuple[int, int], ...], dilation: Sizes, groups: int = 1,
 ) -> Any:  # fmt: skip
-    """One product a sample and group: of the weights, and what the window sees there.
+    """The product of the weights, and what the window sees at each place.
 
     What it sees is computed again for the weight's gradient: kept, it would be the largest of all
     that a network keeps.
@@ -31,29 +105,30 @@ def convolution(
     if min(out) < 1 or math.prod(out) * math.prod(window) > MOST:
         return NotImplemented
     x, weight = (rounded(xp, xp.contiguous(a)) for a in (x, weight))
-    over = window_over(x.shape, window, stride, tuple(p for p, _ in padding), dilation, out)
-    batch, cells, places = x.shape[0], math.prod(weight.shape[1:]), math.prod(out)
-    matrices = xp.reshape(weight, (1, groups, weight.shape[0] // groups, cells))
+    as_matrices = Matrices(xp, x.shape[0], groups, window, out)
+    before, steps = tuple(p for p, _ in padding), as_matrices.steps(x.shape[1])
+    over = window_over(x.shape, window, stride, before, dilation, out, steps)
+    matrices = as_matrices.weight(weight)
     as_it_is = {*window, *stride} == {1} and not any(map(sum, padding))
 
     def seen() -> Any:
-        shape = (batch, groups, cells, places)
-        return xp.reshape(x, shape) if as_it_is else _seen(xp, x, shape, over)
+        return as_matrices.images(x) if as_it_is else as_matrices.seen(x, over)
 
     def pullback(g: Any, needs: tuple[bool, ...]) -> Any:
         found: list[Any] = [None] * len(needs)
         g = xp.contiguous(g)
-        images = xp.reshape(rounded(xp, g), (batch, groups, -1, places))
+        images = as_matrices.images(rounded(xp, g)) if any(needs[:2]) else None
         if needs[0]:
             back = product(xp, matrices.mT, images)
-            found[0] = xp.reshape(back, x.shape) if as_it_is else _met(xp, back, x.shape, over)
+            there = as_matrices.to_images if as_it_is else partial(as_matrices.met, over=over)
+            found[0] = there(back, x.shape)
         if needs[1]:
-            found[1] = _summed(xp, product(xp, images, seen().mT), weight.shape)
+            found[1] = as_matrices.to_weight(product(xp, images, seen().mT), weight.shape)
         if any(needs[2:]):
             found[2] = _by_channel(xp, g)
         return tuple(found)
 
-    y = xp.reshape(product(xp, matrices, seen()), (batch, weight.shape[0], *out))
+    y = as_matrices.to_images(product(xp, matrices, seen()), (x.shape[0], weight.shape[0], *out))
     return _biased(xp, y, bias), pullback
 
 
@@ -70,27 +145,25 @@ def convolution_transpose(
     if min(sizes) < 1 or math.prod(out) * math.prod(window) > MOST or math.prod(sizes) > MOST:
         return NotImplemented
     x, weight = (rounded(xp, xp.contiguous(a)) for a in (x, weight))
-    (batch, channels), each, places = x.shape[:2], weight.shape[1], math.prod(out)
-    cells, shape = each * math.prod(window), (batch, groups * each, *sizes)
-    given = xp.reshape(x, (batch, groups, channels // groups, places))
-    matrices = xp.reshape(weight, (1, groups, channels // groups, cells))
+    shape = (x.shape[0], groups * weight.shape[1], *sizes)
+    as_matrices = Matrices(xp, x.shape[0], groups, window, out)
+    over = window_over(shape, window, stride, padding, dilation, out, as_matrices.steps(shape[1]))
+    given, matrices = as_matrices.images(x), as_matrices.weight(weight)
     sent = product(xp, matrices.mT, given)
-    over = window_over(shape, window, stride, padding, dilation, out)
 
     def pullback(g: Any, needs: tuple[bool, ...]) -> Any:
         found: list[Any] = [None] * len(needs)
         g = xp.contiguous(g)
-        if any(needs[:2]):
-            seen = _seen(xp, rounded(xp, g), (batch, groups, cells, places), over)
+        seen: Any = as_matrices.seen(rounded(xp, g), over) if any(needs[:2]) else None
         if needs[0]:
-            found[0] = xp.reshape(product(xp, matrices, seen), x.shape)
+            found[0] = as_matrices.to_images(product(xp, matrices, seen), x.shape)
         if needs[1]:
-            found[1] = _summed(xp, product(xp, given, seen.mT), weight.shape)
+            found[1] = as_matrices.to_weight(product(xp, given, seen.mT), weight.shape)
         if any(needs[2:]):
             found[2] = _by_channel(xp, g)
         return tuple(found)
 
-    return _biased(xp, _met(xp, sent, shape, over), bias), pullback
+    return _biased(xp, as_matrices.met(sent, shape, over), bias), pullback
 
 
 def _convolves(x: Any, weight: Any, bias: Any, axes: int, groups: int) -> bool:
@@ -101,27 +174,6 @@ def _convolves(x: Any, weight: Any, bias: Any, axes: int, groups: int) -> bool:
     most = x.shape[0] * max(channels, weight.shape[1] * groups)
     whole = most <= MOST and not channels % groups and not outputs % groups
     return bool(whole and x.size and weight.size and real(x, weight, bias))
-
-
-def _seen(xp: Any, images: Any, shape: tuple[int, ...], over: np.ndarray) -> Any:
-    """What the window sees at each place, one below the other."""
-    columns = xp.empty(shape, dtype=images.dtype)
-    kernel, dtype = ("im2col", images.dtype) if real(images) else ("im2col_bfloat16", "float32")
-    cells = int(over["window_height"] * over["window_width"])
-    elementwise(xp, kernel, dtype, columns.size // cells, images, columns, over)
-    return columns
-
-
-def _met(xp: Any, columns: Any, shape: tuple[int, ...], over: np.ndarray) -> Any:
-    """Images, at each place of which all is added up that windows see there."""
-    images = xp.empty(shape, dtype=columns.dtype)
-    elementwise(xp, "col2im", columns.dtype, images.size, columns, images, over)
-    return images
-
-
-def _summed(xp: Any, each: Any, shape: tuple[int, ...]) -> Any:
-    """The sum over the samples."""
-    return xp.reshape(column_sum(xp, xp.reshape(each, (each.shape[0], -1))), shape)
 
 
 def _by_channel(xp: Any, g: Any) -> Any:

@@ -16,6 +16,7 @@ WINDOW = np.dtype(
         for name in (
             "planes", "height", "width", "out_height", "out_width", "window_height",
             "window_width", "stride_y", "stride_x", "pad_y", "pad_x", "dilation_y", "dilation_x",
+            "channels", "image_step", "plane_step", "cell_step",
         )
     ]
 )  # fmt: skip
@@ -101,10 +102,14 @@ def _places(
 
 
 def window_over(
-    images: Sizes, window: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, out: Sizes
-) -> np.ndarray:
-    """The numbers of a window that goes over the last axes of images of this shape."""
+    images: Sizes, window: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, out: Sizes,
+    seen: Sizes = (1, 0, 0, 0),
+) -> np.ndarray:  # fmt: skip
+    """The numbers of a window that goes over the last axes of images of this shape.
+
+    `seen` are those that only convolutions have: channels, and the steps of what the window sees.
+    """
     planes, sizes = math.prod(images[: -len(window)]), tuple(images[-len(window) :])
     axes = (sizes, out, window, stride, padding, dilation)
     pairs = [tuple(a) if len(a) == 2 else (n, *a) for n, a in zip(ROW, axes, strict=True)]
-    return np.array((planes, *(n for pair in pairs for n in pair)), dtype=WINDOW)
+    return np.array((planes, *(n for pair in pairs for n in pair), *seen), dtype=WINDOW)

@@ -1,10 +1,12 @@
 // Pooling, and what a convolution's window sees; images of several channels are so many planes.
 // What goes back is gathered: each place adds up the windows that see it, always in one order.
 
-// Sizes of planes and of what comes out, and how the window goes over them, from the host.
+// Sizes of planes and of what comes out, and how the window goes over them, from the host; of a
+// convolution also how many planes an image has, and how far apart in what the window sees (seen)
+// images, planes and cells stand.
 struct Window {
     integer planes, height, width, out_height, out_width, window_height, window_width, stride_y,
-        stride_x, pad_y, pad_x, dilation_y, dilation_x;
+        stride_x, pad_y, pad_x, dilation_y, dilation_x, channels, image_step, plane_step, cell_step;
 };
 
 struct Place { int plane, y, x; };
@@ -113,17 +115,22 @@ KERNEL avg_pool_backward(const real* g, real* out, Window w, integer with_pad) {
     out[i] = sum;
 }
 
-// seen[plane, cell, place]: what each cell of the window sees, as rows of a matrix (im2col). A
-// thread has one place of the window and goes through its cells.
+// Where in `seen` stands what the window sees of a plane, its first cell at its first place.
+__device__ integer of_plane(int plane, const Window& w) {
+    return plane / w.channels * w.image_step + plane % w.channels * w.plane_step;
+}
+
+// seen[…, cell, …, place]: what each cell of the window sees, as rows of a matrix (im2col). A thread
+// has one place of the window and goes through its cells.
 template <typename number>
 __device__ void see(const number* x, number* seen, const Window& w) {
     integer i = here(), outs = w.out_height * w.out_width;
     if (i >= w.planes * outs) return;
     Place o = place(i, w.out_height, w.out_width);
     const number* plane = x + o.plane * w.height * w.width;
-    number* to = seen + o.plane * (w.window_height * w.window_width) * outs + i % outs;
+    number* to = seen + of_plane(o.plane, w) + i % outs;
     for (int ky = 0; ky < w.window_height; ++ky)
-        for (int kx = 0; kx < w.window_width; ++kx, to += outs) {
+        for (int kx = 0; kx < w.window_width; ++kx, to += w.cell_step) {
             int r = o.y * (int)w.stride_y - (int)w.pad_y + ky * (int)w.dilation_y;
             int c = o.x * (int)w.stride_x - (int)w.pad_x + kx * (int)w.dilation_x;
             bool inside = 0 <= r && r < w.height && 0 <= c && c < w.width;
@@ -140,15 +147,14 @@ KERNEL col2im(const real* seen, real* out, Window w) {
     integer i = here();
     if (i >= w.planes * w.height * w.width) return;
     Place p = place(i, w.height, w.width);
-    integer outs = w.out_height * w.out_width;
-    const real* rows = seen + p.plane * (w.window_height * w.window_width) * outs;
+    const real* rows = seen + of_plane(p.plane, w);
     real sum = 0;
     for (int ky = 0; ky < w.window_height; ++ky) {
         int oy = window_at(p.y, ky, w.stride_y, w.pad_y, w.dilation_y, w.out_height);
         for (int kx = 0; oy >= 0 && kx < w.window_width; ++kx) {
             int ox = window_at(p.x, kx, w.stride_x, w.pad_x, w.dilation_x, w.out_width);
             if (ox < 0) continue;
-            sum += rows[(ky * w.window_width + kx) * outs + oy * w.out_width + ox];
+            sum += rows[(ky * w.window_width + kx) * w.cell_step + oy * w.out_width + ox];
         }
     }
     out[i] = sum;

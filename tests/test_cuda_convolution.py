@@ -1,0 +1,101 @@
+"""Convolution on CuPy's plug-in and its transpose, beside their definitions, in both layouts."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from polynet.functional.convolution import convolution, convolution_transpose
+
+if shutil.which("g++") is None:
+    pytest.skip("g++ is not installed, which compiles the CUDA sources", allow_module_level=True)
+
+from beside_definitions import HOST, agree
+
+import polynet_cupy.convolution as by_kernels
+from polynet_cupy.kernels import KERNELS
+
+rng = np.random.default_rng(9)
+
+
+@pytest.fixture(params=[1, 10**6], ids=["a product a sample", "one for all samples"])
+def _layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(by_kernels, "FEW", request.param)
+
+
+@st.composite
+def windows(draw: Any) -> dict[str, Any]:
+    """Settings of a window along one or two axes, and of what it goes over."""
+    axes = draw(st.integers(1, 2))
+    each = lambda low, high: tuple(draw(st.integers(low, high)) for _ in range(axes))  # noqa: E731
+    return {
+        "batch": draw(st.integers(1, 3)), "groups": draw(st.integers(1, 2)),
+        "inputs": draw(st.integers(1, 3)), "outputs": draw(st.integers(1, 3)),
+        "bias": draw(st.booleans()), "sizes": each(1, 6), "window": each(1, 3),
+        "stride": each(1, 3), "dilation": each(1, 2), "before": each(0, 2), "after": each(0, 2),
+    }  # fmt: skip
+
+
+def taken(name: str, args: Any, options: Any) -> None:
+    """The kernel takes it, and does what the definition does."""
+    f = {"convolution": convolution, "convolution_transpose": convolution_transpose}[name]
+    assert KERNELS[name](HOST.xp, *args, **options) is not NotImplemented
+    agree(lambda *a: f(*a, **options), *args, atol=1e-11)
+
+
+@pytest.mark.usefixtures("_layout")
+@settings(max_examples=60, deadline=None)
+@given(w=windows())
+def test_convolution(w: dict[str, Any]) -> None:
+    channels, outputs = w["groups"] * w["inputs"], w["groups"] * w["outputs"]
+    reach = [d * (k - 1) + 1 for k, d in zip(w["window"], w["dilation"], strict=True)]
+    padding = tuple(zip(w["before"], w["after"], strict=True))
+    assume(all(n + sum(p) >= r for n, p, r in zip(w["sizes"], padding, reach, strict=True)))
+    args = [
+        rng.normal(size=(w["batch"], channels, *w["sizes"])),
+        rng.normal(size=(outputs, w["inputs"], *w["window"])), rng.normal(size=outputs),
+    ]  # fmt: skip
+    options = {key: w[key] for key in ("stride", "dilation", "groups")}
+    taken("convolution", args[: 2 + w["bias"]], {**options, "padding": padding})
+
+
+@pytest.mark.usefixtures("_layout")
+@settings(max_examples=60, deadline=None)
+@given(w=windows())
+def test_transposed_convolution(w: dict[str, Any]) -> None:
+    channels, outputs = w["groups"] * w["inputs"], w["groups"] * w["outputs"]
+    more = tuple(min(a, s - 1) for a, s in zip(w["after"], w["stride"], strict=True))
+    whole = [
+        (n - 1) * s + d * (k - 1) + 1 + m - 2 * p
+        for n, s, d, k, m, p in zip(
+            *(w[key] for key in ("sizes", "stride", "dilation", "window")), more, w["before"],
+            strict=True,
+        )
+    ]  # fmt: skip
+    assume(min(whole) > 0)
+    args = [
+        rng.normal(size=(w["batch"], channels, *w["sizes"])),
+        rng.normal(size=(channels, w["outputs"], *w["window"])), rng.normal(size=outputs),
+    ]  # fmt: skip
+    options = {key: w[key] for key in ("stride", "dilation", "groups")}
+    options |= {"padding": w["before"], "output_padding": more}
+    taken("convolution_transpose", args[: 2 + w["bias"]], options)
+
+
+def test_few_places_make_one_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else as many as samples; of many, a matrix that is narrow would be most of the time."""
+    seen = []
+    gemm = HOST.xp.gemm
+    monkeypatch.setattr(HOST.xp, "gemm", lambda how, *a: seen.append(how) or gemm(how, *a))
+    options = {"stride": (1, 1), "padding": ((1, 1), (1, 1)), "dilation": (1, 1)}
+    for size in (15, 16):
+        x, w = rng.normal(size=(4, 3, size, size)), rng.normal(size=(5, 3, 3, 3))
+        KERNELS["convolution"](HOST.xp, x, w, **options)
+    assert [(how.batch, how.m, how.n, how.k) for how in seen] == [
+        (1, 5, 4 * 15 * 15, 27), (4, 5, 16 * 16, 27),
+    ]  # fmt: skip
