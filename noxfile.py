@@ -170,7 +170,8 @@ def cuda_sources(session: nox.Session) -> None:
     """CuPy's kernels without a GPU: compiled for three kinds of GPU, and run on the host.
 
     The suite on `cupy` is collected, and skipped with the reason, or run where there is a GPU. What
-    runs on the host is compiled by g++. (A download of 700 MB: NVRTC and cuBLASLt.)
+    runs on the host is compiled by g++; at last under AddressSanitizer, which ends the process where
+    a kernel reads or writes past an array. (A download of 700 MB: NVRTC and cuBLASLt.)
     """
     session.install("-e", ".", *group("cuda"), *group("test"))
     pytest(session, SOURCES)
@@ -183,6 +184,18 @@ def cuda_sources(session: nox.Session) -> None:
     pytest(session, "polynet/testing", *on_the_host, *only, **with_plugin)
     pytest(session, "tests/test_recorded_parts.py", "-k", "cuda_recorded", **with_plugin)
     pytest(session, "tests/test_kernels.py", "-k", "cuda_on_host", **with_plugin)
+    libraries = [
+        str(session.run("g++", f"-print-file-name={name}", external=True, silent=True)).strip()
+        for name in ("libasan.so", "libstdc++.so")
+    ]
+    if not all(map(os.path.isabs, libraries)):
+        session.skip("g++ lacks AddressSanitizer: whether kernels keep within arrays was not seen")
+    watched = {
+        "CUDA_ON_HOST_FLAGS": "-g -fsanitize=address", "LD_PRELOAD": ":".join(libraries),
+        "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc",
+    }  # fmt: skip
+    beside = [path for path in on_the_host if "recorded" not in path]
+    pytest(session, *beside, "-n", "2", **with_plugin, **watched)
 
 
 # Style and types

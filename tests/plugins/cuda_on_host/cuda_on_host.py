@@ -33,6 +33,7 @@ from polynet_cupy.products import Operand, Product
 SHIM = Path(__file__).with_name("shim.h")
 SYNCHRONIZES = re.compile(r"\b(block_sum|block_max|row_top|__syncthreads|__shfl_\w+)\(")
 FLAGS = "-O1 -std=c++17 -shared -fPIC -w -fmax-errors=5".split()
+FLAGS += os.environ.get("CUDA_ON_HOST_FLAGS", "").split()  # such as -fsanitize=address
 DTYPES = {
     "int": "int32", "bool": "bool", "integer": "int64", "float": "float32", "bfloat16": "uint16",
 }  # fmt: skip
@@ -91,7 +92,8 @@ def _wrappers(source: str) -> str:
 def library(source: str, dtype: str) -> ctypes.CDLL:
     """A source compiled for the host; again only where it has changed."""
     text = f'#include "{SHIM}"\n{cuda.sources()[source]}\n{_wrappers(source)}\n'
-    digest = hashlib.sha256((text + SHIM.read_text() + dtype).encode()).hexdigest()[:16]
+    made_of = text + SHIM.read_text() + dtype + " ".join(FLAGS)
+    digest = hashlib.sha256(made_of.encode()).hexdigest()[:16]
     made = Path(tempfile.gettempdir()) / f"polynet-cuda-on-host-{digest}.so"
     if not made.exists():
         with tempfile.TemporaryDirectory() as folder:
