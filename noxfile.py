@@ -170,8 +170,8 @@ def cuda_sources(session: nox.Session) -> None:
     """CuPy's kernels without a GPU: compiled for three kinds of GPU, and run on the host.
 
     The suite on `cupy` is collected, and skipped with the reason, or run where there is a GPU. What
-    runs on the host is compiled by g++; at last under AddressSanitizer, which ends the process where
-    a kernel reads or writes past an array. (A download of 700 MB: NVRTC and cuBLASLt.)
+    runs on the host is compiled by g++; at last with AddressSanitizer, which ends the process
+    where a kernel reads or writes past an array. (A download of 700 MB: NVRTC and cuBLASLt.)
     """
     session.install("-e", ".", *group("cuda"), *group("test"))
     pytest(session, SOURCES)
