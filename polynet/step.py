@@ -64,10 +64,6 @@ def make_step(
         trained = {name: state["params"][name] for name in optimizer.trains(state["params"])}
         return differentiated(objective, has_aux=True, own=False)(trained)
 
-    def own(new: Array, old: Array) -> Array:
-        """A buffer that shares memory with none, whatever the layer made it of."""
-        return new if new is old else xp.asarray(new, copy=True)
-
     def step(state: State, data: tuple[Array, ...], rows: Array) -> tuple[State, Array]:
         count = rows.shape[0]
         size = min(part or count, count)
@@ -77,9 +73,8 @@ def make_step(
             end = min(first + size, count)
             (more, buffers), slopes = of_part(state, buffers, data, rows[first:end], first, whole)
             value, grads = value + more, tree_map(lambda a, b: a + b, grads, slopes)
-        buffers = tree_map(own, buffers, state["buffers"])
-        before = {id(p) for p in state["params"].values()}  # which the update may write over
-        grads = tree_map(lambda g: xp.asarray(g, copy=True) if id(g) in before else g, grads)
+        buffers = _own_buffers(xp, buffers, state["buffers"])
+        grads = _not_parameters(xp, grads, state["params"])
         params, optimizer_state = optimizer.update(
             state["params"], grads, state["optimizer"], state["step"]
         )
@@ -93,6 +88,17 @@ def make_step(
 
     step.consumes = optimizer.consumes  # type: ignore[attr-defined]
     return step
+
+
+def _own_buffers(xp: Any, new: dict[str, Array], old: dict[str, Array]) -> dict[str, Array]:
+    """Buffers that share memory with nothing, whatever the layers made them of."""
+    return tree_map(lambda a, b: a if a is b else xp.asarray(a, copy=True), new, old)
+
+
+def _not_parameters(xp: Any, grads: dict[str, Array], params: dict[str, Array]) -> dict[str, Array]:
+    """The gradients, copied where they are parameters, which the update may write over."""
+    before = {id(p) for p in params.values()}
+    return tree_map(lambda g: xp.asarray(g, copy=True) if id(g) in before else g, grads)
 
 
 def initial_state(net: Module, optimizer: Optimizer, seed: int) -> State:

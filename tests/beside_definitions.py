@@ -47,3 +47,17 @@ def agree(f: Any, *args: Any, rtol: float = 1e-12, atol: float = 1e-12) -> None:
     for actual, slope in zip(slopes, wanted, strict=True):
         assert actual.dtype == slope.dtype
         np.testing.assert_allclose(actual, slope, rtol=rtol, atol=atol)
+
+
+def stepped(backend: Backend, optimizer: Any, params: Any, steps: int = 3) -> Any:
+    """Parameters and state after some steps, whose gradients are drawn."""
+    grads = [
+        {n: np.random.default_rng(i).normal(size=p.shape).astype(p.dtype)
+         for n, p in params.items()}
+        for i in range(steps)
+    ]  # fmt: skip
+    with use_backend(backend):
+        state = optimizer.init(params)
+        for i, g in enumerate(grads):
+            params, state = optimizer.update(params, g, state, np.asarray([i], np.int32))
+    return params, state

@@ -7,7 +7,6 @@ suite passes too, where the plug-in of `tests/plugins/cuda_on_host` is on the pa
 
 from __future__ import annotations
 
-import itertools
 import math
 import shutil
 from types import SimpleNamespace
@@ -19,24 +18,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polynet import Trainer, functional, losses, nn, optim, random, use_backend, value_and_grad
-from polynet.backend import Backend, get_backend
+from polynet import functional, losses, optim, random, use_backend, value_and_grad
 from polynet.functional.convolution import convolution
 from polynet.ops import OPS
 from polynet.ops.indexing import put_slice, segment_sum
-from polynet.optim import schedules
-from polynet.optim.clipping import clip_norm
 from polynet.testing.samples import SAMPLES, is_differentiable
 from polynet.testing.suite.cases import one_result
-from polynet.tree import leaves, named_leaves
 
 if shutil.which("g++") is None:
     pytest.skip("g++ is not installed, which compiles the CUDA sources", allow_module_level=True)
 
-from beside_definitions import HOST, agree, total
+from beside_definitions import HOST, agree, stepped, total
 from plugins.cuda_on_host import cuda_on_host
 
-from polynet_cupy import indexing, launch, normalisation, optimizers, products
+from polynet_cupy import indexing, launch, normalisation, optimizers
 from polynet_cupy.indexing import MOST_ROWS
 from polynet_cupy.kernels import KERNELS
 
@@ -266,103 +261,6 @@ def test_masks_are_the_definition_s_bit_for_bit(
     assert np.array_equal(found, expected)
 
 
-# Matrix products
-
-
-def lying(draw: Any, *shape: int) -> np.ndarray:
-    """An array of this shape: in order, turned round, a part of a larger one, or backwards."""
-    how = draw(st.sampled_from(["C", "F", "part", "every other", "backwards"]))
-    x = rng.normal(size=shape)
-    if how == "F":
-        return np.asfortranarray(x)
-    if how == "part":
-        large = rng.normal(size=[n + 2 for n in shape])
-        large[tuple(slice(1, n + 1) for n in shape)] = x
-        return large[tuple(slice(1, n + 1) for n in shape)]
-    return {"C": x, "every other": np.repeat(x, 2, axis=-1)[..., ::2], "backwards": x[::-1]}[how]
-
-
-STACKS = [((), ()), ((3,), (3,)), ((), (2,)), ((2, 3), (3,)), ((2, 1), (1, 3)), ((1,), ())]
-
-
-@given(data=st.data(), stacks=st.sampled_from(STACKS), sizes=st.tuples(*[st.integers(1, 4)] * 3))
-@settings(max_examples=300, deadline=None)
-def test_products_of_matrices_however_they_lie(data: Any, stacks: Any, sizes: Any) -> None:
-    m, k, n = sizes
-    x, y = lying(data.draw, *stacks[0], m, k), lying(data.draw, *stacks[1], k, n)
-    np.testing.assert_allclose(XP.matmul(x, y), np.matmul(x, y), rtol=1e-13, atol=1e-13)
-    turned = np.matmul(np.swapaxes(y, -1, -2), np.swapaxes(x, -1, -2))
-    np.testing.assert_allclose(XP.matmul(y.mT, x.mT), turned, rtol=1e-13, atol=1e-13)
-
-
-def test_products_that_copy_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Turned round, one for all of a stack, and a part of wider rows: all as they lie."""
-    x, stack = rng.normal(size=(6, 5)), rng.normal(size=(4, 6, 5))
-    pairs = [(x.T, x), (x, x.T), (x[:, :3].T, x), (stack.mT, x), (x.T, stack), (stack, stack.mT)]
-    monkeypatch.setattr(XP, "asarray", None)
-    for a, b in pairs:
-        np.testing.assert_allclose(XP.matmul(a, b), np.matmul(a, b), rtol=1e-13)
-
-
-def test_products_of_more_matrices_than_a_call_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call for each so many of them; of one that serves all, each reads the same."""
-    monkeypatch.setattr(products, "MOST_AT_ONCE", 3)
-    calls = []
-    monkeypatch.setattr(XP, "gemm", lambda *a: calls.append(a[:2]) or cuda_on_host.gemm(*a))
-    stack, one = rng.normal(size=(2, 4, 3, 5)), rng.normal(size=(5, 7))
-    np.testing.assert_allclose(XP.matmul(stack, one), np.matmul(stack, one), rtol=1e-13)
-    assert [(how.batch, first) for how, first in calls] == [(3, 0), (3, 3), (2, 6)]
-    assert [how.left.aligned for how, _ in calls] == [
-        min(256, a & -a) for a in (stack.ctypes.data + first * 15 * 8 for first in (0, 3, 6))
-    ]
-
-
-@pytest.mark.parametrize(
-    "shapes", [((3,), (3,)), ((3,), (3, 2)), ((2, 3), (3,)), ((3,), (4, 3, 2))]
-)
-def test_products_of_vectors(shapes: Any) -> None:
-    x, y = (rng.normal(size=s) for s in shapes)
-    found = XP.matmul(x, y)
-    assert found.shape == np.matmul(x, y).shape
-    np.testing.assert_allclose(found, np.matmul(x, y), rtol=1e-13)
-
-
-def test_products_that_are_left_to_cupy() -> None:
-    whole = np.arange(6).reshape(2, 3)
-    assert XP.matmul(whole, whole.T).tolist() == (whole @ whole.T).tolist()
-    assert XP.matmul(np.ones((2, 0)), np.ones((0, 3))).tolist() == [[0.0] * 3] * 2
-    assert XP.matmul(np.ones((0, 2)), np.ones((2, 3))).shape == (0, 3)
-    assert XP.matmul(np.ones((2, 2), np.complex128), np.ones((2, 2))).dtype == np.complex128
-
-
-def test_products_that_cannot_be() -> None:
-    with pytest.raises(ValueError, match=r"matmul of \(2, 3\) and \(2, 3\): the last axis"):
-        XP.matmul(np.ones((2, 3)), np.ones((2, 3)))
-    with pytest.raises(ValueError, match=r"stacks of matrices \(2,\) and \(3,\) do not broadcast"):
-        XP.matmul(np.ones((2, 2, 2)), np.ones((3, 2, 2)))
-
-
-def test_the_alignment_is_that_of_the_address() -> None:
-    """An algorithm for memory that is aligned better would read across its end."""
-    seen = []
-    memory = np.zeros(1024)
-    start = -memory.ctypes.data % 256 // 8
-    xp = cuda_on_host.extended(
-        np, "xp", address=lambda a: a.ctypes.data, gemm=lambda *a: seen.append(a[0]) or True
-    )
-    for offset in (0, 1, 2, 32):
-        part = memory[start + offset : start + offset + 4].reshape(2, 2)
-        products.product(xp, part, part)
-    assert [how.left.aligned for how in seen] == [256, 8, 16, 256]
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_linear_of_odd_sizes(bias: bool) -> None:
-    for n, i, o in itertools.product((1, 3, 33), (1, 7), (1, 5, 40)):
-        args = [rng.normal(size=(n, i)), rng.normal(size=(o, i)), rng.normal(size=o)]
-        agree(functional.linear, *args[: 2 + bias], atol=1e-11)
-
-
 # Joining, taking, adding by segment
 
 
@@ -495,156 +393,6 @@ def test_sums_by_segment_have_one_order() -> None:
 )  # fmt: skip
 def test_what_is_left_to_the_definition(name: str, args: Any, options: Any) -> None:
     assert KERNELS[name](XP, *args, **options) is NotImplemented
-
-
-# Optimizers
-
-OPTIMIZERS = [
-    *(optim.SGD(0.1), optim.SGD(0.1, weight_decay=0.1)),
-    *(optim.SGD(0.1, momentum=0.9), optim.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.1)),
-    *(optim.Adam(0.1, weight_decay=0.1), optim.Adam(0.1, betas=(0.0, 0.0))),
-    *(optim.AdamW(0.1), optim.AdamW(schedules.StepLR(0.1, 2))),
-    optim.SGD(schedules.ExponentialLR(0.1, 0.9), momentum=0.9),
-    *(optim.RMSprop(0.1), optim.RMSprop(schedules.StepLR(0.1, 2), momentum=0.9, weight_decay=0.1)),
-    *(optim.ClipNorm(optim.SGD(0.1), max_norm=0.5), optim.ClipNorm(optim.SGD(0.1), max_norm=1e9)),
-    optim.EMA(optim.SGD(0.1), decay=0.5),
-]
-
-
-def stepped(backend: Backend, optimizer: Any, params: Any, steps: int = 3) -> Any:
-    """Parameters and state after some steps, whose gradients are drawn."""
-    grads = [
-        {n: np.random.default_rng(i).normal(size=p.shape).astype(p.dtype)
-         for n, p in params.items()}
-        for i in range(steps)
-    ]  # fmt: skip
-    with use_backend(backend):
-        state = optimizer.init(params)
-        for i, g in enumerate(grads):
-            params, state = optimizer.update(params, g, state, np.asarray([i], np.int32))
-    return params, state
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
-@pytest.mark.parametrize(("dtype", "limit"), [("float64", 1e-13), ("float32", 2e-6)])
-def test_an_optimizer_is_its_definition(optimizer: Any, dtype: str, limit: float) -> None:
-    """Of many parameters, more than a table holds; of none and one element, and several blocks."""
-    shapes = [(), (1,), (3, 5), (0, 2), (2 * optimizers.CHUNK + 1,), *[(2,)] * optimizers.MOST]
-    params = {f"p{i}": rng.normal(size=s).astype(dtype) for i, s in enumerate(shapes)}
-    params["turned"] = rng.normal(size=(4, 3)).astype(dtype).T
-    found, state = stepped(HOST, optimizer, params)
-    expected, wanted = stepped(HOST.without_kernels(), optimizer, params)
-    for name, p in expected.items():
-        np.testing.assert_allclose(found[name], p, rtol=limit, atol=limit)
-    for (path, a), leaf in zip(named_leaves(wanted), leaves(state), strict=True):
-        np.testing.assert_allclose(leaf, a, rtol=limit, atol=limit, err_msg=path)
-
-
-def use(backend: Backend, f: Any) -> Any:
-    with use_backend(backend), np.errstate(all="ignore"):
-        return f()
-
-
-@pytest.mark.parametrize("number", [np.nan, np.inf])
-def test_a_gradient_that_is_no_number_is_not_clipped_away(number: float) -> None:
-    grads = {"a": np.asarray([1.0, number]), "b": np.ones((0, 2)), "c": np.ones(3)}
-    found, expected = (
-        use(backend, lambda: clip_norm(grads, max_norm=1.0))
-        for backend in (HOST, HOST.without_kernels())
-    )
-    for name, g in expected.items():
-        np.testing.assert_array_equal(found[name], g)
-    assert use(HOST, lambda: clip_norm({"a": np.ones((0, 2))}, max_norm=1.0))["a"].shape == (0, 2)
-
-
-def test_an_optimizer_of_several_dtypes_or_none_declines() -> None:
-    adam = optim.Adam(0.1)
-    params = {"a": np.ones(2), "b": np.ones(2, np.float32)}
-    found, _ = stepped(HOST, adam, params)
-    assert {n: p.dtype for n, p in found.items()} == {n: p.dtype for n, p in params.items()}
-    step, options = np.zeros(1, np.int32), {"betas": (0.9, 0.9), "eps": 1e-8, "weight_decay": 0.0}
-    empty = {"exp_avg": {}, "exp_avg_sq": {}}
-    assert KERNELS["adam"](XP, {}, {}, empty, step, 0.1, **options) is NotImplemented
-
-
-def gradients_that_are_the_parameters(state: Any, _data: Any, _rows: Any) -> Any:
-    """A step whose gradients stand in its state: each the other's, turned round."""
-    params = state["params"]
-    loss = params["a"][0, 0] * 1
-    grads = {"a": params["b"].T, "b": params["a"].T}
-    new, rest = optim.SGD(0.25).update(params, grads, {}, state["step"])
-    return {"params": new, "step": state["step"] + 1, **rest}, loss
-
-
-def test_a_compiled_step_writes_over_its_own_state_only() -> None:
-    """And reads a gradient that stands there before it writes; whoever gave the state keeps it."""
-    gradients_that_are_the_parameters.consumes = True  # type: ignore[attr-defined]
-    params = {"a": rng.normal(size=(3, 3)), "b": rng.normal(size=(3, 3))}
-    state = {"params": params, "step": np.zeros(1, np.int32)}
-    before = {n: p.copy() for n, p in params.items()}
-    rows = np.zeros((6, 1), np.int64)
-    with use_backend(HOST):
-        run = HOST.compile(gradients_that_are_the_parameters)
-        first, found = run(state, np.zeros(1), rows)
-        kept = {n: id(p) for n, p in first["params"].items()}
-        second, _ = run(first, np.zeros(1), rows)
-        expected, wanted = Backend.compile(HOST, gradients_that_are_the_parameters)(
-            state, np.zeros(1), rows
-        )
-        again, _ = Backend.compile(HOST, gradients_that_are_the_parameters)(
-            expected, np.zeros(1), rows
-        )
-    assert {n: id(p) for n, p in second["params"].items()} == kept, "in place"
-    for name, p in before.items():
-        assert np.array_equal(params[name], p)
-        assert np.array_equal(second["params"][name], again["params"][name])
-    assert np.array_equal(found, wanted)
-
-
-# Whole runs
-
-
-@pytest.mark.parametrize(("dtype", "limit"), [("float64", 1e-10), ("float32", 1e-4)])
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_100_steps_of_adam_are_numpy_s(dtype: str, limit: float, dropout: float) -> None:
-    x, y = rng.normal(size=(160, 12)), rng.integers(0, 3, size=160)
-    weights = []
-    for backend in (HOST, get_backend("numpy")):
-        net = nn.Sequential(
-            nn.Linear(12, 16), nn.LayerNorm(16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 3)
-        )
-        run = Trainer(
-            net, losses.cross_entropy, optim.Adam(1e-3, eps=1e-5), backend=backend, dtype=dtype
-        )
-        with use_backend(backend):
-            run.fit(x, y, epochs=10, batch_size=16)
-        assert len(run.history.step_losses) == 100
-        weights.append(run.net.state_dict())
-    for name, w in weights[1].items():
-        np.testing.assert_allclose(weights[0][name], w, rtol=limit, atol=limit)
-
-
-def test_compiled_steps_are_the_loop_bit_for_bit() -> None:
-    x, y = rng.normal(size=(2, 40, 3, 8, 8)), rng.integers(0, 4, size=40)
-
-    def trained(compiled: bool) -> Any:
-        backend = cuda_on_host.CudaOnHost()
-        if not compiled:
-            backend.compile = lambda step: Backend.compile(backend, step)  # type: ignore[method-assign]
-        net = nn.Sequential(
-            nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.BatchNorm2d(4),
-            nn.AvgPool2d(2), nn.Flatten(), nn.Dropout(0.2), nn.Linear(16, 4),
-        )  # fmt: skip
-        run = Trainer(net, losses.cross_entropy, optim.AdamW(1e-2), backend=backend)
-        with use_backend(backend):
-            run.fit(x[0], y, epochs=3, batch_size=8)
-            run.fit(x[1], y, epochs=3, batch_size=16)
-        return run
-
-    compiled, looped = trained(compiled=True), trained(compiled=False)
-    assert compiled.history.step_losses == looped.history.step_losses
-    for name, w in looped.net.state_dict().items():
-        assert np.array_equal(compiled.net.state_dict()[name], w), name
 
 
 # What watches over all this

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from polynet import Trainer, losses, nn, optim, use_backend
-from polynet.backend import Backend, looped, registry
+from polynet.backend import Backend, looped, registry, to_numpy
 from polynet.backend.static import WARM_UP
 from polynet.nn import activation
 from polynet.optim import schedules
@@ -42,6 +42,13 @@ OPTIMIZERS = [
     *(optim.RMSprop(1e-2, momentum=0.5), optim.Adagrad(1e-2, lr_decay=0.1)),
     *(optim.ClipNorm(optim.SGD(0.1), 0.5), optim.ClipValue(optim.SGD(0.1), 0.1)),
     optim.EMA(optim.Groups({"0.*": optim.Frozen()}, others=optim.Adam(1e-2)), decay=0.9),
+    optim.EMA(
+        optim.ClipNorm(
+            optim.Groups({"0.*": optim.SGD(schedules.StepLR(0.1, 5))}, others=optim.Adam(1e-2)),
+            max_norm=0.5,
+        ),
+        decay=0.9,
+    ),
 ]
 
 
@@ -109,8 +116,12 @@ def must_be_recorded(
             if how == "auto":
                 patch.setattr(backend, "compile", partial(looped, backend))
             run.fit(x, y, epochs=WARM_UP + 2, batch_size=8)
-        found.append(run.history.step_losses)
-    assert found[0] == found[1]
+        found.append(run)
+    recorded, loop = found
+    assert recorded.history.step_losses == loop.history.step_losses
+    weights = recorded.net.state_dict()
+    for path, w in loop.net.state_dict().items():
+        assert np.array_equal(to_numpy(weights[path]), to_numpy(w)), path
 
 
 DENSE = rng.normal(size=(COUNT, 6))

@@ -1,0 +1,119 @@
+"""Matrix products of CuPy's plug-in: how they are described to cuBLASLt, and what comes of it."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polynet import functional
+
+if shutil.which("g++") is None:
+    pytest.skip("g++ is not installed, which compiles the CUDA sources", allow_module_level=True)
+
+from beside_definitions import HOST, agree
+from plugins.cuda_on_host import cuda_on_host
+
+from polynet_cupy import products
+
+XP = HOST.xp
+rng = np.random.default_rng(7)
+
+
+def lying(draw: Any, *shape: int) -> np.ndarray:
+    """An array of this shape: in order, turned round, a part of a larger one, or backwards."""
+    how = draw(st.sampled_from(["C", "F", "part", "every other", "backwards"]))
+    x = rng.normal(size=shape)
+    if how == "F":
+        return np.asfortranarray(x)
+    if how == "part":
+        large = rng.normal(size=[n + 2 for n in shape])
+        large[tuple(slice(1, n + 1) for n in shape)] = x
+        return large[tuple(slice(1, n + 1) for n in shape)]
+    return {"C": x, "every other": np.repeat(x, 2, axis=-1)[..., ::2], "backwards": x[::-1]}[how]
+
+
+STACKS = [((), ()), ((3,), (3,)), ((), (2,)), ((2, 3), (3,)), ((2, 1), (1, 3)), ((1,), ())]
+
+
+@given(data=st.data(), stacks=st.sampled_from(STACKS), sizes=st.tuples(*[st.integers(1, 4)] * 3))
+@settings(max_examples=300, deadline=None)
+def test_products_of_matrices_however_they_lie(data: Any, stacks: Any, sizes: Any) -> None:
+    m, k, n = sizes
+    x, y = lying(data.draw, *stacks[0], m, k), lying(data.draw, *stacks[1], k, n)
+    np.testing.assert_allclose(XP.matmul(x, y), np.matmul(x, y), rtol=1e-13, atol=1e-13)
+    turned = np.matmul(np.swapaxes(y, -1, -2), np.swapaxes(x, -1, -2))
+    np.testing.assert_allclose(XP.matmul(y.mT, x.mT), turned, rtol=1e-13, atol=1e-13)
+
+
+def test_products_that_copy_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turned round, one for all of a stack, and a part of wider rows: all as they lie."""
+    x, stack = rng.normal(size=(6, 5)), rng.normal(size=(4, 6, 5))
+    pairs = [(x.T, x), (x, x.T), (x[:, :3].T, x), (stack.mT, x), (x.T, stack), (stack, stack.mT)]
+    monkeypatch.setattr(XP, "asarray", None)
+    for a, b in pairs:
+        np.testing.assert_allclose(XP.matmul(a, b), np.matmul(a, b), rtol=1e-13)
+
+
+def test_products_of_more_matrices_than_a_call_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call for each so many of them; of one that serves all, each reads the same."""
+    monkeypatch.setattr(products, "MOST_AT_ONCE", 3)
+    calls = []
+    monkeypatch.setattr(XP, "gemm", lambda *a: calls.append(a[:2]) or cuda_on_host.gemm(*a))
+    stack, one = rng.normal(size=(2, 4, 3, 5)), rng.normal(size=(5, 7))
+    np.testing.assert_allclose(XP.matmul(stack, one), np.matmul(stack, one), rtol=1e-13)
+    assert [(how.batch, first) for how, first in calls] == [(3, 0), (3, 3), (2, 6)]
+    assert [how.left.aligned for how, _ in calls] == [
+        min(256, a & -a) for a in (stack.ctypes.data + first * 15 * 8 for first in (0, 3, 6))
+    ]
+
+
+@pytest.mark.parametrize(
+    "shapes", [((3,), (3,)), ((3,), (3, 2)), ((2, 3), (3,)), ((3,), (4, 3, 2))]
+)
+def test_products_of_vectors(shapes: Any) -> None:
+    x, y = (rng.normal(size=s) for s in shapes)
+    found = XP.matmul(x, y)
+    assert found.shape == np.matmul(x, y).shape
+    np.testing.assert_allclose(found, np.matmul(x, y), rtol=1e-13)
+
+
+def test_products_that_are_left_to_cupy() -> None:
+    whole = np.arange(6).reshape(2, 3)
+    assert XP.matmul(whole, whole.T).tolist() == (whole @ whole.T).tolist()
+    assert XP.matmul(np.ones((2, 0)), np.ones((0, 3))).tolist() == [[0.0] * 3] * 2
+    assert XP.matmul(np.ones((0, 2)), np.ones((2, 3))).shape == (0, 3)
+    assert XP.matmul(np.ones((2, 2), np.complex128), np.ones((2, 2))).dtype == np.complex128
+
+
+def test_products_that_cannot_be() -> None:
+    with pytest.raises(ValueError, match=r"matmul of \(2, 3\) and \(2, 3\): the last axis"):
+        XP.matmul(np.ones((2, 3)), np.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"stacks of matrices \(2,\) and \(3,\) do not broadcast"):
+        XP.matmul(np.ones((2, 2, 2)), np.ones((3, 2, 2)))
+
+
+def test_the_alignment_is_that_of_the_address() -> None:
+    """An algorithm for memory that is aligned better would read across its end."""
+    seen = []
+    memory = np.zeros(1024)
+    start = -memory.ctypes.data % 256 // 8
+    xp = cuda_on_host.extended(
+        np, "xp", address=lambda a: a.ctypes.data, gemm=lambda *a: seen.append(a[0]) or True
+    )
+    for offset in (0, 1, 2, 32):
+        part = memory[start + offset : start + offset + 4].reshape(2, 2)
+        products.product(xp, part, part)
+    assert [how.left.aligned for how in seen] == [256, 8, 16, 256]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_of_odd_sizes(bias: bool) -> None:
+    for n, i, o in itertools.product((1, 3, 33), (1, 7), (1, 5, 40)):
+        args = [rng.normal(size=(n, i)), rng.normal(size=(o, i)), rng.normal(size=o)]
+        agree(functional.linear, *args[: 2 + bias], atol=1e-11)
