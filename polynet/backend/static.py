@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +25,21 @@ def not_recorded(why: str, *, required: bool, stacklevel: int) -> None:
         RuntimeWarning,
         stacklevel=stacklevel + 1,
     )
+
+
+@contextmanager
+def nothing_collected() -> Iterator[None]:
+    """Cycles stay where they are meanwhile: what was in them may not be freed in a recording.
+
+    CUDA lets no graph be destroyed then, and spoils the recording of who tries.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 WARM_UP = 3
@@ -173,7 +190,8 @@ class StaticRunner:
 
     def _recorded(self, run: Callable[[], None]) -> Callable[[], object]:
         try:
-            return self._capture(run)
+            with nothing_collected():
+                return self._capture(run)
         except RuntimeError as error:
             first = error.__context__ or error  # ending a recording that failed fails too
             not_recorded(
