@@ -25,9 +25,8 @@ class TorchBackend(Backend):
             import torch
         except ImportError as error:
             raise MissingDependency("PyTorch", INSTALL) from error
-        import array_api_compat.torch as xp
-
         from polynet_torch import kernels, layers
+        from polynet_torch.namespace import xp
 
         self.xp = xp
         self.kernels = {**kernels.KERNELS, **layers.KERNELS}

@@ -221,6 +221,11 @@ def rmsprop(
     return downhill(p, b, lr), {"square_avg": v, "momentum_buffer": b}
 
 
+def _takes(lr: float | torch.Tensor) -> bool:
+    """Whether the fused optimizers read this rate."""
+    return not isinstance(lr, torch.Tensor) or lr.device.type == "cpu" or lr.dtype == torch.float32
+
+
 @optimizer
 def adam(
     p: Any, g: Any, slots: Any, step: Any, lr: Any, *, betas: Any, eps: Any, weight_decay: Any,
@@ -229,9 +234,10 @@ def adam(
     """m ← β₁m + (1-β₁)g;  v ← β₂v + (1-β₂)g²;  p ← p - η/(1-β₁ᵗ) · m / (√v/√(1-β₂ᵗ) + ε).
 
     PyTorch's fused Adam does it in one pass, in place: here, to copies. It takes the numbers of
-    all four as they lie in memory, whatever their strides say: so all must lie in order.
+    all four as they lie in memory, whatever their strides say: so all must lie in order. On CUDA it
+    takes no rate of float64 from the device.
     """
-    if p[0].device.type not in FUSED:
+    if p[0].device.type not in FUSED or not _takes(lr):
         return NotImplemented
     count = [step.to(torch.float32).add_(1)] * len(p)  # on the device: the host reads none
     p, g, m, v = (

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
 import torch
+from torch.backends import cudnn
 
 from polynet_torch.kernels import recorded
 
@@ -51,18 +53,34 @@ def convolution_transpose(
 def _convolved(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, how: tuple[Any, ...]
 ) -> Any:
-    """PyTorch's own in one call; its three gradients share work."""
+    """PyTorch's own in one call; its three gradients share work.
+
+    On CUDA some of cuDNN's algorithms add up in another order every time; others are asked for.
+    """
     given = [x, weight] if bias is None else [x, weight, bias]
     if recorded(given) or len({a.dtype for a in given}) != 1:
         return NotImplemented
-    y = aten.convolution(x, weight, bias, *how)
+    with same_bits():
+        y = aten.convolution(x, weight, bias, *how)
     biases = None if bias is None else list(bias.shape)
 
     def pullback(g: torch.Tensor, needs: tuple[bool, ...]) -> Any:
         wanted = [*needs, False][:3]
-        return aten.convolution_backward(g, x, weight, biases, *how, wanted)[: len(given)]
+        with same_bits():
+            return aten.convolution_backward(g, x, weight, biases, *how, wanted)[: len(given)]
 
     return y, pullback
+
+
+@contextmanager
+def same_bits() -> Iterator[None]:
+    """Of cuDNN's algorithms only those that give them every time."""
+    before = cudnn.deterministic
+    cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        cudnn.deterministic = before
 
 
 def on_images(kernel: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -128,12 +129,13 @@ def test_losses_and_softmax_at_extremes_are_finite(backend: Backend, x: float) -
 def test_kernel_equals_its_definition(backend: Backend, kernel: str) -> None:
     dtype = dtypes(backend)[-1]
     compared = 0
-    for sample in SAMPLES[kernel]:
-        args = to_backend_args(sample, backend, dtype)
-        result = backend.kernels[kernel](backend.xp, *args, **sample.options)
-        if result is NotImplemented:
-            continue
-        expected = FUNCTIONS[kernel].definition(backend.xp, *args, **sample.options)
+    for device, sample in itertools.product(backend.devices().values(), SAMPLES[kernel]):
+        args = to_backend_args(sample, backend, dtype, device)
+        with backend.on(device):
+            result = backend.kernels[kernel](backend.xp, *args, **sample.options)
+            if result is NotImplemented:
+                continue
+            expected = FUNCTIONS[kernel].definition(backend.xp, *args, **sample.options)
         with about(f"{what(kernel, sample, backend)}, beside its definition"):
             for got, wanted in zip(leaves([result[0]]), leaves([expected]), strict=True):
                 np.testing.assert_allclose(to_numpy(got), to_numpy(wanted), **TOLERANCE[dtype])
@@ -144,8 +146,10 @@ def test_kernel_equals_its_definition(backend: Backend, kernel: str) -> None:
 # The functions that the tests above are made of
 
 
-def to_backend_args(sample: Sample, backend: Backend, dtype: str) -> tuple[Any, ...]:
-    return tuple(to_backend(a, backend, dtype) for a in sample.args)
+def to_backend_args(
+    sample: Sample, backend: Backend, dtype: str, device: Any = None
+) -> tuple[Any, ...]:
+    return tuple(to_backend(a, backend, dtype, device) for a in sample.args)
 
 
 def total(x: Any) -> Any:
