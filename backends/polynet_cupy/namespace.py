@@ -10,6 +10,8 @@ from functools import partial, update_wrapper
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from polynet_cupy import products
 from polynet_cupy.launch import contiguous, elementwise, launch, real
 
@@ -37,6 +39,7 @@ def extended(compat: Any, name: str, precision: str = "float32", **ours: Any) ->
 def namespace(precision: str) -> ModuleType:
     """The namespace of CuPy's arrays, on which kernels run on the device."""
     import array_api_compat.cupy as compat
+    import array_api_compat.cupy.linalg as plain
     import cupy
 
     from polynet_cupy.cublaslt import Gemm
@@ -45,9 +48,20 @@ def namespace(precision: str) -> ModuleType:
         """Compat's asks where NaN is, which CuPy's own minds by now."""
         return cupy.sign(x) if x.dtype.kind == "f" else compat.sign(x)
 
+    def solve(x: Any, y: Any, /) -> Any:
+        """CuPy's takes stacks of one shape; those of the standard broadcast."""
+        if y.ndim > 1 and x.shape[:-2] != y.shape[:-2]:
+            stack = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+            x, y = (cupy.broadcast_to(a, (*stack, *a.shape[-2:])).copy() for a in (x, y))
+        return plain.solve(x, y)
+
+    linalg = ModuleType("polynet_cupy.xp.linalg", plain.__doc__)
+    vars(linalg).update(
+        {k: v for k, v in vars(plain).items() if k != "__name__"} | {"solve": solve}
+    )
     return extended(
         compat, "polynet_cupy.xp", precision, launch=launch, gemm=Gemm(), address=address,
-        memory=memory, sign=sign,
+        memory=memory, sign=sign, linalg=linalg,
     )  # fmt: skip
 
 
