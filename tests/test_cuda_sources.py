@@ -67,12 +67,15 @@ def test_every_source_compiles_and_no_kernel_spills(
 
 
 def test_the_structures_of_the_sources_are_those_of_the_host() -> None:
-    """Arguments of a launch are 4 KiB at most; both structures are numbers of 64 bits."""
+    """Field by field, and no padding between; arguments of a launch are 4 KiB at most."""
     for dtype, struct in ((optimizers.TABLE, "Table"), (windows.WINDOW, "Window")):
         (text,) = (t for t in launch.sources().values() if f"struct {struct}" in t)
         body = re.search(rf"struct {struct} {{(.*?)}};", text, re.DOTALL)[1]
         names = re.findall(r"(\w+)(?:\[MOST\])?[,;]", body)
         assert names == list(dtype.names)
+        for kind, declared in re.findall(r"\b(int|integer) ([^;]+);", body):
+            for name in re.findall(r"\w+", declared.replace("[MOST]", "")):
+                assert dtype[name].base == {"int": "int32", "integer": "int64"}[kind]
         assert dtype.itemsize <= 4096 - 128
     text = launch.sources()["optimizers"]
     for name in ("MOST", "CHUNK"):
@@ -327,3 +330,21 @@ def test_a_step_that_cannot_be_recorded_is_warned_of_by_its_line() -> None:
     assert len(warned) == 1
     assert own._stream.told[-2:] == ["ended", "left"]
     assert found.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("splits", "terms", "results", "chosen"),
+    [
+        ([264, 132, 4], 128, 1280, 2),  # 128 terms in 264 parts: the library's first, 52 µs for 5
+        ([8, 1], 784, 32768, 0),
+        ([4, 1], 31, 100, 1),
+        ([6, 3], 8, 100, 1),
+        ([-1, 1], 4096, 1 << 25, 0),  # what the library splits as it runs
+        ([2, 3, 1], 8192, 1 << 24, 2),
+        ([2, 3], 8192, 1 << 24, 0),
+    ],
+)
+def test_sums_are_split_as_far_as_it_helps(
+    splits: list[int], terms: int, results: int, chosen: int
+) -> None:
+    assert cublaslt.choice(splits, terms, results) == chosen

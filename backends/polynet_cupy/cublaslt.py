@@ -20,10 +20,18 @@ COMPUTE_32F, COMPUTE_32F_FAST_TF32, COMPUTE_64F = 68, 77, 70
 DESC_TRANSA, DESC_TRANSB, DESC_EPILOGUE, DESC_BIAS_POINTER = 3, 4, 7, 8
 LAYOUT_BATCH_COUNT, LAYOUT_STRIDED_BATCH_OFFSET = 5, 6
 PREF_MAX_WORKSPACE_BYTES = 1
+CONFIG_SPLITK_NUM = 2
 PREF_MIN_ALIGNMENT_BYTES = {"A": 5, "B": 6, "C": 7, "D": 8}
 EPILOGUE_BIAS = 4
 INVALID_VALUE, NOT_SUPPORTED = 7, 15
 
+CHOICE = 8
+"""Algorithms that the library is asked for, the one it thinks fastest first."""
+LEAST_SUM = 8
+"""Terms of a sum that is split: the library's first choice may leave less than one to a part,
+hundreds of sums for a small product, which then takes ten times as long."""
+MANY = 1 << 21
+"""Numbers of results that keep a GPU of today busy: their sums need not be split."""
 WORKSPACE = 32 << 20
 """Bytes that an algorithm may ask for: NVIDIA's advice for its largest devices."""
 
@@ -129,11 +137,31 @@ def _set_bias(d: Descriptors, bias: Any) -> None:
     _set("MatmulDesc", d.matmul, DESC_BIAS_POINTER, ctypes.c_void_p(bias.data.ptr))
 
 
+def parts(algorithm: Heuristic) -> int:
+    """Into how many each sum is split; below 0 where the library sees to that itself."""
+    found, written = ctypes.c_int32(), ctypes.c_size_t()
+    call(
+        "cublasLtMatmulAlgoConfigGetAttribute", ctypes.byref(algorithm), CONFIG_SPLITK_NUM,
+        ctypes.byref(found), ctypes.c_size_t(ctypes.sizeof(found)), ctypes.byref(written),
+    )  # fmt: skip
+    return found.value
+
+
+def choice(splits: list[int], terms: int, results: int) -> int:
+    """Which algorithm, of those that split sums of `terms` into so many parts, for so many results.
+
+    Of `MANY` the first that splits none; else the first that leaves `LEAST_SUM` terms together, or
+    the one of the fewest parts.
+    """
+    limits = [*([1] if results >= MANY else []), max(1, terms // LEAST_SUM), min(splits)]
+    return next(i for most in limits for i, n in enumerate(splits) if n <= most)
+
+
 class Gemm:
     """Products on the devices: for each device a handle, for each kind of product an algorithm.
 
-    The algorithm is the first of the library's heuristic, which depends on nothing but the product
-    and the device: equal products have equal bits.
+    The algorithm is one that the library's heuristic names, which depends on nothing but the
+    product and the device: equal products have equal bits.
     """
 
     def __init__(self) -> None:
@@ -193,16 +221,18 @@ class Gemm:
         if key not in self._plans:
             if device not in self._handles:
                 self._handles[device] = _new("")
-            d, found, count = Descriptors(how), Heuristic(), ctypes.c_int()
+            d, found, count = Descriptors(how), (Heuristic * CHOICE)(), ctypes.c_int()
             if how.bias:
                 _set_bias(d, bias)
             status = library().cublasLtMatmulAlgoGetHeuristic(
-                self._handles[device], d.matmul, d.a, d.b, d.d, d.d, d.preference, 1,
-                ctypes.byref(found), ctypes.byref(count),
+                self._handles[device], d.matmul, d.a, d.b, d.d, d.d, d.preference, CHOICE,
+                found, ctypes.byref(count),
             )  # fmt: skip
             if status not in (0, NOT_SUPPORTED, *([INVALID_VALUE] if how.bias else [])):
                 words = library().cublasLtGetStatusString(status).decode()
                 raise RuntimeError(f"cublasLtMatmulAlgoGetHeuristic answered {status}, {words}")
-            some = not status and count.value and not found.state
-            self._plans[key] = (d, found) if some else None
+            able = [] if status else [f for f in found[: count.value] if not f.state]
+            results = how.batch * how.m * how.n
+            chosen = able and (d, able[choice([parts(f) for f in able], how.k, results)])
+            self._plans[key] = chosen or None
         return self._plans[key]
