@@ -87,6 +87,8 @@ def test_every_source_s_kernel_is_launched(monkeypatch: pytest.MonkeyPatch) -> N
     with use_backend(fast):
         one = {"stride": (1,), "padding": ((0, 0),), "dilation": (1,)}
         convolution(*(np.ones((1, 1, n), np.float32) for n in (4, 2)), **one)
+        layer = [np.ones(n, np.float32) for n in ((2, 3), (4, 3), 4)]
+        value_and_grad(lambda *a: total(functional.linear(*a)), (0, 1, 2))(*layer)
     assert started == set(launch.kernels())
 
 
@@ -437,9 +439,12 @@ def test_grids_and_blocks() -> None:
     xp = cuda_on_host.extended(np, "xp", launch=lambda *a: plans.append(a[2:4]))
     for size in (0, 1, 256, 257, 10**9):
         launch.elementwise(xp, "relu_forward", "float32", size)
-    for length in (1, 32, 33, 10**6):
+    for dtype in ("float32", "float64"):  # 16 bytes a thread
+        launch.by_pack(xp, "relu_forward", dtype, 4096)
+    for length in (1, 256, 257, 10**6):
         launch.by_row(xp, "softmax_forward", "float32", 7, length)
     assert plans == [
         *((1, 256), (1, 256), (2, 256), (math.ceil(10**9 / 256), 256)),
+        *((4, 256), (8, 256)),
         *((7, 32), (7, 32), (7, 64), (7, 256)),
     ]

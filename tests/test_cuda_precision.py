@@ -25,7 +25,7 @@ if shutil.which("g++") is None:
 
 from plugins.cuda_on_host.cuda_on_host import CudaOnHost, widened
 
-from polynet_cupy import products
+from polynet_cupy import launch, products
 
 HOST = CudaOnHost()
 FAST = HOST.with_precision("bfloat16")
@@ -160,3 +160,12 @@ def test_the_steps_of_an_own_loop_are_computed_so_too() -> None:
         float(b.compile(step)({"w": w}, x, np.zeros((1, 1), np.int64))[1][0]) for b in (FAST, HOST)
     ]
     assert found[0] != found[1]
+
+
+def test_columns_are_summed_and_rounded_in_one_pass() -> None:
+    """The sums are of the numbers as they were."""
+    x = draw(2 * launch.CHUNK + 7, 33)
+    found = np.zeros(x.shape, np.uint16)
+    sums = launch.column_sum(FAST.xp, x, rounded=found)
+    assert np.array_equal(sums, launch.column_sum(FAST.xp, x))
+    assert np.array_equal(widened(found), nearest(x))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from polynet import functional
@@ -38,11 +38,19 @@ def lying(draw: Any, *shape: int) -> np.ndarray:
     return {"C": x, "every other": np.repeat(x, 2, axis=-1)[..., ::2], "backwards": x[::-1]}[how]
 
 
+FIXTURES = [HealthCheck.function_scoped_fixture]  # it is the same for all that is drawn
 STACKS = [((), ()), ((3,), (3,)), ((), (2,)), ((2, 3), (3,)), ((2, 1), (1, 3)), ((1,), ())]
 
 
+@pytest.fixture
+def none_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All products are cuBLASLt's."""
+    monkeypatch.setattr(products, "FEW_TILES", 0)
+
+
 @given(data=st.data(), stacks=st.sampled_from(STACKS), sizes=st.tuples(*[st.integers(1, 4)] * 3))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=FIXTURES)
+@pytest.mark.usefixtures("none_small")
 def test_products_of_matrices_however_they_lie(data: Any, stacks: Any, sizes: Any) -> None:
     m, k, n = sizes
     x, y = lying(data.draw, *stacks[0], m, k), lying(data.draw, *stacks[1], k, n)
@@ -51,6 +59,47 @@ def test_products_of_matrices_however_they_lie(data: Any, stacks: Any, sizes: An
     np.testing.assert_allclose(XP.matmul(y.mT, x.mT), turned, rtol=1e-13, atol=1e-13)
 
 
+SIZES = st.integers(1, 40) | st.sampled_from([128, 131, 256])
+
+
+@given(data=st.data(), sizes=st.tuples(SIZES, SIZES, SIZES))
+@settings(max_examples=100, deadline=None)
+def test_small_products_however_they_lie(data: Any, sizes: Any) -> None:
+    """By row or by column, beginning anywhere; with the sums of the first matrix's rows."""
+    m, k, n = sizes
+    x, y = (small_and_lying(data.draw, *shape) for shape in ((m, k), (k, n)))
+    bias = rng.normal(size=n) if data.draw(st.booleans()) else None
+    found, sums = products.small_product(XP, x, y, bias)
+    expected = x @ y if bias is None else x @ y + bias
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(sums, x.sum(axis=1), rtol=1e-12, atol=1e-12)
+
+
+def small_and_lying(draw: Any, rows: int, columns: int) -> np.ndarray:
+    start = draw(st.integers(0, 1))  # 8 bytes on, a thread cannot read 16 at once
+    x = rng.normal(size=rows * columns + start)[start:]
+    if draw(st.booleans()):
+        return x.reshape(rows, columns)
+    return x.reshape(columns, rows).T
+
+
+def test_what_is_small() -> None:
+    """Few tiles and few terms, in full precision, each matrix row by row or column by column."""
+    x, y = rng.normal(size=(128, 256)), rng.normal(size=(256, 128))
+    assert products.small(XP, x, y)
+    assert products.small(XP, x, np.asfortranarray(y))
+    assert not products.small(XP, x, np.repeat(y, 2, axis=1)[:, ::2])
+    for m, k, n in ((128, 801, 128), (16, 8, 6416), (320, 257, 320)):
+        assert not products.small(XP, rng.normal(size=(m, k)), rng.normal(size=(k, n)))
+    assert products.small(XP, rng.normal(size=(320, 256)), rng.normal(size=(256, 320)))
+    assert not products.small(XP, x[None], y)
+    for precision in ("tf32", "bfloat16"):
+        xp = HOST.with_precision(precision).xp
+        assert products.small(xp, x, y)
+        assert not products.small(xp, x.astype("float32"), y.astype("float32"))
+
+
+@pytest.mark.usefixtures("none_small")
 def test_products_that_copy_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Turned round, one for all of a stack, and a part of wider rows: all as they lie."""
     x, stack = rng.normal(size=(6, 5)), rng.normal(size=(4, 6, 5))
@@ -98,6 +147,7 @@ def test_products_that_cannot_be() -> None:
         XP.matmul(np.ones((2, 2, 2)), np.ones((3, 2, 2)))
 
 
+@pytest.mark.usefixtures("none_small")
 def test_the_alignment_is_that_of_the_address() -> None:
     """An algorithm for memory that is aligned better would read across its end."""
     seen = []
@@ -112,8 +162,10 @@ def test_the_alignment_is_that_of_the_address() -> None:
     assert [how.left.aligned for how in seen] == [256, 8, 16, 256]
 
 
+@pytest.mark.parametrize("tiles", [0, 400])
 @pytest.mark.parametrize("bias", [True, False])
-def test_linear_of_odd_sizes(bias: bool) -> None:
+def test_linear_of_odd_sizes(bias: bool, tiles: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "FEW_TILES", tiles)
     for n, i, o in itertools.product((1, 3, 33), (1, 7), (1, 5, 40)):
         args = [rng.normal(size=(n, i)), rng.normal(size=(o, i)), rng.normal(size=o)]
         agree(functional.linear, *args[: 2 + bias], atol=1e-11)

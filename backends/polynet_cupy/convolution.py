@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from polynet_cupy.launch import column_sum, elementwise, real
+from polynet_cupy.normalisation import channel_sum
 from polynet_cupy.products import product, rounded
 from polynet_cupy.windows import MOST, Sizes, places_along, window_over
 
@@ -125,7 +126,7 @@ def convolution(
         if needs[1]:
             found[1] = as_matrices.to_weight(product(xp, images, seen().mT), weight.shape)
         if any(needs[2:]):
-            found[2] = _by_channel(xp, g)
+            found[2] = channel_sum(xp, g)
         return tuple(found)
 
     y = as_matrices.to_images(product(xp, matrices, seen()), (x.shape[0], weight.shape[0], *out))
@@ -160,7 +161,7 @@ def convolution_transpose(
         if needs[1]:
             found[1] = as_matrices.to_weight(product(xp, given, seen.mT), weight.shape)
         if any(needs[2:]):
-            found[2] = _by_channel(xp, g)
+            found[2] = channel_sum(xp, g)
         return tuple(found)
 
     return _biased(xp, as_matrices.met(sent, shape, over), bias), pullback
@@ -174,11 +175,6 @@ def _convolves(x: Any, weight: Any, bias: Any, axes: int, groups: int) -> bool:
     most = x.shape[0] * max(channels, weight.shape[1] * groups)
     whole = most <= MOST and not channels % groups and not outputs % groups
     return bool(whole and x.size and weight.size and real(x, weight, bias))
-
-
-def _by_channel(xp: Any, g: Any) -> Any:
-    """The sum of all that is not the channel's axis."""
-    return xp.sum(xp.reshape(g, (*g.shape[:2], -1)), axis=(0, 2))
 
 
 def _biased(xp: Any, y: Any, bias: Any) -> Any:

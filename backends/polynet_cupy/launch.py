@@ -25,6 +25,10 @@ MOST_THREADS = 1024
 """Those of one that is alone."""
 WARP = 32
 """Threads that run together; a block is a whole number of warps."""
+A_WARP = 8 * WARP
+"""Numbers of a row that are worth another warp: threads of several wait for one another."""
+PACK = 16
+"""Bytes that a thread reads at once: `Pack` in the sources."""
 
 
 @functools.cache
@@ -85,17 +89,22 @@ def launch(kernel: str, dtype: Any, blocks: int, threads: int, *args: Any) -> No
     compiled(kernel, np.dtype(dtype).name)((blocks,), (threads,), args)
 
 
-def elementwise(xp: Any, kernel: str, dtype: Any, size: int, *args: Any) -> None:
-    """Start a kernel of one thread for each of `size` elements, where there are any."""
+def elementwise(xp: Any, kernel: str, dtype: Any, size: int, *args: Any, each: int = 1) -> None:
+    """Start a kernel of one thread for `each` of `size` elements, where there are any."""
     if size:
-        xp.launch(kernel, dtype, -(-size // THREADS), THREADS, *args)
+        xp.launch(kernel, dtype, -(-size // (each * THREADS)), THREADS, *args)
+
+
+def by_pack(xp: Any, kernel: str, dtype: Any, size: int, *args: Any) -> None:
+    """Start a kernel of one thread for as many of `size` numbers as it reads at once."""
+    elementwise(xp, kernel, dtype, size, *args, each=PACK // np.dtype(dtype).itemsize)
 
 
 def by_row(xp: Any, kernel: str, dtype: Any, rows: int, length: int, *args: Any) -> None:
-    """Start a kernel of one block for each of `rows` rows, of as many warps as fill `length`."""
+    """Start a kernel of one block for each of `rows` rows, of a warp for `A_WARP` numbers."""
     if rows:
-        threads = min(THREADS, WARP * -(-length // WARP))
-        xp.launch(kernel, dtype, rows, max(threads, WARP), *args)
+        warps = -(-length // A_WARP)
+        xp.launch(kernel, dtype, rows, max(WARP, min(THREADS, WARP * warps)), *args)
 
 
 def real(*arrays: Any) -> bool:
@@ -109,8 +118,11 @@ def contiguous(xp: Any, array: Any) -> Any:
     return array if array.flags.c_contiguous else xp.asarray(array, order="C", copy=True)
 
 
-def column_sum(xp: Any, x: Any) -> Any:
-    """The sum over the rows of a matrix, in an order that depends on its shape only."""
+def column_sum(xp: Any, x: Any, rounded: Any = None) -> Any:
+    """The sum over the rows of a matrix, in an order that depends on its shape only.
+
+    Into `rounded`, if it is given, goes the matrix in bfloat16, as it is read.
+    """
     rows, columns = x.shape
     if not rows:
         return xp.zeros((columns,), dtype=x.dtype)
@@ -120,7 +132,12 @@ def column_sum(xp: Any, x: Any) -> Any:
     while tiles:
         parts = -(-rows // chunk)
         out = xp.empty((parts, columns) if parts > 1 else (columns,), dtype=x.dtype)
-        xp.launch("column_sum", x.dtype, parts * tiles, THREADS, x, out, rows, columns, chunk)
+        how = (parts * tiles, THREADS, x, out, rows, columns, chunk)
+        if rounded is None:
+            xp.launch("column_sum", x.dtype, *how)
+        else:
+            xp.launch("column_sum_to_bfloat16", x.dtype, *how, rounded)
+            rounded = None
         if parts == 1:
             return out
         x, rows, chunk = out, parts, parts

@@ -14,6 +14,24 @@ CHUNK = 4096
 PARTS = 1024
 
 
+def _parts(n: int) -> tuple[int, int]:
+    """Into how many parts the numbers of a channel are cut, and how long one is."""
+    chunk = max(CHUNK, -(-n // PARTS))
+    return -(-n // chunk), chunk
+
+
+def channel_sum(xp: Any, x: Any) -> Any:
+    """The sum over all axes but the second, that of the channels."""
+    samples, channels, size = x.shape[0], x.shape[1], math.prod(x.shape[2:])
+    if samples * size > MOST:
+        return xp.sum(xp.reshape(x, (samples, channels, size)), axis=(0, 2))
+    parts, chunk = _parts(samples * size)
+    sums = xp.empty((parts, channels), dtype=x.dtype)
+    given = (xp.contiguous(x), sums, samples, channels, size, chunk)
+    xp.launch("channel_sums", x.dtype, parts * channels, THREADS, *given)
+    return column_sum(xp, sums) if parts > 1 else sums[0, :]
+
+
 def layer_norm(
     xp: Any, x: Any, weight: Any = None, bias: Any = None, *, axes: int, eps: float
 ) -> Any:
@@ -59,9 +77,7 @@ def batch_norm(xp: Any, x: Any, weight: Any = None, bias: Any = None, *, eps: fl
     ):
         return NotImplemented
     x, weight, bias = (None if a is None else xp.contiguous(a) for a in (x, weight, bias))
-    n = samples * size
-    chunk = max(CHUNK, -(-n // PARTS))
-    parts = -(-n // chunk)
+    parts, chunk = _parts(samples * size)
     how = (samples, channels, size, chunk)
 
     def empty(*shape: int) -> list[Any]:

@@ -11,7 +11,7 @@ import itertools
 import math
 from typing import Any, NamedTuple
 
-from polynet_cupy.launch import column_sum, elementwise, real
+from polynet_cupy.launch import by_pack, column_sum, elementwise, real
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 """In what products of float32 matrices can be computed: see `CupyBackend.with_precision`."""
@@ -47,6 +47,38 @@ class Product(NamedTuple):
     bias: bool
 
 
+TILE = 16
+"""Rows and columns of what one block of a small product computes, a thread for each number."""
+FEW_TILES, FEW_TERMS, FEW = 400, 800, 400 * 256
+"""Tiles of a small product, terms of its sums, and both multiplied: up to there the kernel here was
+the faster one on an H100 (`tests/benchmarks/results/gpu_products.md`)."""
+
+
+def small(xp: Any, x: Any, y: Any) -> bool:
+    """Whether a product of two matrices is one that the kernel here does sooner than cuBLASLt."""
+    if xp.precision != "float32" and x.dtype.name != "float64":
+        return False
+    if not x.ndim == y.ndim == 2 or not all(a.flags.forc for a in (x, y)):
+        return False
+    tiles, terms = _tiles(x.shape[0], y.shape[1]), x.shape[1]
+    return tiles <= FEW_TILES and terms <= FEW_TERMS and tiles * terms <= FEW
+
+
+def _tiles(m: int, n: int) -> int:
+    return -(-m // TILE) * -(-n // TILE)
+
+
+def small_product(xp: Any, x: Any, y: Any, bias: Any = None) -> tuple[Any, Any]:
+    """The product of two small matrices, and the sums of the rows of the first."""
+    (m, k), n = x.shape, y.shape[1]
+    out, sums = (xp.empty(shape, dtype=x.dtype) for shape in ((m, n), (m,)))
+    by_row = [a.flags.c_contiguous for a in (x, y)]
+    given = [a if rows else a.T for a, rows in zip((x, y), by_row, strict=True)]
+    how = (m, n, k, *map(int, by_row))
+    xp.launch("small_product", x.dtype, _tiles(m, n), TILE**2, *given, bias, out, sums, *how)
+    return out, sums
+
+
 def matmul(xp: Any, x: Any, y: Any, /) -> Any:
     """The matrix product of the standard; of what cuBLASLt lacks, CuPy's own."""
     if not x.ndim or not y.ndim or not real(x, y) or not y.size or not x.size:
@@ -71,8 +103,16 @@ def rounded(xp: Any, x: Any) -> Any:
     turned = not x.flags.c_contiguous and x.mT.flags.c_contiguous
     x = xp.contiguous(x.mT if turned else x)
     out = xp.empty(x.shape, dtype=xp.uint16)
-    elementwise(xp, "to_bfloat16", "float32", x.size, x, out, x.size)
+    by_pack(xp, "to_bfloat16", "float32", x.size, x, out, x.size)
     return out.mT if turned else out
+
+
+def _rounded_and_summed(xp: Any, x: Any) -> tuple[Any, Any]:
+    """A matrix, `rounded`, and the sums of its columns, which are not."""
+    if xp.precision != "bfloat16" or x.dtype.name != "float32":
+        return x, column_sum(xp, x)
+    out = xp.empty(x.shape, dtype=xp.uint16)
+    return out, column_sum(xp, x, rounded=out)
 
 
 def product(xp: Any, x: Any, y: Any, bias: Any = None) -> Any:
@@ -84,6 +124,8 @@ def product(xp: Any, x: Any, y: Any, bias: Any = None) -> Any:
         bias = xp.asarray(bias, copy=True)  # cuBLASLt is not told how a bias is aligned
     x, y = rounded(xp, x), rounded(xp, y)
     batch = _broadcast(tuple(x.shape[:-2]), tuple(y.shape[:-2]))
+    if not batch and small(xp, x, y):
+        return small_product(xp, x, y, bias)[0]
     (m, k), n = x.shape[-2:], y.shape[-1]
     x, y = (_stacked(xp, a, batch) for a in (x, y))
     precision = "float64" if x.dtype.name == "float64" else xp.precision
@@ -111,13 +153,20 @@ def linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
     x, weight = rounded(xp, x), rounded(xp, weight)
 
     def pullback(g: Any, needs: tuple[bool, ...]) -> Any:
-        slopes = rounded(xp, g)
-        back = (
-            lambda: product(xp, slopes, weight),
-            lambda: product(xp, slopes.T, x),
-            lambda: column_sum(xp, g),
-        )
-        return tuple(f() if needed else None for f, needed in zip(back, needs, strict=False))
+        found: dict[int, Any] = dict.fromkeys(range(len(needs)))
+        summed = any(needs[2:])
+        together = summed and needs[1] and small(xp, g.T, x)
+        if summed and not together:
+            slopes, found[2] = _rounded_and_summed(xp, g)
+        else:
+            slopes = rounded(xp, g)
+        if needs[0]:
+            found[0] = product(xp, slopes, weight)
+        if together:
+            found[1], found[2] = small_product(xp, slopes.T, x)
+        elif needs[1]:
+            found[1] = product(xp, slopes.T, x)
+        return tuple(found.values())
 
     y = product(xp, x, weight.T, None if bias is None else xp.contiguous(bias))
     return y, pullback

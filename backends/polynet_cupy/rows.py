@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from polynet_cupy.launch import THREADS, by_row, elementwise, real
+from polynet_cupy.launch import THREADS, by_pack, by_row, elementwise, real
 
 
 def relu(xp: Any, x: Any) -> Any:
@@ -14,11 +14,11 @@ def relu(xp: Any, x: Any) -> Any:
         return NotImplemented
     x = xp.contiguous(x)
     y = xp.empty(x.shape, dtype=x.dtype)
-    elementwise(xp, "relu_forward", x.dtype, x.size, x, y, x.size)
+    by_pack(xp, "relu_forward", x.dtype, x.size, x, y, x.size)
 
     def pullback(g: Any) -> Any:
         out = xp.empty(x.shape, dtype=x.dtype)
-        elementwise(xp, "relu_backward", x.dtype, x.size, xp.contiguous(g), y, out, x.size)
+        by_pack(xp, "relu_backward", x.dtype, x.size, xp.contiguous(g), y, out, x.size)
         return out
 
     return y, (pullback,)
@@ -30,11 +30,11 @@ def gelu(xp: Any, x: Any, *, approximate: str = "none") -> Any:
         return NotImplemented
     x = xp.contiguous(x)
     y = xp.empty(x.shape, dtype=x.dtype)
-    elementwise(xp, "gelu_forward", x.dtype, x.size, x, y, x.size)
+    by_pack(xp, "gelu_forward", x.dtype, x.size, x, y, x.size)
 
     def pullback(g: Any) -> Any:
         out = xp.empty(x.shape, dtype=x.dtype)
-        elementwise(xp, "gelu_backward", x.dtype, x.size, xp.contiguous(g), x, out, x.size)
+        by_pack(xp, "gelu_backward", x.dtype, x.size, xp.contiguous(g), x, out, x.size)
         return out
 
     return y, (pullback,)
@@ -98,7 +98,7 @@ def cross_entropy(xp: Any, logits: Any, targets: Any, *weights: Any, **options: 
 
     def pullback(g: Any) -> Any:
         out = xp.empty(x.shape, dtype=x.dtype)
-        elementwise(xp, "cross_entropy_backward", x.dtype, x.size, g, *given, out, rows, n)
+        by_row(xp, "cross_entropy_backward", x.dtype, rows, n, g, *given, out, rows, n)
         return out
 
     return value, (pullback, None, *weights)

@@ -12,12 +12,15 @@ from polynet_cupy.launch import elementwise, real
 Sizes = tuple[int, ...]
 WINDOW = np.dtype(
     [
-        (name, np.int64)
-        for name in (
-            "planes", "height", "width", "out_height", "out_width", "window_height",
-            "window_width", "stride_y", "stride_x", "pad_y", "pad_x", "dilation_y", "dilation_x",
-            "channels", "image_step", "plane_step", "cell_step",
-        )
+        *(
+            (name, np.int32)
+            for name in (
+                "planes", "height", "width", "out_height", "out_width", "window_height",
+                "window_width", "stride_y", "stride_x", "pad_y", "pad_x", "dilation_y",
+                "dilation_x", "channels",
+            )
+        ),
+        *((name, np.int64) for name in ("image_step", "plane_step", "cell_step")),
     ]
 )  # fmt: skip
 """`Window` in the sources, field by field."""

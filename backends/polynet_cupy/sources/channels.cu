@@ -1,6 +1,7 @@
-// Batch normalisation of (samples, channels, size). A channel's n = samples·size numbers are cut into
-// parts of `chunk`, and a block of threads has one part of one channel: block part·channels + channel.
-// What is one number a channel is first one number a block, which the next kernel's blocks join.
+// Sums, and batch normalisation, of (samples, channels, size). A channel's n = samples·size numbers are
+// cut into parts of `chunk`, and a block of threads has one part of one channel: block
+// part·channels + channel. What is one number a channel is first one number a block, which the next
+// kernel's blocks join.
 
 struct Part { int channel, part, from, end; };
 
@@ -15,17 +16,30 @@ __device__ integer place(int j, int channel, integer channels, integer size) {
     return ((integer)(j / (int)size) * channels + channel) * size + j % (int)size;
 }
 
+// Numbers that a thread keeps, and does not read again: its share of a usual part.
+#define HELD 16
+
 // Of each part: its mean, and Σ (x - mean)²
 KERNEL batch_norm_parts(
     const real* x, real* part_means, real* part_squares, integer samples, integer channels,
     integer size, integer chunk
 ) {
     Part mine = part_of_block(samples * size, channels, chunk);
-    real sum = 0, squares = 0;
-    for (int j = mine.from + threadIdx.x; j < mine.end; j += blockDim.x)
+    int first = mine.from + (int)threadIdx.x, further = first + HELD * (int)blockDim.x;
+    real held[HELD], sum = 0, squares = 0;
+#pragma unroll
+    for (int k = 0; k < HELD; ++k) {
+        int j = first + k * (int)blockDim.x;
+        held[k] = j < mine.end ? x[place(j, mine.channel, channels, size)] : 0;
+        sum += held[k];
+    }
+    for (int j = further; j < mine.end; j += blockDim.x)
         sum += x[place(j, mine.channel, channels, size)];
     real mean = block_sum(sum) / (real)(mine.end - mine.from);
-    for (int j = mine.from + threadIdx.x; j < mine.end; j += blockDim.x) {
+#pragma unroll
+    for (int k = 0; k < HELD; ++k)
+        if (first + k * (int)blockDim.x < mine.end) squares += (held[k] - mean) * (held[k] - mean);
+    for (int j = further; j < mine.end; j += blockDim.x) {
         real centred = x[place(j, mine.channel, channels, size)] - mean;
         squares += centred * centred;
     }
@@ -33,6 +47,18 @@ KERNEL batch_norm_parts(
     if (threadIdx.x) return;
     part_means[blockIdx.x] = mean;
     part_squares[blockIdx.x] = squares;
+}
+
+// Of each part: Σ x
+KERNEL channel_sums(
+    const real* x, real* part_sums, integer samples, integer channels, integer size, integer chunk
+) {
+    Part mine = part_of_block(samples * size, channels, chunk);
+    real sum = 0;
+    for (int j = mine.from + threadIdx.x; j < mine.end; j += blockDim.x)
+        sum += x[place(j, mine.channel, channels, size)];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) part_sums[blockIdx.x] = sum;
 }
 
 // y = (x - mean)·r·weight + bias, with r = 1 / √(variance + eps). The parts' numbers are joined as by

@@ -8,8 +8,21 @@ typedef unsigned short bfloat16;  // the upper half of a float's bits
 #define WARP 32
 #define INFINITY_ ((real)__longlong_as_double(0x7ff0000000000000LL))
 
+// What one instruction reads or writes.
+struct alignas(16) Pack { real at[16 / sizeof(real)]; };
+#define PACK (int)(sizeof(Pack) / sizeof(real))
+
 // The place of this thread among all, for kernels of one thread an element.
 __device__ integer here() { return (integer)blockIdx.x * blockDim.x + threadIdx.x; }
+
+// i / n and i % n, of what is not below 0: 32 bits take a fraction of the time of 64.
+struct Divided { integer whole, rest; };
+
+__device__ Divided divided(integer i, integer n) {
+    if ((i | n) >> 32) return {i / n, i % n};
+    unsigned whole = (unsigned)i / (unsigned)n;
+    return {whole, (unsigned)i - whole * (unsigned)n};
+}
 
 // Number i of labels or indices that are int64 where `wide`, else int32.
 __device__ integer integer_at(const void* numbers, integer wide, integer i) {

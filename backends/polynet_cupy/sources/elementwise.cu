@@ -1,15 +1,30 @@
-// One thread an element; and sums over columns.
+// Elementwise: a thread has a pack of numbers that stand side by side. And sums over columns.
+
+__device__ bool packed(const void* a, const void* b, const void* c) {
+    return (((size_t)a | (size_t)b | (size_t)c) & (sizeof(Pack) - 1)) == 0;
+}
+
+// out[i] = f(a[i], b[i]) for the numbers of this thread's pack; arrays may begin anywhere.
+template <typename Function>
+__device__ void each(const real* a, const real* b, real* out, integer size, Function f) {
+    integer i = here() * PACK;
+    if (i + PACK <= size && packed(a, b, out)) {
+        Pack x = *(const Pack*)(a + i), y = *(const Pack*)(b + i);
+        for (int k = 0; k < PACK; ++k) x.at[k] = f(x.at[k], y.at[k]);
+        *(Pack*)(out + i) = x;
+    } else {
+        for (integer end = i + PACK; i < end && i < size; ++i) out[i] = f(a[i], b[i]);
+    }
+}
 
 // max(x, 0); a comparison that sends NaN where it stays NaN
 KERNEL relu_forward(const real* x, real* y, integer size) {
-    integer i = here();
-    if (i < size) y[i] = x[i] <= 0 ? 0 : x[i];
+    each(x, x, y, size, [](real value, real) { return value <= 0 ? 0 : value; });
 }
 
 // g where x > 0, or is not a number: both are where y, the result, is not 0
 KERNEL relu_backward(const real* g, const real* y, real* out, integer size) {
-    integer i = here();
-    if (i < size) out[i] = y[i] == 0 ? 0 : g[i];
+    each(g, y, out, size, [](real slope, real value) { return value == 0 ? 0 : slope; });
 }
 
 #define SQRT_HALF 0.70710678118654752440
@@ -17,31 +32,45 @@ KERNEL relu_backward(const real* g, const real* y, real* out, integer size) {
 
 // x·Φ(x), with Φ the distribution function of the standard normal
 KERNEL gelu_forward(const real* x, real* y, integer size) {
-    integer i = here();
-    if (i < size) y[i] = x[i] * (erf(x[i] * (real)SQRT_HALF) + 1) * (real)0.5;
+    each(x, x, y, size, [](real value, real) {
+        return value * (erf(value * (real)SQRT_HALF) + 1) * (real)0.5;
+    });
 }
 
 // g·(Φ(x) + x·φ(x)), with φ the density
 KERNEL gelu_backward(const real* g, const real* x, real* out, integer size) {
-    integer i = here();
-    if (i >= size) return;
-    real below = (erf(x[i] * (real)SQRT_HALF) + 1) * (real)0.5;
-    out[i] = g[i] * (below + x[i] * exp(x[i] * x[i] * (real)-0.5) * (real)SQRT_HALF_OVER_PI);
+    each(g, x, out, size, [](real slope, real value) {
+        real below = (erf(value * (real)SQRT_HALF) + 1) * (real)0.5;
+        real density = exp(value * value * (real)-0.5) * (real)SQRT_HALF_OVER_PI;
+        return slope * (below + value * density);
+    });
 }
 
 // y + bias, over y; the bias has n numbers
 KERNEL add_bias(real* y, const real* bias, integer size, integer n) {
     integer i = here();
-    if (i < size) y[i] += bias[i % n];
+    if (i < size) y[i] += bias[divided(i, n).rest];
 }
 
 // The nearest number of eight bits, of two as near the even one; what is no number stays so.
+__device__ bfloat16 rounded(float x) {
+    unsigned bits = __float_as_uint(x), nearest = bits + 0x7fff + (bits >> 16 & 1);
+    return (bfloat16)((x == x ? nearest : bits | 0x400000) >> 16);
+}
+
+struct alignas(16) Floats { float at[4]; };
+struct alignas(8) Halves { bfloat16 at[4]; };
+
 KERNEL to_bfloat16(const float* x, bfloat16* out, integer size) {
-    integer i = here();
-    if (i >= size) return;
-    unsigned bits = __float_as_uint(x[i]);
-    unsigned nearest = bits + 0x7fff + (bits >> 16 & 1);
-    out[i] = (bfloat16)((x[i] == x[i] ? nearest : bits | 0x400000) >> 16);
+    integer i = here() * 4;
+    if (i + 4 <= size && packed(x, x, x) && ((size_t)out & (sizeof(Halves) - 1)) == 0) {
+        Floats given = *(const Floats*)(x + i);
+        Halves found;
+        for (int k = 0; k < 4; ++k) found.at[k] = rounded(given.at[k]);
+        *(Halves*)(out + i) = found;
+    } else {
+        for (integer end = i + 4; i < end && i < size; ++i) out[i] = rounded(x[i]);
+    }
 }
 
 // x / keep where the mask is true, else 0; what goes back is the same of g
@@ -53,18 +82,38 @@ KERNEL dropout(const real* x, const bool* mask, real* y, integer size, double ke
 #define LANES 8
 
 // Sums of `chunk` rows each, by column: out[c, j] = Σ x[i, j] over the rows i of chunk c. A block
-// sums WARP columns, each of them in LANES parts, which are added in their order.
-KERNEL column_sum(const real* x, real* out, integer rows, integer columns, integer chunk) {
+// sums WARP columns, each of them in LANES parts, which are added in their order. Of each number
+// `seen` hears, and where it stands.
+template <typename Seen>
+__device__ void sum_columns(
+    const real* x, real* out, integer rows, integer columns, integer chunk, Seen seen
+) {
     __shared__ real parts[LANES][WARP];
     integer tiles = (columns + WARP - 1) / WARP;
     integer part = blockIdx.x / tiles, j = blockIdx.x % tiles * WARP + threadIdx.x % WARP;
     integer lane = threadIdx.x / WARP, end = (part + 1) * chunk < rows ? (part + 1) * chunk : rows;
     real sum = 0;
     if (j < columns)
-        for (integer i = part * chunk + lane; i < end; i += LANES) sum += x[i * columns + j];
+        for (integer i = part * chunk + lane; i < end; i += LANES) {
+            real value = x[i * columns + j];
+            seen(i * columns + j, value);
+            sum += value;
+        }
     parts[lane][threadIdx.x % WARP] = sum;
     __syncthreads();
     if (lane || j >= columns) return;
     for (int k = 1; k < LANES; ++k) sum += parts[k][threadIdx.x];
     out[part * columns + j] = sum;
+}
+
+KERNEL column_sum(const real* x, real* out, integer rows, integer columns, integer chunk) {
+    sum_columns(x, out, rows, columns, chunk, [](integer, real) {});
+}
+
+KERNEL column_sum_to_bfloat16(
+    const real* x, real* out, integer rows, integer columns, integer chunk, bfloat16* to
+) {
+    sum_columns(x, out, rows, columns, chunk, [to](integer i, real value) {
+        to[i] = rounded((float)value);
+    });
 }

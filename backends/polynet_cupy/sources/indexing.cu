@@ -8,8 +8,10 @@ KERNEL gather_rows(
 ) {
     integer i = here();
     if (i >= count * words) return;
-    integer row = integer_at(indices, wide, i / words) % rows;
-    out[i] = x[(row < 0 ? row + rows : row) * words + i % words];
+    Divided place = divided(i, words);
+    integer row = integer_at(indices, wide, place.whole);
+    if (row < 0 || row >= rows) row = (row % rows + rows) % rows;
+    out[i] = x[row * words + place.rest];
 }
 
 // For each row: the next of its segment, n if it is the last; and whether it is the first.
@@ -29,7 +31,8 @@ KERNEL segment_sum(
     const real* x, const void* segments, integer wide, const int* next, const bool* first,
     real* out, integer n, integer width, integer count
 ) {
-    integer i = here() / width, column = here() % width;
+    Divided place = divided(here(), width);
+    integer i = place.whole, column = place.rest;
     if (i >= n || !first[i]) return;
     integer segment = integer_at(segments, wide, i);
     if (segment < 0 || segment >= count) return;

@@ -2,8 +2,8 @@
 
 // Where row `blockIdx.x` begins. A row has n numbers, `inner` apart: a slice along any one axis.
 __device__ integer row_start(integer n, integer inner) {
-    integer row = blockIdx.x;
-    return row / inner * n * inner + row % inner;
+    Divided row = divided(blockIdx.x, inner);
+    return row.whole * n * inner + row.rest;
 }
 
 // The largest number of a row where it is finite, else 0: what keeps exp from overflow. One that is
@@ -127,11 +127,10 @@ KERNEL cross_entropy_backward(
     const real* g, const real* x, const void* labels, integer wide, const real* tops,
     const real* logs, real* out, integer rows, integer n
 ) {
-    integer i = here();
-    if (i >= rows * n) return;
-    integer row = i / n, label = integer_at(labels, wide, row);
-    real share = 0 <= label && label < n ? *g / (real)rows : 0;
-    out[i] = share * (exp(x[i] - tops[row] - logs[row]) - (i % n == label ? 1 : 0));
+    integer row = blockIdx.x, label = integer_at(labels, wide, row);
+    real share = 0 <= label && label < n ? *g / (real)rows : 0, top = tops[row], log = logs[row];
+    for (integer j = threadIdx.x; j < n; j += blockDim.x)
+        out[row * n + j] = share * (exp(x[row * n + j] - top - log) - (j == label ? 1 : 0));
 }
 
 // The mean of n numbers, by one block.
@@ -191,5 +190,7 @@ KERNEL layer_norm_weighted(
     integer n
 ) {
     integer i = here();
-    if (i < size) out[i] = g[i] * ((x[i] - means[i / n]) * scales[i / n]);
+    if (i >= size) return;
+    integer row = divided(i, n).whole;
+    out[i] = g[i] * ((x[i] - means[row]) * scales[row]);
 }

@@ -5,44 +5,59 @@
 // convolution also how many planes an image has, and how far apart in what the window sees (seen)
 // images, planes and cells stand.
 struct Window {
-    integer planes, height, width, out_height, out_width, window_height, window_width, stride_y,
-        stride_x, pad_y, pad_x, dilation_y, dilation_x, channels, image_step, plane_step, cell_step;
+    int planes, height, width, out_height, out_width, window_height, window_width, stride_y, stride_x,
+        pad_y, pad_x, dilation_y, dilation_x, channels;
+    integer image_step, plane_step, cell_step;
 };
 
 struct Place { int plane, y, x; };
 
-__device__ Place place(integer i, integer height, integer width) {
-    return {(int)(i / (height * width)), (int)(i / width % height), (int)(i % width)};
+__device__ Place place(integer i, int height, int width) {
+    Divided plane = divided(i, (integer)height * width), row = divided(plane.rest, width);
+    return {(int)plane.whole, (int)row.whole, (int)row.rest};
+}
+
+// How many places there are in planes of such a size, and where one of them begins.
+__device__ integer places_in(int planes, int height, int width) {
+    return (integer)planes * height * width;
 }
 
 // Which window has its cell k at a place, along one axis; -1 for none.
-__device__ int window_at(
-    int place, int k, integer stride, integer pad, integer dilation, integer out
-) {
-    int from = place + (int)pad - k * (int)dilation;
+__device__ int window_at(int place, int k, int stride, int pad, int dilation, int out) {
+    int from = place + pad - k * dilation;
     if (stride == 1) return from < out ? from : -1;  // which needs no division
-    if (from < 0 || from % (int)stride) return -1;
-    return from / (int)stride < out ? from / (int)stride : -1;
+    if (from < 0 || from % stride) return -1;
+    return from / stride < out ? from / stride : -1;
+}
+
+// The first window, and the last, that reaches over a place, along one axis.
+struct Span { int first, last; };
+
+__device__ Span windows_over(int place, int window, int stride, int pad, int dilation, int out) {
+    int last = place + pad, first = last - (window - 1) * dilation;
+    first = first > 0 ? (first + stride - 1) / stride : 0;
+    last /= stride;
+    return {first, last < out ? last : out - 1};
 }
 
 // The largest number in each window, the first of several, and where it stood in its plane; NaN
 // wins, the last of several. Padding is -∞, at -1.
 KERNEL max_pool_forward(const real* x, real* y, int* places, Window w) {
     integer i = here();
-    if (i >= w.planes * w.out_height * w.out_width) return;
+    if (i >= places_in(w.planes, w.out_height, w.out_width)) return;
     Place o = place(i, w.out_height, w.out_width);
-    const real* plane = x + o.plane * w.height * w.width;
+    const real* plane = x + places_in(o.plane, w.height, w.width);
     real largest = 0;
     int found = -1;
     for (int ky = 0; ky < w.window_height; ++ky)
         for (int kx = 0; kx < w.window_width; ++kx) {
-            int r = o.y * (int)w.stride_y - (int)w.pad_y + ky * (int)w.dilation_y;
-            int c = o.x * (int)w.stride_x - (int)w.pad_x + kx * (int)w.dilation_x;
+            int r = o.y * w.stride_y - w.pad_y + ky * w.dilation_y;
+            int c = o.x * w.stride_x - w.pad_x + kx * w.dilation_x;
             bool inside = 0 <= r && r < w.height && 0 <= c && c < w.width;
             real cell = inside ? plane[r * w.width + c] : -INFINITY_;
             if ((!ky && !kx) || cell > largest || cell != cell) {
                 largest = cell;
-                found = inside ? r * (int)w.width + c : -1;
+                found = inside ? r * w.width + c : -1;
             }
         }
     y[i] = largest;
@@ -51,20 +66,18 @@ KERNEL max_pool_forward(const real* x, real* y, int* places, Window w) {
 
 KERNEL max_pool_backward(const real* g, const int* places, real* out, Window w) {
     integer i = here();
-    if (i >= w.planes * w.height * w.width) return;
+    if (i >= places_in(w.planes, w.height, w.width)) return;
     Place p = place(i, w.height, w.width);
-    integer from = p.plane * w.out_height * w.out_width;
-    int mine = p.y * (int)w.width + p.x;
+    integer from = places_in(p.plane, w.out_height, w.out_width);
+    Span rows = windows_over(p.y, w.window_height, w.stride_y, w.pad_y, w.dilation_y, w.out_height);
+    Span columns = windows_over(p.x, w.window_width, w.stride_x, w.pad_x, w.dilation_x, w.out_width);
+    int mine = p.y * w.width + p.x;
     real sum = 0;
-    for (int ky = 0; ky < w.window_height; ++ky) {
-        int oy = window_at(p.y, ky, w.stride_y, w.pad_y, w.dilation_y, w.out_height);
-        for (int kx = 0; oy >= 0 && kx < w.window_width; ++kx) {
-            int ox = window_at(p.x, kx, w.stride_x, w.pad_x, w.dilation_x, w.out_width);
-            if (ox < 0) continue;
+    for (int oy = rows.first; oy <= rows.last; ++oy)
+        for (int ox = columns.first; ox <= columns.last; ++ox) {
             integer o = from + oy * w.out_width + ox;
             if (places[o] == mine) sum += g[o];
         }
-    }
     out[i] = sum;
 }
 
@@ -85,14 +98,14 @@ __device__ real cells(Window w, int oy, int ox, integer with_pad) {
 // The mean of each window; zeros of the padding count where `with_pad`.
 KERNEL avg_pool_forward(const real* x, real* y, Window w, integer with_pad) {
     integer i = here();
-    if (i >= w.planes * w.out_height * w.out_width) return;
+    if (i >= places_in(w.planes, w.out_height, w.out_width)) return;
     Place o = place(i, w.out_height, w.out_width);
-    const real* plane = x + o.plane * w.height * w.width;
+    const real* plane = x + places_in(o.plane, w.height, w.width);
     real sum = 0;
     for (int ky = 0; ky < w.window_height; ++ky)
         for (int kx = 0; kx < w.window_width; ++kx) {
-            int r = o.y * (int)w.stride_y - (int)w.pad_y + ky;
-            int c = o.x * (int)w.stride_x - (int)w.pad_x + kx;
+            int r = o.y * w.stride_y - w.pad_y + ky;
+            int c = o.x * w.stride_x - w.pad_x + kx;
             if (0 <= r && r < w.height && 0 <= c && c < w.width) sum += plane[r * w.width + c];
         }
     y[i] = sum / cells(w, o.y, o.x, with_pad);
@@ -100,18 +113,15 @@ KERNEL avg_pool_forward(const real* x, real* y, Window w, integer with_pad) {
 
 KERNEL avg_pool_backward(const real* g, real* out, Window w, integer with_pad) {
     integer i = here();
-    if (i >= w.planes * w.height * w.width) return;
+    if (i >= places_in(w.planes, w.height, w.width)) return;
     Place p = place(i, w.height, w.width);
+    integer from = places_in(p.plane, w.out_height, w.out_width);
+    Span rows = windows_over(p.y, w.window_height, w.stride_y, w.pad_y, 1, w.out_height);
+    Span columns = windows_over(p.x, w.window_width, w.stride_x, w.pad_x, 1, w.out_width);
     real sum = 0;
-    for (int ky = 0; ky < w.window_height; ++ky) {
-        int oy = window_at(p.y, ky, w.stride_y, w.pad_y, 1, w.out_height);
-        for (int kx = 0; oy >= 0 && kx < w.window_width; ++kx) {
-            int ox = window_at(p.x, kx, w.stride_x, w.pad_x, 1, w.out_width);
-            if (ox < 0) continue;
-            integer o = (p.plane * w.out_height + oy) * w.out_width + ox;
-            sum += g[o] / cells(w, oy, ox, with_pad);
-        }
-    }
+    for (int oy = rows.first; oy <= rows.last; ++oy)
+        for (int ox = columns.first; ox <= columns.last; ++ox)
+            sum += g[from + oy * w.out_width + ox] / cells(w, oy, ox, with_pad);
     out[i] = sum;
 }
 
@@ -120,42 +130,57 @@ __device__ integer of_plane(int plane, const Window& w) {
     return plane / w.channels * w.image_step + plane % w.channels * w.plane_step;
 }
 
+// Calls f<n>(…) for a window of n × n cells, where that is a usual one: a loop whose length the
+// compiler knows has all its reads under way before it waits for the first. f<0> is for any window.
+#define BY_WINDOW(f, w, ...)                                                       \
+    if (w.window_height == 3 && w.window_width == 3) f<3>(__VA_ARGS__, w);         \
+    else if (w.window_height == 5 && w.window_width == 5) f<5>(__VA_ARGS__, w);    \
+    else f<0>(__VA_ARGS__, w)
+
 // seen[…, cell, …, place]: what each cell of the window sees, as rows of a matrix (im2col). A thread
 // has one place of the window and goes through its cells.
-template <typename number>
-__device__ void see(const number* x, number* seen, const Window& w) {
-    integer i = here(), outs = w.out_height * w.out_width;
-    if (i >= w.planes * outs) return;
+template <int cells, typename number>
+__device__ void see(const number* __restrict__ x, number* __restrict__ seen, const Window& w) {
+    integer i = here();
+    if (i >= places_in(w.planes, w.out_height, w.out_width)) return;
     Place o = place(i, w.out_height, w.out_width);
-    const number* plane = x + o.plane * w.height * w.width;
-    number* to = seen + of_plane(o.plane, w) + i % outs;
-    for (int ky = 0; ky < w.window_height; ++ky)
-        for (int kx = 0; kx < w.window_width; ++kx, to += w.cell_step) {
-            int r = o.y * (int)w.stride_y - (int)w.pad_y + ky * (int)w.dilation_y;
-            int c = o.x * (int)w.stride_x - (int)w.pad_x + kx * (int)w.dilation_x;
+    const number* plane = x + places_in(o.plane, w.height, w.width);
+    number* to = seen + of_plane(o.plane, w) + o.y * w.out_width + o.x;
+    int rows = cells ? cells : w.window_height, columns = cells ? cells : w.window_width;
+#pragma unroll
+    for (int ky = 0; ky < rows; ++ky)
+#pragma unroll
+        for (int kx = 0; kx < columns; ++kx, to += w.cell_step) {
+            int r = o.y * w.stride_y - w.pad_y + ky * w.dilation_y;
+            int c = o.x * w.stride_x - w.pad_x + kx * w.dilation_x;
             bool inside = 0 <= r && r < w.height && 0 <= c && c < w.width;
             *to = inside ? plane[r * w.width + c] : 0;
         }
 }
 
-KERNEL im2col(const real* x, real* seen, Window w) { see(x, seen, w); }
+KERNEL im2col(const real* x, real* seen, Window w) { BY_WINDOW(see, w, x, seen); }
 
-KERNEL im2col_bfloat16(const bfloat16* x, bfloat16* seen, Window w) { see(x, seen, w); }
+KERNEL im2col_bfloat16(const bfloat16* x, bfloat16* seen, Window w) { BY_WINDOW(see, w, x, seen); }
 
 // Its transpose: each place of each plane adds up the cells that saw it.
-KERNEL col2im(const real* seen, real* out, Window w) {
+template <int cells>
+__device__ void meet(const real* __restrict__ seen, real* __restrict__ out, const Window& w) {
     integer i = here();
-    if (i >= w.planes * w.height * w.width) return;
+    if (i >= places_in(w.planes, w.height, w.width)) return;
     Place p = place(i, w.height, w.width);
-    const real* rows = seen + of_plane(p.plane, w);
+    const real* cell = seen + of_plane(p.plane, w);
+    int rows = cells ? cells : w.window_height, columns = cells ? cells : w.window_width;
     real sum = 0;
-    for (int ky = 0; ky < w.window_height; ++ky) {
+#pragma unroll
+    for (int ky = 0; ky < rows; ++ky) {
         int oy = window_at(p.y, ky, w.stride_y, w.pad_y, w.dilation_y, w.out_height);
-        for (int kx = 0; oy >= 0 && kx < w.window_width; ++kx) {
+#pragma unroll
+        for (int kx = 0; kx < columns; ++kx, cell += w.cell_step) {
             int ox = window_at(p.x, kx, w.stride_x, w.pad_x, w.dilation_x, w.out_width);
-            if (ox < 0) continue;
-            sum += rows[(ky * w.window_width + kx) * w.cell_step + oy * w.out_width + ox];
+            if (oy >= 0 && ox >= 0) sum += cell[oy * w.out_width + ox];
         }
     }
     out[i] = sum;
 }
+
+KERNEL col2im(const real* seen, real* out, Window w) { BY_WINDOW(meet, w, seen, out); }

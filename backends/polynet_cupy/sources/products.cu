@@ -1,0 +1,164 @@
+// Products of small matrices, for which a library's kernels are made too large: a block for each tile
+// of TILE × TILE numbers. The terms of the sums come in slabs of SLAB; of each slab a warp adds up its
+// share, for the whole tile, and the warps' sums are added in their order.
+
+#define TILE 16
+#define SLAB 128
+#define WARPS 8
+#define SHARE (SLAB / WARPS)
+#define ROWS 2
+#define COLUMNS 4
+
+// A matrix in memory, of which the block needs TILE rows (or columns, of the second) from `first` on.
+// Its lines, which lie in order, are `ld` apart.
+struct Side {
+    const real* at;
+    integer ld;
+    int first, size, terms;
+    bool packed;
+};
+
+__device__ Side side(const real* at, integer ld, int first, int size, int terms) {
+    return {at, ld, first, size, terms, (((size_t)at | ld * sizeof(real)) & (sizeof(Pack) - 1)) == 0};
+}
+
+// How a slab of a side is laid down: line by line, whether these run along the terms or along the
+// tile. A line is PAD longer than it need be, so that threads of a warp meet in few banks.
+#define PAD 4
+template <bool along_terms> struct Lines {
+    static const int count = along_terms ? TILE : SLAB, length = along_terms ? SLAB : TILE;
+    static const int step = length + PAD, packs = TILE * SLAB / PACK / (WARPS * WARP);
+};
+
+#define MOST_PACKS (TILE * SLAB / PACK / (WARPS * WARP))
+#define OF_SIDE (SLAB * (TILE + PAD))
+
+// This thread's packs of the slab that begins at term `from`; zeros where the matrix has ended.
+template <bool along_terms>
+__device__ void fetch(Pack* held, const Side& m, int from) {
+    typedef Lines<along_terms> L;
+#pragma unroll
+    for (int q = 0; q < L::packs; ++q) {
+        int e = (threadIdx.x + q * WARPS * WARP) * PACK;
+        int line = e / L::length + (along_terms ? m.first : from);
+        int place = e % L::length + (along_terms ? from : m.first);
+        int lines = along_terms ? m.size : m.terms, end = along_terms ? m.terms : m.size;
+        const real* source = m.at + line * m.ld + place;
+        if (m.packed && line < lines && place + PACK <= end) held[q] = *(const Pack*)source;
+        else
+            for (int k = 0; k < PACK; ++k)
+                held[q].at[k] = line < lines && place + k < end ? source[k] : 0;
+    }
+}
+
+template <bool along_terms> __device__ void lay_down(const Pack* held, real* slab) {
+    typedef Lines<along_terms> L;
+#pragma unroll
+    for (int q = 0; q < L::packs; ++q) {
+        int e = (threadIdx.x + q * WARPS * WARP) * PACK;
+        *(Pack*)(slab + e / L::length * L::step + e % L::length) = held[q];
+    }
+}
+
+template <int n> struct alignas(n * sizeof(real) < 16 ? n * sizeof(real) : 16) Some { real at[n]; };
+
+// Of `n` rows of the tile from `row` on, the terms from `term` on, as many as a pack has.
+template <bool along_terms, int n>
+__device__ void pick(real (&found)[n][16 / sizeof(real)], const real* slab, int row, int term) {
+    const int step = Lines<along_terms>::step;
+    if (along_terms) {
+#pragma unroll
+        for (int i = 0; i < n; ++i) {
+            Pack some = *(const Pack*)(slab + (row + i) * step + term);
+            for (int p = 0; p < PACK; ++p) found[i][p] = some.at[p];
+        }
+    } else {
+#pragma unroll
+        for (int p = 0; p < PACK; ++p) {
+            Some<n> some = *(const Some<n>*)(slab + (term + p) * step + row);
+            for (int i = 0; i < n; ++i) found[i][p] = some.at[i];
+        }
+    }
+}
+
+// The sums of this thread's ROWS × COLUMNS numbers over the terms of its warp, and of its rows of the
+// first matrix alone.
+template <bool left_along, bool right_along>
+__device__ void add_up(
+    real (&sums)[ROWS][COLUMNS], real (&totals)[ROWS], const Side& left, const Side& right,
+    real* slabs
+) {
+    Pack from_left[MOST_PACKS], from_right[MOST_PACKS];
+    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, terms = left.terms;
+    int row = lane / (TILE / COLUMNS) * ROWS, column = lane % (TILE / COLUMNS) * COLUMNS;
+    fetch<left_along>(from_left, left, 0);
+    fetch<right_along>(from_right, right, 0);
+    for (int from = 0; from < terms; from += SLAB) {
+        if (from) __syncthreads();  // somebody may still read the slabs before
+        lay_down<left_along>(from_left, slabs);
+        lay_down<right_along>(from_right, slabs + OF_SIDE);
+        __syncthreads();
+        if (from + SLAB < terms) {  // the next are on their way meanwhile
+            fetch<left_along>(from_left, left, from + SLAB);
+            fetch<right_along>(from_right, right, from + SLAB);
+        }
+#pragma unroll
+        for (int term = warp * SHARE; term < (warp + 1) * SHARE; term += PACK) {
+            if (from + term >= terms) break;
+            real x[ROWS][16 / sizeof(real)], y[COLUMNS][16 / sizeof(real)];
+            pick<left_along>(x, slabs, row, term);
+            pick<right_along>(y, slabs + OF_SIDE, column, term);
+#pragma unroll
+            for (int p = 0; p < PACK; ++p)
+#pragma unroll
+                for (int i = 0; i < ROWS; ++i) {
+                    totals[i] += x[i][p];
+#pragma unroll
+                    for (int j = 0; j < COLUMNS; ++j) sums[i][j] += x[i][p] * y[j][p];
+                }
+        }
+    }
+    __syncthreads();
+}
+
+// out = x·y + bias, of an (m, k) and a (k, n) matrix, and row_sums = Σ x over the terms, which are a
+// bias's gradient where the product is a weight's; the bias may be none. Each matrix lies row by row, or column by column.
+KERNEL small_product(
+    const real* x, const real* y, const real* bias, real* out, real* row_sums, integer m, integer n,
+    integer k, integer x_by_row, integer y_by_row
+) {
+    __shared__ Pack store[2 * OF_SIDE * sizeof(real) / sizeof(Pack)];
+    real* slabs = store->at;
+    int tiles = ((int)n + TILE - 1) / TILE, first = blockIdx.x / tiles * TILE;
+    int column = blockIdx.x % tiles * TILE, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    Side left = side(x, x_by_row ? k : m, first, (int)m, (int)k);
+    Side right = side(y, y_by_row ? n : k, column, (int)n, (int)k);
+    real sums[ROWS][COLUMNS] = {}, totals[ROWS] = {};
+    if (x_by_row && y_by_row) add_up<true, false>(sums, totals, left, right, slabs);
+    else if (x_by_row) add_up<true, true>(sums, totals, left, right, slabs);
+    else if (y_by_row) add_up<false, false>(sums, totals, left, right, slabs);
+    else add_up<false, true>(sums, totals, left, right, slabs);
+
+    real* of_warps = slabs;  // the tile of each warp, then the totals of each
+    real* totals_of_warps = slabs + WARPS * TILE * TILE;
+    int row_of_mine = lane / (TILE / COLUMNS) * ROWS, column_of_mine = lane % (TILE / COLUMNS) * COLUMNS;
+#pragma unroll
+    for (int i = 0; i < ROWS; ++i) {
+#pragma unroll
+        for (int j = 0; j < COLUMNS; ++j)
+            of_warps[(warp * TILE + row_of_mine + i) * TILE + column_of_mine + j] = sums[i][j];
+        if (column_of_mine == 0) totals_of_warps[warp * TILE + row_of_mine + i] = totals[i];
+    }
+    __syncthreads();
+    int e = threadIdx.x, i = first + e / TILE, j = column + e % TILE;  // a thread for each number
+    if (i < m && j < n) {
+        real sum = bias ? bias[j] : 0;
+        for (int w = 0; w < WARPS; ++w) sum += of_warps[w * TILE * TILE + e];
+        out[i * n + j] = sum;
+    }
+    if (column == 0 && e < TILE && first + e < m) {
+        real sum = 0;
+        for (int w = 0; w < WARPS; ++w) sum += totals_of_warps[w * TILE + e];
+        row_sums[first + e] = sum;
+    }
+}
