@@ -1,17 +1,18 @@
 """polynet on a GPU: what must hold there, then its speed beside PyTorch's and JAX's.
 
-    python tests/benchmarks/gpu.py [--parts checks,agreement,resume,suite,optimizer,product,steps]
+    python tests/benchmarks/gpu.py [--parts checks,agreement,…]
         [--backends cupy,torch] [--networks LeNet] [--candidates "polynet;PyTorch"]
         [--out tests/benchmarks/results/gpu.md]
 
 `checks`: the order of first checks; `agreement`: 100 steps recorded, looped, and NumPy's;
 `resume`: from NumPy to the GPU and back; `suite`: the conformance suite, and every activation,
 loss and optimizer recorded; `optimizer`: Adam's bytes a second beside a copy's; `product`: a large
-matrix product beside PyTorch's; `steps`: training steps beside PyTorch (eager, in a CUDA graph,
-compiled) and `jax.jit`; `sanitizer`, only where it is named: the kernels under NVIDIA's
-compute-sanitizer. Without a GPU it says so, and exits with 2. Where ten minutes are all there are,
-`steps` is a call of its own, with some of the candidates: `torch.compile` alone may take four. What
-is done stands in the file after each part.
+matrix product beside PyTorch's; `choices`: which algorithms products get; `steps`: training steps
+beside PyTorch (eager, in a CUDA graph, compiled) and `jax.jit`; `sanitizer`, only where it is
+named: the kernels under NVIDIA's compute-sanitizer. Without a GPU it says so, and exits with 2.
+Where ten minutes are all there are, `steps` is a call of its own, with some of the candidates:
+`torch.compile` alone may take four. What is done stands in the file after each part, and each
+candidate.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gpu_checks import CHECKS, SIZES, agreement, outcome, resume
-from gpu_peers import CANDIDATES, MODULES, NETWORKS
+from gpu_peers import CANDIDATES, MODULES, NETWORKS, PRECISIONS
 from measure import environment, table
 
 from polynet import get_backend, optim, use_backend
@@ -39,12 +41,12 @@ from polynet.backend import registry
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "gpu.md"
 RECORDED = str(HERE.parent / "test_recorded_parts.py")
-PRECISIONS = {"float32": "", "tf32": "4096", "bfloat16": "4096"}
-"""What is timed in each: networks with this in their name."""
 LIKE = {"float32": 1e-2, "tf32": 1e-2, "bfloat16": 5e-2}
 """How far losses of two who take the same steps may be apart, relative to them."""
-LIMIT = {"torch.compile": 240}
-"""Seconds for all networks of a candidate; the others have 90."""
+LIMIT = {"torch.compile": 240, "JAX": 150}
+"""Seconds for all networks of a candidate; the others have 60."""
+PYTEST = ["-m", "pytest", "-q", "-rf", "-p", "no:benchmark"]  # which warns beside xdist
+PYTEST += ["-n", "4"] if find_spec("xdist") else []
 PARAMETERS = 50_000_000
 WIDTH = 8192
 
@@ -81,15 +83,19 @@ class Program:
         return "## A run gone on with elsewhere\n\n" + table(header, rows)
 
     def suite(self) -> str:
-        rows = []
+        """All at the same time: nothing is timed, and most of it is compiling on the host."""
+        runs = []
         for backend in self.backends:
             suite = ["--pyargs", "polynet.testing", "--polynet-backend", backend]
-            for what, given in (("conformance", suite), ("recorded", [RECORDED, "-k", backend])):
-                done = _python("-m", "pytest", *given, "-q", "-rN", limit=240)
-                said = done.stdout.strip().splitlines()
-                rows.append([backend, what, said[-1] if said else done.stderr[-500:]])
-                if done.returncode:
-                    rows += [[backend, what, line] for line in said if line.startswith("FAILED")]
+            runs += [(backend, "conformance", suite)]
+            runs += [(backend, "recorded", [RECORDED, "-k", backend])]
+        with ThreadPoolExecutor(len(runs)) as pool:
+            done = list(pool.map(lambda run: _python(*PYTEST, *run[2], limit=240), runs))
+        rows = []
+        for (backend, what, _), answer in zip(runs, done, strict=True):
+            said = answer.stdout.strip().splitlines()
+            rows.append([backend, what, said[-1] if said else answer.stderr[-500:]])
+            rows += [[backend, what, line] for line in said if line.startswith("FAILED")]
         header = ["backend", "suite", "outcome"]
         return "## The conformance suite, and all that can be recorded\n\n" + table(header, rows)
 
@@ -97,13 +103,14 @@ class Program:
         tool = shutil.which("compute-sanitizer")
         if tool is None:
             return "## compute-sanitizer\n\nIt is not installed.\n"
-        suite = ["-m", "pytest", "--pyargs", "polynet.testing", "--polynet-backend", "cupy"]
-        command = [tool, "--error-exitcode", "9", sys.executable, *suite]
+        suite = ["--pyargs", "polynet.testing", "--polynet-backend", "cupy"]
+        command = [tool, "--target-processes", "all", "--error-exitcode", "9", sys.executable]
         done = subprocess.run(
-            [*command, "--polynet-level", "kernels", "-q"],
+            [*command, *PYTEST, *suite, "--polynet-level", "kernels"],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
-        return f"## compute-sanitizer\n\n{done.stdout.strip().splitlines()[-1]}\n"
+        said = [s for s in done.stdout.splitlines() if "passed" in s or "ERROR SUMMARY" in s]
+        return "## compute-sanitizer\n\n" + "\n".join(said or [done.stderr[-2000:]]) + "\n"
 
     # What is timed here
 
@@ -139,38 +146,40 @@ class Program:
         header = ["ms", "TB/s", "a copy's TB/s", "of the copy's"]
         return f"## Adam on {PARAMETERS:,} parameters, float32\n\n" + table(header, [cells])
 
+    def choices(self) -> str:
+        done = _python(str(HERE / "gpu_products.py"), limit=60)
+        return done.stdout or f"## Products\n\nFAILED: {done.stderr[-2000:]}"
+
     def product(self) -> str:
+        ours, theirs = (_seconds_of_products(who) for who in ("polynet", "torch"))
         rows = []
         for precision in PRECISIONS:
-            ours, theirs = (_seconds_of_product(who, precision) for who in ("polynet", "torch"))
-            work = 2 * WIDTH**3
-            cells = [f"{work / s / 1e12:.1f}" if s else "–" for s in (ours, theirs)]
-            both = f"{theirs / ours:.2f}" if ours and theirs else "–"
-            rows.append([precision, *cells, both])
+            both = [seconds.get(precision, float("nan")) for seconds in (ours, theirs)]
+            rates = [f"{2 * WIDTH**3 / s / 1e12:.1f}" for s in both]
+            rows.append([precision, *rates, f"{both[1] / both[0]:.2f}"])
         header = ["precision", "polynet, TFLOP/s", "PyTorch, TFLOP/s", "of PyTorch's"]
         return f"## A product of {WIDTH}×{WIDTH} matrices\n\n" + table(header, rows)
 
     # Steps, each candidate in a process of its own
 
-    def steps(self) -> str:
-        parts = ["## Microseconds a step\n"]
-        for precision, only in PRECISIONS.items():
-            names = [n for n in NETWORKS if self.networks in n and only in n]
-            if not names:
-                continue
-            chosen = self.networks or only
-            found = {c: dict(_answers(c, precision, chosen)) for c in self.candidates}
-            for candidate, answers in found.items():
-                for name, answer in answers.items():
-                    ours = found.get("polynet", {}).get(name)
-                    _check_losses(candidate, name, answer, ours, LIKE[precision])
-            rows = [[name, *self._cells(found, name)] for name in names]
-            header = ["network", *found, "polynet / best peer"]
-            parts += [f"\n### {precision}\n", table(header, rows)]
-        return "\n".join(parts)
+    def steps(self) -> Iterator[str]:
+        """The table after each candidate: one that takes too long costs no other's answers."""
+        found: dict[str, dict[tuple[str, str], Any]] = {}
+        for candidate in self.candidates:
+            found[candidate] = dict(_answers(candidate, self.networks))
+            for what, answer in found[candidate].items():
+                _check_losses(candidate, what, answer, found.get("polynet", {}).get(what))
+            rows = [
+                [name, precision, *self._cells(found, (name, precision))]
+                for precision, only in PRECISIONS.items()
+                for name in NETWORKS
+                if self.networks in name and only in name
+            ]
+            header = ["network", "precision", *found, "polynet / best peer"]
+            yield "## Microseconds a step\n\n" + table(header, rows)
 
     @staticmethod
-    def _cells(found: dict[str, Any], name: str) -> Iterator[str]:
+    def _cells(found: dict[str, Any], name: tuple[str, str]) -> Iterator[str]:
         for answers in found.values():
             yield f"{answers[name]['seconds'] * 1e6:.1f}" if name in answers else "–"
         peers = [a[name]["seconds"] for c, a in found.items() if "polynet" not in c and name in a]
@@ -190,27 +199,25 @@ def _python(*args: str, limit: int, **environment: str) -> subprocess.CompletedP
         return subprocess.CompletedProcess(late.cmd, 124, f"{out}\nnot done in {limit} s", "")
 
 
-def _answers(candidate: str, precision: str, networks: str) -> Iterator[tuple[str, Any]]:
+def _answers(candidate: str, networks: str) -> Iterator[tuple[tuple[str, str], Any]]:
     """What a candidate answers for each network, as far as it comes within its time."""
-    flags = ["--networks", networks, "--precision", precision]
-    done = _python(str(HERE / "gpu_peers.py"), candidate, *flags, limit=LIMIT.get(candidate, 90))
+    flags = [candidate, "--networks", networks]
+    done = _python(str(HERE / "gpu_peers.py"), *flags, limit=LIMIT.get(candidate, 60))
     for line in done.stdout.splitlines():
         if line.startswith("{"):
             answer = json.loads(line)
-            yield answer["network"], answer
+            yield (answer["network"], answer["precision"]), answer
     if done.returncode:
-        print(
-            f"{candidate}, {precision}: {done.stdout[-200:]}{done.stderr[-2000:]}", file=sys.stderr
-        )
+        print(f"{candidate}: {done.stdout[-200:]}{done.stderr[-2000:]}", file=sys.stderr)
 
 
-def _check_losses(candidate: str, network: str, answer: Any, ours: Any, limit: float) -> None:
+def _check_losses(candidate: str, what: tuple[str, str], answer: Any, ours: Any) -> None:
     """All take the same steps, as far as their precision goes."""
     if ours is None:
         return
     apart = np.abs(np.asarray(answer["losses"]) / np.asarray(ours["losses"]) - 1).max()
-    if not apart <= limit:
-        print(f"{network}: losses of {candidate} are {apart:.0e} from polynet's", file=sys.stderr)
+    if not apart <= LIKE[what[1]]:
+        print(f"{what}: losses of {candidate} are {apart:.0e} from polynet's", file=sys.stderr)
         answer["seconds"] = float("nan")
 
 
@@ -233,40 +240,46 @@ PRODUCTS = {
     "polynet": """
 import cupy, time
 from polynet import get_backend
-xp = get_backend("cupy").with_precision(PRECISION).xp
-x = cupy.ones((N, N), dtype=cupy.float32)
-f, wait = lambda: xp.matmul(x, x), cupy.cuda.Device().synchronize
+x = cupy.random.default_rng(0).standard_normal((N, N), dtype=cupy.float32)
+wait = cupy.cuda.Device().synchronize
+def product(precision):
+    xp = get_backend("cupy").with_precision(precision).xp
+    return lambda: xp.matmul(x, x)
 """,
     "torch": """
 import torch, time
-torch.backends.cuda.matmul.allow_tf32 = PRECISION == "tf32"
-x = torch.ones((N, N), device="cuda")
-to = torch.bfloat16 if PRECISION == "bfloat16" else torch.float32
-f, wait = lambda: torch.matmul(x.to(to), x.to(to)), torch.cuda.synchronize
+x = torch.randn((N, N), device="cuda")
+wait = torch.cuda.synchronize
+def product(precision):
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    to = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    return lambda: torch.matmul(x.to(to), x.to(to))
 """,
 }
 TIMED = """
-for _ in range(5): f()
-wait()
-start = time.perf_counter()
-for _ in range(20): f()
-wait()
-print((time.perf_counter() - start) / 20)
+for precision in PRECISIONS:
+    f = product(precision)
+    for _ in range(5): f()
+    wait()
+    start = time.perf_counter()
+    for _ in range(20): f()
+    wait()
+    print(precision, (time.perf_counter() - start) / 20)
 """
 
 
-def _seconds_of_product(who: str, precision: str) -> float | None:
+def _seconds_of_products(who: str) -> dict[str, float]:
     if not find_spec(MODULES.get(who, "torch")):
-        return None
-    program = f"N, PRECISION = {WIDTH}, {precision!r}\n{PRODUCTS[who]}{TIMED}"
+        return {}
+    program = f"N, PRECISIONS = {WIDTH}, {tuple(PRECISIONS)}\n{PRODUCTS[who]}{TIMED}"
     done = _python("-c", program, limit=60)
     if done.returncode:
         print(done.stderr[-2000:], file=sys.stderr)
-        return None
-    return float(done.stdout)
+    lines = map(str.split, done.stdout.splitlines())
+    return {precision: float(seconds) for precision, seconds in lines}
 
 
-PARTS = ("checks", "agreement", "resume", "suite", "optimizer", "product", "steps")
+PARTS = ("checks", "agreement", "resume", "suite", "optimizer", "product", "choices", "steps")
 NAMED_ONLY = ("sanitizer",)
 
 
@@ -305,10 +318,12 @@ def main() -> None:
     for part in (*PARTS, *NAMED_ONLY):
         if part in options.parts:
             began = time.perf_counter()
-            text = getattr(program, part)()
-            parts.append(f"{text}\nTaken: {time.perf_counter() - began:.0f} s.\n")
-            options.out.write_text("\n".join(parts), encoding="utf-8")  # whatever comes after it
-            print(parts[-1], flush=True)
+            parts.append("")
+            told = getattr(program, part)()
+            for text in [told] if isinstance(told, str) else told:
+                parts[-1] = f"{text}\nTaken: {time.perf_counter() - began:.0f} s.\n"
+                options.out.write_text("\n".join(parts), encoding="utf-8")  # whatever comes next
+                print(parts[-1], flush=True)
     if any("FAILED" in part for part in parts):
         sys.exit(1)
 

@@ -160,9 +160,11 @@ CANDIDATES: dict[str, Callable[[TaskIn], Candidate]] = {
 }
 MODULES = {"polynet": "cupy", "polynet, loop": "cupy", "JAX": "jax"}
 """What a candidate needs; the others need PyTorch."""
-FULL_AND_TF32 = ("polynet on torch", "polynet on torch, loop")
-"""Who has no bfloat16: polynet computes as PyTorch was told to, which has autocast for that."""
-JAX_SAYS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
+PRECISIONS = {"float32": "", "tf32": "4096", "bfloat16": "4096"}
+"""What is timed in each: networks with this in their name."""
+NOT_BY = {("bfloat16", "polynet on torch"), ("bfloat16", "polynet on torch, loop")}
+"""There polynet computes as PyTorch was told to, which has autocast for bfloat16."""
+JAX_SAYS = {"float32": "highest", "tf32": "TF32_TF32_F32", "bfloat16": "BF16_BF16_F32"}
 
 
 def set_precision(candidate: str, precision: str) -> None:
@@ -197,25 +199,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("candidate", choices=CANDIDATES)
     parser.add_argument("--networks", default="", help="only those with this in their name")
-    parser.add_argument("--precision", choices=JAX_SAYS, default="float32")
     parser.add_argument("--seconds", type=float, default=0.2)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    if options.precision == "bfloat16" and options.candidate in FULL_AND_TF32:
-        return
-    set_precision(options.candidate, options.precision)
     for name, chosen in NETWORKS.items():
         if options.networks not in name:
             continue
         task = TaskIn(chosen)
-        task.precision = options.precision
-        candidate = CANDIDATES[options.candidate](task)
-        losses = [float(x) for x in candidate.launch()]
-        taken = timed(candidate, task.network.steps, options.seconds, options.repeats)
-        answer = {"network": name, "losses": losses, "seconds": statistics.median(taken)}
-        print(json.dumps(answer), flush=True)
-        del candidate, task
-        gc.collect()
+        for precision, only in PRECISIONS.items():
+            if only not in name or (precision, options.candidate) in NOT_BY:
+                continue
+            task.precision = precision
+            set_precision(options.candidate, precision)
+            candidate = CANDIDATES[options.candidate](task)
+            losses = [float(x) for x in candidate.launch()]
+            taken = timed(candidate, chosen.steps, options.seconds, options.repeats)
+            answer = {"network": name, "precision": precision, "losses": losses}
+            print(json.dumps(answer | {"seconds": statistics.median(taken)}), flush=True)
+            del candidate
+            gc.collect()
 
 
 if __name__ == "__main__":
