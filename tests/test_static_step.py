@@ -8,6 +8,7 @@ without memory show whether a step would read the host.
 from __future__ import annotations
 
 import functools
+import gc
 import warnings
 from typing import Any
 
@@ -23,6 +24,7 @@ from polynet.tree import map as tree_map
 from polynet.tree import named_leaves
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+from torch.overrides import TorchFunctionMode  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves as torch_leaves  # noqa: E402
 
@@ -181,6 +183,29 @@ def test_the_replay_ran_and_not_the_step() -> None:
     assert found.tolist() == [0, *totals[:-1]]
 
 
+def test_nothing_is_collected_within_a_recording() -> None:
+    """What it freed might be another recording, which CUDA does not allow then."""
+    collecting = []
+
+    def recorded(run: Any) -> Any:
+        collecting.append(gc.isenabled())
+        return capture(run)
+
+    def step(state: Any, data: Any, rows: Any) -> Any:
+        return {"sum": state["sum"] + torch.sum(data[rows])}, state["sum"]
+
+    run = StaticRunner(get_backend("torch"), step, capture=recorded, memory=memory)
+    for enabled in (True, False):
+        (gc.enable if enabled else gc.disable)()
+        try:
+            shape = (WARM_UP + 1, 1 + enabled)
+            run({"sum": torch.zeros(())}, torch.arange(8.0), torch.zeros(shape, dtype=torch.int64))
+            assert gc.isenabled() == enabled
+        finally:
+            gc.enable()
+    assert collecting == [False, False]
+
+
 def test_streamed_data_of_one_shape_are_recorded_once() -> None:
     """Chunks of two shapes in turn, each chunk in arrays of its own, as `fit` streams them."""
     calls = []
@@ -335,15 +360,28 @@ class OneDevice(TorchDispatchMode):
         return out
 
 
+class NothingMade(TorchFunctionMode):
+    """Refuses to make a tensor of numbers of the host's: CUDA would copy them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        making = func in (torch.asarray, torch.as_tensor, torch.tensor)
+        if making and not isinstance(args[0], torch.Tensor):
+            raise RuntimeError(f"{func.__name__} of {args} copies from the host")
+        return func(*args, **(kwargs or {}))
+
+
+CONSTANT = torch.full((), 2.0)
+
+
 def on_device(step: Any, state: Any, data: Any, rows: Any) -> Any:
     """The step on PyTorch's device without memory, in the place of CUDA."""
     given = [tree_map(lambda a: a.to("meta"), part) for part in (state, data, rows)]
-    with OneDevice(), torch.no_grad():
+    with OneDevice(), NothingMade(), torch.no_grad():
         return step(*given)
 
 
 LAYERS = [
-    *(nn.ReLU(), nn.LeakyReLU(), nn.GELU(), nn.Sigmoid(), nn.Tanh(), nn.Softmax()),
+    *(nn.ReLU(), nn.LeakyReLU(), nn.GELU(), nn.Sigmoid(), nn.Tanh(), nn.Softmax(), nn.Softplus()),
     nn.Dropout(0.3),
     *(nn.BatchNorm1d(4), nn.BatchNorm1d(4, momentum=None)),
 ]
@@ -376,11 +414,12 @@ def test_a_loss_with_options_stays_on_the_device(name: str) -> None:
 
 
 def test_a_step_that_does_not_is_seen() -> None:
-    def step(state: Any, data: Any, rows: Any) -> Any:
-        return state, torch.sum(data * torch.asarray(2.0))
-
-    with pytest.raises(RuntimeError, match="cpu"):
-        on_device(step, {}, torch.zeros(3), torch.zeros(1))
+    made = lambda state, data, rows: (state, data * torch.asarray(2.0))  # noqa: E731
+    with pytest.raises(RuntimeError, match="copies from the host"):
+        on_device(made, {}, torch.zeros(3), torch.zeros(1))
+    taken = lambda state, data, rows: (state, data * CONSTANT)  # noqa: E731
+    with pytest.raises(RuntimeError, match="works on"):
+        on_device(taken, {}, torch.zeros(3), torch.zeros(1))
 
 
 def test_no_warning_is_given_where_all_is_well() -> None:

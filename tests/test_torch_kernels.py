@@ -222,3 +222,45 @@ def test_losses_of_two_shapes_are_refused_in_polynets_words() -> None:
         losses.mse(torch.zeros(3, 1), torch.zeros(3))
     with pytest.raises(TypeError, match=r"expected torch\.float32"):
         losses.mse(torch.zeros(3), torch.zeros(3, dtype=torch.float64))
+
+
+def test_a_number_is_made_where_the_other_array_is() -> None:
+    """And of its dtype, as the standard has it; compat makes it on the host."""
+    xp = get_backend("torch").xp
+    for dtype in (torch.float32, torch.float64):
+        x = torch.asarray([-1.0, 2.0], dtype=dtype)
+        for name, number in (("maximum", 0.5), ("minimum", True), ("logaddexp", 1), ("less", 2.0)):
+            function = getattr(xp, name)
+            expected = getattr(torch, name)(x, torch.asarray(number, dtype=dtype))
+            assert torch.equal(function(x, number), expected)
+            assert function(x, number).dtype == expected.dtype
+            assert function(number, x.to("meta")).device.type == "meta"
+    with pytest.raises(TypeError):
+        xp.maximum(x, "1")
+
+
+def test_which_rates_the_fused_optimizers_read() -> None:
+    """On a device none of float64: PyTorch's refuses it."""
+    from polynet_torch.kernels import _takes
+
+    for rate, taken in (
+        (0.1, True), (torch.zeros((), dtype=torch.float64), True),
+        (torch.zeros((), device="meta"), True),
+        (torch.zeros((), dtype=torch.float64, device="meta"), False),
+    ):  # fmt: skip
+        assert _takes(rate) == taken
+
+
+def test_convolutions_ask_for_the_same_bits_and_leave_the_setting() -> None:
+    from torch.backends import cudnn
+
+    from polynet_torch.layers import same_bits
+
+    for setting in (False, True):
+        with cudnn.flags(deterministic=setting):
+            with same_bits():
+                assert cudnn.deterministic
+            assert cudnn.deterministic == setting
+            with pytest.raises(KeyError), same_bits():
+                raise KeyError
+            assert cudnn.deterministic == setting
