@@ -98,7 +98,7 @@ def cross_entropy(xp: Any, logits: Any, targets: Any, *weights: Any, **options: 
 
     def pullback(g: Any) -> Any:
         out = xp.empty(x.shape, dtype=x.dtype)
-        by_row(xp, "cross_entropy_backward", x.dtype, rows, n, g, *given, out, rows, n)
+        elementwise(xp, "cross_entropy_backward", x.dtype, x.size, g, *given, out, rows, n)
         return out
 
     return value, (pullback, None, *weights)

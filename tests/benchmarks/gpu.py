@@ -6,13 +6,13 @@
 
 `checks`: the order of first checks; `agreement`: 100 steps recorded, looped, and NumPy's;
 `resume`: from NumPy to the GPU and back; `suite`: the conformance suite, and every activation,
-loss and optimizer recorded; `optimizer`: Adam's bytes a second beside a copy's; `product`: a large
-matrix product beside PyTorch's; `choices`: which algorithms products get; `steps`: training steps
-beside PyTorch (eager, in a CUDA graph, compiled) and `jax.jit`; `sanitizer`, only where it is
-named: the kernels under NVIDIA's compute-sanitizer. Without a GPU it says so, and exits with 2.
-Where ten minutes are all there are, `steps` is a call of its own, with some of the candidates:
-`torch.compile` alone may take four. What is done stands in the file after each part, and each
-candidate.
+loss and optimizer recorded; `examples`: as they stand; `optimizer`: Adam's bytes a second beside a
+copy's; `product`: a large matrix product beside PyTorch's; `choices`: which algorithms products
+get; `steps`: training steps beside PyTorch (eager, in a CUDA graph, compiled) and `jax.jit`;
+`sanitizer`, only where it is named: the kernels under NVIDIA's compute-sanitizer. Without a GPU it
+says so, and exits with 2. What is done stands in the file after each part, and each candidate.
+Where ten minutes are all there are, `steps` is a call of its own: PyTorch and polynet take half a
+minute each, JAX two, `torch.compile` four.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,7 @@ from polynet import get_backend, optim, use_backend
 from polynet.backend import registry
 
 HERE = Path(__file__).parent
+EXAMPLES = HERE.parent.parent / "examples"
 RESULTS = HERE / "results" / "gpu.md"
 RECORDED = str(HERE.parent / "test_recorded_parts.py")
 LIKE = {"float32": 1e-2, "tf32": 1e-2, "bfloat16": 5e-2}
@@ -98,6 +100,26 @@ class Program:
             rows += [[backend, what, line] for line in said if line.startswith("FAILED")]
         header = ["backend", "suite", "outcome"]
         return "## The conformance suite, and all that can be recorded\n\n" + table(header, rows)
+
+    def examples(self) -> str:
+        """Those that take a backend, as they stand, at the same time."""
+        runs = [(b, e) for b in self.backends for e in sorted(EXAMPLES.glob("*.py"))]
+        runs = [(b, e) for b, e in runs if '"--backend"' in e.read_text(encoding="utf-8")]
+
+        def run(backend: str, example: Path) -> subprocess.CompletedProcess[str]:
+            with tempfile.TemporaryDirectory() as folder:
+                given = ("--backend", backend, "--out", folder)
+                return _python(str(example), *given, limit=240, MPLBACKEND="agg")
+
+        with ThreadPoolExecutor(len(runs)) as pool:
+            done = list(pool.map(run, *zip(*runs, strict=True)))
+        rows = []
+        for (backend, example), answer in zip(runs, done, strict=True):
+            said = answer.stdout.strip().splitlines() or [""]
+            failed = f"FAILED: {said[-1]} {answer.stderr[-300:]}"
+            outcome = failed if answer.returncode else said[-1]
+            rows.append([backend, example.name, outcome.replace("\n", " ")])
+        return "## The examples\n\n" + table(["backend", "example", "its last line"], rows)
 
     def sanitizer(self) -> str:
         tool = shutil.which("compute-sanitizer")
@@ -279,7 +301,10 @@ def _seconds_of_products(who: str) -> dict[str, float]:
     return {precision: float(seconds) for precision, seconds in lines}
 
 
-PARTS = ("checks", "agreement", "resume", "suite", "optimizer", "product", "choices", "steps")
+PARTS = (
+    "checks", "agreement", "resume", "suite", "examples",
+    "optimizer", "product", "choices", "steps",
+)  # fmt: skip
 NAMED_ONLY = ("sanitizer",)
 
 

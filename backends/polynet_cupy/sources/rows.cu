@@ -127,10 +127,12 @@ KERNEL cross_entropy_backward(
     const real* g, const real* x, const void* labels, integer wide, const real* tops,
     const real* logs, real* out, integer rows, integer n
 ) {
-    integer row = blockIdx.x, label = integer_at(labels, wide, row);
-    real share = 0 <= label && label < n ? *g / (real)rows : 0, top = tops[row], log = logs[row];
-    for (integer j = threadIdx.x; j < n; j += blockDim.x)
-        out[row * n + j] = share * (exp(x[row * n + j] - top - log) - (j == label ? 1 : 0));
+    integer i = here();
+    if (i >= rows * n) return;
+    Divided place = divided(i, n);
+    integer row = place.whole, label = integer_at(labels, wide, row);
+    real share = 0 <= label && label < n ? *g / (real)rows : 0;
+    out[i] = share * (exp(x[i] - tops[row] - logs[row]) - (place.rest == label ? 1 : 0));
 }
 
 // The mean of n numbers, by one block.
