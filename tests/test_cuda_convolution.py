@@ -18,6 +18,7 @@ if shutil.which("g++") is None:
 from beside_definitions import HOST, agree
 
 import polynet_cupy.convolution as by_kernels
+from polynet_cupy import normalisation
 from polynet_cupy.kernels import KERNELS
 
 rng = np.random.default_rng(9)
@@ -46,6 +47,26 @@ def taken(name: str, args: Any, options: Any) -> None:
     f = {"convolution": convolution, "convolution_transpose": convolution_transpose}[name]
     assert KERNELS[name](HOST.xp, *args, **options) is not NotImplemented
     agree(lambda *a: f(*a, **options), *args, atol=1e-11)
+
+
+@pytest.mark.usefixtures("_layout")
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("cells", [3, 5])
+def test_windows_of_usual_sizes(cells: int, stride: int) -> None:
+    """Loops over them are unrolled; a bias's gradient is that of more numbers than a block has."""
+    args = [rng.normal(size=s) for s in ((2, 2, 60, 61), (3, 2, cells, cells), (3,))]
+    pad = (cells // 2,) * 2
+    one = {"stride": (stride,) * 2, "padding": (pad, pad), "dilation": (1, 1)}
+    taken("convolution", args, one)
+
+
+def test_sums_by_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    for shape in ((3, 2, 70, 41), (5, 4), (1, 1, 1)):
+        x = rng.normal(size=shape)
+        expected = np.sum(x, axis=tuple(a for a in range(x.ndim) if a != 1))
+        np.testing.assert_allclose(normalisation.channel_sum(HOST.xp, x), expected, rtol=1e-12)
+    monkeypatch.setattr(normalisation, "MOST", 8)  # more than the kernel counts
+    assert np.array_equal(normalisation.channel_sum(HOST.xp, np.ones((3, 2, 4))), [12, 12])
 
 
 @pytest.mark.usefixtures("_layout")

@@ -96,7 +96,7 @@ def convolution(
     What it sees is computed again for the weight's gradient: kept, it would be the largest of all
     that a network keeps.
     """
-    if not _convolves(x, weight, bias, len(stride), groups):
+    if not _convolves(x, weight, bias, (stride, dilation), groups):
         return NotImplemented
     if x.shape[1] != weight.shape[1] * groups:
         return NotImplemented
@@ -138,7 +138,9 @@ def convolution_transpose(
     output_padding: Sizes, dilation: Sizes, groups: int = 1,
 ) -> Any:  # fmt: skip
     """What a convolution sends back to its images; what goes back from here, it sends forth."""
-    if not _convolves(x, weight, bias, len(stride), groups) or x.shape[1] != weight.shape[0]:
+    if not _convolves(x, weight, bias, (stride, dilation), groups):
+        return NotImplemented
+    if x.shape[1] != weight.shape[0]:
         return NotImplemented
     window, out = tuple(weight.shape[2:]), tuple(x.shape[2:])
     axes = zip(out, window, stride, padding, output_padding, dilation, strict=True)
@@ -167,12 +169,13 @@ def convolution_transpose(
     return _biased(xp, as_matrices.met(sent, shape, over), bias), pullback
 
 
-def _convolves(x: Any, weight: Any, bias: Any, axes: int, groups: int) -> bool:
+def _convolves(x: Any, weight: Any, bias: Any, steps: tuple[Sizes, Sizes], groups: int) -> bool:
     """Whether the kernels can take these: images, a bank of windows, one dtype, not too many."""
+    axes = len(steps[0])
     if axes not in (1, 2) or x.ndim != axes + 2 or weight.ndim != axes + 2:
         return False
     channels, outputs = x.shape[1], weight.shape[0]
-    most = x.shape[0] * max(channels, weight.shape[1] * groups)
+    most = max(x.shape[0] * max(channels, weight.shape[1] * groups), *map(max, steps))
     whole = most <= MOST and not channels % groups and not outputs % groups
     return bool(whole and x.size and weight.size and real(x, weight, bias))
 

@@ -56,9 +56,8 @@ def namespace(precision: str) -> ModuleType:
         return plain.solve(x, y)
 
     linalg = ModuleType("polynet_cupy.xp.linalg", plain.__doc__)
-    vars(linalg).update(
-        {k: v for k, v in vars(plain).items() if k != "__name__"} | {"solve": solve}
-    )
+    vars(linalg).update({key: value for key, value in vars(plain).items() if key != "__name__"})
+    vars(linalg).update(solve=solve)
     return extended(
         compat, "polynet_cupy.xp", precision, launch=launch, gemm=Gemm(), address=address,
         memory=memory, sign=sign, linalg=linalg,

@@ -153,7 +153,7 @@ def linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
     x, weight = rounded(xp, x), rounded(xp, weight)
 
     def pullback(g: Any, needs: tuple[bool, ...]) -> Any:
-        found: dict[int, Any] = dict.fromkeys(range(len(needs)))
+        found: list[Any] = [None] * len(needs)
         summed = any(needs[2:])
         together = summed and needs[1] and small(xp, g.T, x)
         if summed and not together:
@@ -166,7 +166,7 @@ def linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
             found[1], found[2] = small_product(xp, slopes.T, x)
         elif needs[1]:
             found[1] = product(xp, slopes.T, x)
-        return tuple(found.values())
+        return tuple(found)
 
     y = product(xp, x, weight.T, None if bias is None else xp.contiguous(bias))
     return y, pullback

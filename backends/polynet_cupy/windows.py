@@ -27,7 +27,7 @@ WINDOW = np.dtype(
 ROW = (1, 1, 1, 1, 0, 1)
 """What a sequence has along the axis that it lacks: size, out, window, stride, pad, dilation."""
 MOST = 2**31 - 1
-"""Planes, and places in one: the kernels count both in 32 bits."""
+"""Planes, places in one, and steps of a window: the kernels count them in 32 bits."""
 
 
 def max_pool(
@@ -100,7 +100,7 @@ def _places(
             return None
         out.append(count)
     planes = math.prod(x.shape[: -len(window)])
-    small = max(planes, math.prod(sizes), math.prod(out)) <= MOST
+    small = max(planes, math.prod(sizes), math.prod(out), *stride, *dilation) <= MOST
     return tuple(out) if small else None
 
 

@@ -26,20 +26,20 @@ __device__ Side side(const real* at, integer ld, int first, int size, int terms)
 // tile. A line is PAD longer than it need be, so that threads of a warp meet in few banks.
 #define PAD 4
 template <bool along_terms> struct Lines {
-    static const int count = along_terms ? TILE : SLAB, length = along_terms ? SLAB : TILE;
-    static const int step = length + PAD, packs = TILE * SLAB / PACK / (WARPS * WARP);
+    static const int length = along_terms ? SLAB : TILE, step = length + PAD;
 };
 
-#define MOST_PACKS (TILE * SLAB / PACK / (WARPS * WARP))
-#define OF_SIDE (SLAB * (TILE + PAD))
+#define OF_SIDE (SLAB * (TILE + PAD))     // numbers that a slab may take up
+#define PACKS (TILE * SLAB / PACK / THREADS)  // of a slab, a thread's
+#define THREADS (WARPS * WARP)
 
 // This thread's packs of the slab that begins at term `from`; zeros where the matrix has ended.
 template <bool along_terms>
 __device__ void fetch(Pack* held, const Side& m, int from) {
     typedef Lines<along_terms> L;
 #pragma unroll
-    for (int q = 0; q < L::packs; ++q) {
-        int e = (threadIdx.x + q * WARPS * WARP) * PACK;
+    for (int q = 0; q < PACKS; ++q) {
+        int e = (threadIdx.x + q * THREADS) * PACK;
         int line = e / L::length + (along_terms ? m.first : from);
         int place = e % L::length + (along_terms ? from : m.first);
         int lines = along_terms ? m.size : m.terms, end = along_terms ? m.terms : m.size;
@@ -54,8 +54,8 @@ __device__ void fetch(Pack* held, const Side& m, int from) {
 template <bool along_terms> __device__ void lay_down(const Pack* held, real* slab) {
     typedef Lines<along_terms> L;
 #pragma unroll
-    for (int q = 0; q < L::packs; ++q) {
-        int e = (threadIdx.x + q * WARPS * WARP) * PACK;
+    for (int q = 0; q < PACKS; ++q) {
+        int e = (threadIdx.x + q * THREADS) * PACK;
         *(Pack*)(slab + e / L::length * L::step + e % L::length) = held[q];
     }
 }
@@ -88,7 +88,7 @@ __device__ void add_up(
     real (&sums)[ROWS][COLUMNS], real (&totals)[ROWS], const Side& left, const Side& right,
     real* slabs
 ) {
-    Pack from_left[MOST_PACKS], from_right[MOST_PACKS];
+    Pack from_left[PACKS], from_right[PACKS];
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, terms = left.terms;
     int row = lane / (TILE / COLUMNS) * ROWS, column = lane % (TILE / COLUMNS) * COLUMNS;
     fetch<left_along>(from_left, left, 0);
