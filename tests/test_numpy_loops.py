@@ -199,7 +199,7 @@ def test_relu_takes_over_the_addition_of_a_bias(ways, dtype):
     counts = []
 
     def call():
-        found = recording.Recording(pool.Pool())
+        found = recording.Recording(pool.Pool(), NUMPY.xp)
         with found.on():
             y, _ = kernels.linear(
                 NUMPY.xp, *(recording.Recorded(a, None) for a in (x, weight, bias))

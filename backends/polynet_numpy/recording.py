@@ -131,7 +131,9 @@ def apart(g: Any) -> Any:
 class Recording:
     """The calls of one step, in order."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, xp: Any) -> None:
+        self.xp = xp
+        """The namespace of its arrays."""
         self.calls: list[Callable[[], object]] = []
         self.spent: set[int] = set()
         """The arrays of the state, by identity, that may be written over once they are used."""
@@ -324,9 +326,7 @@ class Recorded(NDArrayOperatorsMixin):
         return f"Recorded({self.shape}, {self.dtype})"
 
     def __array_namespace__(self, *, api_version: str | None = None) -> Any:
-        from polynet_numpy.namespace import namespace
-
-        return namespace()
+        return _needed().xp
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **options: Any) -> Any:
         recording, function = _needed(), getattr(ufunc, method)

@@ -19,7 +19,7 @@ Step = Callable[[Any, Any, Array], tuple[Any, Array]]
 
 def runner(backend: Backend, step: Step) -> StaticRunner:
     """What `Backend.compile` returns."""
-    steps = _Steps(step)
+    steps = _Steps(step, backend.xp)
     return StaticRunner(
         backend, steps, capture=steps.capture, memory=_memory, write=_write, own=side_by_side,
         required=steps.required,
@@ -29,8 +29,9 @@ def runner(backend: Backend, step: Step) -> StaticRunner:
 class _Steps:
     """A step that can be taken as ever, or be recorded."""
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: Step, xp: Any) -> None:
         self._step = step
+        self._xp = xp
         self.required = getattr(step, "required", False)
         self._spends = getattr(step, "consumes", False)
         self._pool = Pool()
@@ -91,7 +92,7 @@ class _Steps:
         return _Trial(recording, [*self._storage, recording.written[0]], expected)
 
     def _record(self, step: Callable[[], None]) -> Recording:
-        recording = Recording(self._pool)
+        recording = Recording(self._pool, self._xp)
         try:
             with recording.on():
                 step()
