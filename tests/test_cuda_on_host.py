@@ -363,6 +363,22 @@ def test_sums_by_segment_have_one_order() -> None:
     assert np.array_equal(found, expected)
 
 
+@pytest.mark.parametrize("pool", [functional.avg_pool, functional.max_pool])
+def test_windows_far_apart(pool: Any) -> None:
+    """Steps as long as the kernels can count."""
+    for stride in (2**31 - 1, 2**31 - 2, 2**30):
+        how = {"window": (1,), "stride": (stride,), "padding": (0,)}
+        agree(lambda x, how=how: pool(x, **how), rng.normal(size=(1, 2, 4)))
+
+
+@given(dilation=st.integers(1, 3), window=st.integers(1, 3), stride=st.integers(1, 3))
+@settings(max_examples=30, deadline=None)
+def test_pooling_goes_back_over_windows_with_gaps(dilation: int, window: int, stride: int) -> None:
+    how = {"window": (window,) * 2, "stride": (stride,) * 2, "padding": (0, 0)}
+    how["dilation"] = (dilation,) * 2
+    agree(lambda x: functional.max_pool(x, **how), rng.normal(size=(2, 2, 7, 9)))
+
+
 # What kernels decline
 
 
@@ -385,8 +401,12 @@ def test_sums_by_segment_have_one_order() -> None:
         ("max_pool", (np.ones((1, 2)),), {"window": (3,), "stride": (1,), "padding": (0,)}),
         ("max_pool", (np.ones((0, 3)),), {"window": (2,), "stride": (1,), "padding": (0,)}),
         ("max_pool", (np.ones((1, 2)),), {"window": (2,), "stride": (2**40,), "padding": (0,)}),
-        ("convolution", (np.ones((1, 1, 2)), np.ones((1, 1, 2))),
-         {"stride": (2**40,), "padding": ((0, 0),), "dilation": (1,)}),
+        ("max_pool", (np.ones((1, 2)),), {"window": (2**31,), "stride": (1,), "padding": (2**30,)}),
+        *(
+            ("convolution", (np.ones((1, 1, 2)), np.ones((1, 1, 1))),
+             {"stride": (stride,), "padding": ((0, pad),), "dilation": (1,)})
+            for stride, pad in ((2**40, 0), (2**31 - 1, 2**31))
+        ),
         ("avg_pool", (np.ones(27).reshape(3, 3, 3),),
          {"window": (2,) * 3, "stride": (1,) * 3, "padding": (0,) * 3}),
         ("convolution", (np.ones((1, 2, 3)), np.ones((1, 1, 2))),

@@ -11,7 +11,7 @@ import numpy as np
 from polynet_cupy.launch import column_sum, elementwise, real
 from polynet_cupy.normalisation import channel_sum
 from polynet_cupy.products import product, rounded
-from polynet_cupy.windows import MOST, Sizes, places_along, window_over
+from polynet_cupy.windows import Sizes, countable, places_along, window_over
 
 FEW = 256
 """Places of a window: with fewer, a product for each sample would be too narrow for a GPU."""
@@ -96,14 +96,15 @@ def convolution(
     What it sees is computed again for the weight's gradient: kept, it would be the largest of all
     that a network keeps.
     """
-    if not _convolves(x, weight, bias, (stride, dilation), groups):
+    if not _convolves(x, weight, bias, len(stride), groups):
         return NotImplemented
     if x.shape[1] != weight.shape[1] * groups:
         return NotImplemented
     window = tuple(weight.shape[2:])
     sizes = [n + sum(p) for n, p in zip(x.shape[2:], padding, strict=True)]
     out = tuple(map(places_along, sizes, window, stride, dilation))
-    if min(out) < 1 or math.prod(out) * math.prod(window) > MOST:
+    seen_at_once = math.prod(out) * math.prod(window)
+    if min(out) < 1 or not countable(seen_at_once, math.prod(sizes), *stride, *dilation):
         return NotImplemented
     x, weight = (rounded(xp, xp.contiguous(a)) for a in (x, weight))
     as_matrices = Matrices(xp, x.shape[0], groups, window, out)
@@ -138,14 +139,14 @@ def convolution_transpose(
     output_padding: Sizes, dilation: Sizes, groups: int = 1,
 ) -> Any:  # fmt: skip
     """What a convolution sends back to its images; what goes back from here, it sends forth."""
-    if not _convolves(x, weight, bias, (stride, dilation), groups):
-        return NotImplemented
-    if x.shape[1] != weight.shape[0]:
+    if not _convolves(x, weight, bias, len(stride), groups) or x.shape[1] != weight.shape[0]:
         return NotImplemented
     window, out = tuple(weight.shape[2:]), tuple(x.shape[2:])
     axes = zip(out, window, stride, padding, output_padding, dilation, strict=True)
     sizes = tuple((n - 1) * s + d * (k - 1) + 1 + m - 2 * p for n, k, s, p, m, d in axes)
-    if min(sizes) < 1 or math.prod(out) * math.prod(window) > MOST or math.prod(sizes) > MOST:
+    padded = [n + 2 * p for n, p in zip(sizes, padding, strict=True)]
+    sent_at_once = math.prod(out) * math.prod(window)
+    if min(sizes) < 1 or not countable(sent_at_once, math.prod(padded), *stride, *dilation):
         return NotImplemented
     x, weight = (rounded(xp, xp.contiguous(a)) for a in (x, weight))
     shape = (x.shape[0], groups * weight.shape[1], *sizes)
@@ -169,14 +170,13 @@ def convolution_transpose(
     return _biased(xp, as_matrices.met(sent, shape, over), bias), pullback
 
 
-def _convolves(x: Any, weight: Any, bias: Any, steps: tuple[Sizes, Sizes], groups: int) -> bool:
+def _convolves(x: Any, weight: Any, bias: Any, axes: int, groups: int) -> bool:
     """Whether the kernels can take these: images, a bank of windows, one dtype, not too many."""
-    axes = len(steps[0])
     if axes not in (1, 2) or x.ndim != axes + 2 or weight.ndim != axes + 2:
         return False
     channels, outputs = x.shape[1], weight.shape[0]
-    most = max(x.shape[0] * max(channels, weight.shape[1] * groups), *map(max, steps))
-    whole = most <= MOST and not channels % groups and not outputs % groups
+    planes = x.shape[0] * max(channels, weight.shape[1] * groups)
+    whole = countable(planes) and not channels % groups and not outputs % groups
     return bool(whole and x.size and weight.size and real(x, weight, bias))
 
 

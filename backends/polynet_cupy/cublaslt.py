@@ -161,7 +161,7 @@ class Gemm:
     """Products on the devices: for each device a handle, for each kind of product an algorithm.
 
     The algorithm is one that the library's heuristic names, which depends on nothing but the
-    product and the device: equal products have equal bits.
+    product, how it lies in memory, and the device: equal products that lie alike have equal bits.
     """
 
     def __init__(self) -> None:

@@ -50,6 +50,8 @@ def namespace(precision: str) -> ModuleType:
 
     def solve(x: Any, y: Any, /) -> Any:
         """CuPy's takes stacks of one shape; those of the standard broadcast."""
+        if y.ndim == 1 and x.ndim > 2:
+            return solve(x, y[:, None])[..., 0]
         if y.ndim > 1 and x.shape[:-2] != y.shape[:-2]:
             stack = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
             x, y = (cupy.broadcast_to(a, (*stack, *a.shape[-2:])).copy() for a in (x, y))

@@ -51,7 +51,7 @@ TILE = 16
 """Rows and columns of what one block of a small product computes, a thread for each number."""
 FEW_TILES, FEW_TERMS, FEW = 400, 800, 400 * 256
 """Tiles of a small product, terms of its sums, and both multiplied: up to there the kernel here was
-the faster one on an H100 (`tests/benchmarks/results/gpu_products.md`)."""
+the faster one on an H100, in float32 (`tests/benchmarks/results/gpu_products.md`)."""
 
 
 def small(xp: Any, x: Any, y: Any) -> bool:
@@ -155,15 +155,16 @@ def linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
     def pullback(g: Any, needs: tuple[bool, ...]) -> Any:
         found: list[Any] = [None] * len(needs)
         summed = any(needs[2:])
-        together = summed and needs[1] and small(xp, g.T, x)
+        together = summed and small(xp, g.T, x)
         if summed and not together:
             slopes, found[2] = _rounded_and_summed(xp, g)
         else:
             slopes = rounded(xp, g)
         if needs[0]:
             found[0] = product(xp, slopes, weight)
-        if together:
-            found[1], found[2] = small_product(xp, slopes.T, x)
+        if together:  # even if only the sums are asked for: they have the same bits always
+            to_weight, found[2] = small_product(xp, slopes.T, x)
+            found[1] = to_weight if needs[1] else None
         elif needs[1]:
             found[1] = product(xp, slopes.T, x)
         return tuple(found)

@@ -27,7 +27,7 @@ WINDOW = np.dtype(
 ROW = (1, 1, 1, 1, 0, 1)
 """What a sequence has along the axis that it lacks: size, out, window, stride, pad, dilation."""
 MOST = 2**31 - 1
-"""Planes, places in one, and steps of a window: the kernels count them in 32 bits."""
+"""Planes, places in one with its padding, and steps: the kernels count them in 32 bits."""
 
 
 def max_pool(
@@ -77,6 +77,11 @@ def avg_pool(
     return y, (pullback,)
 
 
+def countable(*numbers: int) -> bool:
+    """Whether the kernels can count so far."""
+    return max(numbers) <= MOST
+
+
 def places_along(n: int, window: int, stride: int, dilation: int) -> int:
     """How many places a window has along an axis of length `n`, padding included."""
     return (n - dilation * (window - 1) - 1) // stride + 1
@@ -100,7 +105,8 @@ def _places(
             return None
         out.append(count)
     planes = math.prod(x.shape[: -len(window)])
-    small = max(planes, math.prod(sizes), math.prod(out), *stride, *dilation) <= MOST
+    padded = [n + 2 * p for n, p in zip(sizes, padding, strict=True)]
+    small = countable(planes, math.prod(padded), math.prod(out), *window, *stride, *dilation)
     return tuple(out) if small else None
 
 

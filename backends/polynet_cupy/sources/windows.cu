@@ -30,14 +30,34 @@ __device__ int window_at(int place, int k, int stride, int pad, int dilation, in
     return from / stride < out ? from / stride : -1;
 }
 
-// The first window, and the last, that reaches over a place, along one axis.
+// The first window, and the last, of those that stand over a place along one axis, all its cells side
+// by side.
 struct Span { int first, last; };
 
-__device__ Span windows_over(int place, int window, int stride, int pad, int dilation, int out) {
-    int last = place + pad, first = last - (window - 1) * dilation;
-    first = first > 0 ? (first + stride - 1) / stride : 0;
+__device__ Span windows_over(int place, int window, int stride, int pad, int out) {
+    int last = place + pad, first = last - (window - 1);
+    first = first > 0 ? (first - 1) / stride + 1 : 0;
     last /= stride;
     return {first, last < out ? last : out - 1};
+}
+
+// Calls f(y, x), its place among all, for each window that has a cell at a place.
+template <typename Function>
+__device__ void for_windows_over(Place p, const Window& w, Function f) {
+    if (w.dilation_y == 1 && w.dilation_x == 1) {
+        Span rows = windows_over(p.y, w.window_height, w.stride_y, w.pad_y, w.out_height);
+        Span columns = windows_over(p.x, w.window_width, w.stride_x, w.pad_x, w.out_width);
+        for (int oy = rows.first; oy <= rows.last; ++oy)
+            for (int ox = columns.first; ox <= columns.last; ++ox) f(oy, ox);
+        return;
+    }
+    for (int ky = 0; ky < w.window_height; ++ky) {
+        int oy = window_at(p.y, ky, w.stride_y, w.pad_y, w.dilation_y, w.out_height);
+        for (int kx = 0; oy >= 0 && kx < w.window_width; ++kx) {
+            int ox = window_at(p.x, kx, w.stride_x, w.pad_x, w.dilation_x, w.out_width);
+            if (ox >= 0) f(oy, ox);
+        }
+    }
 }
 
 // The largest number in each window, the first of several, and where it stood in its plane; NaN
@@ -69,15 +89,12 @@ KERNEL max_pool_backward(const real* g, const int* places, real* out, Window w) 
     if (i >= places_in(w.planes, w.height, w.width)) return;
     Place p = place(i, w.height, w.width);
     integer from = places_in(p.plane, w.out_height, w.out_width);
-    Span rows = windows_over(p.y, w.window_height, w.stride_y, w.pad_y, w.dilation_y, w.out_height);
-    Span columns = windows_over(p.x, w.window_width, w.stride_x, w.pad_x, w.dilation_x, w.out_width);
     int mine = p.y * w.width + p.x;
     real sum = 0;
-    for (int oy = rows.first; oy <= rows.last; ++oy)
-        for (int ox = columns.first; ox <= columns.last; ++ox) {
-            integer o = from + oy * w.out_width + ox;
-            if (places[o] == mine) sum += g[o];
-        }
+    for_windows_over(p, w, [&](int oy, int ox) {
+        integer o = from + oy * w.out_width + ox;
+        if (places[o] == mine) sum += g[o];
+    });
     out[i] = sum;
 }
 
@@ -116,12 +133,10 @@ KERNEL avg_pool_backward(const real* g, real* out, Window w, integer with_pad) {
     if (i >= places_in(w.planes, w.height, w.width)) return;
     Place p = place(i, w.height, w.width);
     integer from = places_in(p.plane, w.out_height, w.out_width);
-    Span rows = windows_over(p.y, w.window_height, w.stride_y, w.pad_y, 1, w.out_height);
-    Span columns = windows_over(p.x, w.window_width, w.stride_x, w.pad_x, 1, w.out_width);
     real sum = 0;
-    for (int oy = rows.first; oy <= rows.last; ++oy)
-        for (int ox = columns.first; ox <= columns.last; ++ox)
-            sum += g[from + oy * w.out_width + ox] / cells(w, oy, ox, with_pad);
+    for_windows_over(p, w, [&](int oy, int ox) {
+        sum += g[from + oy * w.out_width + ox] / cells(w, oy, ox, with_pad);
+    });
     out[i] = sum;
 }
 
