@@ -422,6 +422,16 @@ def test_a_step_that_does_not_is_seen() -> None:
         on_device(taken, {}, torch.zeros(3), torch.zeros(1))
 
 
+def test_no_number_is_copied_to_a_device() -> None:
+    xp, x = get_backend("torch").xp, torch.zeros(3, device="meta")
+    with NothingMade():
+        for name in ("maximum", "minimum", "logaddexp", "copysign", "less"):
+            assert getattr(xp, name)(0.5, x).device == x.device
+            assert getattr(xp, name)(x, 0.5).device == x.device
+        for bounds in ((0.0, x), (x, 1.0), (0.0, 1.0), (None, x), (x, x)):
+            assert xp.clip(x, *bounds).device == x.device
+
+
 def test_no_warning_is_given_where_all_is_well() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -224,19 +224,32 @@ def test_losses_of_two_shapes_are_refused_in_polynets_words() -> None:
         losses.mse(torch.zeros(3), torch.zeros(3, dtype=torch.float64))
 
 
-def test_a_number_is_made_where_the_other_array_is() -> None:
-    """And of its dtype, as the standard has it; compat makes it on the host."""
-    xp = get_backend("torch").xp
-    for dtype in (torch.float32, torch.float64):
-        x = torch.asarray([-1.0, 2.0], dtype=dtype)
-        for name, number in (("maximum", 0.5), ("minimum", True), ("logaddexp", 1), ("less", 2.0)):
-            function = getattr(xp, name)
-            expected = getattr(torch, name)(x, torch.asarray(number, dtype=dtype))
-            assert torch.equal(function(x, number), expected)
-            assert function(x, number).dtype == expected.dtype
-            assert function(number, x.to("meta")).device.type == "meta"
-    with pytest.raises(TypeError):
-        xp.maximum(x, "1")
+NUMBERS = [0.1, -0.0, 1e300, -1e39, 3.4028235e38, float("nan"), float("inf"), 2, True, 1 - 2j]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "bool", "complex64"])
+def test_a_number_is_made_where_the_other_array_is(dtype: str) -> None:
+    """In the dtype and of the value that compat's functions give it, which copy it there."""
+    import array_api_compat.torch as compat
+
+    from polynet_torch.namespace import EITHER, FIRST
+
+    xp, x = get_backend("torch").xp, torch.asarray([-1, 0, 2]).to(getattr(torch, dtype))
+    for name in FIRST + EITHER:
+        for number in NUMBERS:
+            for args in ((number, x), (x, number)):
+                found, expected = (called(getattr(space, name), *args) for space in (xp, compat))
+                assert type(found) is type(expected), (name, args)
+                if isinstance(expected, torch.Tensor):
+                    assert found.dtype == expected.dtype, (name, args)
+                    np.testing.assert_array_equal(found, expected, err_msg=f"{name} {args}")
+
+
+def called(function: Any, *args: Any) -> Any:
+    try:
+        return function(*args)
+    except Exception as error:
+        return error
 
 
 def test_which_rates_the_fused_optimizers_read() -> None:
@@ -249,18 +262,3 @@ def test_which_rates_the_fused_optimizers_read() -> None:
         (torch.zeros((), dtype=torch.float64, device="meta"), False),
     ):  # fmt: skip
         assert _takes(rate) == taken
-
-
-def test_convolutions_ask_for_the_same_bits_and_leave_the_setting() -> None:
-    from torch.backends import cudnn
-
-    from polynet_torch.layers import same_bits
-
-    for setting in (False, True):
-        with cudnn.flags(deterministic=setting):
-            with same_bits():
-                assert cudnn.deterministic
-            assert cudnn.deterministic == setting
-            with pytest.raises(KeyError), same_bits():
-                raise KeyError
-            assert cudnn.deterministic == setting

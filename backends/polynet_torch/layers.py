@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from threading import Lock
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.backends import cudnn
 
 from polynet_torch.kernels import recorded
 
+_SETTING = Lock()
 aten = torch.ops.aten
 Sizes = tuple[int, ...]
 
@@ -60,27 +62,31 @@ def _convolved(
     given = [x, weight] if bias is None else [x, weight, bias]
     if recorded(given) or len({a.dtype for a in given}) != 1:
         return NotImplemented
-    with same_bits():
+    with same_bits(x):
         y = aten.convolution(x, weight, bias, *how)
     biases = None if bias is None else list(bias.shape)
 
     def pullback(g: torch.Tensor, needs: tuple[bool, ...]) -> Any:
         wanted = [*needs, False][:3]
-        with same_bits():
+        with same_bits(x):
             return aten.convolution_backward(g, x, weight, biases, *how, wanted)[: len(given)]
 
     return y, pullback
 
 
 @contextmanager
-def same_bits() -> Iterator[None]:
-    """Of cuDNN's algorithms only those that give them every time."""
-    before = cudnn.deterministic
-    cudnn.deterministic = True
-    try:
+def same_bits(x: torch.Tensor) -> Iterator[None]:
+    """Of cuDNN's algorithms only those that give them every time, a setting of the process."""
+    if not x.is_cuda:
         yield
-    finally:
-        cudnn.deterministic = before
+        return
+    with _SETTING:
+        before = cudnn.deterministic
+        cudnn.deterministic = True
+        try:
+            yield
+        finally:
+            cudnn.deterministic = before
 
 
 def on_images(kernel: Callable[..., Any]) -> Callable[..., Any]:

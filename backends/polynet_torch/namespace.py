@@ -5,6 +5,7 @@ While a stream is captured nothing may be copied from the host.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from functools import wraps
 from types import ModuleType
@@ -13,38 +14,61 @@ from typing import Any
 import array_api_compat.torch as compat
 import torch
 
-TENSORS_ONLY = (
-    "atan2 copysign equal greater greater_equal hypot less less_equal logaddexp logical_and "
-    "logical_or logical_xor maximum minimum nextafter not_equal"
+FIRST = "copysign equal greater greater_equal less less_equal not_equal".split()
+"""Functions of two arrays for which compat makes a tensor of a number that comes first."""
+EITHER = (
+    "atan2 hypot logaddexp logical_and logical_or logical_xor maximum minimum nextafter"
 ).split()
-"""Functions of two arrays for which PyTorch, or compat, makes a tensor on the host of a number."""
+"""And of either."""
 
 
-def of_tensors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, whose numbers are made where the other array is."""
+def of_tensors(function: Callable[..., Any], *, second: bool) -> Callable[..., Any]:
+    """`function`, whose numbers are made where the other array is, not copied there."""
 
     @wraps(function)
     def call(x1: Any, x2: Any, /, **options: Any) -> Any:
         if not isinstance(x1, torch.Tensor):
-            x1 = _number(x1, x2)
-        elif not isinstance(x2, torch.Tensor):
-            x2 = _number(x2, x1)
+            x1 = number(x1, x2)
+        elif second and not isinstance(x2, torch.Tensor):
+            x2 = number(x2, x1)
         return function(x1, x2, **options)
 
     return call
 
 
-def _number(x: Any, like: Any) -> Any:
+def clip(x: Any, /, min: Any = None, max: Any = None, **options: Any) -> Any:  # noqa: A002
+    """Between numbers, tensors, or one of each, where compat makes a tensor of the number."""
+    if x.is_floating_point() and isinstance(min, torch.Tensor):
+        max = number(max, x)  # noqa: A001
+    elif x.is_floating_point() and isinstance(max, torch.Tensor):
+        min = number(min, x)  # noqa: A001
+    return compat.clip(x, min, max, **options)
+
+
+def number(x: Any, like: Any) -> Any:
+    """A number of Python's as a tensor beside another, in the dtype of both; else `x` itself."""
     if not isinstance(x, bool | int | float | complex) or not isinstance(like, torch.Tensor):
         return x
-    return torch.full((), x, dtype=compat.result_type(x, like), device=like.device)
+    dtype = compat.result_type(x, like)
+    if dtype == torch.float32:
+        x = rounded(x)  # `full` takes none that is out of range
+    elif dtype == torch.complex64:
+        x = complex(*map(rounded, (complex(x).real, complex(x).imag)))
+    return torch.full((), x, dtype=dtype, device=like.device)
+
+
+def rounded(x: Any) -> float:
+    """A real number, to the nearest of float32."""
+    return ctypes.c_float(x).value
 
 
 def namespace() -> ModuleType:
     """The namespace of PyTorch's tensors."""
     xp = ModuleType("polynet_torch.xp", compat.__doc__)
     vars(xp).update({key: value for key, value in vars(compat).items() if key != "__name__"})
-    vars(xp).update({name: of_tensors(getattr(compat, name)) for name in TENSORS_ONLY})
+    for name in FIRST + EITHER:
+        vars(xp)[name] = of_tensors(getattr(compat, name), second=name in EITHER)
+    vars(xp).update(clip=clip)
     return xp
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gc
+import threading
 import warnings
 import weakref
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,21 +27,33 @@ def not_recorded(why: str, *, required: bool, stacklevel: int) -> None:
     )
 
 
-@contextmanager
-def nothing_collected() -> Iterator[None]:
+class _Uncollected:
     """Cycles stay where they are meanwhile: what was in them may not be freed in a recording.
 
-    CUDA lets no graph be destroyed then, and spoils the recording of who tries.
+    CUDA lets no graph be destroyed then, and spoils the recording of who tries. Several threads may
+    record; the last one sets Python's collector as the first one found it.
     """
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._recording = 0
+        self._collecting = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._recording:
+                self._collecting = gc.isenabled()
+                gc.disable()
+            self._recording += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._recording -= 1
+            if not self._recording and self._collecting:
+                gc.enable()
 
 
+_nothing_collected = _Uncollected()
 WARM_UP = 3
 """Steps before a recording: libraries load kernels and take workspace in the first ones."""
 KINDS = 8
@@ -190,7 +202,7 @@ class StaticRunner:
 
     def _recorded(self, run: Callable[[], None]) -> Callable[[], object]:
         try:
-            with nothing_collected():
+            with _nothing_collected:
                 return self._capture(run)
         except RuntimeError as error:
             first = error.__context__ or error  # ending a recording that failed fails too
