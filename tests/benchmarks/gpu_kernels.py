@@ -14,7 +14,7 @@ import time
 from collections import defaultdict
 
 import torch
-from gpu_peers import CANDIDATES, NETWORKS, PRECISIONS, WARM_UP, TaskIn, set_precision
+from gpu_peers import CANDIDATES, NETWORKS, NOT_BY, PRECISIONS, WARM_UP, TaskIn, set_precision
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
@@ -28,6 +28,8 @@ def main() -> None:
     parser.add_argument("--precision", choices=PRECISIONS, default="float32")
     parser.add_argument("--most", type=int, default=20)
     options = parser.parse_args()
+    if (options.precision, options.candidate) in NOT_BY:
+        parser.error(f"{options.candidate} has no {options.precision}")
     set_precision(options.candidate, options.precision)
     for name, network in NETWORKS.items():
         if options.networks not in name:
