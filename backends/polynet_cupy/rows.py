@@ -10,31 +10,26 @@ from polynet_cupy.launch import THREADS, by_pack, by_row, elementwise, real
 
 def relu(xp: Any, x: Any) -> Any:
     """max(x, 0); where the result is 0, the gradient stops."""
-    if not real(x):
-        return NotImplemented
-    x = xp.contiguous(x)
-    y = xp.empty(x.shape, dtype=x.dtype)
-    by_pack(xp, "relu_forward", x.dtype, x.size, x, y, x.size)
-
-    def pullback(g: Any) -> Any:
-        out = xp.empty(x.shape, dtype=x.dtype)
-        by_pack(xp, "relu_backward", x.dtype, x.size, xp.contiguous(g), y, out, x.size)
-        return out
-
-    return y, (pullback,)
+    return _number_by_number(xp, "relu", x, of_result=True) if real(x) else NotImplemented
 
 
 def gelu(xp: Any, x: Any, *, approximate: str = "none") -> Any:
     """x·Φ(x); its derivative is Φ(x) + x·φ(x)."""
     if not real(x) or approximate != "none":
         return NotImplemented
+    return _number_by_number(xp, "gelu", x, of_result=False)
+
+
+def _number_by_number(xp: Any, name: str, x: Any, *, of_result: bool) -> Any:
+    """A function of one number, whose derivative is one of its result, or of what it was given."""
     x = xp.contiguous(x)
     y = xp.empty(x.shape, dtype=x.dtype)
-    by_pack(xp, "gelu_forward", x.dtype, x.size, x, y, x.size)
+    by_pack(xp, f"{name}_forward", x.dtype, x.size, x, y, x.size)
+    kept = y if of_result else x
 
     def pullback(g: Any) -> Any:
         out = xp.empty(x.shape, dtype=x.dtype)
-        by_pack(xp, "gelu_backward", x.dtype, x.size, xp.contiguous(g), x, out, x.size)
+        by_pack(xp, f"{name}_backward", x.dtype, x.size, xp.contiguous(g), kept, out, x.size)
         return out
 
     return y, (pullback,)
