@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ if shutil.which("g++") is None:
 from beside_definitions import HOST, agree
 from plugins.cuda_on_host import cuda_on_host
 
-from polynet_cupy import products
+from polynet_cupy import CupyBackend, products
 
 XP = HOST.xp
 rng = np.random.default_rng(7)
@@ -109,6 +111,22 @@ def test_products_that_copy_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_allclose(XP.matmul(a, b), np.matmul(a, b), rtol=1e-13)
 
 
+def test_a_device_is_probed_by_cublaslt_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel, and a product of the library's, though it is a small one: it may be missing."""
+    gemm, seen = XP.gemm, []
+    probed = SimpleNamespace(xp=XP, to_host=np.asarray)
+    monkeypatch.setattr(XP, "gemm", lambda *a: seen.append(a[0]) or gemm(*a))
+    CupyBackend.probe(probed, nullcontext())
+    assert [(how.m, how.n, how.k) for how in seen] == [(2, 2, 2)]
+
+    def missing(*_args: Any) -> None:
+        raise OSError("libcublasLt.so: not found")
+
+    monkeypatch.setattr(XP, "gemm", missing)
+    with pytest.raises(RuntimeError, match=r"the CUDA toolkit lacks cuBLASLt; .* brings it"):
+        CupyBackend.probe(probed, nullcontext())
+
+
 def test_products_of_more_matrices_than_a_call_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call for each so many of them; of one that serves all, each reads the same."""
     monkeypatch.setattr(products, "MOST_AT_ONCE", 3)
@@ -147,7 +165,6 @@ def test_products_that_cannot_be() -> None:
         XP.matmul(np.ones((2, 2, 2)), np.ones((3, 2, 2)))
 
 
-@pytest.mark.usefixtures("none_small")
 def test_the_alignment_is_that_of_the_address() -> None:
     """An algorithm for memory that is aligned better would read across its end."""
     seen = []
@@ -158,7 +175,7 @@ def test_the_alignment_is_that_of_the_address() -> None:
     )
     for offset in (0, 1, 2, 32):
         part = memory[start + offset : start + offset + 4].reshape(2, 2)
-        products.product(xp, part, part)
+        products.library_product(xp, part, part)
     assert [how.left.aligned for how in seen] == [256, 8, 16, 256]
 
 

@@ -22,7 +22,7 @@ from polynet.backend import Backend
 from polynet.errors import MissingDependency, unknown
 from polynet_cupy.graph import Recorder, steps
 from polynet_cupy.kernels import KERNELS
-from polynet_cupy.products import PRECISIONS
+from polynet_cupy.products import PRECISIONS, library_product
 
 INSTALL = "pip install 'polynet-array[cuda13]' (or [cuda12] for a CUDA 12 driver)"
 
@@ -124,7 +124,7 @@ class CupyBackend(Backend):
         try:
             with device:
                 ones = xp.ones((2, 2), dtype=xp.float32)
-                y, _ = KERNELS["relu"](xp, xp.matmul(ones, ones))
+                y, _ = KERNELS["relu"](xp, library_product(xp, ones, ones))
                 total = float(self.to_host(xp.sum(y)))
         except (RuntimeError, ImportError, OSError) as error:
             raise RuntimeError(why_no_device(str(error))) from error

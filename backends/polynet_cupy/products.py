@@ -1,8 +1,9 @@
-"""Matrix products as cuBLASLt takes them: which matrices, how they lie in memory, how many.
+"""Matrix products: small ones by a kernel, the others as cuBLASLt takes them.
 
 CuPy refuses cuBLAS while a stream is being captured, so a product that is to stand in a CUDA graph
-goes to cuBLASLt itself; here it does so always, that a captured step gives the bits of one that is
-not. What is computed here are numbers only, the same on any machine.
+goes round it; here it does so always, that a captured step gives the bits of one that is not. To
+cuBLASLt it is said which matrices they are, how they lie in memory, and how many: numbers only, the
+same on any machine.
 """
 
 from __future__ import annotations
@@ -96,9 +97,13 @@ def matmul(xp: Any, x: Any, y: Any, /) -> Any:
     return out[..., 0] if column else out
 
 
+def _is_to_be_rounded(xp: Any, x: Any) -> bool:
+    return bool(xp.precision == "bfloat16" and x.dtype.name == "float32")
+
+
 def rounded(xp: Any, x: Any) -> Any:
     """Matrices as products take them: in bfloat16, where that is asked for, in the same layout."""
-    if xp.precision != "bfloat16" or x.dtype.name != "float32":
+    if not _is_to_be_rounded(xp, x):
         return x
     turned = not x.flags.c_contiguous and x.mT.flags.c_contiguous
     x = xp.contiguous(x.mT if turned else x)
@@ -109,7 +114,7 @@ def rounded(xp: Any, x: Any) -> Any:
 
 def _rounded_and_summed(xp: Any, x: Any) -> tuple[Any, Any]:
     """A matrix, `rounded`, and the sums of its columns, which are not."""
-    if xp.precision != "bfloat16" or x.dtype.name != "float32":
+    if not _is_to_be_rounded(xp, x):
         return x, column_sum(xp, x)
     out = xp.empty(x.shape, dtype=xp.uint16)
     return out, column_sum(xp, x, rounded=out)
@@ -120,12 +125,17 @@ def product(xp: Any, x: Any, y: Any, bias: Any = None) -> Any:
 
     They may be `rounded` already, as is worth it for what enters several products.
     """
+    if small(xp, x, y):
+        return small_product(xp, x, y, bias)[0]
+    return library_product(xp, x, y, bias)
+
+
+def library_product(xp: Any, x: Any, y: Any, bias: Any = None) -> Any:
+    """`product`, by cuBLASLt whatever its size."""
     if bias is not None and xp.address(bias) % ALIGNED:
         bias = xp.asarray(bias, copy=True)  # cuBLASLt is not told how a bias is aligned
     x, y = rounded(xp, x), rounded(xp, y)
     batch = _broadcast(tuple(x.shape[:-2]), tuple(y.shape[:-2]))
-    if not batch and small(xp, x, y):
-        return small_product(xp, x, y, bias)[0]
     (m, k), n = x.shape[-2:], y.shape[-1]
     x, y = (_stacked(xp, a, batch) for a in (x, y))
     precision = "float64" if x.dtype.name == "float64" else xp.precision

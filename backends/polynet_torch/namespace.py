@@ -36,13 +36,14 @@ def of_tensors(function: Callable[..., Any], *, second: bool) -> Callable[..., A
     return call
 
 
-def clip(x: Any, /, min: Any = None, max: Any = None, **options: Any) -> Any:  # noqa: A002
+def clip(x: Any, /, min: Any = None, max: Any = None, **options: Any) -> Any:  # noqa: A002 (the standard's)
     """Between numbers, tensors, or one of each, where compat makes a tensor of the number."""
-    if x.is_floating_point() and isinstance(min, torch.Tensor):
-        max = number(max, x)  # noqa: A001
-    elif x.is_floating_point() and isinstance(max, torch.Tensor):
-        min = number(min, x)  # noqa: A001
-    return compat.clip(x, min, max, **options)
+    low, high = min, max
+    if x.is_floating_point() and isinstance(low, torch.Tensor):
+        high = number(high, x)
+    elif x.is_floating_point() and isinstance(high, torch.Tensor):
+        low = number(low, x)
+    return compat.clip(x, low, high, **options)
 
 
 def number(x: Any, like: Any) -> Any:

@@ -5,6 +5,7 @@
 #define TILE 16
 #define SLAB 128
 #define WARPS 8
+#define THREADS (WARPS * WARP)
 #define SHARE (SLAB / WARPS)
 #define ROWS 2
 #define COLUMNS 4
@@ -29,9 +30,8 @@ template <bool along_terms> struct Lines {
     static const int length = along_terms ? SLAB : TILE, step = length + PAD;
 };
 
-#define OF_SIDE (SLAB * (TILE + PAD))     // numbers that a slab may take up
+#define OF_SIDE (SLAB * (TILE + PAD))         // numbers that a slab may take up
 #define PACKS (TILE * SLAB / PACK / THREADS)  // of a slab, a thread's
-#define THREADS (WARPS * WARP)
 
 // This thread's packs of the slab that begins at term `from`; zeros where the matrix has ended.
 template <bool along_terms>
