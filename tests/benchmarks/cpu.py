@@ -18,14 +18,17 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 
 from candidates import BATCH, EPOCHS, FITS, HIDDEN
+from cpu_bench import CpuBench, parameters
+from cpu_bench import environment as of_threads
 from measure import environment, paired_ratio, publish, table
 from networks import NETWORKS
-from workers import Worker, parameters
+from workers import Seconds, Worker, in_turn
 
 AGREEMENT = 1e-4  # relative, of losses in float32 over the first pass
 RESULTS = Path(__file__).parent / "results" / "cpu.md"
@@ -47,14 +50,16 @@ SERIES = {
     "depth": [f"128-{'128-' * n}10, batch 64" for n in (1, 2, 4, 8, 16, 32)],
 }
 
-Seconds = dict[str, list[float]]
-
 
 def present(names: Sequence[str]) -> list[str]:
     """Those that this machine can run."""
     absent = set() if find_spec("numba") else {"polynet, Numba"}
     absent |= set() if any(map(shutil.which, ("c++", "g++", "clang++"))) else {COMPILED}
     return [name for name in dict.fromkeys(names) if name not in absent]
+
+
+def started(name: str, threads: int) -> Worker:
+    return Worker(name, partial(CpuBench, threads=threads), of_threads(threads))
 
 
 def micros(seconds: Sequence[float]) -> str:
@@ -87,7 +92,7 @@ class Program:
         costs: list[dict[str, float]] = []
         for threads in self.threads:
             with ExitStack() as stack:
-                workers = [stack.enter_context(Worker(name, threads)) for name in names]
+                workers = [stack.enter_context(started(name, threads)) for name in names]
                 for network in self.networks:
                     found[network, threads] = self._timed(network, workers)
                 costs += [w.ask("startup") for w in workers if w.name == "polynet, Numba"]
@@ -120,11 +125,7 @@ class Program:
                 losses[worker] = answer[0]
         self._check(network, losses)
         print(f"{network}: prepared", file=sys.stderr)
-        seconds: Seconds = {worker.name: [] for worker in losses}
-        for _ in range(self.repeats):
-            for worker in losses:
-                seconds[worker.name].append(worker.ask("run", self.seconds))
-        return seconds
+        return in_turn(losses, self.repeats, self.seconds)
 
     def _check(self, network: str, losses: dict[Worker, list[float] | None]) -> None:
         """Whether losses agree with the first candidate's; scikit-learn's in the first step.
@@ -164,7 +165,7 @@ class Program:
         rows = []
         for threads in self.threads:
             with ExitStack() as stack:
-                workers = [stack.enter_context(Worker(name, threads)) for name in names]
+                workers = [stack.enter_context(started(name, threads)) for name in names]
                 seconds: Seconds = {name: [] for name in names}
                 scores: Seconds = {name: [] for name in names}
                 for again in range(self.repeats + 1):
@@ -191,7 +192,7 @@ class Program:
         rows = []
         for network in self.networks:
             with ExitStack() as stack:
-                workers = [stack.enter_context(Worker(name, 1)) for name in names]
+                workers = [stack.enter_context(started(name, 1)) for name in names]
                 for worker in workers:  # all at once: nothing is timed
                     worker.start("memory", network)
                 answers = [worker.answer() for worker in workers]
@@ -213,7 +214,7 @@ class Program:
         names = present(["polynet, Numba", "polynet, NumPy", "PyTorch", FUSED])
         rows = []
         with ExitStack() as stack:
-            workers = [stack.enter_context(Worker(name, self.threads[0])) for name in names]
+            workers = [stack.enter_context(started(name, self.threads[0])) for name in names]
             for axis, networks in SERIES.items():
                 before: list[float] | None = None
                 for network in networks:

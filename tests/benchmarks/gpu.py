@@ -10,31 +10,31 @@ loss and optimizer recorded; `examples`: as they stand; `optimizer`: Adam's byte
 copy's; `product`: a large matrix product beside PyTorch's; `choices`: which algorithms products
 get; `steps`: training steps beside PyTorch (eager, in a CUDA graph, compiled) and `jax.jit`;
 `sanitizer`, only where it is named: the kernels under NVIDIA's compute-sanitizer. Without a GPU it
-says so, and exits with 2. What is done stands in the file after each part, and each candidate.
-Where ten minutes are all there are, `steps` is a call of its own: PyTorch and polynet take half a
-minute each, JAX two, `torch.compile` four.
+says so, and exits with 2. What is done stands in the file after each part, and each network.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gpu_checks import CHECKS, SIZES, agreement, outcome, resume
-from gpu_peers import CANDIDATES, MODULES, NETWORKS, PRECISIONS
-from measure import environment, table
+from gpu_peers import CANDIDATES, CASES, MODULES, PRECISIONS, GpuBench
+from measure import environment, paired_ratio, table
+from workers import NoAnswerError, Seconds, Worker, in_turn
 
 from polynet import get_backend, optim, use_backend
 from polynet.backend import registry
@@ -45,8 +45,12 @@ RESULTS = Path("gpu.md")
 RECORDED = str(HERE.parent / "test_recorded_parts.py")
 LIKE = {"float32": 1e-2, "tf32": 1e-2, "bfloat16": 5e-2}
 """How far losses of two who take the same steps may be apart, relative to them."""
-LIMIT = {"torch.compile": 240, "JAX": 150}
-"""Seconds for all networks of a candidate; the others have 60."""
+LIMIT, OTHERS = {"torch.compile": 240.0, "JAX": 150.0}, 60.0
+"""Seconds in which a candidate gets ready for all networks."""
+REPEATS, SECONDS = 7, 0.15
+"""Of the timing of steps; six repeats have an interval."""
+AT_START = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.3"}
+"""For a candidate's process: JAX leaves the others room."""
 PYTEST = ["-m", "pytest", "-q", "-rf", "-p", "no:benchmark"]  # which warns beside xdist
 PYTEST += ["-n", "4"] if find_spec("xdist") else []
 PARAMETERS = 50_000_000
@@ -188,29 +192,77 @@ class Program:
     # Steps, each candidate in a process of its own
 
     def steps(self) -> Iterator[str]:
-        """The table after each candidate: one that takes too long costs no other's answers."""
-        found: dict[str, dict[tuple[str, str], Any]] = {}
-        for candidate in self.candidates:
-            found[candidate] = dict(_answers(candidate, self.networks))
-            for of_one in found.values():
-                _check_losses(of_one, found.get("polynet", {}))
-            rows = [
-                [name, precision, *self._cells(found, (name, precision))]
-                for precision, only in PRECISIONS.items()
-                for name in NETWORKS
-                if self.networks in name and only in name
-            ]
-            header = ["network", "precision", *found, "polynet / best peer"]
-            yield "## Microseconds a step\n\n" + table(header, rows)
+        """The table after each network: one that takes too long costs no other's answers."""
+        left = {name: LIMIT.get(name, OTHERS) for name in self.candidates}
+        header = ["network", "precision", *self.candidates, "polynet / best peer", "its 95 %"]
+        rows = []
+        with ExitStack() as stack:
+            workers = [stack.enter_context(Worker(c, GpuBench, AT_START)) for c in self.candidates]
+            for worker in workers:
+                worker.start("wake")
+            workers = [w for w in workers if not _failed(w.answer)]
+            for case in CASES:
+                if self.networks not in case[0]:
+                    continue
+                ready = list(_ready(workers, case, left))
+                workers = [w for w in workers if w.alive]
+                seconds = in_turn(ready, REPEATS, SECONDS)
+                rows.append([*case, *_cells(seconds, self.candidates)])
+                yield "## Microseconds a step\n\n" + table(header, rows)
 
-    @staticmethod
-    def _cells(found: dict[str, Any], name: tuple[str, str]) -> Iterator[str]:
-        for answers in found.values():
-            yield f"{answers[name]['seconds'] * 1e6:.1f}" if name in answers else "–"
-        peers = [a[name]["seconds"] for c, a in found.items() if "polynet" not in c and name in a]
-        peers = [s for s in peers if not np.isnan(s)]
-        ours = found.get("polynet", {}).get(name)
-        yield f"{ours['seconds'] / min(peers):.2f}" if ours and peers else "–"
+
+def _failed(ask: Callable[[], object]) -> bool:
+    """Whether there is no answer, which is said then."""
+    try:
+        ask()
+    except NoAnswerError as error:
+        print(f"FAILED: {error}", file=sys.stderr, flush=True)
+        return True
+    return False
+
+
+def _ready(
+    workers: Sequence[Worker], case: tuple[str, str], left: dict[str, float]
+) -> Iterator[Worker]:
+    """Those who can take the steps, and take the same ones as far as their precision goes.
+
+    They get ready one after another, since some time their choices on the device meanwhile. What
+    they may take in all, in seconds, is `left`.
+    """
+    expected: np.ndarray | None = None
+    for worker in workers:
+        began = time.perf_counter()
+        answer: Any = None
+        try:
+            answer = worker.ask("prepare", *case, within=left[worker.name])
+        except NoAnswerError as error:
+            print(f"FAILED: {case}: {error}", file=sys.stderr, flush=True)
+        taken = time.perf_counter() - began
+        left[worker.name] -= taken
+        print(f"{case}: {worker.name}: {taken:.1f} s", file=sys.stderr, flush=True)
+        if answer is None:
+            continue
+        losses = np.asarray(answer[0])
+        expected = losses if expected is None else expected
+        apart = np.abs(losses / expected - 1).max()
+        if apart <= LIKE[case[1]]:
+            yield worker
+        else:
+            print(f"FAILED: {case}: {worker.name}: losses {apart:.0e} away", file=sys.stderr)
+
+
+def _cells(seconds: Seconds, candidates: Sequence[str]) -> Iterator[str]:
+    """Medians; and the ratio to the best peer, of each repeat, with its interval."""
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    for name in candidates:
+        yield f"{medians[name] * 1e6:.1f}" if name in medians else "–"
+    peers = [name for name in medians if "polynet" not in name]
+    if "polynet" not in medians or not peers:
+        yield from ("–", "–")
+        return
+    best = min(peers, key=medians.__getitem__)
+    ratio, low, high = paired_ratio(seconds["polynet"], seconds[best])
+    yield from (f"{ratio:.2f} ({best})", f"{low:.2f} to {high:.2f}")
 
 
 def _python(*args: str, limit: int, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -222,26 +274,6 @@ def _python(*args: str, limit: int, **environment: str) -> subprocess.CompletedP
     except subprocess.TimeoutExpired as late:
         out = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or ""
         return subprocess.CompletedProcess(late.cmd, 124, f"{out}\nnot done in {limit} s", "")
-
-
-def _answers(candidate: str, networks: str) -> Iterator[tuple[tuple[str, str], Any]]:
-    """What a candidate answers for each network, as far as it comes within its time."""
-    flags = [candidate, "--networks", networks]
-    done = _python(str(HERE / "gpu_peers.py"), *flags, limit=LIMIT.get(candidate, 60))
-    for line in done.stdout.splitlines():
-        if line.startswith("{"):
-            answer = json.loads(line)
-            yield (answer["network"], answer["precision"]), answer
-    if done.returncode:
-        print(f"FAILED: {candidate}: {done.stdout[-200:]}{done.stderr[-2000:]}", file=sys.stderr)
-
-
-def _check_losses(answers: dict[tuple[str, str], Any], ours: dict[tuple[str, str], Any]) -> None:
-    """All take the same steps, as far as their precision goes; who does not has no time."""
-    for what in answers.keys() & ours.keys():
-        apart = np.asarray(answers[what]["losses"]) / np.asarray(ours[what]["losses"]) - 1
-        if not np.abs(apart).max() <= LIKE[what[1]]:
-            answers[what]["seconds"] = float("nan")
 
 
 def _device_seconds(run: Callable[[], object], repeats: int = 10) -> float:

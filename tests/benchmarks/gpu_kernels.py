@@ -34,8 +34,7 @@ def main() -> None:
     for name, network in NETWORKS.items():
         if options.networks not in name:
             continue
-        task = TaskIn(network)
-        task.precision = options.precision
+        task = TaskIn(network, options.precision)
         candidate = CANDIDATES[options.candidate](task)
         for _ in range(WARM_UP):
             candidate.launch()

@@ -1,18 +1,13 @@
 """Who takes the steps on a GPU, each in a process of its own: polynet, PyTorch, JAX.
 
-`gpu.py` starts this file once for each candidate, and reads a line of JSON for each network. The
-task is that of `candidates.py`: the same parameters, batches and Adam for all.
+The task is that of `candidates.py`: the same parameters, batches and Adam for all.
 """
 
 from __future__ import annotations
 
-import argparse
-import gc
-import json
-import statistics
-import time
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from candidates import EPS, LR, Candidate, Task, with_jax, with_polynet
@@ -27,6 +22,7 @@ from networks import (
     transformer,
     transformer_by_jax,
 )
+from workers import Bench
 
 STAGES: Stages = (
     *((64, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 1)),
@@ -62,7 +58,9 @@ WARM_UP = 6
 class TaskIn(Task):
     """A task, and the precision of its products."""
 
-    precision = "float32"
+    def __init__(self, network: Network, precision: str) -> None:
+        super().__init__(network)
+        self.precision = precision
 
 
 def polynet_on(task: TaskIn, name: str, *, compiled: bool = True) -> Candidate:
@@ -158,10 +156,13 @@ CANDIDATES: dict[str, Callable[[TaskIn], Candidate]] = {
     "torch.compile": partial(by_torch, how="compile"),
     "JAX": partial(with_jax, scan=True),
 }
+BY_TORCH = ("PyTorch", "PyTorch, graph", "torch.compile")
+"""Those whose convolutions are the fastest that cuDNN finds by trying."""
 MODULES = {"polynet": "cupy", "polynet, loop": "cupy", "JAX": "jax"}
 """What a candidate needs; the others need PyTorch."""
 PRECISIONS = {"float32": "", "tf32": "4096", "bfloat16": "4096"}
 """What is timed in each: networks with this in their name."""
+CASES = [(n, p) for p, only in PRECISIONS.items() for n in NETWORKS if only in n]
 NOT_BY = {("bfloat16", "polynet on torch"), ("bfloat16", "polynet on torch, loop")}
 """There polynet computes as PyTorch was told to, which has autocast for bfloat16."""
 JAX_SAYS = {"float32": "highest", "tf32": "TF32_TF32_F32", "bfloat16": "BF16_BF16_F32"}
@@ -178,47 +179,27 @@ def set_precision(candidate: str, precision: str) -> None:
 
         tf32 = precision == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        torch.backends.cudnn.benchmark = candidate in BY_TORCH
 
 
-def timed(candidate: Candidate, steps: int, seconds: float, repeats: int) -> list[float]:
-    """Seconds a step, in each repeat."""
+class GpuBench(Bench):
+    """A candidate on a GPU, asked for a network and a precision."""
 
-    def passes(count: int) -> float:
-        start = time.perf_counter()
-        for _ in range(count):
-            candidate.launch()
-        candidate.wait()
-        return time.perf_counter() - start
+    def build(self, *what: str) -> tuple[Candidate | None, int]:
+        name, precision = what
+        network = NETWORKS[name]
+        if (precision, self.name) in NOT_BY:
+            return None, network.steps
+        set_precision(self.name, precision)
+        return CANDIDATES[self.name](TaskIn(network, precision)), network.steps
 
-    passes(WARM_UP)
-    count = max(1, round(seconds / passes(1)))
-    return [passes(count) / count / steps for _ in range(repeats)]
+    def prepare(self, *what: str) -> tuple[list[float] | None, float] | None:
+        """As of any candidate; and then the passes of `WARM_UP`."""
+        answer = super().prepare(*what)
+        if answer:
+            self._passes(WARM_UP)
+        return answer
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("candidate", choices=CANDIDATES)
-    parser.add_argument("--networks", default="", help="only those with this in their name")
-    parser.add_argument("--seconds", type=float, default=0.2)
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
-    for name, chosen in NETWORKS.items():
-        if options.networks not in name:
-            continue
-        task = TaskIn(chosen)
-        for precision, only in PRECISIONS.items():
-            if only not in name or (precision, options.candidate) in NOT_BY:
-                continue
-            task.precision = precision
-            set_precision(options.candidate, precision)
-            candidate = CANDIDATES[options.candidate](task)
-            losses = [float(x) for x in candidate.launch()]
-            taken = timed(candidate, chosen.steps, options.seconds, options.repeats)
-            answer = {"network": name, "precision": precision, "losses": losses}
-            print(json.dumps(answer | {"seconds": statistics.median(taken)}), flush=True)
-            del candidate
-            gc.collect()
-
-
-if __name__ == "__main__":
-    main()
+    def wake(self) -> None:
+        """Import what the candidate needs, so that all do so at once."""
+        import_module(MODULES.get(self.name, "torch"))

@@ -1,0 +1,100 @@
+"""Who trains on a CPU, each in a process of its own, with its number of threads."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import time
+from itertools import pairwise
+from pathlib import Path
+
+from candidates import CANDIDATES, FITS, Candidate, Task, digits, no_numba, numba_at_once
+from networks import dense, network
+from workers import Bench
+
+FIRST = "8-8-2, batch 4"
+"""A network that wakes what a library does once."""
+
+
+def environment(threads: int) -> dict[str, str]:
+    """What the libraries read when they are imported."""
+    names = ("OMP", "OPENBLAS", "MKL", "NUMBA", "VECLIB_MAXIMUM")
+    return {
+        **{f"{name}_NUM_THREADS": str(threads) for name in names},
+        "NPROC": str(threads),  # XLA's own pool has a thread for each
+        "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={str(threads > 1).lower()}",
+        "JAX_PLATFORMS": "cpu",
+    }
+
+
+class CpuBench(Bench):
+    """A candidate that may use so many threads."""
+
+    def __init__(self, name: str, threads: int) -> None:
+        super().__init__(name)
+        if "torch" in name.lower():
+            import torch
+
+            torch.set_num_threads(threads)
+
+    def build(self, *what: str) -> tuple[Candidate | None, int]:
+        task = Task(network(*what))
+        return CANDIDATES[self.name](task), task.network.steps
+
+    def memory(self, name: str) -> tuple[int, int] | None:
+        """Bytes that steps add at their peak to what rests between them, and to nothing.
+
+        Of anonymous memory, after two passes that are not measured.
+        """
+        for each in (FIRST, name):
+            before = _resident()
+            if self.prepare(each) is None:
+                return None
+        self._passes(1)
+        gc.collect()
+        rests = _resident()
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
+        self._passes(1)
+        peak = _peak()
+        return peak - rests, peak - before
+
+    def fit(self) -> tuple[float, float]:
+        """Seconds, and the share of the digits that it then knows."""
+        if self.name == "polynet, Numba":
+            numba_at_once()
+        elif self.name == "polynet, NumPy":
+            no_numba()
+        x, y = digits()
+        gc.collect()
+        start = time.perf_counter()
+        found = FITS[self.name](x, y)
+        return time.perf_counter() - start, float((found == y).mean())
+
+    def startup(self) -> dict[str, float]:
+        """What Numba cost this process, once: seconds by what they were for."""
+        from polynet_numpy import compiled
+
+        return dict(compiled.seconds)
+
+
+def _status(*names: str) -> list[int]:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    table = dict(line.split(":", 1) for line in lines)
+    return [1024 * int(table[name].split()[0]) for name in names]
+
+
+def _resident() -> int:
+    """Without what the allocator has at hand: that is free, and whose it was is chance."""
+    ctypes.CDLL(None).malloc_trim(0)
+    return _status("RssAnon")[0]
+
+
+def _peak() -> int:
+    peak, *files = _status("VmHWM", "RssFile", "RssShmem")
+    return peak - sum(files)
+
+
+def parameters(name: str) -> int:
+    """How many numbers a dense network learns."""
+    widths = dense(name).widths
+    return sum((i + 1) * o for i, o in pairwise(widths))
