@@ -89,6 +89,7 @@ def test_every_source_s_kernel_is_launched(monkeypatch: pytest.MonkeyPatch) -> N
         convolution(*(np.ones((1, 1, n), np.float32) for n in (4, 2)), **one)
         layer = [np.ones(n, np.float32) for n in ((2, 3), (4, 3), 4)]
         value_and_grad(lambda *a: total(functional.linear(*a)), (0, 1, 2))(*layer)
+    agree(functional.linear_relu, *(rng.normal(size=s) for s in ((900, 3), (4, 3), 4)), atol=1e-11)
     assert started == set(launch.kernels())
 
 
@@ -201,6 +202,10 @@ def test_sums_of_columns(shape: tuple[int, int]) -> None:
     assert np.array_equal(launch.column_sum(XP, x), launch.column_sum(XP, x.copy()))
     assert launch.column_sum(XP, x[:, :0]).shape == (0,)
     assert launch.column_sum(XP, x[:0]).tolist() == [0] * shape[1]
+    kept, terms = rng.normal(size=shape) > 0, np.zeros(shape)
+    sums = launch.column_sum(XP, x, kept.astype(x.dtype), terms)
+    assert np.array_equal(terms, np.where(kept, x, 0))
+    assert np.array_equal(sums, launch.column_sum(XP, terms))
 
 
 @given(data=st.data(), largest=st.booleans(), ceil=st.booleans(), axes=st.integers(1, 2))
@@ -289,13 +294,36 @@ def test_many_arrays_are_joined_a_few_at_a_time(
         XP.stack([parts[0], parts[0][:1]])
 
 
+@pytest.mark.parametrize("count", [1, 16, 64, 65])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+def test_numbers_are_joined_at_once(
+    count: int, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as have room in a launch's arguments: a step's losses, which are each elsewhere."""
+    started = []
+
+    def launched(kernel: str, *args: Any) -> None:
+        started.append(kernel)
+        cuda_on_host.launch(kernel, *args)
+
+    monkeypatch.setattr(XP, "launch", launched)
+    numbers = [np.asarray(n, dtype=dtype) for n in rng.normal(size=count) * 9]
+    found = XP.stack(numbers)
+    assert found.dtype == dtype
+    assert np.array_equal(found, np.stack(numbers))
+    assert started == (["in_a_row"] if count <= 64 and dtype != "int32" else [])
+    assert XP.stack([numbers[0], np.asarray(1, np.int64)]).shape == (2,)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "int32", "int8", "bool"])
 @pytest.mark.parametrize("places", ["int32", "int64"])
 def test_rows_of_a_batch(dtype: str, places: str) -> None:
     rows = np.asarray([4, 0, 0, -1, 2], dtype=places)
-    for shape in ((5,), (5, 3), (5, 2, 4), (5, 0)):
+    for shape in ((5,), (5, 3), (5, 2, 4), (5, 16), (5, 0)):
         x = (rng.normal(size=shape) * 9).astype(dtype)
-        for array in (x, np.asfortranarray(x), x[::-1]):
+        whole = np.zeros(x.size + 1, dtype)
+        whole[1:] = x.reshape(-1)  # where a thread may not read 16 bytes at once
+        for array in (x, np.asfortranarray(x), x[::-1], whole[1:].reshape(shape)):
             assert np.array_equal(XP.take(array, rows, axis=0), array[rows])
     assert XP.take(np.ones((2, 3)), rows[1:2], axis=1).tolist() == [[1.0], [1.0]]
 

@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from polynet import Trainer, functional, losses, nn, optim, use_backend, vjp
+from polynet import Trainer, functional, losses, nn, optim, use_backend, value_and_grad, vjp
 from polynet.backend import get_backend, to_numpy
 from polynet.functional.convolution import convolution, convolution_transpose
 from polynet.ops import OPS
@@ -162,10 +162,23 @@ def test_the_steps_of_an_own_loop_are_computed_so_too() -> None:
     assert found[0] != found[1]
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_layer_and_its_relu_are_rounded_as_each_by_itself(bias: bool) -> None:
+    args = [draw(70, 33), draw(20, 33), draw(20)][: 2 + bias]
+    places = tuple(range(len(args)))
+    found = []
+    with use_backend(FAST):
+        for f in (functional.linear_relu, lambda *a: functional.relu(functional.linear(*a))):
+            loss = lambda *a, f=f: OPS["sum"](f(*a) * np.cos(np.arange(20, dtype=np.float32)))  # noqa: E731
+            found.append([f(*args), *value_and_grad(loss, places)(*args)[1]])
+    for one, other in zip(*found, strict=True):
+        assert np.array_equal(one, other)
+
+
 def test_columns_are_summed_and_rounded_in_one_pass() -> None:
     """The sums are of the numbers as they were."""
     x = draw(2 * launch.CHUNK + 7, 33)
     found = np.zeros(x.shape, np.uint16)
-    sums = launch.column_sum(FAST.xp, x, rounded=found)
+    sums = launch.column_sum(FAST.xp, x, terms=found)
     assert np.array_equal(sums, launch.column_sum(FAST.xp, x))
     assert np.array_equal(widened(found), nearest(x))

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from polynet import functional
+from polynet import functional, use_backend, value_and_grad
 
 if shutil.which("g++") is None:
     pytest.skip("g++ is not installed, which compiles the CUDA sources", allow_module_level=True)
 
-from beside_definitions import HOST, agree
+from beside_definitions import HOST, agree, total
 from plugins.cuda_on_host import cuda_on_host
 
 from polynet_cupy import CupyBackend, products
@@ -71,18 +71,37 @@ def test_small_products_however_they_lie(data: Any, sizes: Any) -> None:
     m, k, n = sizes
     x, y = (small_and_lying(data.draw, *shape) for shape in ((m, k), (k, n)))
     bias = rng.normal(size=n) if data.draw(st.booleans()) else None
-    found, sums = products.small_product(XP, x, y, bias)
+    kept, relu = None, data.draw(st.booleans())
+    if data.draw(st.booleans()):
+        kept = small_and_lying(data.draw, m, k, x.flags.c_contiguous)
+        kept[kept < 0.5] = 0
+    found, sums = products.small_product(XP, x, y, bias, kept=kept, relu=relu)
+    x = x if kept is None else np.where(kept, x, 0)
     expected = x @ y if bias is None else x @ y + bias
+    expected = np.maximum(expected, 0) if relu else expected
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(sums, x.sum(axis=1), rtol=1e-12, atol=1e-12)
 
 
-def small_and_lying(draw: Any, rows: int, columns: int) -> np.ndarray:
+def small_and_lying(draw: Any, rows: int, columns: int, by_row: bool | None = None) -> np.ndarray:
     start = draw(st.integers(0, 1))  # 8 bytes on, a thread cannot read 16 at once
     x = rng.normal(size=rows * columns + start)[start:]
-    if draw(st.booleans()):
+    if draw(st.booleans()) if by_row is None else by_row:
         return x.reshape(rows, columns)
     return x.reshape(columns, rows).T
+
+
+def test_what_is_no_number_stays_so_in_a_small_product() -> None:
+    x, y, kept = np.ones((3, 4)), np.ones((4, 5)), np.ones((3, 4))
+    x[0, 1] = np.nan
+    x[1, 2] = np.inf
+    kept[1, 2] = 0
+    kept[2, 3] = np.nan
+    found, sums = products.small_product(XP, x, y, kept=kept, relu=True)
+    assert np.isnan(found[0]).all()
+    assert found[1:].tolist() == [[3.0] * 5, [4.0] * 5]
+    assert np.isnan(sums[0])
+    assert sums[1:].tolist() == [3.0, 4.0]
 
 
 def test_what_is_small() -> None:
@@ -179,10 +198,28 @@ def test_the_alignment_is_that_of_the_address() -> None:
     assert [how.left.aligned for how in seen] == [256, 8, 16, 256]
 
 
-@pytest.mark.parametrize("tiles", [0, 400])
+@pytest.mark.parametrize("function", [functional.linear, functional.linear_relu])
+@pytest.mark.parametrize("tiles", [0, 2, 400])
 @pytest.mark.parametrize("bias", [True, False])
-def test_linear_of_odd_sizes(bias: bool, tiles: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_linear_of_odd_sizes(
+    function: Any, bias: bool, tiles: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(products, "FEW_TILES", tiles)
-    for n, i, o in itertools.product((1, 3, 33), (1, 7), (1, 5, 40)):
+    for n, i, o in itertools.product((1, 3, 33), (1, 7, 40), (1, 5, 40)):
         args = [rng.normal(size=(n, i)), rng.normal(size=(o, i)), rng.normal(size=o)]
-        agree(functional.linear, *args[: 2 + bias], atol=1e-11)
+        agree(function, *args[: 2 + bias], atol=1e-11)
+
+
+@pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2)])
+@pytest.mark.parametrize("tiles", [0, 2, 400])
+def test_some_of_a_linear_layer_s_gradients(
+    wanted: tuple[int, ...], tiles: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is what it is where all are asked for."""
+    monkeypatch.setattr(products, "FEW_TILES", tiles)
+    args = [rng.normal(size=shape) for shape in ((33, 7), (40, 7), (40,))]
+    with use_backend(HOST):
+        slopes = value_and_grad(lambda *a: total(functional.linear_relu(*a)), (0, 1, 2))(*args)[1]
+        some = value_and_grad(lambda *a: total(functional.linear_relu(*a)), wanted)(*args)[1]
+    for place, slope in zip(wanted, some, strict=True):
+        assert np.array_equal(slope, slopes[place])

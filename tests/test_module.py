@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from polynet import Trainer, losses, nn, optim
+from polynet import Trainer, functional, losses, nn, optim
 from polynet.errors import MixedBackendsError
 
 
@@ -110,3 +110,23 @@ def test_an_input_elsewhere_is_refused():
     there = nn.Linear(2, 1).init(seed=0, backend="strict")
     with pytest.raises(MixedBackendsError, match=r"different devices of 'strict'"):
         there(strict.ones((1, 2), dtype=strict.float32))
+
+
+def test_a_linear_layer_and_its_relu_are_one_function(monkeypatch):
+    """What they compute is what each computes by itself; a layer of one's own stays itself."""
+
+    class Doubled(nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    asked = []
+    whole = functional.linear_relu
+    monkeypatch.setattr(functional, "linear_relu", lambda *a: asked.append(len(a)) or whole(*a))
+    x = np.random.default_rng(0).normal(size=(5, 4))
+    layers = nn.Linear(4, 3), nn.ReLU(), nn.ReLU(), Doubled(3, 3), nn.ReLU(), nn.Linear(3, 2)
+    net = nn.Sequential(*layers).init(seed=0, dtype="float64")
+    first, _, _, doubled, _, last = net
+    hidden = np.maximum(first(x), 0)
+    expected = last(np.maximum(doubled(hidden), 0))
+    assert np.array_equal(net(x), expected)
+    assert asked == [3]

@@ -15,7 +15,7 @@ from polynet_cupy.attention import attention_weights, scaled_dot_product_attenti
 from polynet_cupy.convolution import convolution, convolution_transpose
 from polynet_cupy.indexing import keep_mask, put_slice, segment_sum
 from polynet_cupy.normalisation import batch_norm, layer_norm
-from polynet_cupy.products import linear
+from polynet_cupy.products import linear, linear_relu
 from polynet_cupy.rows import cross_entropy, dropout, gelu, log_softmax, relu, softmax
 from polynet_cupy.windows import avg_pool, max_pool
 
@@ -25,8 +25,8 @@ KERNELS: Mapping[str, Callable[..., Any]] = {
         kernel.__name__: kernel
         for kernel in (
             attention_weights, avg_pool, batch_norm, convolution, convolution_transpose,
-            cross_entropy, dropout, gelu, keep_mask, layer_norm, linear, log_softmax, max_pool,
-            put_slice, relu, scaled_dot_product_attention, segment_sum, softmax,
+            cross_entropy, dropout, gelu, keep_mask, layer_norm, linear, linear_relu, log_softmax,
+            max_pool, put_slice, relu, scaled_dot_product_attention, segment_sum, softmax,
         )
     },
 }  # fmt: skip

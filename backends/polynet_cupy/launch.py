@@ -25,6 +25,8 @@ MOST_THREADS = 1024
 """Those of one that is alone."""
 WARP = 32
 """Threads that run together; a block is a whole number of warps."""
+LANES = 16
+"""Parts in which a column is summed, each by a thread of another warp, as in the sources."""
 A_WARP = 8 * WARP
 """Numbers of a row that are worth another warp: threads of several wait for one another."""
 PACK = 16
@@ -118,10 +120,11 @@ def contiguous(xp: Any, array: Any) -> Any:
     return array if array.flags.c_contiguous else xp.asarray(array, order="C", copy=True)
 
 
-def column_sum(xp: Any, x: Any, rounded: Any = None) -> Any:
+def column_sum(xp: Any, x: Any, kept: Any = None, terms: Any = None) -> Any:
     """The sum over the rows of a matrix, in an order that depends on its shape only.
 
-    Into `rounded`, if it is given, goes the matrix in bfloat16, as it is read.
+    Where `kept` is 0, if it is given, a number counts as 0. Into `terms`, if it is given, goes what
+    is summed, rounded to bfloat16 if that is what `terms` are.
     """
     rows, columns = x.shape
     if not rows:
@@ -132,13 +135,13 @@ def column_sum(xp: Any, x: Any, rounded: Any = None) -> Any:
     while tiles:
         parts = -(-rows // chunk)
         out = xp.empty((parts, columns) if parts > 1 else (columns,), dtype=x.dtype)
-        how = (parts * tiles, THREADS, x, out, rows, columns, chunk)
-        if rounded is None:
+        how = (parts * tiles, LANES * WARP, x, kept, out, rows, columns, chunk)
+        if terms is None:
             xp.launch("column_sum", x.dtype, *how)
         else:
-            xp.launch("column_sum_to_bfloat16", x.dtype, *how, rounded)
-            rounded = None
+            name = "column_sum_and_terms" if terms.dtype == x.dtype else "column_sum_to_bfloat16"
+            xp.launch(name, x.dtype, *how, terms)
         if parts == 1:
             return out
-        x, rows, chunk = out, parts, parts
+        x, rows, chunk, kept, terms = out, parts, parts, None, None
     return xp.empty((0,), dtype=x.dtype)

@@ -13,10 +13,17 @@ from typing import Any
 import numpy as np
 
 from polynet_cupy import products
-from polynet_cupy.launch import contiguous, elementwise, launch, real
+from polynet_cupy.launch import PACK, THREADS, contiguous, elementwise, launch, real
 
+WORD = 4
+"""Bytes that a thread copies, or so many words as are a pack."""
 AT_A_TIME = 8
 """Arrays that CuPy joins without a list of their addresses, which it would copy from the host."""
+
+MOST_NUMBERS = 64
+"""Addresses in a table, as in the sources."""
+NUMBERS = np.dtype([("at", np.int64, MOST_NUMBERS)])
+"""`Numbers` in the sources."""
 
 
 def extended(compat: Any, name: str, precision: str = "float32", **ours: Any) -> ModuleType:
@@ -90,15 +97,15 @@ def take(xp: Any, x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
     wide = indices.dtype.name == "int64"
     row = x.nbytes // x.shape[0] if x.ndim and x.shape[0] else 0
     rows = indices.ndim == 1 and (axis == 0 or (axis is None and x.ndim == 1))
-    rows = rows and row and not row % 4 and x.flags.c_contiguous
-    if not rows or not (wide or indices.dtype.name == "int32") or xp.address(x) % 4:
+    rows = rows and row and not row % WORD and x.flags.c_contiguous
+    if not rows or not (wide or indices.dtype.name == "int32") or xp.address(x) % WORD:
         return xp.plain_take(x, indices, axis=axis)
     indices = contiguous(xp, indices)
-    count = indices.shape[0]
+    count, words = indices.shape[0], row // WORD
     out = xp.empty((count, *x.shape[1:]), dtype=x.dtype)
-    size, words = count * (row // 4), row // 4
-    given = (x, indices, int(wide), out, count, words, x.shape[0])
-    elementwise(xp, "gather_rows", "float32", size, *given)
+    each = 1 if any(n % PACK for n in (row, xp.address(x), xp.address(out))) else PACK // WORD
+    given = (x, indices, int(wide), out, count, words, x.shape[0], each)
+    elementwise(xp, "gather_rows", "float32", count * words, *given, each=each)
     return out
 
 
@@ -113,11 +120,22 @@ def concat(xp: Any, arrays: Any, /, *, axis: int | None = 0) -> Any:
 
 
 def stack(xp: Any, arrays: Any, /, *, axis: int = 0) -> Any:
-    """Arrays of one shape joined along a new axis."""
+    """Arrays of one shape joined along a new axis; single numbers, such as losses, at once."""
+    arrays = [xp.asarray(a) for a in arrays]
+    if 0 < len(arrays) <= MOST_NUMBERS and not any(a.ndim for a in arrays) and real(*arrays):
+        return _in_a_row(xp, arrays)
     arrays = [xp.expand_dims(a, axis=axis) for a in arrays]
     if len({tuple(a.shape) for a in arrays}) > 1:
         raise ValueError(f"stack: expected arrays of one shape; got {[a.shape for a in arrays]}")
     return concat(xp, arrays, axis=axis)
+
+
+def _in_a_row(xp: Any, numbers: list[Any]) -> Any:
+    table = np.zeros((), dtype=NUMBERS)
+    table["at"][: len(numbers)] = [xp.address(a) for a in numbers]
+    out = xp.empty((len(numbers),), dtype=numbers[0].dtype)
+    xp.launch("in_a_row", out.dtype, 1, THREADS, table, out, len(numbers))
+    return out
 
 
 def vecdot(xp: Any, x: Any, y: Any, /, *, axis: int = -1) -> Any:

@@ -13,6 +13,8 @@ import math
 from typing import Any, NamedTuple
 
 from polynet_cupy.launch import by_pack, column_sum, elementwise, real
+from polynet_cupy.rows import relu as relu_of
+from polynet_cupy.rows import stopped
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 """In what products of float32 matrices can be computed: see `CupyBackend.with_precision`."""
@@ -55,28 +57,39 @@ FEW_TILES, FEW_TERMS, FEW = 400, 800, 400 * 256
 the faster one on an H100, in float32 (`tests/benchmarks/results/gpu_products.md`)."""
 
 
-def small(xp: Any, x: Any, y: Any) -> bool:
-    """Whether a product of two matrices is one that the kernel here does sooner than cuBLASLt."""
+def small(xp: Any, x: Any, y: Any, *, sums: bool = False) -> bool:
+    """Whether a product of two matrices is one that the kernel here does sooner than cuBLASLt.
+
+    Where the first's rows are to be summed, too, cuBLASLt's needs a second kernel beside it.
+    """
     if xp.precision != "float32" and x.dtype.name != "float64":
         return False
     if not x.ndim == y.ndim == 2 or not all(a.flags.forc for a in (x, y)):
         return False
     tiles, terms = _tiles(x.shape[0], y.shape[1]), x.shape[1]
-    return tiles <= FEW_TILES and terms <= FEW_TERMS and tiles * terms <= FEW
+    return tiles <= FEW_TILES * (2 if sums else 1) and terms <= FEW_TERMS and tiles * terms <= FEW
 
 
 def _tiles(m: int, n: int) -> int:
     return -(-m // TILE) * -(-n // TILE)
 
 
-def small_product(xp: Any, x: Any, y: Any, bias: Any = None) -> tuple[Any, Any]:
-    """The product of two small matrices, and the sums of the rows of the first."""
+def small_product(
+    xp: Any, x: Any, y: Any, bias: Any = None, *, kept: Any = None, relu: bool = False
+) -> tuple[Any, Any]:
+    """The product of two small matrices, and the sums of the rows of the first.
+
+    Where `kept`, which lies as the first, is 0, so is the first; with `relu`, so is what would be
+    below 0 of the product.
+    """
     (m, k), n = x.shape, y.shape[1]
     out, sums = (xp.empty(shape, dtype=x.dtype) for shape in ((m, n), (m,)))
     by_row = [a.flags.c_contiguous for a in (x, y)]
-    given = [a if rows else a.T for a, rows in zip((x, y), by_row, strict=True)]
-    how = (m, n, k, *map(int, by_row))
-    xp.launch("small_product", x.dtype, _tiles(m, n), TILE**2, *given, bias, out, sums, *how)
+    x, y = (a if rows else a.T for a, rows in zip((x, y), by_row, strict=True))
+    kept = kept if kept is None or by_row[0] else kept.T
+    how = (m, n, k, *map(int, (*by_row, relu)))
+    blocks = _tiles(m, n)
+    xp.launch("small_product", out.dtype, blocks, TILE**2, x, kept, y, bias, out, sums, *how)
     return out, sums
 
 
@@ -112,12 +125,15 @@ def rounded(xp: Any, x: Any) -> Any:
     return out.mT if turned else out
 
 
-def _rounded_and_summed(xp: Any, x: Any) -> tuple[Any, Any]:
-    """A matrix, `rounded`, and the sums of its columns, which are not."""
-    if not _is_to_be_rounded(xp, x):
+def _rounded_and_summed(xp: Any, x: Any, kept: Any) -> tuple[Any, Any]:
+    """A matrix, `rounded`, and the sums of its columns, which are not; 0 where `kept` is 0."""
+    if _is_to_be_rounded(xp, x):
+        terms = xp.empty(x.shape, dtype=xp.uint16)
+    elif kept is not None:
+        terms = xp.empty(x.shape, dtype=x.dtype)
+    else:
         return x, column_sum(xp, x)
-    out = xp.empty(x.shape, dtype=xp.uint16)
-    return out, column_sum(xp, x, rounded=out)
+    return terms, column_sum(xp, x, kept, terms)
 
 
 def product(xp: Any, x: Any, y: Any, bias: Any = None) -> Any:
@@ -154,6 +170,15 @@ def library_product(xp: Any, x: Any, y: Any, bias: Any = None) -> Any:
 
 def linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
     """y = x Wᵀ + b; a bias's gradient is the sum over the rows."""
+    return _linear(xp, x, weight, bias, relu=False)
+
+
+def linear_relu(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
+    """max(x Wᵀ + b, 0): where that is 0, the gradient stops before all sums and products."""
+    return _linear(xp, x, weight, bias, relu=True)
+
+
+def _linear(xp: Any, x: Any, weight: Any, bias: Any, *, relu: bool) -> Any:
     if x.ndim != 2 or weight.ndim != 2 or (bias is not None and bias.ndim != 1):
         return NotImplemented
     if not real(x, weight, bias) or not x.size or not weight.size:
@@ -161,26 +186,38 @@ def linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
     if x.shape[1] != weight.shape[1] or (bias is not None and bias.shape != weight.shape[:1]):
         return NotImplemented
     x, weight = rounded(xp, x), rounded(xp, weight)
+    bias = None if bias is None else xp.contiguous(bias)
 
     def pullback(g: Any, needs: tuple[bool, ...]) -> Any:
         found: list[Any] = [None] * len(needs)
+        g, kept = (xp.contiguous(g), y) if relu else (g, None)
         summed = any(needs[2:])
-        together = summed and small(xp, g.T, x)
+        together = (needs[1] or summed) and small(xp, g.T, x, sums=bias is not None)
         if summed and not together:
-            slopes, found[2] = _rounded_and_summed(xp, g)
-        else:
-            slopes = rounded(xp, g)
+            (g, found[2]), kept = _rounded_and_summed(xp, g, kept), None
+        elif relu and not (together and (not needs[0] or small(xp, g, weight))):
+            g, kept = stopped(xp, g, y), None
+        g = g if together else rounded(xp, g)
         if needs[0]:
-            found[0] = product(xp, slopes, weight)
-        if together:  # even if only the sums are asked for: they have the same bits always
-            to_weight, found[2] = small_product(xp, slopes.T, x)
-            found[1] = to_weight if needs[1] else None
+            found[0] = _kept_product(xp, g, weight, kept)
+        if together:  # whichever is asked for: it has the same bits always
+            both = small_product(xp, g.T, x, kept=None if kept is None else kept.T)
+            found[1:] = [a if wanted else None for a, wanted in zip(both, needs[1:], strict=False)]
         elif needs[1]:
-            found[1] = product(xp, slopes.T, x)
+            found[1] = product(xp, g.T, x)
         return tuple(found)
 
-    y = product(xp, x, weight.T, None if bias is None else xp.contiguous(bias))
+    if relu and small(xp, x, weight.T):
+        y = small_product(xp, x, weight.T, bias, relu=True)[0]
+    else:
+        y = product(xp, x, weight.T, bias)
+        y = relu_of(xp, y)[0] if relu else y
     return y, pullback
+
+
+def _kept_product(xp: Any, x: Any, y: Any, kept: Any) -> Any:
+    """The product, of a first matrix that is 0 where `kept` is, which only a small one may be."""
+    return product(xp, x, y) if kept is None else small_product(xp, x, y, kept=kept)[0]
 
 
 def _broadcast(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:

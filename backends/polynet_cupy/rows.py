@@ -5,7 +5,19 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from polynet_cupy.launch import THREADS, by_pack, by_row, elementwise, real
+from polynet_cupy.launch import (
+    MOST_THREADS,
+    PACK,
+    THREADS,
+    WARP,
+    by_pack,
+    by_row,
+    elementwise,
+    real,
+)
+
+FEW = 32
+"""Numbers of a row that one thread reads one by one."""
 
 
 def relu(xp: Any, x: Any) -> Any:
@@ -26,13 +38,18 @@ def _number_by_number(xp: Any, name: str, x: Any, *, of_result: bool) -> Any:
     y = xp.empty(x.shape, dtype=x.dtype)
     by_pack(xp, f"{name}_forward", x.dtype, x.size, x, y, x.size)
     kept = y if of_result else x
+    return y, (lambda g: _back(xp, name, g, kept),)
 
-    def pullback(g: Any) -> Any:
-        out = xp.empty(x.shape, dtype=x.dtype)
-        by_pack(xp, f"{name}_backward", x.dtype, x.size, xp.contiguous(g), kept, out, x.size)
-        return out
 
-    return y, (pullback,)
+def _back(xp: Any, name: str, g: Any, kept: Any) -> Any:
+    out = xp.empty(kept.shape, dtype=kept.dtype)
+    by_pack(xp, f"{name}_backward", kept.dtype, kept.size, xp.contiguous(g), kept, out, kept.size)
+    return out
+
+
+def stopped(xp: Any, g: Any, y: Any) -> Any:
+    """What of a gradient comes through a ReLU whose result was `y`."""
+    return _back(xp, "relu", g, y)
 
 
 def dropout(xp: Any, x: Any, mask: Any, *, keep: float) -> Any:
@@ -85,15 +102,23 @@ def cross_entropy(xp: Any, logits: Any, targets: Any, *weights: Any, **options: 
         return NotImplemented
     x, targets = xp.contiguous(logits), xp.contiguous(targets)
     rows, n = x.shape
-    tops, logs, losses = (xp.empty((rows,), dtype=x.dtype) for _ in range(3))
-    given = (x, targets, int(wide), tops, logs)
-    by_row(xp, "cross_entropy_forward", x.dtype, rows, n, *given, losses, n)
+    tops, logs = (xp.empty((rows,), dtype=x.dtype) for _ in range(2))
     value = xp.empty((), dtype=x.dtype)
-    xp.launch("mean", x.dtype, 1, THREADS, losses, value, rows)
+    given = (x, targets, int(wide), tops, logs)
+    if rows <= MOST_THREADS and n <= FEW:
+        threads = -(-rows // WARP) * WARP
+        xp.launch("cross_entropy_of_few", x.dtype, 1, threads, *given, value, rows, n)
+    else:
+        losses = xp.empty((rows,), dtype=x.dtype)
+        by_row(xp, "cross_entropy_forward", x.dtype, rows, n, *given, losses, n)
+        xp.launch("mean", x.dtype, 1, THREADS, losses, value, rows)
 
     def pullback(g: Any) -> Any:
         out = xp.empty(x.shape, dtype=x.dtype)
-        elementwise(xp, "cross_entropy_backward", x.dtype, x.size, g, *given, out, rows, n)
+        each = PACK // x.itemsize
+        each = 1 if n % each or any(xp.address(a) % PACK for a in (x, out)) else each
+        how = (g, *given, out, rows, n, each)
+        elementwise(xp, "cross_entropy_backward", x.dtype, x.size, *how, each=each)
         return out
 
     return value, (pullback, None, *weights)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from polynet.functional.elementary import SELU_ALPHA, SELU_SCALE, erf, sigmoid
+from polynet.functional.elementary import SELU_ALPHA, SELU_SCALE, erf, linear, sigmoid
 from polynet.tensor import composition, with_pullbacks
 
 # Straight lines
@@ -23,6 +23,17 @@ def relu(xp, x, /):
     array([0., 2.])
     """
     return xp.where(x <= 0, 0, x)
+
+
+@composition
+def linear_relu(xp, x, weight, bias=None):
+    """max(x Wᵀ + b, 0): `relu` of `linear`, for which a backend may have one kernel.
+
+    >>> import numpy as np
+    >>> linear_relu(np.asarray([[1.0, 2.0]]), np.asarray([[3.0, -4.0], [1.0, 1.0]]))
+    array([[0., 3.]])
+    """
+    return relu(linear(x, weight, bias))
 
 
 @composition

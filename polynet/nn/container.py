@@ -23,7 +23,9 @@ from collections.abc import Iterator
 
 from polynet import functional
 from polynet.backend import Array
+from polynet.nn.activation import ReLU
 from polynet.nn.checks import wrong_shape
+from polynet.nn.linear import Linear
 from polynet.nn.module import Module
 
 
@@ -58,8 +60,14 @@ class Sequential(Module):
         return list(self)[i]
 
     def forward(self, x: Array) -> Array:
-        for layer in self:
-            x = layer(x)
+        layers = list(self)
+        while layers:
+            layer = layers.pop(0)
+            if type(layer) is Linear and layers and type(layers[0]) is ReLU:
+                x = layer(x, relu=True)
+                del layers[0]
+            else:
+                x = layer(x)
         return x
 
 

@@ -44,11 +44,13 @@ class Linear(Module):
         self.weight: Array = Parameter((out_features, in_features), weight_init or drawn)
         self.bias: Array | None = Parameter((out_features,), bias_init or drawn) if bias else None
 
-    def forward(self, x: Array) -> Array:
+    def forward(self, x: Array, *, relu: bool = False) -> Array:
+        """y, or max(y, 0) with `relu`: what Sequential asks for where a ReLU follows."""
         if tuple(x.shape[-1:]) != (self.in_features,):
             raise wrong_shape(self, f"(…, {self.in_features})", x)
         same_dtype(self, x, self.weight)
-        return functional.linear(x, self.weight, self.bias)
+        function = functional.linear_relu if relu else functional.linear
+        return function(x, self.weight, self.bias)
 
     def settings(self) -> str:
         bias = "" if self.bias is not None else ", bias=False"

@@ -52,6 +52,8 @@ CALLS: dict[str, list[Call]] = {
     "cross_entropy": [
         ((_in(-3, 3, 6, 4), _labels(4, 6)), {}),
         ((_in(-30, 30, 3, 2), _labels(2, 3)), {}),
+        ((_in(-3, 3, 2, 33), _labels(33, 2)), {}),  # more classes than a kernel takes at once
+        ((_in(-3, 3, 2, 36), _labels(36, 2)), {}),
         ((_in(-3, 3, 5, 3), _chances(5, 3)), {}),
         ((_in(-3, 3, 5, 3), _labels(3, 5), _in(0.2, 2, 5)), {}),
         ((_in(-3, 3, 5, 3), _labels(3, 5), None, _in(0.2, 2, 3)), {"label_smoothing": 0.1}),

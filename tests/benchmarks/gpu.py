@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 from gpu_checks import CHECKS, SIZES, agreement, outcome, resume
-from gpu_peers import CANDIDATES, CASES, MODULES, PRECISIONS, GpuBench
+from gpu_peers import CANDIDATES, MODULES, NETWORKS, PRECISIONS, GpuBench
 from measure import environment, paired_ratio, table
 from workers import NoAnswerError, Seconds, Worker, in_turn
 
@@ -47,7 +47,7 @@ LIKE = {"float32": 1e-2, "tf32": 1e-2, "bfloat16": 5e-2}
 """How far losses of two who take the same steps may be apart, relative to them."""
 LIMIT, OTHERS = {"torch.compile": 240.0, "JAX": 150.0}, 60.0
 """Seconds in which a candidate gets ready for all networks."""
-REPEATS, SECONDS = 7, 0.15
+REPEATS, SECONDS = 7, 0.1
 """Of the timing of steps; six repeats have an interval."""
 AT_START = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.3"}
 """For a candidate's process: JAX leaves the others room."""
@@ -198,27 +198,33 @@ class Program:
         rows = []
         with ExitStack() as stack:
             workers = [stack.enter_context(Worker(c, GpuBench, AT_START)) for c in self.candidates]
-            for worker in workers:
-                worker.start("wake")
-            workers = [w for w in workers if not _failed(w.answer)]
-            for case in CASES:
-                if self.networks not in case[0]:
-                    continue
-                ready = list(_ready(workers, case, left))
-                workers = [w for w in workers if w.alive]
-                seconds = in_turn(ready, REPEATS, SECONDS)
-                rows.append([*case, *_cells(seconds, self.candidates)])
-                yield "## Microseconds a step\n\n" + table(header, rows)
+            workers = _all_at_once(workers, "wake")
+            for name in (n for n in NETWORKS if self.networks in n):
+                workers = _all_at_once(workers, "draw", name)
+                for precision in (p for p, only in PRECISIONS.items() if only in name):
+                    ready = list(_ready(workers, (name, precision), left))
+                    workers = [w for w in workers if w.alive]
+                    try:
+                        seconds = in_turn(ready, REPEATS, SECONDS)
+                    except NoAnswerError as error:
+                        print(f"FAILED: {name}, {precision}: {error}", file=sys.stderr, flush=True)
+                        seconds = {}
+                    rows.append([name, precision, *_cells(seconds, self.candidates)])
+                    yield "## Microseconds a step\n\n" + table(header, rows)
 
 
-def _failed(ask: Callable[[], object]) -> bool:
-    """Whether there is no answer, which is said then."""
-    try:
-        ask()
-    except NoAnswerError as error:
-        print(f"FAILED: {error}", file=sys.stderr, flush=True)
-        return True
-    return False
+def _all_at_once(workers: Sequence[Worker], method: str, *args: str) -> list[Worker]:
+    """Ask all of what the device has no part in; those who answer."""
+    for worker in workers:
+        worker.start(method, *args)
+    answered = []
+    for worker in workers:
+        try:
+            worker.answer()
+            answered.append(worker)
+        except NoAnswerError as error:
+            print(f"FAILED: {error}", file=sys.stderr, flush=True)
+    return answered
 
 
 def _ready(

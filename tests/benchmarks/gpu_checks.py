@@ -18,8 +18,9 @@ from polynet.backend import Backend, to_numpy
 from polynet.step import initial_state, make_step
 from polynet.tree import named_leaves
 
-SIZES = {"784-256-128-10": (784, 256, 128, 10), "32-64-64-2": (32, 64, 64, 2)}
-BATCH = {"784-256-128-10": 128, "32-64-64-2": 32}
+SIZES = {"784-1024-128-10": (784, 1024, 128, 10), "32-64-64-2": (32, 64, 64, 2)}
+BATCH = {"784-1024-128-10": 512, "32-64-64-2": 32}
+"""Products that are a library's, and such that a kernel of CuPy's plug-in takes."""
 ADAM = optim.Adam(lr=1e-3, eps=1e-5)
 SAMPLES = 1024
 STEPS = 100

@@ -34,7 +34,8 @@ def main() -> None:
     for name, network in NETWORKS.items():
         if options.networks not in name:
             continue
-        task = TaskIn(network, options.precision)
+        task = TaskIn(network)
+        task.precision = options.precision
         candidate = CANDIDATES[options.candidate](task)
         for _ in range(WARM_UP):
             candidate.launch()

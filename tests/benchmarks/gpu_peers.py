@@ -58,9 +58,7 @@ WARM_UP = 6
 class TaskIn(Task):
     """A task, and the precision of its products."""
 
-    def __init__(self, network: Network, precision: str) -> None:
-        super().__init__(network)
-        self.precision = precision
+    precision = "float32"
 
 
 def polynet_on(task: TaskIn, name: str, *, compiled: bool = True) -> Candidate:
@@ -162,7 +160,6 @@ MODULES = {"polynet": "cupy", "polynet, loop": "cupy", "JAX": "jax"}
 """What a candidate needs; the others need PyTorch."""
 PRECISIONS = {"float32": "", "tf32": "4096", "bfloat16": "4096"}
 """What is timed in each: networks with this in their name."""
-CASES = [(n, p) for p, only in PRECISIONS.items() for n in NETWORKS if only in n]
 NOT_BY = {("bfloat16", "polynet on torch"), ("bfloat16", "polynet on torch, loop")}
 """There polynet computes as PyTorch was told to, which has autocast for bfloat16."""
 JAX_SAYS = {"float32": "highest", "tf32": "TF32_TF32_F32", "bfloat16": "BF16_BF16_F32"}
@@ -185,13 +182,20 @@ def set_precision(candidate: str, precision: str) -> None:
 class GpuBench(Bench):
     """A candidate on a GPU, asked for a network and a precision."""
 
+    task: TaskIn
+
+    def draw(self, name: str) -> None:
+        """Make the task's numbers, which the host does: so that all do so at once."""
+        self.task = TaskIn(NETWORKS[name])
+
     def build(self, *what: str) -> tuple[Candidate | None, int]:
-        name, precision = what
-        network = NETWORKS[name]
+        _, precision = what
+        steps = self.task.network.steps
         if (precision, self.name) in NOT_BY:
-            return None, network.steps
+            return None, steps
+        self.task.precision = precision
         set_precision(self.name, precision)
-        return CANDIDATES[self.name](TaskIn(network, precision)), network.steps
+        return CANDIDATES[self.name](self.task), steps
 
     def prepare(self, *what: str) -> tuple[list[float] | None, float] | None:
         """As of any candidate; and then the passes of `WARM_UP`."""

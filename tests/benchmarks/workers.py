@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
-import numpy as np
 from candidates import Candidate
 
 Seconds = dict[str, list[float]]
@@ -46,7 +45,8 @@ class Bench(ABC):
             return None
         losses = self.candidate.launch()
         self.candidate.wait()
-        return None if losses is None else np.asarray(losses).tolist(), time.perf_counter() - start
+        taken = time.perf_counter() - start
+        return None if losses is None else [float(loss) for loss in losses], taken
 
     def run(self, seconds: float) -> float:
         """Seconds a step, of a run that lasts about so long, after a pass that is not timed."""

@@ -42,6 +42,19 @@ def linear(draw: Draw) -> Sample:
 
 
 @st.composite
+def linear_relu(draw: Draw) -> Sample:
+    """Of what stays on its side of the kink: positive inputs, the weights of a unit of one sign."""
+    x, *units = draw(linear()).args
+    return sample(np.abs(x), *of_one_sign(draw, units))
+
+
+def of_one_sign(draw: Draw, units: list[np.ndarray]) -> list[np.ndarray]:
+    """Weights and biases, of which all that belong to one unit are positive, or all negative."""
+    signs = generator(draw).choice([-1.0, 1.0], units[0].shape[0])
+    return [(np.abs(w).T * signs).T for w in units]
+
+
+@st.composite
 def dropout(draw: Draw) -> Sample:
     x = numbers(draw, draw(shapes()))
     return sample(x, truths(draw, x.shape), keep=draw(st.sampled_from([0.5, 0.9])))
@@ -137,8 +150,7 @@ def rnn(draw: Draw) -> Sample:
     call = draw(recurrent(gates=1, states=1))
     activation = draw(st.sampled_from(["tanh", "relu"]))
     if activation == "relu":
-        signs = generator(draw).choice([-1.0, 1.0], call.args[2].shape[0])
-        units = [(np.abs(w).T * signs).T for w in call.args[2:]]
+        units = of_one_sign(draw, call.args[2:])
         call = sample(*(a if a is None else np.abs(a) for a in call.args[:2]), *units)
     return sample(*call.args, activation=activation, reverse=draw(st.booleans()))
 
@@ -147,6 +159,7 @@ PROPERTIES: dict[str, Samples] = {
     **dict.fromkeys("log_softmax softmax softmin".split(), along_an_axis()),
     "logsumexp": along_an_axis(keepdims=st.booleans()),
     "linear": linear(),
+    "linear_relu": linear_relu(),
     **dict.fromkeys("alpha_dropout dropout".split(), dropout()),
     "layer_norm": layer_norm(),
     "group_norm": group_norm(),

@@ -79,26 +79,40 @@ KERNEL dropout(const real* x, const bool* mask, real* y, integer size, double ke
     if (i < size) y[i] = mask[i] ? x[i] / (real)keep : 0;
 }
 
-#define LANES 8
+#define LANES 16
+#define AT_ONCE 4  // rows that a thread has under way together
 
-// Sums of `chunk` rows each, by column: out[c, j] = Σ x[i, j] over the rows i of chunk c. A block
-// sums WARP columns, each of them in LANES parts, which are added in their order. Of each number
-// `seen` hears, and where it stands.
+// Sums of `chunk` rows each, by column: out[c, j] = Σ x[i, j] over the rows i of chunk c; where
+// `kept` is given, of those numbers where it is not 0, which are those that came through a ReLU. A
+// block sums WARP columns, each of them in LANES parts, which are added in their order. Of each
+// number `seen` hears, and where it stands.
 template <typename Seen>
 __device__ void sum_columns(
-    const real* x, real* out, integer rows, integer columns, integer chunk, Seen seen
+    const real* x, const real* kept, real* out, integer rows, integer columns, integer chunk,
+    Seen seen
 ) {
     __shared__ real parts[LANES][WARP];
     integer tiles = (columns + WARP - 1) / WARP;
     integer part = blockIdx.x / tiles, j = blockIdx.x % tiles * WARP + threadIdx.x % WARP;
-    integer lane = threadIdx.x / WARP, end = (part + 1) * chunk < rows ? (part + 1) * chunk : rows;
+    integer end = (part + 1) * chunk < rows ? (part + 1) * chunk : rows;
+    int lane = threadIdx.x / WARP, count = ((int)(end - part * chunk) - lane + LANES - 1) / LANES;
+    integer at = (part * chunk + lane) * columns + j, step = LANES * columns;
     real sum = 0;
-    if (j < columns)
-        for (integer i = part * chunk + lane; i < end; i += LANES) {
-            real value = x[i * columns + j];
-            seen(i * columns + j, value);
-            sum += value;
+    for (int done = 0; j < columns && done < count; done += AT_ONCE) {
+        real some[AT_ONCE];
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; ++k) some[k] = done + k < count ? x[at + k * step] : 0;
+        if (kept)
+#pragma unroll
+            for (int k = 0; k < AT_ONCE; ++k)
+                if (done + k < count && kept[at + k * step] == 0) some[k] = 0;
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; ++k) {
+            if (done + k < count) seen(at + k * step, some[k]);
+            sum += some[k];  // what there is not is 0
         }
+        at += AT_ONCE * step;
+    }
     parts[lane][threadIdx.x % WARP] = sum;
     __syncthreads();
     if (lane || j >= columns) return;
@@ -106,14 +120,25 @@ __device__ void sum_columns(
     out[part * columns + j] = sum;
 }
 
-KERNEL column_sum(const real* x, real* out, integer rows, integer columns, integer chunk) {
-    sum_columns(x, out, rows, columns, chunk, [](integer, real) {});
+KERNEL column_sum(
+    const real* x, const real* kept, real* out, integer rows, integer columns, integer chunk
+) {
+    sum_columns(x, kept, out, rows, columns, chunk, [](integer, real) {});
+}
+
+// With what was summed, as it is or rounded
+
+KERNEL column_sum_and_terms(
+    const real* x, const real* kept, real* out, integer rows, integer columns, integer chunk, real* to
+) {
+    sum_columns(x, kept, out, rows, columns, chunk, [to](integer i, real value) { to[i] = value; });
 }
 
 KERNEL column_sum_to_bfloat16(
-    const real* x, real* out, integer rows, integer columns, integer chunk, bfloat16* to
+    const real* x, const real* kept, real* out, integer rows, integer columns, integer chunk,
+    bfloat16* to
 ) {
-    sum_columns(x, out, rows, columns, chunk, [to](integer i, real value) {
+    sum_columns(x, kept, out, rows, columns, chunk, [to](integer i, real value) {
         to[i] = rounded((float)value);
     });
 }

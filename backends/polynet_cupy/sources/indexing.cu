@@ -2,16 +2,21 @@
 
 // out[i] = x[indices[i]], for rows of `words` times 32 bits; an index counts from the end where it
 // is negative, and round and round where there is no such row, as CuPy's own do.
+// A thread copies `each` words, 1 or, where rows are whole numbers of so many, 4.
+struct alignas(16) Words { unsigned at[4]; };
+
 KERNEL gather_rows(
     const unsigned* x, const void* indices, integer wide, unsigned* out, integer count,
-    integer words, integer rows
+    integer words, integer rows, integer each
 ) {
-    integer i = here();
+    integer i = here() * each;
     if (i >= count * words) return;
     Divided place = divided(i, words);
     integer row = integer_at(indices, wide, place.whole);
     if (row < 0 || row >= rows) row = (row % rows + rows) % rows;
-    out[i] = x[row * words + place.rest];
+    const unsigned* from = x + row * words + place.rest;
+    if (each == 1) out[i] = *from;
+    else *(Words*)(out + i) = *(const Words*)from;
 }
 
 // For each row: the next of its segment, n if it is the last; and whether it is the first.
@@ -39,4 +44,12 @@ KERNEL segment_sum(
     real sum = 0;
     for (integer row = i; row < n; row = next[row]) sum += x[row * width + column];
     out[segment * width + column] = sum;
+}
+
+// Numbers that stand anywhere, one after another; their addresses come by value.
+#define MOST_NUMBERS 64
+struct Numbers { const real* at[MOST_NUMBERS]; };
+
+KERNEL in_a_row(Numbers numbers, real* out, integer count) {
+    if (threadIdx.x < count) out[threadIdx.x] = *numbers.at[threadIdx.x];
 }

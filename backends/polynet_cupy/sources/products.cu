@@ -11,16 +11,19 @@
 #define COLUMNS 4
 
 // A matrix in memory, of which the block needs TILE rows (or columns, of the second) from `first` on.
-// Its lines, which lie in order, are `ld` apart.
+// Its lines, which lie in order, are `ld` apart. Where `kept`, if there is one, is 0, so is it.
 struct Side {
-    const real* at;
+    const real *at, *kept;
     integer ld;
     int first, size, terms;
     bool packed;
 };
 
-__device__ Side side(const real* at, integer ld, int first, int size, int terms) {
-    return {at, ld, first, size, terms, (((size_t)at | ld * sizeof(real)) & (sizeof(Pack) - 1)) == 0};
+__device__ Side side(
+    const real* at, const real* kept, integer ld, int first, int size, int terms
+) {
+    size_t all = (size_t)at | (size_t)kept | ld * sizeof(real);
+    return {at, kept, ld, first, size, terms, (all & (sizeof(Pack) - 1)) == 0};
 }
 
 // How a slab of a side is laid down: line by line, whether these run along the terms or along the
@@ -43,11 +46,19 @@ __device__ void fetch(Pack* held, const Side& m, int from) {
         int line = e / L::length + (along_terms ? m.first : from);
         int place = e % L::length + (along_terms ? from : m.first);
         int lines = along_terms ? m.size : m.terms, end = along_terms ? m.terms : m.size;
-        const real* source = m.at + line * m.ld + place;
-        if (m.packed && line < lines && place + PACK <= end) held[q] = *(const Pack*)source;
-        else
+        integer at = line * m.ld + place;
+        if (m.packed && line < lines && place + PACK <= end) {
+            held[q] = *(const Pack*)(m.at + at);
+            if (!m.kept) continue;
+            Pack kept = *(const Pack*)(m.kept + at);
             for (int k = 0; k < PACK; ++k)
-                held[q].at[k] = line < lines && place + k < end ? source[k] : 0;
+                if (kept.at[k] == 0) held[q].at[k] = 0;
+        } else {
+            for (int k = 0; k < PACK; ++k) {
+                bool there = line < lines && place + k < end && (!m.kept || m.kept[at + k] != 0);
+                held[q].at[k] = there ? m.at[at + k] : 0;
+            }
+        }
     }
 }
 
@@ -121,18 +132,19 @@ __device__ void add_up(
     __syncthreads();
 }
 
-// out = x·y + bias, of an (m, k) and a (k, n) matrix, and row_sums = Σ x over the terms, which are a
-// bias's gradient where the product is a weight's; the bias may be none. Each matrix lies row by row, or column by column.
+// out = x·y + bias, of an (m, k) and a (k, n) matrix, or, with `relu`, what of it is above 0; and
+// row_sums = Σ x over the terms, which are a bias's gradient where the product is a weight's. The bias
+// may be none. Each matrix lies row by row, or column by column, and `kept` as x does.
 KERNEL small_product(
-    const real* x, const real* y, const real* bias, real* out, real* row_sums, integer m, integer n,
-    integer k, integer x_by_row, integer y_by_row
+    const real* x, const real* kept, const real* y, const real* bias, real* out, real* row_sums,
+    integer m, integer n, integer k, integer x_by_row, integer y_by_row, integer relu
 ) {
     __shared__ Pack store[2 * OF_SIDE * sizeof(real) / sizeof(Pack)];
     real* slabs = store->at;
     int tiles = ((int)n + TILE - 1) / TILE, first = blockIdx.x / tiles * TILE;
     int column = blockIdx.x % tiles * TILE, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    Side left = side(x, x_by_row ? k : m, first, (int)m, (int)k);
-    Side right = side(y, y_by_row ? n : k, column, (int)n, (int)k);
+    Side left = side(x, kept, x_by_row ? k : m, first, (int)m, (int)k);
+    Side right = side(y, 0, y_by_row ? n : k, column, (int)n, (int)k);
     real sums[ROWS][COLUMNS] = {}, totals[ROWS] = {};
     if (x_by_row && y_by_row) add_up<true, false>(sums, totals, left, right, slabs);
     else if (x_by_row) add_up<true, true>(sums, totals, left, right, slabs);
@@ -154,7 +166,7 @@ KERNEL small_product(
     if (i < m && j < n) {
         real sum = bias ? bias[j] : 0;
         for (int w = 0; w < WARPS; ++w) sum += of_warps[w * TILE * TILE + e];
-        out[i * n + j] = sum;
+        out[i * n + j] = relu && sum <= 0 ? 0 : sum;  // which a NaN is not: it stays
     }
     if (column == 0 && e < TILE && first + e < m) {
         real sum = 0;

@@ -122,17 +122,48 @@ KERNEL cross_entropy_forward(
     }
 }
 
-// (g / rows)·(softmax(x) - one-hot)
+// The same of few rows of few numbers, with the mean of their losses: one block, a thread a row.
+KERNEL cross_entropy_of_few(
+    const real* x, const void* labels, integer wide, real* tops, real* logs, real* mean,
+    integer rows, integer n
+) {
+    integer row = threadIdx.x;
+    real loss = 0;
+    if (row < rows) {
+        const real* scores = x + row * n;
+        integer label = integer_at(labels, wide, row);
+        real top = -INFINITY_, sum = 0;
+        for (integer j = 0; j < n; ++j)
+            if (scores[j] > top) top = scores[j];
+        if (top - top != 0) top = 0;
+        for (integer j = 0; j < n; ++j) sum += exp(scores[j] - top);
+        real log_sum = log(sum);
+        tops[row] = top;
+        logs[row] = log_sum;
+        if (0 <= label && label < n) loss = log_sum - (scores[label] - top);
+    }
+    loss = block_sum(loss);
+    if (row == 0) *mean = loss / (real)rows;
+}
+
+// (g / rows)·(softmax(x) - one-hot). A thread has `each` numbers of a row: 1, or a pack.
 KERNEL cross_entropy_backward(
     const real* g, const real* x, const void* labels, integer wide, const real* tops,
-    const real* logs, real* out, integer rows, integer n
+    const real* logs, real* out, integer rows, integer n, integer each
 ) {
-    integer i = here();
+    integer i = here() * each;
     if (i >= rows * n) return;
     Divided place = divided(i, n);
-    integer row = place.whole, label = integer_at(labels, wide, row);
-    real share = 0 <= label && label < n ? *g / (real)rows : 0;
-    out[i] = share * (exp(x[i] - tops[row] - logs[row]) - (place.rest == label ? 1 : 0));
+    integer row = place.whole, column = place.rest, label = integer_at(labels, wide, row);
+    real share = 0 <= label && label < n ? *g / (real)rows : 0, top = tops[row], log_sum = logs[row];
+    if (each == 1) {
+        out[i] = share * (exp(x[i] - top - log_sum) - (column == label ? 1 : 0));
+        return;
+    }
+    Pack some = *(const Pack*)(x + i);
+    for (int k = 0; k < PACK; ++k)
+        some.at[k] = share * (exp(some.at[k] - top - log_sum) - (column + k == label ? 1 : 0));
+    *(Pack*)(out + i) = some;
 }
 
 // The mean of n numbers, by one block.
