@@ -195,9 +195,16 @@ def test_channels_of_more_parts_than_a_block_has_threads(monkeypatch: pytest.Mon
     agree(f, rng.normal(size=(100, 2, 10)) + 3, *rng.normal(size=(2, 2)), atol=1e-10)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (7, 1), (1, 70), (500, 3), (5000, 33)])
-def test_sums_of_columns(shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize("shape", [(1, 1), (7, 1), (1, 70), (500, 3), (5000, 33), (5000, 70)])
+@pytest.mark.parametrize("enough", [1, launch.ENOUGH])
+def test_sums_of_columns(
+    shape: tuple[int, int], enough: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From so many blocks on, a thread sums a pack of columns, where they are whole packs."""
     x = rng.normal(size=shape)
+    one_by_one = launch.column_sum(XP, x)
+    monkeypatch.setattr(launch, "ENOUGH", enough)
+    assert np.array_equal(launch.column_sum(XP, x), one_by_one)
     np.testing.assert_allclose(launch.column_sum(XP, x), x.sum(axis=0), rtol=1e-11, atol=1e-11)
     assert np.array_equal(launch.column_sum(XP, x), launch.column_sum(XP, x.copy()))
     assert launch.column_sum(XP, x[:, :0]).shape == (0,)

@@ -175,9 +175,13 @@ def test_a_linear_layer_and_its_relu_are_rounded_as_each_by_itself(bias: bool) -
         assert np.array_equal(one, other)
 
 
-def test_columns_are_summed_and_rounded_in_one_pass() -> None:
+@pytest.mark.parametrize("columns", [33, 36])
+def test_columns_are_summed_and_rounded_in_one_pass(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The sums are of the numbers as they were."""
-    x = draw(2 * launch.CHUNK + 7, 33)
+    monkeypatch.setattr(launch, "ENOUGH", 1)
+    x = draw(2 * launch.CHUNK + 7, columns)
     found = np.zeros(x.shape, np.uint16)
     sums = launch.column_sum(FAST.xp, x, terms=found)
     assert np.array_equal(sums, launch.column_sum(FAST.xp, x))

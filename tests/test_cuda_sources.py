@@ -23,9 +23,24 @@ cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
 core = pytest.importorskip("cuda.core", reason="cuda-core is not installed")
 
 import polynet_cupy  # noqa: E402
-from polynet_cupy import cublaslt, graph, launch, optimizers, windows  # noqa: E402
+from polynet_cupy import (  # noqa: E402
+    cublaslt,
+    graph,
+    launch,
+    namespace,
+    optimizers,
+    products,
+    windows,
+)
 from polynet_cupy.products import Operand, Product  # noqa: E402
 
+BLOCKS = {
+    **dict.fromkeys(("clip_scale", "cross_entropy_of_few"), launch.MOST_THREADS),
+    **dict.fromkeys((k for k in launch.kernels() if "column_sum" in k), launch.LANES * launch.WARP),
+}
+"""Threads of blocks that are not of the usual size, at most."""
+REGISTERS = 1 << 16
+"""Those of a processor, within which a block must find room, or it cannot start."""
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 REPORT = re.compile(
     r"entry function '(?P<kernel>\w+)'.*?(?P<stores>\d+) bytes spill stores, "
@@ -64,22 +79,31 @@ def test_every_source_compiles_and_no_kernel_spills(
     for lines in found.values():
         assert {kernel for kernel, _, _ in lines} == set(launch.kernels())
         assert [kernel for kernel, _, spilled in lines if spilled] == []
+        for kernel, registers, _ in lines:
+            assert registers * BLOCKS.get(kernel, launch.THREADS) <= REGISTERS, kernel
 
 
 def test_the_structures_of_the_sources_are_those_of_the_host() -> None:
     """Field by field, and no padding between; arguments of a launch are 4 KiB at most."""
-    for dtype, struct in ((optimizers.TABLE, "Table"), (windows.WINDOW, "Window")):
+    structs = {"Table": optimizers.TABLE, "Window": windows.WINDOW, "Numbers": namespace.NUMBERS}
+    for struct, dtype in structs.items():
         (text,) = (t for t in launch.sources().values() if f"struct {struct}" in t)
         body = re.search(rf"struct {struct} {{(.*?)}};", text, re.DOTALL)[1]
-        names = re.findall(r"(\w+)(?:\[MOST\])?[,;]", body)
+        names = re.findall(r"(\w+)(?:\[MOST\w*\])?[,;]", body)
         assert names == list(dtype.names)
         for kind, declared in re.findall(r"\b(int|integer) ([^;]+);", body):
             for name in re.findall(r"\w+", declared.replace("[MOST]", "")):
                 assert dtype[name].base == {"int": "int32", "integer": "int64"}[kind]
         assert dtype.itemsize <= 4096 - 128
-    text = launch.sources()["optimizers"]
-    for name in ("MOST", "CHUNK"):
-        assert int(re.search(rf"#define {name} (\d+)", text)[1]) == getattr(optimizers, name)
+    for source, module, name in (
+        ("optimizers", optimizers, "MOST"),
+        ("optimizers", optimizers, "CHUNK"),
+        ("indexing", namespace, "MOST_NUMBERS"),
+        ("elementwise", launch, "LANES"),
+        ("products", products, "TILE"),
+    ):
+        text = launch.sources()[source]
+        assert int(re.search(rf"#define {name} (\d+)", text)[1]) == getattr(module, name)
 
 
 # cuBLASLt: what it was told, read back from its own descriptors

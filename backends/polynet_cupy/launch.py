@@ -27,6 +27,8 @@ WARP = 32
 """Threads that run together; a block is a whole number of warps."""
 LANES = 16
 """Parts in which a column is summed, each by a thread of another warp, as in the sources."""
+ENOUGH = 256
+"""Blocks of a launch, from which on each may do more, as a GPU has work for all its parts."""
 A_WARP = 8 * WARP
 """Numbers of a row that are worth another warp: threads of several wait for one another."""
 PACK = 16
@@ -120,6 +122,14 @@ def contiguous(xp: Any, array: Any) -> Any:
     return array if array.flags.c_contiguous else xp.asarray(array, order="C", copy=True)
 
 
+def _columns_at_once(xp: Any, parts: int, columns: int, x: Any, *others: Any) -> int:
+    """A pack of columns for each thread, where that leaves enough blocks, and they lie so."""
+    each = PACK // x.itemsize
+    aligned = all(a is None or not xp.address(a) % PACK for a in (x, *others))
+    many = parts * columns >= ENOUGH * each * WARP
+    return each if many and aligned and not columns % each else 1
+
+
 def column_sum(xp: Any, x: Any, kept: Any = None, terms: Any = None) -> Any:
     """The sum over the rows of a matrix, in an order that depends on its shape only.
 
@@ -131,11 +141,12 @@ def column_sum(xp: Any, x: Any, kept: Any = None, terms: Any = None) -> Any:
         return xp.zeros((columns,), dtype=x.dtype)
     x = contiguous(xp, x)
     chunk = max(CHUNK, 2 ** math.ceil(math.log2(rows) / 2))
-    tiles = -(-columns // WARP)
-    while tiles:
+    while columns:
         parts = -(-rows // chunk)
         out = xp.empty((parts, columns) if parts > 1 else (columns,), dtype=x.dtype)
-        how = (parts * tiles, LANES * WARP, x, kept, out, rows, columns, chunk)
+        each = _columns_at_once(xp, parts, columns, x, kept, terms, out)
+        blocks = parts * -(-columns // (each * WARP))
+        how = (blocks, LANES * WARP, x, kept, out, rows, columns, chunk, each)
         if terms is None:
             xp.launch("column_sum", x.dtype, *how)
         else:

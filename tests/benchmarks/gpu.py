@@ -1,7 +1,7 @@
 """polynet on a GPU: what must hold there, then its speed beside PyTorch's and JAX's.
 
     python tests/benchmarks/gpu.py [--parts checks,agreement,…]
-        [--backends cupy,torch] [--networks LeNet] [--candidates "polynet;PyTorch"]
+        [--backends cupy,torch] [--networks LeNet,ResNet] [--candidates "polynet;PyTorch"]
         [--out gpu.md]
 
 `checks`: the order of first checks; `agreement`: 100 steps recorded, looped, and NumPy's;
@@ -199,7 +199,7 @@ class Program:
         with ExitStack() as stack:
             workers = [stack.enter_context(Worker(c, GpuBench, AT_START)) for c in self.candidates]
             workers = _all_at_once(workers, "wake")
-            for name in (n for n in NETWORKS if self.networks in n):
+            for name in (n for n in NETWORKS if any(part in n for part in self.networks)):
                 workers = _all_at_once(workers, "draw", name)
                 for precision in (p for p, only in PRECISIONS.items() if only in name):
                     ready = list(_ready(workers, (name, precision), left))
@@ -365,7 +365,9 @@ def main() -> None:
     listed: Callable[[str], Sequence[str]] = lambda text: text.split(",")  # noqa: E731
     parser.add_argument("--parts", type=listed, default=list(PARTS))
     parser.add_argument("--backends", type=listed, default=["cupy", "torch"])
-    parser.add_argument("--networks", default="", help="only those with this in their name")
+    parser.add_argument(
+        "--networks", type=listed, default=[""], help="only those with one of these in their name"
+    )
     parser.add_argument(
         "--candidates", type=lambda text: text.split(";"), default=list(CANDIDATES),
         help=f"those of {'; '.join(CANDIDATES)}",

@@ -82,63 +82,85 @@ KERNEL dropout(const real* x, const bool* mask, real* y, integer size, double ke
 #define LANES 16
 #define AT_ONCE 4  // rows that a thread has under way together
 
+// Numbers of a row that a thread reads, or writes, at once.
+template <typename number, int n> struct alignas(n * sizeof(number)) Beside { number at[n]; };
+
+__device__ void convert(real value, real& to) { to = value; }
+__device__ void convert(real value, bfloat16& to) { to = rounded((float)value); }
+
 // Sums of `chunk` rows each, by column: out[c, j] = Σ x[i, j] over the rows i of chunk c; where
-// `kept` is given, of those numbers where it is not 0, which are those that came through a ReLU. A
-// block sums WARP columns, each of them in LANES parts, which are added in their order. Of each
-// number `seen` hears, and where it stands.
-template <typename Seen>
+// `kept` is given, of those numbers where it is not 0, which are those that came through a ReLU. What
+// is summed goes to `to`, if that is given. A thread sums n columns; those of a warp lie side by side.
+// Each column is summed in LANES parts, which are added two by two.
+template <int n, typename number>
 __device__ void sum_columns(
     const real* x, const real* kept, real* out, integer rows, integer columns, integer chunk,
-    Seen seen
+    number* to
 ) {
-    __shared__ real parts[LANES][WARP];
-    integer tiles = (columns + WARP - 1) / WARP;
-    integer part = blockIdx.x / tiles, j = blockIdx.x % tiles * WARP + threadIdx.x % WARP;
+    typedef Beside<real, n> Some;
+    __shared__ Some parts[LANES][WARP];
+    integer tiles = (columns + WARP * n - 1) / (WARP * n);
+    integer part = blockIdx.x / tiles, j = (blockIdx.x % tiles * WARP + threadIdx.x % WARP) * n;
     integer end = (part + 1) * chunk < rows ? (part + 1) * chunk : rows;
     int lane = threadIdx.x / WARP, count = ((int)(end - part * chunk) - lane + LANES - 1) / LANES;
     integer at = (part * chunk + lane) * columns + j, step = LANES * columns;
-    real sum = 0;
+    Some sum = {};
     for (int done = 0; j < columns && done < count; done += AT_ONCE) {
-        real some[AT_ONCE];
+        Some some[AT_ONCE] = {};  // what there is not is 0
 #pragma unroll
-        for (int k = 0; k < AT_ONCE; ++k) some[k] = done + k < count ? x[at + k * step] : 0;
+        for (int k = 0; k < AT_ONCE; ++k)
+            if (done + k < count) some[k] = *(const Some*)(x + at + k * step);
         if (kept)
 #pragma unroll
             for (int k = 0; k < AT_ONCE; ++k)
-                if (done + k < count && kept[at + k * step] == 0) some[k] = 0;
+                if (done + k < count) {
+                    Some through = *(const Some*)(kept + at + k * step);
+                    for (int l = 0; l < n; ++l)
+                        if (through.at[l] == 0) some[k].at[l] = 0;
+                }
 #pragma unroll
         for (int k = 0; k < AT_ONCE; ++k) {
-            if (done + k < count) seen(at + k * step, some[k]);
-            sum += some[k];  // what there is not is 0
+            Beside<number, n> term;
+            for (int l = 0; l < n; ++l) {
+                sum.at[l] += some[k].at[l];
+                convert(some[k].at[l], term.at[l]);
+            }
+            if (to && done + k < count) *(Beside<number, n>*)(to + at + k * step) = term;
         }
         at += AT_ONCE * step;
     }
-    parts[lane][threadIdx.x % WARP] = sum;
-    __syncthreads();
-    if (lane || j >= columns) return;
-    for (int k = 1; k < LANES; ++k) sum += parts[k][threadIdx.x];
-    out[part * columns + j] = sum;
+    Some* mine = &parts[lane][threadIdx.x % WARP];
+    *mine = sum;
+    for (int half = LANES / 2; half; half /= 2) {
+        __syncthreads();
+        if (lane < half)
+            for (int l = 0; l < n; ++l) mine->at[l] += mine[half * WARP].at[l];
+    }
+    if (!lane && j < columns) *(Some*)(out + part * columns + j) = *mine;
 }
+
+// A thread sums `each` columns: 1, or a pack.
+#define SUMMED(to) \
+    if (each == 1) sum_columns<1>(x, kept, out, rows, columns, chunk, to); \
+    else sum_columns<PACK>(x, kept, out, rows, columns, chunk, to)
 
 KERNEL column_sum(
-    const real* x, const real* kept, real* out, integer rows, integer columns, integer chunk
+    const real* x, const real* kept, real* out, integer rows, integer columns, integer chunk,
+    integer each
 ) {
-    sum_columns(x, kept, out, rows, columns, chunk, [](integer, real) {});
+    SUMMED((real*)0);
 }
 
-// With what was summed, as it is or rounded
-
 KERNEL column_sum_and_terms(
-    const real* x, const real* kept, real* out, integer rows, integer columns, integer chunk, real* to
+    const real* x, const real* kept, real* out, integer rows, integer columns, integer chunk,
+    integer each, real* to
 ) {
-    sum_columns(x, kept, out, rows, columns, chunk, [to](integer i, real value) { to[i] = value; });
+    SUMMED(to);
 }
 
 KERNEL column_sum_to_bfloat16(
     const real* x, const real* kept, real* out, integer rows, integer columns, integer chunk,
-    bfloat16* to
+    integer each, bfloat16* to
 ) {
-    sum_columns(x, kept, out, rows, columns, chunk, [to](integer i, real value) {
-        to[i] = rounded((float)value);
-    });
+    SUMMED(to);
 }

@@ -105,6 +105,19 @@ KERNEL log_softmax_backward(const real* g, const real* y, real* out, integer n, 
         out[at + j * inner] = g[at + j * inner] - sum * exp(y[at + j * inner]);
 }
 
+// `see` each number that is this thread's of a row: by packs, where rows lie so.
+template <typename See> __device__ void each_of_row(const real* row, integer n, See see) {
+    if (n % PACK == 0 && ((size_t)row & (sizeof(Pack) - 1)) == 0) {
+#pragma unroll 4
+        for (integer j = threadIdx.x * PACK; j < n; j += blockDim.x * PACK) {
+            Pack some = *(const Pack*)(row + j);
+            for (int k = 0; k < PACK; ++k) see(some.at[k]);
+        }
+    } else {
+        for (integer j = threadIdx.x; j < n; j += blockDim.x) see(row[j]);
+    }
+}
+
 // For each row, log Σ exp(x) in two parts, `tops` and `logs`, and its loss, log Σ exp(x) less
 // x[label]; a label that is no class picks nothing, as in the definition.
 KERNEL cross_entropy_forward(
@@ -112,8 +125,13 @@ KERNEL cross_entropy_forward(
 ) {
     integer row = blockIdx.x, label = integer_at(labels, wide, row);
     const real* scores = x + row * n;
-    real top = row_top(scores, n, 1), sum = 0;
-    for (integer j = threadIdx.x; j < n; j += blockDim.x) sum += exp(scores[j] - top);
+    real top = -INFINITY_, sum = 0;
+    each_of_row(scores, n, [&](real value) {
+        if (value > top) top = value;
+    });
+    top = block_max(top);
+    top = top - top == 0 ? top : 0;  // as in row_top
+    each_of_row(scores, n, [&](real value) { sum += exp(value - top); });
     real log_sum = log(block_sum(sum));
     if (threadIdx.x == 0) {
         tops[row] = top;

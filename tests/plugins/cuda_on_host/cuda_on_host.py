@@ -31,7 +31,7 @@ from polynet_cupy.namespace import extended
 from polynet_cupy.products import Operand, Product
 
 SHIM = Path(__file__).with_name("shim.h")
-SYNCHRONIZES = re.compile(r"\b(block_sum|block_max|row_top|sum_columns|__syncthreads|__shfl_\w+)\(")
+SYNCHRONIZES = re.compile(r"\b(block_sum|block_max|row_top|SUMMED|__syncthreads|__shfl_\w+)\(")
 FLAGS = "-O1 -std=c++17 -shared -fPIC -w -fmax-errors=5".split()
 FLAGS += os.environ.get("CUDA_ON_HOST_FLAGS", "").split()  # such as -fsanitize=address
 DTYPES = {
