@@ -98,7 +98,7 @@ class Worker:
         os.environ.update(environment)  # what the libraries read when they are imported
         self._pipe, theirs = multiprocessing.Pipe()
         context = multiprocessing.get_context("spawn")
-        self._process = context.Process(target=serve, args=(theirs, bench, name), daemon=True)
+        self._process = context.Process(target=serve, args=(theirs, bench, name))
         self._process.start()
         theirs.close()
         os.environ.clear()
