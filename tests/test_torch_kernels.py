@@ -262,3 +262,39 @@ def test_which_rates_the_fused_optimizers_read() -> None:
         (torch.zeros((), dtype=torch.float64, device="meta"), False),
     ):  # fmt: skip
         assert _takes(rate) == taken
+
+
+def gradients_that_are_the_parameters(state: Any, data: Any, rows: Any) -> Any:
+    """A step whose gradients stand in its state: each the other's, turned round."""
+    params = state["params"]
+    loss, grads = params["a"][0, 0] * 1, {"a": params["b"].mT, "b": params["a"].mT}
+    new, rest = optim.Adam(0.25).update(params, grads, state["optimizer"], state["step"])
+    return {"params": new, "optimizer": rest, "step": state["step"] + 1}, loss
+
+
+def test_adam_writes_over_the_state_of_a_compiled_step_only() -> None:
+    """And reads a gradient that stands there before it writes; whoever gave the state keeps it."""
+    torch_backend, step = get_backend("torch"), gradients_that_are_the_parameters
+    drawn = torch.tensor(np.random.default_rng(0).normal(size=(2, 3, 3)))
+    params = {"a": drawn[0].clone(), "b": drawn[1].clone()}
+    count = torch.zeros(1, dtype=torch.int32)
+    state = {"params": params, "optimizer": optim.Adam().init(params), "step": count}
+    rows = torch.zeros((3, 1), dtype=torch.int64)
+    loop = torch_backend.compile(step)  # which may not write over anything: it does not say so
+    expected, losses_of_both = loop(state, count, rows)
+    expected, more = loop(expected, count, rows)
+
+    step.consumes = True  # type: ignore[attr-defined]
+    try:
+        run = torch_backend.compile(step)
+        first, found = run(state, count, rows)
+        kept = {n: id(p) for n, p in first["params"].items()}
+        second, also = run(first, count, rows)
+    finally:
+        del step.consumes  # type: ignore[attr-defined]
+    assert {n: id(p) for n, p in second["params"].items()} == kept, "in place"
+    for name, given in zip("ab", drawn, strict=True):
+        assert torch.equal(params[name], given)
+        assert torch.equal(second["params"][name], expected["params"][name])
+    assert torch.equal(found, losses_of_both)
+    assert torch.equal(also, more)

@@ -8,8 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from polynet.backend import Backend, StaticRunner, looped, use_backend
-from polynet_cupy.optimizers import over_its_own
+from polynet.backend import Backend, StaticRunner, looped, over_its_own, use_backend
 
 NO_MEMORY = 2
 """CUDA's number for cudaErrorMemoryAllocation."""

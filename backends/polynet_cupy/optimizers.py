@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from polynet import tree
+from polynet.backend import may_overwrite
 from polynet_cupy.launch import MOST_THREADS, THREADS, real
 
 MOST = 48
@@ -26,31 +25,6 @@ TABLE = np.dtype(
 )
 """`Table` in the sources, field by field."""
 Arrays = dict[str, Any]
-
-_running = threading.local()
-
-
-def over_its_own(step: Callable[..., Any]) -> Callable[..., Any]:
-    """A step whose optimizer writes the next state over the one it is given, where it may.
-
-    It is for a `StaticRunner`, which gives the step storage of its own. Others' state stays.
-    """
-    if not getattr(step, "consumes", False):
-        return step
-
-    def run(state: Any, data: Any, rows: Any) -> Any:
-        before: frozenset[int] = getattr(_running, "owned", frozenset())
-        _running.owned = frozenset(id(leaf) for leaf in tree.leaves(state))
-        try:
-            return step(state, data, rows)
-        finally:
-            _running.owned = before
-
-    return run
-
-
-def _may_overwrite(arrays: Iterable[Any]) -> bool:
-    return getattr(_running, "owned", frozenset()) >= {id(a) for a in arrays}
 
 
 def sgd(
@@ -132,7 +106,7 @@ def _updated(
     if not params or not real(*leaves, *grads.values(), rate):
         return NotImplemented
     grads = {name: xp.contiguous(grads[name]) for name in params}
-    if _may_overwrite(leaves) and all(a.flags.c_contiguous for a in leaves):
+    if may_overwrite(leaves) and all(a.flags.c_contiguous for a in leaves):
         grads, news = _apart(xp, grads, leaves), olds
     else:
         olds = [{n: xp.contiguous(arrays[n]) for n in params} for arrays in olds]

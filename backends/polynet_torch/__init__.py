@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from array_api_compat import is_writeable_array
 
-from polynet.backend import Backend, StaticRunner
+from polynet import tree
+from polynet.backend import Backend, StaticRunner, over_its_own
 from polynet.errors import MissingDependency
 
 CPU = 1
@@ -70,19 +71,32 @@ class TorchBackend(Backend):
         return array.clone(memory_format=self._torch.contiguous_format)
 
     def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """On CUDA the step as a graph, replayed; elsewhere a loop. PyTorch records neither."""
+        """On CUDA the step as a graph, replayed; elsewhere a loop. PyTorch records neither.
+
+        Both keep the state in memory of their own, which the step may write over.
+        """
         torch = self._torch
-        loop = super().compile
+        step = over_its_own(step)
+        compiled = super().compile
+        held: list[Any] = []  # the leaves of the state that the loop returned last
         static = StaticRunner(
             self, step, capture=self._capture, memory=lambda a: a.untyped_storage().data_ptr(),
             required=getattr(step, "required", False),
         )  # fmt: skip
 
+        def loop(state: Any, data: Any, rows: Any) -> Any:
+            steps = compiled(step)
+            if list(map(id, tree.leaves(state))) != list(map(id, held)):
+                state = tree.map(self.owned, state)
+            state, losses = steps(state, data, rows)
+            held[:] = tree.leaves(state)
+            return state, losses
+
         def run(state: Any, data: Any, rows: Any) -> Any:
             device = rows.device
             with torch.no_grad():
                 if device.type != "cuda":
-                    return loop(step)(state, data, rows)
+                    return loop(state, data, rows)
                 with torch.cuda.device(device):
                     return static(state, data, rows)
 

@@ -1,9 +1,10 @@
 """PyTorch's own way to do what the definitions in `polynet` say, on any of its devices.
 
-A kernel writes only to tensors it made during this very call, and before returning them; it
-reads nothing on the host. Derivatives are written out here, autograd is not used. Where a caller
-has PyTorch itself record (`requires_grad`), kernels decline: the definitions, which write to
-nothing, keep PyTorch's record right.
+A kernel writes only to tensors it made during this very call, and before returning them; Adam's may
+also write over the state that a compiled step's runner keeps. It reads nothing on the host.
+Derivatives are written out here, autograd is not used. Where a caller has PyTorch itself record
+(`requires_grad`), kernels decline: the definitions, which write to nothing, keep PyTorch's record
+right.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 
 import torch
 from torch.nn import functional
+
+from polynet.backend import may_overwrite
 
 Arrays = dict[str, torch.Tensor]
 Kernel = Callable[..., Any]
@@ -233,17 +236,21 @@ def adam(
 ) -> Any:  # fmt: skip
     """m ← β₁m + (1-β₁)g;  v ← β₂v + (1-β₂)g²;  p ← p - η/(1-β₁ᵗ) · m / (√v/√(1-β₂ᵗ) + ε).
 
-    PyTorch's fused Adam does it in one pass, in place: here, to copies. It takes the numbers of
-    all four as they lie in memory, whatever their strides say: so all must lie in order. On CUDA it
-    takes no rate of float64 from the device.
+    PyTorch's fused Adam does it in one pass, in place: so to copies, unless the state is one that
+    may be written over. It takes the numbers of all four as they lie in memory, whatever their
+    strides say: so all must lie in order. On CUDA it takes no rate of float64 from the device.
     """
     if p[0].device.type not in FUSED or not _takes(lr):
         return NotImplemented
     count = [step.to(torch.float32).add_(1)] * len(p)  # on the device: the host reads none
-    p, g, m, v = (
-        [a.contiguous() for a in arrays] for arrays in (p, g, slots["exp_avg"], slots["exp_avg_sq"])
-    )
-    p, m, v = (torch._foreach_mul(arrays, 1) for arrays in (p, m, v))
+    m, v = slots["exp_avg"], slots["exp_avg_sq"]
+    state = [*p, *m, *v]
+    g = [a.contiguous() for a in g]
+    if may_overwrite(state) and all(a.is_contiguous() for a in state):
+        mine = {a.untyped_storage().data_ptr() for a in state}
+        g = [a.clone() if a.untyped_storage().data_ptr() in mine else a for a in g]
+    else:
+        p, m, v = (torch._foreach_mul([a.contiguous() for a in old], 1) for old in (p, m, v))
     fused = torch._fused_adamw_ if decoupled else torch._fused_adam_
     fused(
         p, g, m, v, [], count, lr=lr, beta1=betas[0], beta2=betas[1], weight_decay=weight_decay,

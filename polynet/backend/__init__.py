@@ -13,6 +13,7 @@ from polynet.backend.selection import (
     set_backend,
     use_backend,
 )
+from polynet.backend.spending import may_overwrite, over_its_own
 from polynet.backend.static import StaticRunner, not_recorded
 from polynet.backend.transfer import asarray, to_numpy
 
@@ -30,7 +31,9 @@ __all__ = [
     "common_backend",
     "get_backend",
     "looped",
+    "may_overwrite",
     "not_recorded",
+    "over_its_own",
     "refresh",
     "registry",
     "set_backend",
