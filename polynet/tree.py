@@ -38,12 +38,10 @@ def leaves(tree: Tree) -> list[Any]:
 
 def _collect(branches: Iterable[Tree], found: list[Any]) -> None:
     for branch in branches:
-        if isinstance(branch, dict):
-            _collect(branch.values(), found)
-        elif isinstance(branch, _SEQUENCES):
-            _collect(branch, found)
-        elif branch is not None:
+        if not isinstance(branch, _BRANCHES):
             found.append(branch)
+        elif branch is not None:
+            _collect(branch.values() if isinstance(branch, dict) else branch, found)
 
 
 def map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:  # noqa: A001 (as in JAX)

@@ -17,6 +17,8 @@ from polynet.testing.samples import SAMPLES, Sample
 
 jax = pytest.importorskip("jax", reason="JAX is not installed")
 
+from polynet_jax.kernels import KERNELS  # noqa: E402
+
 rng = np.random.default_rng(0)
 X = rng.normal(size=(256, 6))
 Y = rng.integers(0, 2, size=256)
@@ -40,7 +42,7 @@ def test_training_compiles_a_program_for_each_shape_once(
     samples: int, programs: int, given: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def compiled() -> int:
-        return sum("Finished XLA compilation of jit(run)" in m for m in caplog.messages)
+        return sum("Finished XLA compilation of jit(steps)" in m for m in caplog.messages)
 
     job, arrays = trainer(), (X[:samples], Y[:samples])
     data = arrays if given == "arrays" else (polynet.data.arrays(*arrays),)
@@ -99,11 +101,32 @@ def assert_like_the_definition(kernels: Any, f: Any, *args: Any, **options: Any)
 
 
 @pytest.mark.parametrize("sample", SAMPLES["convolution"], ids=str)
-def test_the_convolution_of_accelerators_is_right_on_the_cpu_too(sample: Sample) -> None:
-    from polynet_jax.kernels import ON_ACCELERATORS
-
+def test_convolution(sample: Sample) -> None:
     arrays = [jax.numpy.asarray(a, dtype="float32") for a in sample.args]
-    assert_like_the_definition(ON_ACCELERATORS, convolution, *arrays, **sample.options)
+    assert_like_the_definition(KERNELS, convolution, *arrays, **sample.options)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere all steps are one program")
+@pytest.mark.parametrize("convolves", [True, False])
+def test_a_step_that_convolves_is_in_no_loop(
+    convolves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the CPU, where XLA's convolutions are slow in one; the numbers are the same."""
+    first = nn.Conv2d(1, 2, 3) if convolves else nn.Flatten()
+    layers = first, nn.Flatten(), nn.Linear(32 if convolves else 36, 3)
+    x, y = rng.normal(size=(8, 1, 6, 6)).astype("float32"), np.arange(8) % 3
+    found = {}
+    scans = []
+    scan = jax.lax.scan
+    monkeypatch.setattr(jax.lax, "scan", lambda *a: scans.append(len(a)) or scan(*a))
+    for backend in ("jax", "numpy"):
+        net = nn.Sequential(*layers).init(seed=0, backend=backend)
+        run = Trainer(net, losses.cross_entropy, optim.Adam(1e-2, eps=1e-5))
+        run.fit(x, y, epochs=3, batch_size=2)
+        found[backend] = [np.asarray(p) for p in run.net.parameters().values()]
+    assert bool(scans) != convolves
+    for a, b in zip(*found.values(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 LOOPS = {

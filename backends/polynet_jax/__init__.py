@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from polynet.backend import Backend
+from polynet.backend import Backend, looped
 from polynet.errors import MissingDependency
 
 WIDE = ("float64", "int64", "uint64", "complex128")
@@ -24,11 +24,10 @@ class JaxBackend(Backend):
             import jax
         except ImportError as error:
             raise MissingDependency("JAX", INSTALL) from error
-        from polynet_jax.kernels import EVERYWHERE, ON_ACCELERATORS
+        from polynet_jax.kernels import KERNELS
 
         self.xp = jax.numpy
-        on_cpu = jax.default_backend() == "cpu"
-        self.kernels = EVERYWHERE if on_cpu else {**EVERYWHERE, **ON_ACCELERATORS}
+        self.kernels = KERNELS
         self._jax = jax
         self.version = jax.__version__
 
@@ -65,12 +64,30 @@ class JaxBackend(Backend):
         return array  # it cannot change, so sharing is safe
 
     def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """The steps of a call as one program: a scan under jit, whose state is donated."""
+        """The steps of a call as one program: a scan under jit, whose state is donated.
+
+        On the CPU a step that convolves is a program of its own: in a loop XLA's convolutions take
+        several times as long there.
+        """
+        jax = self._jax
+
+        def steps(state: Any, data: Any, rows: Any) -> Any:
+            return jax.lax.scan(lambda s, r: step(s, data, r), state, rows)
+
+        together, alone = (jax.jit(f, donate_argnums=0) for f in (steps, step))
+        one_by_one = looped(self, alone)
+        chosen: list[Callable[..., Any]] = []
 
         def run(state: Any, data: Any, rows: Any) -> Any:
-            return self._jax.lax.scan(lambda s, r: step(s, data, r), state, rows)
+            if not chosen:
+                slow = jax.default_backend() == "cpu" and self._convolves(step, state, data, rows)
+                chosen.append(one_by_one if slow else together)
+            return chosen[0](state, data, rows)
 
-        return self._jax.jit(run, donate_argnums=0)
+        return run
+
+    def _convolves(self, step: Callable[..., Any], state: Any, data: Any, rows: Any) -> bool:
+        return "conv_general_dilated" in str(self._jax.make_jaxpr(step)(state, data, rows[0, ...]))
 
     def synchronize(self) -> None:
         for array in self._jax.live_arrays():

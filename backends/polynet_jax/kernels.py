@@ -89,13 +89,11 @@ def segment_sum(xp: Any, x: Any, segments: Any, count: int) -> Any:
     return y, (lambda g: g[segments], None)
 
 
-EVERYWHERE: Mapping[str, Callable[..., Any]] = {
+KERNELS: Mapping[str, Callable[..., Any]] = {
+    "convolution": convolution,
     "put_slice": put_slice,
     "segment_sum": segment_sum,
     "rnn": rnn,
     "lstm": lstm,
     "gru": gru,
 }
-ON_ACCELERATORS: Mapping[str, Callable[..., Any]] = {"convolution": convolution}
-"""Not on the CPU, where XLA's convolution is slow inside a loop: a step of LeNet took 42 ms, and
-15 ms by the definition's matrix products."""
