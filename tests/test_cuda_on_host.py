@@ -320,6 +320,8 @@ def test_numbers_are_joined_at_once(
     assert np.array_equal(found, np.stack(numbers))
     assert started == (["in_a_row"] if count <= 64 and dtype != "int32" else [])
     assert XP.stack([numbers[0], np.asarray(1, np.int64)]).shape == (2,)
+    with pytest.raises(ValueError, match="axis"):
+        XP.stack(numbers, axis=1)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "int32", "int8", "bool"])

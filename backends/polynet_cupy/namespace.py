@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 
 from polynet_cupy import products
-from polynet_cupy.launch import PACK, THREADS, contiguous, elementwise, launch, real
+from polynet_cupy.launch import PACK, THREADS, contiguous, elementwise, launch, on_device, real
 
 WORD = 4
 """Bytes that a thread copies, or so many words as are a pack."""
 AT_A_TIME = 8
 """Arrays that CuPy joins without a list of their addresses, which it would copy from the host."""
-
 MOST_NUMBERS = 64
 """Addresses in a table, as in the sources."""
 NUMBERS = np.dtype([("at", np.int64, MOST_NUMBERS)])
@@ -74,7 +73,10 @@ def namespace(precision: str) -> ModuleType:
 
 
 def address(array: Any) -> int:
-    """Where the first number of an array stands."""
+    """Where the first number of an array stands, which must be on the current device."""
+    import cupy
+
+    on_device(cupy.cuda.runtime.getDevice(), array)
     return int(array.data.ptr)
 
 
@@ -122,7 +124,8 @@ def concat(xp: Any, arrays: Any, /, *, axis: int | None = 0) -> Any:
 def stack(xp: Any, arrays: Any, /, *, axis: int = 0) -> Any:
     """Arrays of one shape joined along a new axis; single numbers, such as losses, at once."""
     arrays = [xp.asarray(a) for a in arrays]
-    if 0 < len(arrays) <= MOST_NUMBERS and not any(a.ndim for a in arrays) and real(*arrays):
+    numbers = axis in (0, -1) and not any(a.ndim for a in arrays)
+    if numbers and 0 < len(arrays) <= MOST_NUMBERS and real(*arrays):
         return _in_a_row(xp, arrays)
     arrays = [xp.expand_dims(a, axis=axis) for a in arrays]
     if len({tuple(a.shape) for a in arrays}) > 1:

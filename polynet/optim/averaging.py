@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from polynet import tree
 from polynet.backend import Array
 from polynet.ops import array_namespace
-from polynet.optim.base import Arrays, Optimizer, State, Wrapper, columns
+from polynet.optim.base import Arrays, Optimizer, State, Wrapper, columns, consuming
 from polynet.optim.checks import number
 from polynet.tensor import composition
 
@@ -55,6 +55,7 @@ class EMA(Wrapper):
         start = tree.map(lambda p: array_namespace(p).asarray(p, copy=True), trained)
         return {"average": start, "optimizer": self.optimizer.init(params)}
 
+    @consuming
     def update(
         self, params: Arrays, grads: Arrays, state: State, step: Array
     ) -> tuple[Arrays, State]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import array_api_compat
 
@@ -16,6 +16,15 @@ from polynet.optim.schedules import Schedule
 
 Arrays = dict[str, Array]
 State = dict[str, Any]
+
+
+Update = TypeVar("Update", bound=Callable[..., Any])
+
+
+def consuming(update: Update) -> Update:
+    """Mark an optimizer's `update` as one that `consumes`."""
+    update.consuming = True  # type: ignore[attr-defined]
+    return update
 
 
 class Optimizer:
@@ -43,9 +52,10 @@ class Optimizer:
     def consumes(self) -> bool:
         """Whether `update` is done with what it was given wherever a rule has computed the next.
 
-        Then a compiled step may write the next over it. False unless an optimizer says so.
+        Then a compiled step may write the next over it. False unless `update` is marked so, by
+        `consuming`: not that of a class of one's own, also where it calls one that is.
         """
-        return False
+        return getattr(type(self).update, "consuming", False)
 
     def averages(self, state: State) -> Arrays:
         """The averaged parameters that the state holds, by name: none, unless `EMA` is in it."""
@@ -94,10 +104,6 @@ class Rule(Optimizer):
         """The names of the running values it keeps for every parameter."""
         return self._slots
 
-    @property
-    def consumes(self) -> bool:
-        return type(self).update is Rule.update
-
     def init(self, params: Arrays) -> State:
         """Zeros for every slot and parameter; for a schedule, what multiplies its rate."""
         for name, p in params.items():
@@ -114,6 +120,7 @@ class Rule(Optimizer):
             state["lr_factor"] = single(params, 1.0)
         return state
 
+    @consuming
     def update(
         self, params: Arrays, grads: Arrays, state: State, step: Array
     ) -> tuple[Arrays, State]:
@@ -158,7 +165,7 @@ class Wrapper(Optimizer):
 
     @property
     def consumes(self) -> bool:
-        return self.optimizer.consumes
+        return super().consumes and self.optimizer.consumes
 
     def averages(self, state: State) -> Arrays:
         return self.optimizer.averages(state)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from polynet import tree
 from polynet.backend import Array
-from polynet.optim.base import Arrays, Optimizer, State, Wrapper, in_dtype
+from polynet.optim.base import Arrays, Optimizer, State, Wrapper, consuming, in_dtype
 from polynet.optim.checks import number
 from polynet.tensor import composition
 
@@ -48,6 +48,7 @@ class ClipNorm(Wrapper):
         super().__post_init__()
         object.__setattr__(self, "max_norm", number("ClipNorm: max_norm", self.max_norm, above=0))
 
+    @consuming
     def update(
         self, params: Arrays, grads: Arrays, state: State, step: Array
     ) -> tuple[Arrays, State]:
@@ -70,6 +71,7 @@ class ClipValue(Wrapper):
             self, "clip_value", number("ClipValue: clip_value", self.clip_value, above=0)
         )
 
+    @consuming
     def update(
         self, params: Arrays, grads: Arrays, state: State, step: Array
     ) -> tuple[Arrays, State]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from polynet.backend import Array
-from polynet.optim.base import Arrays, Optimizer, State, check_optimizer
+from polynet.optim.base import Arrays, Optimizer, State, check_optimizer, consuming
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Frozen(Optimizer):
     def init(self, params: Arrays) -> State:
         return {}
 
+    @consuming
     def update(
         self, params: Arrays, grads: Arrays, state: State, step: Array
     ) -> tuple[Arrays, State]:
@@ -24,10 +25,6 @@ class Frozen(Optimizer):
 
     def trains(self, names: Iterable[str]) -> list[str]:
         return []
-
-    @property
-    def consumes(self) -> bool:
-        return True
 
 
 @dataclass(frozen=True)
@@ -65,6 +62,7 @@ class Groups(Optimizer):
             for key, optimizer, names in self._parts(params)
         }
 
+    @consuming
     def update(
         self, params: Arrays, grads: Arrays, state: State, step: Array
     ) -> tuple[Arrays, State]:
@@ -86,7 +84,7 @@ class Groups(Optimizer):
 
     @property
     def consumes(self) -> bool:
-        return all(optimizer.consumes for _, optimizer in self._members())
+        return super().consumes and all(o.consumes for _, o in self._members())
 
     def averages(self, state: State) -> Arrays:
         found: Arrays = {}

@@ -86,6 +86,10 @@ def serve(pipe: Connection, bench: Callable[[str], Bench], name: str) -> None:
 class NoAnswerError(Exception):
     """A candidate failed, with its traceback, or took too long."""
 
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"{name}: {why}")
+        self.name = name
+
 
 class Worker:
     """A candidate's process, as the parent sees it."""
@@ -105,21 +109,25 @@ class Worker:
         os.environ.update(before)
 
     def start(self, method: str, *args: Any) -> None:
-        self._pipe.send((method, args))
+        """Ask for what `answer` gives; NoAnswerError where the process has ended."""
+        try:
+            self._pipe.send((method, args))
+        except OSError:
+            raise NoAnswerError(self.name, "its process ended") from None
 
     def answer(self, within: float | None = None) -> Any:
         """What was asked for, or NoAnswerError; who is late, by so many seconds, is ended."""
         if not self._pipe.poll(within):
             self._process.kill()
             self._process.join()
-            raise NoAnswerError(f"{self.name}: no answer in {within:.0f} s")
+            raise NoAnswerError(self.name, f"no answer in {within:.0f} s")
         try:
             result, error = self._pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):
             self._process.join()
-            raise NoAnswerError(f"{self.name}: its process ended") from None
+            raise NoAnswerError(self.name, "its process ended") from None
         if error:
-            raise NoAnswerError(f"{self.name}: {error}")
+            raise NoAnswerError(self.name, error)
         return result
 
     def ask(self, method: str, *args: Any, within: float | None = None) -> Any:
@@ -135,13 +143,19 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         self._pipe.close()
-        self._process.join()
+        self._process.join(10)
+        self._process.kill()
 
 
-def in_turn(workers: Iterable[Worker], repeats: int, seconds: float) -> Seconds:
-    """Seconds a step of each, in each repeat, a run of about so many seconds after another."""
+def in_turn(
+    workers: Iterable[Worker], repeats: int, seconds: float, within: float | None = None
+) -> Seconds:
+    """Seconds a step of each, in each repeat, a run of about so many seconds after another.
+
+    NoAnswerError of one who fails, or takes longer than `within`.
+    """
     found: Seconds = {worker.name: [] for worker in workers}
     for _ in range(repeats):
         for worker in workers:
-            found[worker.name].append(worker.ask("run", seconds))
+            found[worker.name].append(worker.ask("run", seconds, within=within))
     return found
