@@ -54,6 +54,8 @@ AT_START = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.3"}
 """For a candidate's process: JAX leaves the others room."""
 PYTEST = ["-m", "pytest", "-q", "-rf", "-p", "no:benchmark"]  # which warns beside xdist
 PYTEST += ["-n", "4"] if find_spec("xdist") else []
+ALONE = {"OMP_NUM_THREADS": "1"}
+"""For what runs beside others: more threads than processors took twice as long."""
 PARAMETERS = 50_000_000
 WIDTH = 8192
 
@@ -97,7 +99,7 @@ class Program:
             runs += [(backend, "conformance", suite)]
             runs += [(backend, "recorded", [RECORDED, "-k", backend])]
         with ThreadPoolExecutor(len(runs)) as pool:
-            done = list(pool.map(lambda run: _python(*PYTEST, *run[2], limit=240), runs))
+            done = list(pool.map(lambda run: _python(*PYTEST, *run[2], limit=240, **ALONE), runs))
         rows = []
         for (backend, what, _), answer in zip(runs, done, strict=True):
             said = answer.stdout.strip().splitlines() or [answer.stderr[-500:]]
@@ -115,7 +117,7 @@ class Program:
         def run(backend: str, example: Path) -> subprocess.CompletedProcess[str]:
             with tempfile.TemporaryDirectory() as folder:
                 given = ("--backend", backend, "--out", folder)
-                return _python(str(example), *given, limit=240, MPLBACKEND="agg")
+                return _python(str(example), *given, limit=240, MPLBACKEND="agg", **ALONE)
 
         with ThreadPoolExecutor(len(runs)) as pool:
             done = list(pool.map(run, *zip(*runs, strict=True)))
