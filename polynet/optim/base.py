@@ -16,8 +16,6 @@ from polynet.optim.schedules import Schedule
 
 Arrays = dict[str, Array]
 State = dict[str, Any]
-
-
 Update = TypeVar("Update", bound=Callable[..., Any])
 
 
