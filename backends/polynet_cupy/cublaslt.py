@@ -10,8 +10,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from polynet_cupy import tuning
 from polynet_cupy.launch import on_device
 from polynet_cupy.products import Operand, Product
 
@@ -25,7 +28,7 @@ PREF_MIN_ALIGNMENT_BYTES = {"A": 5, "B": 6, "C": 7, "D": 8}
 EPILOGUE_BIAS = 4
 INVALID_VALUE, NOT_SUPPORTED = 7, 15
 
-CHOICE = 8
+CHOICE = 16
 """Algorithms that the library is asked for, the one it thinks fastest first."""
 LEAST_SUM = 8
 """Terms of a sum that is split: the library's first choice may leave less than one to a part,
@@ -157,17 +160,29 @@ def choice(splits: list[int], terms: int, results: int) -> int:
     return next(i for most in limits for i, n in enumerate(splits) if n <= most)
 
 
+@dataclass
+class Plan:
+    """A product's description, the algorithm that computes it, and all that could."""
+
+    described: Descriptors
+    algorithm: Heuristic
+    algorithms: list[Heuristic]
+    calls: int = 0
+    timed: bool = False
+
+
 class Gemm:
     """Products on the devices: for each device a handle, for each kind of product an algorithm.
 
     The algorithm is one that the library's heuristic names, which depends on nothing but the
     product, how it lies in memory, and the device: equal products that lie alike have equal bits.
+    Of a large product that comes again and again, it is the fastest that has them: see `tuning`.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._handles: dict[int, ctypes.c_void_p] = {}
-        self._plans: dict[tuple[int, Product], tuple[Descriptors, Heuristic] | None] = {}
+        self._plans: dict[tuple[int, Product], Plan | None] = {}
 
     def __call__(
         self, how: Product, first: int, out: Any, x: Any, y: Any, bias: Any = None
@@ -188,35 +203,35 @@ class Gemm:
             if plan is None:
                 raise RuntimeError(f"cuBLASLt has no algorithm for {how}")
             if how.bias:
-                _set_bias(plan[0], bias)
+                _set_bias(plan.described, bias)
+            self._time(device, how, plan)
             places = (
                 out.data.ptr + first * how.m * how.n * out.itemsize,
                 x.data.ptr + first * how.left.stride * x.itemsize,
                 y.data.ptr + first * how.right.stride * y.itemsize,
             )
-            self._start(device, plan, *map(ctypes.c_void_p, places))
+            self._start(device, plan.described, plan.algorithm, *places)
         return how.bias or bias is None
 
     def _start(
-        self, device: int, plan: tuple[Descriptors, Heuristic], out: Any, x: Any, y: Any
+        self, device: int, d: Descriptors, found: Heuristic, out: int, x: int, y: int
     ) -> None:
         import cupy
 
-        d, found = plan
         workspace = cupy.cuda.alloc(found.workspace)
         one, zero = d.number(1), d.number(0)
+        into = ctypes.c_void_p(out)
         call(
             "cublasLtMatmul", self._handles[device], d.matmul,
-            ctypes.byref(one), y, d.a, x, d.b, ctypes.byref(zero), out, d.d, out, d.d,
+            ctypes.byref(one), ctypes.c_void_p(y), d.a, ctypes.c_void_p(x), d.b,
+            ctypes.byref(zero), into, d.d, into, d.d,
             ctypes.byref(found.algorithm), ctypes.c_void_p(workspace.ptr),
             ctypes.c_size_t(found.workspace),
             ctypes.c_void_p(cupy.cuda.get_current_stream().ptr),
         )  # fmt: skip
 
-    def _plan(
-        self, device: int, how: Product, bias: Any = None
-    ) -> tuple[Descriptors, Heuristic] | None:
-        """Descriptors and algorithm; None where there is no algorithm."""
+    def _plan(self, device: int, how: Product, bias: Any = None) -> Plan | None:
+        """What describes a product, and its algorithm; None where there is no algorithm."""
         key = device, how
         if key not in self._plans:
             if device not in self._handles:
@@ -232,7 +247,40 @@ class Gemm:
                 words = library().cublasLtGetStatusString(status).decode()
                 raise RuntimeError(f"cublasLtMatmulAlgoGetHeuristic answered {status}, {words}")
             able = [] if status else [f for f in found[: count.value] if not f.state]
-            results = how.batch * how.m * how.n
-            chosen = able and (d, able[choice([parts(f) for f in able], how.k, results)])
-            self._plans[key] = chosen or None
+            self._plans[key] = self._planned(how, d, able) if able else None
         return self._plans[key]
+
+    @staticmethod
+    def _planned(how: Product, d: Descriptors, able: list[Heuristic]) -> Plan:
+        chosen = choice([parts(f) for f in able], how.k, how.batch * how.m * how.n)
+        return Plan(d, able[chosen], able)
+
+    def _time(self, device: int, how: Product, plan: Plan) -> None:
+        """Take the fastest algorithm of the same bits, once, where that is worth it."""
+        import cupy
+
+        plan.calls += 1
+        if plan.timed or plan.calls < tuning.TIMED_AT or not tuning.is_worth_it(how):
+            return
+        if cupy.cuda.get_current_stream().is_capturing():
+            return
+        plan.timed = True
+
+        def start(algorithm: Heuristic, *arrays: Any) -> None:
+            self._start(device, plan.described, algorithm, *(a.data.ptr for a in arrays))
+
+        candidates = [plan.algorithm, *(a for a in plan.algorithms if a is not plan.algorithm)]
+        plan.algorithm = tuning.timed(cupy, how, candidates, start, microseconds)
+
+
+def microseconds(work: Callable[[], object], launches: int) -> float:
+    """How long the device took to do `work` so many times, for one of them."""
+    import cupy
+
+    start, end = cupy.cuda.Event(), cupy.cuda.Event()
+    start.record()
+    for _ in range(launches):
+        work()
+    end.record()
+    end.synchronize()
+    return float(cupy.cuda.get_elapsed_time(start, end)) * 1e3 / launches

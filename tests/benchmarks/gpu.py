@@ -178,9 +178,12 @@ class Program:
         return f"## Adam on {PARAMETERS:,} parameters, float32\n\n" + table(header, [cells])
 
     def choices(self) -> str:
-        done = _python(str(HERE / "gpu_products.py"), limit=60)
-        failed = f"\nFAILED: {done.stderr[-2000:]}" if done.returncode else ""
-        return f"{done.stdout}{failed}"
+        tables = []
+        for precision in PRECISIONS:
+            done = _python(str(HERE / "gpu_products.py"), precision, limit=60)
+            failed = f"\nFAILED: {done.stderr[-2000:]}" if done.returncode else ""
+            tables.append(f"{done.stdout}{failed}")
+        return "\n".join(tables)
 
     def product(self) -> str:
         ours, theirs = (_seconds_of_products(who) for who in ("polynet", "torch"))

@@ -1,25 +1,25 @@
 """Which algorithm a product gets: cuBLASLt's first, the one chosen, its best, and the kernel here.
 
-    python tests/benchmarks/gpu_products.py
+    python tests/benchmarks/gpu_products.py [float32 | tf32 | bfloat16]
 
 Prints a table of microseconds. From it come `polynet_cupy.products.FEW_TILES` and the like, and
-`polynet_cupy.cublaslt.choice`.
+`polynet_cupy.cublaslt.choice`; it shows what `polynet_cupy.tuning` gains.
 """
 
 from __future__ import annotations
 
-import ctypes
 import statistics
+import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import cupy
 from measure import table
 
 from polynet import get_backend
-from polynet_cupy import cublaslt, products
-from polynet_cupy.products import Product
+from polynet_cupy import cublaslt, products, tuning
 
+PRECISION = sys.argv[1] if sys.argv[1:] else "float32"
 LAYERS = (
     (32, 32, 64), (32, 64, 64), (32, 64, 2), (64, 784, 128), (128, 784, 256), (128, 256, 128),
     (128, 128, 10), (256, 512, 10), (512, 84, 10), (512, 120, 84), (512, 400, 120),
@@ -65,51 +65,73 @@ def of_layer(batch: int, inputs: int, outputs: int) -> Iterator[tuple[str, Any, 
     yield "gᵀ x", g.T, x
 
 
-def by_cublaslt(x: Any, y: Any) -> tuple[float, float, float]:
-    """Its first algorithm, the chosen one, the fastest."""
-    xp, seen = get_backend("cupy").with_precision("float32").xp, []
+class ByLibrary(NamedTuple):
+    """Microseconds of cuBLASLt's first algorithm, of the one that its order leads to, of the one
+    that the clock then takes, and of the fastest of all; how many there are, and how many of the
+    same bits.
+    """
+
+    first: float
+    chosen: float
+    timed: float
+    best: float
+    algorithms: int
+    alike: int
+
+
+def by_cublaslt(x: Any, y: Any) -> ByLibrary:
+    """What a product takes, in the precision of CuPy's backend."""
+    xp, seen = get_backend("cupy").with_precision(PRECISION).xp, []
     gemm = xp.gemm
     xp.gemm = lambda how, *given: seen.append((how, *given)) or gemm(how, *given)
+    x, y = (products.rounded(xp, a) for a in (x, y))
     products.library_product(xp, x, y)
     ((how, _, out, *_),) = seen
     device = cupy.cuda.runtime.getDevice()
-    taken = []
-    chosen = gemm._plans[device, how]
-    found = algorithms(gemm._handles[device], how, chosen[0])
-    for algorithm in (*found, chosen[1]):
-        places = map(ctypes.c_void_p, (out.data.ptr, x.data.ptr, y.data.ptr))
-        given = (device, (chosen[0], algorithm), *places)
-        taken.append(microseconds(lambda given=given: gemm._start(*given)))
-    return taken[0], taken[-1], min(taken)
+    plan = gemm._plans[device, how]
+    before = plan.algorithm
+    for _ in range(tuning.TIMED_AT):
+        products.library_product(xp, x, y)
 
+    def start(algorithm: cublaslt.Heuristic, *arrays: Any) -> None:
+        gemm._start(device, plan.described, algorithm, *(a.data.ptr for a in arrays))
 
-def algorithms(handle: Any, how: Product, d: cublaslt.Descriptors) -> list[cublaslt.Heuristic]:
-    found, count = (cublaslt.Heuristic * cublaslt.CHOICE)(), ctypes.c_int()
-    cublaslt.call(
-        "cublasLtMatmulAlgoGetHeuristic", handle, d.matmul, d.a, d.b, d.d, d.d, d.preference,
-        cublaslt.CHOICE, found, ctypes.byref(count),
-    )  # fmt: skip
-    return [f for f in found[: count.value] if not f.state]
+    taken = [microseconds(lambda a=a: start(a, out, x, y)) for a in plan.algorithms]
+    first = [before, *(a for a in plan.algorithms if a is not before)]
+    alike, _ = tuning.alike(cupy, how, first, start)
+    chosen, timed = (
+        next(t for a, t in zip(plan.algorithms, taken, strict=True) if a is which)
+        for which in (before, plan.algorithm)
+    )
+    return ByLibrary(taken[0], chosen, timed, min(taken), len(taken), len(alike))
 
 
 def rows() -> Iterator[list[str]]:
-    xp = get_backend("cupy").xp
+    xp = get_backend("cupy").with_precision(PRECISION).xp
     for layer in LAYERS:
         for name, x, y in of_layer(*layer):
             (m, k), n = x.shape, y.shape[1]
             small = products.small(xp, x, y)
             ours = float("nan")
-            if m * n * k < 1 << 32:
+            if PRECISION == "float32" and m * n * k < 1 << 32:
                 ours = microseconds(lambda x=x, y=y: products.small_product(xp, x, y))
-            given = [f"{t:.2f}" for t in (*by_cublaslt(x, y), ours)]
-            taken = "ours" if small else "chosen"
-            yield [name, f"{m}×{k}×{n}", f"{products._tiles(m, n)}", *given, taken]
+            found = by_cublaslt(x, y)
+            given = [f"{t:.2f}" for t in (*found[:4], ours)]
+            alike = f"{found.alike} of {found.algorithms}"
+            taken = "ours" if small else "by the clock"
+            yield [name, f"{m}×{k}×{n}", f"{products._tiles(m, n)}", *given, alike, taken]
 
 
-def main() -> str:
-    header = ["product", "m×k×n", "tiles", "cuBLASLt's first", "chosen", "best", "ours", "taken"]
-    return "## Products in float32, µs\n\n" + table(header, list(rows()))
+def main() -> None:
+    """Print each row as soon as it is known: the last ones take longest."""
+    header = [
+        *("product", "m×k×n", "tiles", "cuBLASLt's first", "chosen", "by the clock", "best"),
+        *("ours", "of the same bits", "taken"),
+    ]
+    print(f"## Products in {PRECISION}, µs\n\n{table(header, [])}", end="")
+    for row in rows():
+        print(f"| {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":
-    print(main())
+    main()
