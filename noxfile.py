@@ -60,6 +60,11 @@ EXAMPLES = "tests/test_examples_*.py"  # tested where the examples run
 FROM_TORCH = ("transfer.py",)  # begin in PyTorch, so they run where it is installed
 
 
+def files(*patterns: str) -> tuple[str, ...]:
+    """Of `tests`, by their names."""
+    return tuple(str(path) for p in patterns for path in sorted(Path("tests").glob(p)))
+
+
 def pytest(session: nox.Session, *args: str, **env: str) -> None:
     """Run pytest as this project's sessions do."""
     session.run("pytest", *args, *session.posargs, env={**ONE_THREAD, **env})
@@ -67,8 +72,14 @@ def pytest(session: nox.Session, *args: str, **env: str) -> None:
 
 MACHINERY = ("tests/test_pytest_plugin.py", "tests/test_wrong_plugins.py")
 """Tests that start many fresh processes, whose libraries are their own: one session has them."""
-CUDA = tuple(map(str, sorted(Path("tests").glob("test_cuda_*.py"))))
+NUMPYS = files("test_numpy_*.py", "test_killed.py", "test_memory.py", "test_standard.py")
+"""Tests in which no other library has a part: the sessions of NumPy have them."""
+JAXS = files("test_*jax.py")
+"""Tests that JAX's session has."""
+CUDA = files("test_cuda_*.py")
 """Tests of CUDA code without a GPU, which `cuda_sources` has."""
+RECORDED = "cuda_recorded"
+"""In the name of such a test that stands in a file of others."""
 SOURCES = "tests/test_cuda_sources.py"
 """Those of them for which nothing runs on the host, and nobody needs g++."""
 LONG = ("tests/test_agreement.py", "tests/test_derivative_properties.py")
@@ -80,7 +91,8 @@ def run_tests(
 ) -> None:
     """Run all tests but those of the examples and of CUDA, in two processes."""
     left_out = [f"--ignore={path}" for path in (*without, *CUDA)]
-    pytest(session, "-n", "2", f"--ignore-glob={EXAMPLES}", *left_out, *args, **env)
+    only = () if "-k" in args else ("-k", f"not {RECORDED}")
+    pytest(session, "-n", "2", f"--ignore-glob={EXAMPLES}", *left_out, *only, *args, **env)
 
 
 # Tests
@@ -96,7 +108,7 @@ def tests(session: nox.Session, backend: str) -> None:
     with_numba = backend == BACKENDS[0] and session.python == PYTHONS[0]
     session.install("-e", ".[strict,numba]" if with_numba else ".[strict]", *group("test"))
     only = () if backend == "numpy" else ("-k", backend)
-    without = () if backend == BACKENDS[0] else MACHINERY
+    without = () if backend == BACKENDS[0] else (*MACHINERY, *NUMPYS)
     without = without if session.python == PYTHONS[0] else (*MACHINERY, *LONG)
     run_tests(session, "--polynet-backend", backend, *only, without=without)
 
@@ -109,7 +121,8 @@ def tests_torch(session: nox.Session) -> None:
     """
     session.install(TORCH)
     session.install("-e", ".[strict,jax,numba,examples]", *group("test"), *group("others"))
-    run_tests(session, "--polynet-backend", "torch", JAX_ENABLE_X64="1")
+    others = (*MACHINERY, *NUMPYS, *JAXS)
+    run_tests(session, "--polynet-backend", "torch", without=others, JAX_ENABLE_X64="1")
     pytest(session, *(f"tests/test_examples_{name}" for name in FROM_TORCH))
 
 
@@ -128,9 +141,24 @@ def tests_jax(session: nox.Session) -> None:
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",  # nobody looks at their lines
     }
-    for bits, plain, tests_of in (("1", "1", "jax"), ("0", "0", "jax and (training or layers)")):
-        env = {"JAX_ENABLE_X64": bits, "JAX_DISABLE_MOST_OPTIMIZATIONS": plain, **programs}
+    plain = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", **_older_code(session)}
+    for bits, how, tests_of in (("1", plain, "jax"), ("0", {}, "jax and (training or layers)")):
+        env = {"JAX_ENABLE_X64": bits, **how, **programs}
         run_tests(session, "--polynet-backend", "jax", "-k", tests_of, **env)
+
+
+def _older_code(session: nox.Session) -> dict[str, str]:
+    """XLA's older way to write a program's code, which takes two thirds of the time.
+
+    A version that has it no more ends the process at its flag.
+    """
+    older = {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"}
+    try:
+        session.run("python", "-c", "import jax; jax.devices()", env=older, silent=True)
+    except nox.command.CommandFailed:
+        session.warn(f"this XLA does not know {older['XLA_FLAGS']}: programs compile more slowly")
+        return {}
+    return older
 
 
 @nox.session(python=PYTHONS[0])
@@ -174,16 +202,15 @@ def cuda_sources(session: nox.Session) -> None:
     where a kernel reads or writes past an array. (A download of 700 MB: NVRTC and cuBLASLt.)
     """
     session.install("-e", ".", *group("cuda"), *group("test"))
-    pytest(session, SOURCES)
+    pytest(session, SOURCES, "-n", "2")
     pytest(session, "polynet/testing", "-k", "cupy", "-q", "-rN")
     if shutil.which("g++") is None:
         session.skip("g++ is not installed: the kernels were compiled, but not run on the host")
     with_plugin = {"PYTHONPATH": str(Path(ON_HOST).resolve())}
-    only = ("--polynet-backend", "cuda_on_host", "-n", "2")
     on_the_host = [path for path in CUDA if path != SOURCES]
-    pytest(session, "polynet/testing", *on_the_host, *only, **with_plugin)
-    pytest(session, "tests/test_recorded_parts.py", "-k", "cuda_recorded", **with_plugin)
-    pytest(session, "tests/test_kernels.py", "-k", "cuda_on_host", **with_plugin)
+    others = ("polynet/testing", "tests/test_recorded_parts.py", "tests/test_kernels.py")
+    only = ("--polynet-backend", "cuda_on_host", "-k", "cuda", "-n", "2")
+    pytest(session, *on_the_host, *others, *only, **with_plugin)
     libraries = [
         str(session.run("g++", f"-print-file-name={name}", external=True, silent=True)).strip()
         for name in ("libasan.so", "libstdc++.so")
