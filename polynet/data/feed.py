@@ -226,27 +226,41 @@ def _is_batches(x: Any) -> bool:
 def _stacked(made: Iterable[Batch], together: int) -> Iterator[tuple[int, Batch]]:
     """Up to `together` consecutive batches of one shape in one array, and how many they are.
 
-    It copies always, so that whoever made a batch may write the next one over it.
+    They are copied there, so that whoever made a batch may write the next one over it.
     """
-    group: list[Batch] = []
+    group: _Group | None = None
     for batch in made:
-        if group and (len(group) == together or _kinds(batch) != _kinds(group[0])):
-            yield len(group), _joined(group)
-            group = []
-        group.append(tuple(a.copy() for a in batch) if together > 1 else batch)
-        if len(group) == together:
-            yield len(group), _joined(group)
-            group = []
-    if group:
-        yield len(group), _joined(group)
+        if group is not None and not group.takes(batch):
+            yield group.joined()
+            group = None
+        group = group or _Group(batch, together)
+        group.add(batch)
+        if group.count == together:
+            yield group.joined()
+            group = None
+    if group is not None:
+        yield group.joined()
 
 
-def _joined(group: list[Batch]) -> Batch:
-    return tuple(np.concatenate(column) for column in zip(*group, strict=True))
+class _Group:
+    """Room for so many batches of one shape, and those that are there."""
 
+    def __init__(self, first: Batch, room: int) -> None:
+        self.count = 0
+        self._arrays = tuple(np.empty((room, *a.shape), a.dtype) for a in first)
 
-def _kinds(batch: Batch) -> list[tuple[Any, ...]]:
-    return [(a.shape, a.dtype) for a in batch]
+    def takes(self, batch: Batch) -> bool:
+        return [(a.shape, a.dtype) for a in batch] == [(a.shape[1:], a.dtype) for a in self._arrays]
+
+    def add(self, batch: Batch) -> None:
+        for array, a in zip(self._arrays, batch, strict=True):
+            array[self.count] = a
+        self.count += 1
+
+    def joined(self) -> tuple[int, Batch]:
+        """How many batches there are, and the samples of all."""
+        batches = (a[: self.count] for a in self._arrays)
+        return self.count, tuple(a.reshape(-1, *a.shape[2:]) for a in batches)
 
 
 def _weights(weights: np.ndarray, place: Place, name: str) -> np.ndarray:
