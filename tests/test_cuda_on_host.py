@@ -83,6 +83,7 @@ def test_every_source_s_kernel_is_launched(monkeypatch: pytest.MonkeyPatch) -> N
         OPS["take"](np.ones((3, 2)), np.asarray([0, 2]), axis=0)
     for rule in (optim.Adam(), optim.SGD(), optim.RMSprop()):
         stepped(HOST, optim.EMA(optim.ClipNorm(rule, max_norm=1.0)), {"w": np.ones(3)})
+    launched("spin", "float32", 1, 32, 100)  # while products are timed
     with use_backend(fast):
         one = {"stride": (1,), "padding": ((0, 0),), "dilation": (1,)}
         convolution(*(np.ones((1, 1, n), np.float32) for n in (4, 2)), **one)

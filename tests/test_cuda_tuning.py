@@ -6,8 +6,10 @@ taken, not how fast they are.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import shutil
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -52,7 +54,9 @@ def summed(order: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return in_order(x, y)
 
 
-def described(precision: str, *, left: bool, right: bool, batch: int = 3) -> Product:
+def described(
+    precision: str = "float32", *, left: bool = False, right: bool = False, batch: int = 3
+) -> Product:
     """A product of 5×24 and 24×7 matrices, each as it is or turned round; rows have gaps."""
     sizes = {True: (6, TERMS * 6), False: (TERMS + 1, 5 * (TERMS + 1) + 2)}
     of_left = Operand(left, *sizes[left], aligned=4)
@@ -68,6 +72,8 @@ def starts(how: Product) -> Any:
             cuda_on_host.widened(cuda_on_host._matrices(a, operand, 0, how.batch, *shape))
             for a, operand, shape in ((x, how.left, (5, TERMS)), (y, how.right, (TERMS, 7)))
         )
+        if order == "fails":
+            raise RuntimeError("cublasLtMatmul answered 13, CUBLAS_STATUS_EXECUTION_FAILED")
         found = summed(order, *matrices).reshape(-1)
         end = found.size - (order == "but the last")
         out[:end] = found[:end]
@@ -75,68 +81,92 @@ def starts(how: Product) -> Any:
     return start
 
 
-ORDERS = ["in order", "backwards", "by columns", "in halves", "by rows", "but the last"]
+def trial(how: Product, free: int = 1 << 30) -> tuning.Trial:
+    return tuning.Trial(np, how, starts(how), free)
+
+
+ORDERS = ["in order", "backwards", "fails", "by columns", "in halves", "by rows", "but the last"]
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32", "tf32", "bfloat16"])
 @pytest.mark.parametrize("left", [True, False])
 @pytest.mark.parametrize("right", [True, False])
 def test_those_of_the_same_bits(precision: str, left: bool, right: bool) -> None:
-    """Another order of a sum, and what leaves numbers out, are told from what is equal."""
-    how = described(precision, left=left, right=right)
-    found, run = tuning.alike(np, how, ORDERS, starts(how))
-    assert found == ["in order", "by columns", "by rows"]
-    found, run = tuning.alike(np, how, ORDERS[1:], starts(how))
-    assert found == ["backwards"]
-    run("backwards")
+    """Another order of a sum, and what leaves numbers out or fails, are told from what is equal."""
+    tried = trial(described(precision, left=left, right=right))
+    assert tried.alike(ORDERS) == ["in order", "by columns", "by rows"]
+    assert tried.alike(ORDERS[1:]) == ["backwards"]
+    assert tried.run("in order").dtype == ("float64" if precision == "float64" else "float32")
+
+
+def test_a_zero_has_a_sign() -> None:
+    def start(sign: float, out: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
+        out[...] = sign * 0.0
+
+    assert tuning.Trial(np, described(), start, 1 << 30).alike([1.0, -1.0, 1.0]) == [1.0, 1.0]
 
 
 def test_numbers_that_do_not_repeat_by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are as many as the memory holds, with the gaps; equal rows would hide an order."""
+    """They fill the memory, with the gaps; equal rows or operands would hide an order."""
     monkeypatch.setattr(tuning, "PERIOD", 101)
+    monkeypatch.setattr(tuning, "APART", 32)
     tuning._numbers.cache_clear()
-    how, seen = described("float32", left=False, right=True), []
-    tuning.alike(np, how, ["only"], lambda _, out, x, y: seen.append((out.size, x, y)))
+    how, seen = described(right=True), []
+    start = lambda _, out, x, y: seen.append((out.size, x, y))  # noqa: E731
+    tuning.Trial(np, how, start, 1 << 20).run("only")
     tuning._numbers.cache_clear()
     ((results, x, y),) = seen
-    assert [results, x.size, y.size] == [3 * 5 * 7, 2 * 127 + 4 * 25 + TERMS, 6 * TERMS + TERMS]
+    size = max(2 * 127 + 4 * 25 + TERMS, 32 + 7 * TERMS)
+    assert [results, x.size, y.size] == [3 * 5 * 7, size, size - 32]
     assert x.dtype == y.dtype == np.float32
     assert len({tuple(row) for row in cuda_on_host._matrices(x, how.left, 0, 3, 5, TERMS)[0]}) == 5
     assert x[:101].tolist() == x[101:202].tolist()
+    assert x[32:].tolist() == y.tolist()
+
+
+def test_numbers_to_try_are_made_where_there_is_room() -> None:
+    how = described()
+    with pytest.raises(MemoryError):
+        trial(how, free=1 << 14)
+    trial(how, free=1 << 17)
+
+
+# Which is the fastest
 
 
 class Clock:
-    """Algorithms that take so long, each time by another factor longer, and what was launched."""
+    """Algorithms that take so long, each time by another factor longer; all of the same bits."""
 
     def __init__(self, times: list[float], factors: list[float]) -> None:
         self.times, self.factors = times, itertools.cycle(factors)
         self.launched: list[int] = []
-        self.measured = [0] * len(times)
+        self.run = self.launched.append
+        self.measured: list[tuple[int, int]] = []
+
+    def alike(self, algorithms: Any) -> list[int]:
+        return list(algorithms)
 
     def microseconds(self, work: Any, launches: int) -> float:
         for _ in range(launches):
             work()
-        self.measured[self.launched[-1]] += 1
+        self.measured.append((self.launched[-1], launches))
         return self.times[self.launched[-1]] * next(self.factors)
 
     def fastest(self) -> int:
-        return tuning.fastest(range(len(self.times)), self.launched.append, self.microseconds)
+        return tuning.timed(self, range(len(self.times)), self.microseconds)
 
 
-TIMES = st.lists(st.floats(0.5, 1e4), min_size=1, max_size=16)
+TIMES = st.lists(st.floats(0.5, 1e3), min_size=1, max_size=16)
 
 
 @given(times=TIMES, factors=st.lists(st.floats(1, 1.2), min_size=1, max_size=9))
 def test_the_fastest_is_taken(times: list[float], factors: list[float]) -> None:
-    """As far as the clock can tell; who is far behind is measured once."""
-    clock = Clock(times, factors)
-    taken = clock.fastest()
-    assert times[taken] <= 1.2 * min(times)
-    assert len(clock.launched) <= 1 + tuning.ROUNDS * tuning.MOST_LAUNCHES * len(times)
-    for i, t in enumerate(times[1:], 1):
-        assert clock.measured[i] == (1 if t > 1.2 * tuning.NEAR * min(times) else clock.measured[i])
-    if factors == [1.0]:
-        assert times[taken] == (min(times) if min(times) < 0.99 * times[0] else times[0])
+    """As far as the clock can tell."""
+    best = min(times)
+    taken = Clock(times, [1.0]).fastest()
+    assert times[taken] == (best if best < (1 - tuning.GAIN) * times[0] else times[0])
+    taken = Clock(times, factors).fastest()
+    assert times[taken] <= 1.2 / (1 - tuning.GAIN) * best * (1 + 1e-12)
 
 
 @pytest.mark.parametrize(("gain", "taken"), [(0.005, 0), (0.02, 1)])
@@ -144,45 +174,193 @@ def test_another_must_gain_more_than_noise(gain: float, taken: int) -> None:
     assert Clock([1.0, 1.0 - gain], [1.0]).fastest() == taken
 
 
-def test_where_there_is_no_room_the_first_is_taken() -> None:
-    how = described("float32", left=False, right=False)
+def test_how_often_each_is_measured() -> None:
+    """First what takes how long; then in turn, without those that are far behind."""
+    clock = Clock([50.0, 500.0, 51.0], [1.0])
+    assert clock.fastest() == 0
+    order = [0, 1, 2, 0, 2, 0, 2]
+    assert clock.measured == [(0, 1), (0, 1), *((i, 4) for i in order)]
+    clock = Clock([1.0, 1.0], [1.0])
+    clock.fastest()
+    assert {n for _, n in clock.measured[2:]} == {tuning.MOST_LAUNCHES}
 
-    def full(*_: Any) -> None:
-        raise MemoryError
 
-    assert tuning.timed(np, how, ["first", "second"], full, lambda *_: 1.0) == "first"
+def test_one_slow_measurement_does_not_decide() -> None:
+    slow_at_first = [1.0, 1.0, 1.0, 1.09, *[1.0] * 20]
+    assert Clock([1.0, 0.95], slow_at_first).fastest() == 1
 
 
-def test_a_product_is_timed_once_when_it_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The third time, or later where that is recorded; and only where it is a large one."""
-    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
-    stream = SimpleNamespace(capturing=False, is_capturing=lambda: stream.capturing)
-    monkeypatch.setattr(cupy.cuda, "get_current_stream", lambda: stream)
-    calls = []
+def test_of_what_takes_long_fewer_are_tried() -> None:
+    clock = Clock([4e4, 1e4, 3e4, 1e3], [1.0])
+    assert clock.fastest() == 1
+    assert {i for i, _ in clock.measured} == {0, 1}
+    alone = Clock([2e5, 1.0], [1.0])
+    assert alone.fastest() == 0
+    assert len(alone.measured) == 2
 
-    def timed(xp: Any, how: Any, algorithms: Any, start: Any, clock: Any) -> Any:
-        calls.append((xp, how, list(algorithms)))
-        return algorithms[-1]
 
-    monkeypatch.setattr(tuning, "timed", timed)
+# When, and by what
+
+
+class OnDevice(np.ndarray):
+    """An array whose memory has an address, as CuPy's."""
+
+    @property
+    def data(self) -> Any:
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+
+def on_device(x: Any) -> OnDevice:
+    return np.ascontiguousarray(x).view(OnDevice)
+
+
+class Device:
+    """What `Gemm` asks CuPy and cuBLASLt for: a product is computed from addresses.
+
+    Of three algorithms, which are known by their first word, the second is the fastest.
+    """
+
+    TIMES = (3.0, 1.0, 2.0)
+
+    def __init__(self, how: Product) -> None:
+        self.how = how
+        self.capturing, self.full, self.now = False, False, 0.0
+        self.bias: np.ndarray | None = None
+        self.used: list[int] = []
+        stream = SimpleNamespace(ptr=0, is_capturing=lambda: self.capturing)
+        device = self
+
+        class Event:
+            def record(self) -> None:
+                self.at = device.now
+
+            def synchronize(self) -> None:
+                pass
+
+        self.cupy = SimpleNamespace(
+            tile=lambda a, n: on_device(np.tile(a, n)), asarray=on_device,
+            array_equal=np.array_equal, empty=lambda n, dtype: on_device(np.empty(n, dtype)),
+            cuda=SimpleNamespace(
+                runtime=SimpleNamespace(getDevice=lambda: 0, memGetInfo=self.memory),
+                get_current_stream=lambda: stream, Event=Event,
+                alloc=lambda size: SimpleNamespace(ptr=0),
+                get_elapsed_time=lambda start, end: (end.at - start.at) / 1e3,
+            ),
+        )  # fmt: skip
+
+    def memory(self) -> tuple[int, int]:
+        if self.full:
+            raise RuntimeError("cudaErrorMemoryAllocation: out of memory")
+        return 1 << 40, 1 << 40
+
+    def call(self, name: str, *args: Any) -> None:
+        assert name == "cublasLtMatmul"
+        y, x, out = (args[i].value for i in (3, 5, 8))
+        number = args[-4]._obj[0]
+        self.used.append(number)
+        self.now += self.TIMES[number]
+        how, real = self.how, ctypes.c_float
+        left, right = (
+            np.ctypeslib.as_array((real * (rows * columns)).from_address(at)).reshape(rows, columns)
+            for at, rows, columns in ((x, how.m, how.k), (y, how.k, how.n))
+        )
+        into = np.ctypeslib.as_array((real * (how.m * how.n)).from_address(out))
+        into[...] = (left @ right + (0 if self.bias is None else self.bias)).reshape(-1)
+
+
+M, K, N = 32, 8, 16
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Device:
+    operands = Operand(False, K, M * K, aligned=256), Operand(False, N, K * N, aligned=256)
+    how = Product("float32", 1, M, N, K, *operands, bias=True)
+    device = Device(how)
+    monkeypatch.setitem(sys.modules, "cupy", device.cupy)
+    monkeypatch.setattr(cublaslt, "call", device.call)
+    monkeypatch.setattr(cublaslt, "launch", lambda *args: None)
+    monkeypatch.setattr(cublaslt, "_set_bias", lambda d, bias: setattr(device, "bias", bias))
+    monkeypatch.setattr(tuning, "WORTH", M * K * N)
+    return device
+
+
+@pytest.fixture
+def gemm(device: Device) -> cublaslt.Gemm:
+    """A product is described, and the third algorithm chosen."""
     gemm = cublaslt.Gemm()
     algorithms = [cublaslt.Heuristic() for _ in range(3)]
-    large = described("float32", left=False, right=False)._replace(m=1 << 10, n=1 << 10, k=1 << 10)
-    plan = cublaslt.Plan(None, algorithms[1], algorithms)
-    gemm._time(0, large, plan)
-    gemm._time(0, large, plan)
-    stream.capturing = True
-    gemm._time(0, large, plan)
-    assert not calls
-    stream.capturing = False
-    gemm._time(0, large, plan)
-    gemm._time(0, large, plan)
-    ((xp, how, given_algorithms),) = calls
-    assert xp is cupy
-    assert how == large
-    assert [algorithms.index(a) for a in given_algorithms] == [1, 0, 2]
-    assert plan.algorithm is algorithms[2]
-    small = cublaslt.Plan(None, algorithms[0], algorithms)
-    for _ in range(5):
-        gemm._time(0, described("float32", left=False, right=False), small)
-    assert len(calls) == 1
+    for number, algorithm in enumerate(algorithms):
+        algorithm.algorithm[0] = number
+    described = SimpleNamespace(matmul=None, a=None, b=None, d=None, number=ctypes.c_float)
+    gemm._handles[0] = ctypes.c_void_p()
+    gemm._plans[0, device.how] = cublaslt.Plan(described, algorithms[2], algorithms)
+    return gemm
+
+
+def used(gemm: cublaslt.Gemm, device: Device) -> list[int]:
+    """The algorithms that a product uses; it is right, whatever was tried before."""
+    device.used = []
+    rng = np.random.default_rng(len(device.used))
+    x, y, bias = (on_device(rng.normal(size=s).astype("f4")) for s in ((M, K), (K, N), (N,)))
+    out = on_device(np.zeros((M, N), np.float32))
+    assert gemm(device.how, 0, out, x, y, bias)
+    np.testing.assert_allclose(out, x @ y + bias, rtol=1e-5, atol=1e-5)
+    return device.used
+
+
+def test_a_product_is_timed_when_it_comes_again(gemm: cublaslt.Gemm, device: Device) -> None:
+    """The third time; from then on the fastest is used."""
+    assert [used(gemm, device) for _ in range(2)] == [[2], [2]]
+    tried = used(gemm, device)
+    assert set(tried) == {0, 1, 2}
+    assert tried[-1] == 1
+    assert used(gemm, device) == [1]
+
+
+def test_the_clock_is_the_device_s(device: Device) -> None:
+    def work() -> None:
+        device.now += 3.0
+
+    assert cublaslt.microseconds(work, 5) == pytest.approx(3.0)
+
+
+def test_nothing_is_timed_while_it_is_recorded(gemm: cublaslt.Gemm, device: Device) -> None:
+    device.capturing = True
+    assert [used(gemm, device) for _ in range(4)] == [[2]] * 4
+    device.capturing = False
+    assert len(used(gemm, device)) > 1
+    assert used(gemm, device) == [1]
+
+
+def test_nothing_small_is_timed(
+    gemm: cublaslt.Gemm, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "WORTH", M * K * N + 1)
+    assert [used(gemm, device) for _ in range(4)] == [[2]] * 4
+    monkeypatch.setattr(tuning, "WORTH", 1)
+    monkeypatch.setattr(tuning, "RESULTS", M * N + 1)
+    assert used(gemm, device) == [2]
+
+
+def test_where_there_is_no_room_the_choice_stays(gemm: cublaslt.Gemm, device: Device) -> None:
+    device.full = True
+    assert [used(gemm, device) for _ in range(3)] == [[2]] * 3
+    device.full = False
+    assert used(gemm, device) == [2], "it was tried once"
+
+
+def test_a_bias_of_zeros_hides_nothing(gemm: cublaslt.Gemm, device: Device) -> None:
+    """While algorithms are tried it is random; the caller's is added to the caller's product."""
+    seen, plain = [], device.call
+
+    def call(name: str, *args: Any) -> None:
+        seen.append(np.asarray(device.bias).copy())
+        plain(name, *args)
+
+    cublaslt.call = call  # the fixture takes it back
+    for _ in range(3):
+        used(gemm, device)
+    assert len(seen) > 5
+    for bias in seen[2:-1]:
+        assert len(set(bias.tolist())) == N
+        assert not np.array_equal(bias, seen[-1])

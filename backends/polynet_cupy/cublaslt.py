@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from polynet_cupy import tuning
-from polynet_cupy.launch import on_device
+from polynet_cupy.launch import WARP, launch, on_device
 from polynet_cupy.products import Operand, Product
 
 R_32F, R_64F, R_16BF = 0, 1, 14
@@ -28,13 +28,17 @@ PREF_MIN_ALIGNMENT_BYTES = {"A": 5, "B": 6, "C": 7, "D": 8}
 EPILOGUE_BIAS = 4
 INVALID_VALUE, NOT_SUPPORTED = 7, 15
 
-CHOICE = 16
+ASKED = 16
 """Algorithms that the library is asked for, the one it thinks fastest first."""
+CHOICE = 8
+"""Those of them from which one is taken before any is timed."""
 LEAST_SUM = 8
 """Terms of a sum that is split: the library's first choice may leave less than one to a part,
 hundreds of sums for a small product, which then takes ten times as long."""
 MANY = 1 << 21
 """Numbers of results that keep a GPU of today busy: their sums need not be split."""
+CLOCKS = 60_000
+"""Of a device, in some 30 microseconds: longer than the host takes to start a product."""
 WORKSPACE = 32 << 20
 """Bytes that an algorithm may ask for: NVIDIA's advice for its largest devices."""
 
@@ -176,7 +180,7 @@ class Gemm:
 
     The algorithm is one that the library's heuristic names, which depends on nothing but the
     product, how it lies in memory, and the device: equal products that lie alike have equal bits.
-    Of a large product that comes again and again, it is the fastest that has them: see `tuning`.
+    Of a large product that comes again and again, the fastest is found that has them: see `tuning`.
     """
 
     def __init__(self) -> None:
@@ -202,9 +206,9 @@ class Gemm:
                 plan = self._plan(device, how)
             if plan is None:
                 raise RuntimeError(f"cuBLASLt has no algorithm for {how}")
+            self._time(device, how, plan)
             if how.bias:
                 _set_bias(plan.described, bias)
-            self._time(device, how, plan)
             places = (
                 out.data.ptr + first * how.m * how.n * out.itemsize,
                 x.data.ptr + first * how.left.stride * x.itemsize,
@@ -236,11 +240,11 @@ class Gemm:
         if key not in self._plans:
             if device not in self._handles:
                 self._handles[device] = _new("")
-            d, found, count = Descriptors(how), (Heuristic * CHOICE)(), ctypes.c_int()
+            d, found, count = Descriptors(how), (Heuristic * ASKED)(), ctypes.c_int()
             if how.bias:
                 _set_bias(d, bias)
             status = library().cublasLtMatmulAlgoGetHeuristic(
-                self._handles[device], d.matmul, d.a, d.b, d.d, d.d, d.preference, CHOICE,
+                self._handles[device], d.matmul, d.a, d.b, d.d, d.d, d.preference, ASKED,
                 found, ctypes.byref(count),
             )  # fmt: skip
             if status not in (0, NOT_SUPPORTED, *([INVALID_VALUE] if how.bias else [])):
@@ -252,7 +256,8 @@ class Gemm:
 
     @staticmethod
     def _planned(how: Product, d: Descriptors, able: list[Heuristic]) -> Plan:
-        chosen = choice([parts(f) for f in able], how.k, how.batch * how.m * how.n)
+        splits = [parts(f) for f in able[:CHOICE]]
+        chosen = choice(splits, how.k, how.batch * how.m * how.n)
         return Plan(d, able[chosen], able)
 
     def _time(self, device: int, how: Product, plan: Plan) -> None:
@@ -270,13 +275,26 @@ class Gemm:
             self._start(device, plan.described, algorithm, *(a.data.ptr for a in arrays))
 
         candidates = [plan.algorithm, *(a for a in plan.algorithms if a is not plan.algorithm)]
-        plan.algorithm = tuning.timed(cupy, how, candidates, start, microseconds)
+        try:
+            if how.bias:  # the caller's may be zeros, which hide where it is added
+                kind = "float64" if how.precision == "float64" else "float32"
+                bias = tuning.random_numbers(cupy, kind, how.n)
+                _set_bias(plan.described, bias)
+            free, _ = cupy.cuda.runtime.memGetInfo()
+            trial = tuning.Trial(cupy, how, start, free)
+            plan.algorithm = tuning.timed(trial, candidates, microseconds)
+        except (MemoryError, RuntimeError):  # no room, as allocators say it; else the product says
+            return
 
 
 def microseconds(work: Callable[[], object], launches: int) -> float:
-    """How long the device took to do `work` so many times, for one of them."""
+    """How long the device took to do `work` so many times, for one of them.
+
+    It is kept busy until all is started: the host may take longer for that than it for the work.
+    """
     import cupy
 
+    launch("spin", "float32", 1, WARP, launches * CLOCKS)
     start, end = cupy.cuda.Event(), cupy.cuda.Event()
     start.record()
     for _ in range(launches):

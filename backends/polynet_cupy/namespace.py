@@ -5,6 +5,7 @@ While a stream is captured nothing may read the device, and cuBLAS may not be ca
 
 from __future__ import annotations
 
+import functools
 import math
 from functools import partial, update_wrapper
 from types import ModuleType
@@ -48,8 +49,6 @@ def namespace(precision: str) -> ModuleType:
     import array_api_compat.cupy.linalg as plain
     import cupy
 
-    from polynet_cupy.cublaslt import Gemm
-
     def sign(x: Any, /) -> Any:
         """Compat's asks where NaN is, which CuPy's own minds by now."""
         return cupy.sign(x) if x.dtype.kind == "f" else compat.sign(x)
@@ -67,9 +66,17 @@ def namespace(precision: str) -> ModuleType:
     vars(linalg).update({key: value for key, value in vars(plain).items() if key != "__name__"})
     vars(linalg).update(solve=solve)
     return extended(
-        compat, "polynet_cupy.xp", precision, launch=launch, gemm=Gemm(), address=address,
+        compat, "polynet_cupy.xp", precision, launch=launch, gemm=gemm(), address=address,
         memory=memory, sign=sign, linalg=linalg,
     )  # fmt: skip
+
+
+@functools.cache
+def gemm() -> Any:
+    """Products by cuBLASLt, for the namespaces of all precisions."""
+    from polynet_cupy.cublaslt import Gemm
+
+    return Gemm()
 
 
 def address(array: Any) -> int:

@@ -1,9 +1,9 @@
 """Which algorithm of a product is the fastest here, of those that give the same bits.
 
 A library names first what it thinks fastest, and is wrong now and then. So a large product that is
-asked for again and again is timed, once. An algorithm is taken only if it gives, bit for bit, what
-the library's own choice gives for random numbers: the clock decides how long a step takes, and
-never its numbers.
+asked for again and again is timed, once. An algorithm is taken only if it gives, for random numbers
+in matrices of this size, bit for bit what the library's own choice gives: the clock is to decide
+how long a step takes, and not its numbers.
 """
 
 from __future__ import annotations
@@ -21,14 +21,22 @@ A = TypeVar("A")
 
 TIMED_AT = 3
 """The call of a product at which it is timed: one that comes so often will come again."""
-WORTH = 1 << 26
-"""Terms of all sums of a product that is worth it: others take as long as their launch."""
+WORTH = 1 << 27
+"""Terms of all sums of a product that is worth it: others take little longer than a launch."""
+RESULTS = 256
+"""Numbers of its result, at least: fewer might be equal by accident."""
+ROOM = 0.5
+"""Part of the memory that is free which numbers to try may take."""
 PERIOD = 1_000_003
 """After so many numbers the random ones come again: a prime, that rows of no matrix are alike."""
+APART = 4096
+"""By so many numbers the two operands are: a matrix times itself has sums that are equal."""
 ENOUGH = 200.0
 """Microseconds in which a clock tells algorithms apart."""
 MOST_LAUNCHES = 20
 ROUNDS = 3
+BUDGET = 1e5
+"""Microseconds of a round: where products take long, fewer algorithms are tried."""
 NEAR = 1.1
 """What took longer than so many times the fastest in the first round is in no other."""
 GAIN = 0.01
@@ -36,77 +44,96 @@ GAIN = 0.01
 
 
 def is_worth_it(how: Product) -> bool:
-    """Whether the time of a product is more than that of its launch."""
-    return how.batch * how.m * how.n * how.k >= WORTH
-
-
-def timed(
-    xp: Any,
-    how: Product,
-    algorithms: Sequence[A],
-    start: Callable[[A, Any, Any, Any], object],
-    microseconds: Callable[[Callable[[], object], int], float],
-) -> A:
-    """The fastest of the algorithms that give the bits of the first.
-
-    `start(algorithm, out, x, y)` computes a product, and `microseconds(work, launches)` is how long
-    it took to do `work` so many times, for one of them. Where the device has no room for numbers to
-    try them with, it is the first.
-    """
-    try:
-        candidates, run = alike(xp, how, algorithms, start)
-        return fastest(candidates, run, microseconds)
-    except MemoryError:
-        return algorithms[0]
+    """Whether a product takes so long that a faster algorithm is worth looking for."""
+    results = how.batch * how.m * how.n
+    return results >= RESULTS and results * how.k >= WORTH
 
 
 @functools.cache
-def _numbers(precision: str) -> np.ndarray:
-    """Random numbers as a product in that precision takes them."""
+def _numbers(kind: str) -> np.ndarray:
+    """Random numbers as a product takes them: of a dtype, or the bits of bfloat16."""
     numbers = np.random.default_rng(0).standard_normal(PERIOD, dtype=np.float32)
-    if precision == "bfloat16":
+    if kind == "bfloat16":
         return (numbers.view(np.uint32) >> 16).astype(np.uint16)
-    return numbers.astype(np.float64 if precision == "float64" else np.float32)
+    return numbers.astype(kind)
 
 
-def _operand(xp: Any, how: Product, operand: Operand, shape: tuple[int, int]) -> Any:
-    """Random numbers in all the memory of an operand, of matrices of this shape."""
+def random_numbers(xp: Any, kind: str, size: int) -> Any:
+    """So many random numbers on the current device."""
+    return xp.tile(xp.asarray(_numbers(kind)), -(-size // PERIOD))[:size]
+
+
+def _extent(how: Product, operand: Operand, shape: tuple[int, int]) -> int:
+    """The numbers from the first to the last of an operand, of matrices of this shape."""
     lines, length = shape[::-1] if operand.transposed else shape
-    size = (how.batch - 1) * operand.stride + (lines - 1) * operand.ld + length
-    numbers = xp.asarray(_numbers(how.precision))
-    return xp.tile(numbers, -(-size // PERIOD))[:size]
+    return (how.batch - 1) * operand.stride + (lines - 1) * operand.ld + length
 
 
-def alike(
-    xp: Any, how: Product, algorithms: Sequence[A], start: Callable[[A, Any, Any, Any], object]
-) -> tuple[list[A], Callable[[A], object]]:
-    """Those that give the bits of the first for random numbers, and what runs one on these."""
-    x = _operand(xp, how, how.left, (how.m, how.k))
-    y = _operand(xp, how, how.right, (how.k, how.n))
-    kind = xp.float64 if how.precision == "float64" else xp.float32
-    expected, out = (xp.empty(how.batch * how.m * how.n, dtype=kind) for _ in range(2))
-    first, *others = algorithms
-    start(first, expected, x, y)
-    found = [first]
-    for other in others:
-        out.fill(math.nan)  # what an algorithm leaves out is not what another has left there
-        start(other, out, x, y)
-        if xp.array_equal(out.view(xp.int32), expected.view(xp.int32)):
-            found.append(other)
-    return found, lambda algorithm: start(algorithm, out, x, y)
+class Trial:
+    """A product of random numbers, to try algorithms with: `start(algorithm, out, x, y)` is one.
+
+    `free` bytes are free on the device; raises MemoryError where it would take too many.
+    """
+
+    def __init__(
+        self, xp: Any, how: Product, start: Callable[[Any, Any, Any, Any], object], free: int
+    ) -> None:
+        sizes = [
+            _extent(how, how.left, (how.m, how.k)),
+            _extent(how, how.right, (how.k, how.n)) + APART,
+        ]
+        result = "float64" if how.precision == "float64" else "float32"
+        kind = "bfloat16" if how.precision == "bfloat16" else result
+        results = how.batch * how.m * how.n
+        each = _numbers(kind).itemsize, np.dtype(result).itemsize
+        if max(sizes) * each[0] + 3 * results * each[1] > ROOM * free:
+            raise MemoryError
+        numbers = random_numbers(xp, kind, max(sizes))
+        self._operands = numbers, numbers[APART:]
+        self._out = xp.empty(results, dtype=result)
+        self._start = start
+        self._xp = xp
+
+    def run(self, algorithm: Any) -> Any:
+        """The result, which the next one overwrites."""
+        self._start(algorithm, self._out, *self._operands)
+        return self._out
+
+    def alike(self, algorithms: Sequence[A]) -> list[A]:
+        """Those that give the bits of the first; one that fails is none of them."""
+        first, *others = algorithms
+        expected = self.run(first).copy()
+        found = [first]
+        for other in others:
+            self._out.fill(math.nan)  # what it leaves out is not what another has left there
+            try:
+                out = self.run(other)
+            except RuntimeError:  # the library lists some that it cannot run
+                continue
+            if self._xp.array_equal(out.view(np.int32), expected.view(np.int32)):
+                found.append(other)
+        return found
 
 
-def fastest(
-    candidates: Sequence[A],
-    run: Callable[[A], object],
+def timed(
+    trial: Trial,
+    algorithms: Sequence[A],
     microseconds: Callable[[Callable[[], object], int], float],
 ) -> A:
-    """The fastest candidate; the first, unless another is faster by `GAIN`."""
+    """The fastest of the algorithms that give the bits of the first; it, unless one gains `GAIN`.
 
-    def taken(candidate: A, launches: int) -> float:
-        return microseconds(lambda: run(candidate), launches)
+    `microseconds(work, launches)` is how long it took to do `work` so many times, for one of them.
+    """
 
-    about = max(taken(candidates[0], 1), 1e-3)
+    def taken(algorithm: A, launches: int) -> float:
+        return microseconds(lambda: trial.run(algorithm), launches)
+
+    first = algorithms[0]
+    taken(first, 1)  # which loads its code, too
+    about = max(taken(first, 1), 1e-3)
+    candidates = trial.alike(algorithms[: max(1, int(BUDGET / about))])
+    if len(candidates) == 1:
+        return first
     launches = min(MOST_LAUNCHES, math.ceil(ENOUGH / about))
     times = [math.inf] * len(candidates)
     for _ in range(ROUNDS):
@@ -115,4 +142,4 @@ def fastest(
             if i == 0 or times[i] <= near:
                 times[i] = min(times[i], taken(candidate, launches))
     best = min(times)
-    return candidates[times.index(best)] if best < (1 - GAIN) * times[0] else candidates[0]
+    return candidates[times.index(best)] if best < (1 - GAIN) * times[0] else first

@@ -96,9 +96,16 @@ def by_cublaslt(x: Any, y: Any) -> ByLibrary:
     def start(algorithm: cublaslt.Heuristic, *arrays: Any) -> None:
         gemm._start(device, plan.described, algorithm, *(a.data.ptr for a in arrays))
 
-    taken = [microseconds(lambda a=a: start(a, out, x, y)) for a in plan.algorithms]
+    def time(algorithm: cublaslt.Heuristic) -> float:
+        try:
+            return microseconds(lambda: start(algorithm, out, x, y))
+        except RuntimeError:  # the library lists some that it cannot run
+            return float("inf")
+
+    taken = [time(a) for a in plan.algorithms]
     first = [before, *(a for a in plan.algorithms if a is not before)]
-    alike, _ = tuning.alike(cupy, how, first, start)
+    free, _ = cupy.cuda.runtime.memGetInfo()
+    alike = tuning.Trial(cupy, how, start, free).alike(first)
     chosen, timed = (
         next(t for a, t in zip(plan.algorithms, taken, strict=True) if a is which)
         for which in (before, plan.algorithm)

@@ -26,6 +26,11 @@ static double __longlong_as_double(long long bits) {
     return value;
 }
 
+static long long clock64() {
+    static long long now;
+    return ++now;
+}
+
 static unsigned __float_as_uint(float value) {
     unsigned bits;
     memcpy(&bits, &value, sizeof bits);
