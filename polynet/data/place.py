@@ -109,14 +109,13 @@ def check_host(host: np.ndarray, name: str) -> None:
     _check_size(host.shape, name)
     if host.dtype.kind == "c":
         raise TypeError(f"{name} is complex ({host.dtype}); expected real numbers")
-    if host.dtype.kind == "f":
-        bad = np.argwhere(~np.isfinite(host))
-        if len(bad):
-            at = tuple(int(i) for i in bad[0])
-            raise ValueError(
-                f"{name} holds {len(bad)} NaN or infinite numbers, the first at {at} "
-                f"({host[at]}); remove or replace them"
-            )
+    if host.dtype.kind == "f" and not (finite := np.isfinite(host)).all():
+        bad = np.argwhere(~finite)
+        at = tuple(int(i) for i in bad[0])
+        raise ValueError(
+            f"{name} holds {len(bad)} NaN or infinite numbers, the first at {at} "
+            f"({host[at]}); remove or replace them"
+        )
 
 
 def cast(host: np.ndarray, dtype: str, name: str) -> np.ndarray:
