@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from one_by_one import OneByOne
 
 from polynet import Trainer, data, losses, metrics, nn, optim
+from polynet.backend import get_backend
 from polynet.testing.suite.test_feeding import weighted_mse
 
 rng = np.random.default_rng(4)
@@ -146,6 +148,32 @@ def test_batches_written_over_one_another() -> None:
     job = trainer()
     job.fit(reused, epochs=3)
     assert_same_run(job, fit(X, LABELS, batch_size=10))
+
+
+@pytest.mark.parametrize(
+    ("most", "shapes"),
+    [
+        (1 << 20, [(4, 8), (2, 8), (1, 2)]),
+        (3 * 8 * (4 * 4 + 8) + 1, [(3, 8), (3, 8), (1, 2)]),
+        (1, [*[(1, 8)] * 6, (1, 2)]),
+    ],
+)
+def test_a_call_gets_batches_of_one_shape_as_far_as_they_are_few_bytes(
+    most: int, shapes: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.import_module("polynet.data.feed"), "CALL", most)
+    backend = get_backend("numpy")
+    place = data.Place(backend, backend.device(None), "float32")
+    fed = data.feed(place, data.arrays(X, LABELS), None, None, seed=5)
+    calls = list(fed.calls(8, epoch=1, start=0, together=4))
+    assert [call.rows.shape for call in calls] == shapes
+    for call in calls:
+        assert call.rows.tolist() == np.arange(call.rows.size).reshape(call.rows.shape).tolist()
+        assert call.weights == [call.rows.shape[1]] * call.rows.shape[0]
+    for i, whole in enumerate((X, LABELS)):
+        streamed = np.concatenate([call.data[i] for call in calls])
+        order = np.concatenate(list(data.batches(50, 8, seed=5, epoch=1)))
+        assert np.array_equal(streamed, whole[order])
 
 
 # Augmented, mapped, cut

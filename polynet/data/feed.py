@@ -23,6 +23,8 @@ from polynet.data.source import (
 
 Check = Callable[[np.ndarray], None]
 NAMES = ("x", "y", "sample_weight")
+CALL = 1 << 27
+"""Bytes of the batches that a call gets, at most: a step of large ones is worth a call."""
 
 
 class Call(NamedTuple):
@@ -226,7 +228,8 @@ def _is_batches(x: Any) -> bool:
 def _stacked(made: Iterable[Batch], together: int) -> Iterator[tuple[int, Batch]]:
     """Up to `together` consecutive batches of one shape in one array, and how many they are.
 
-    They are copied there, so that whoever made a batch may write the next one over it.
+    They are fewer where they would have more bytes than `CALL`. They are copied there, so that
+    whoever made a batch may write the next one over it.
     """
     group: _Group | None = None
     for batch in made:
@@ -235,7 +238,7 @@ def _stacked(made: Iterable[Batch], together: int) -> Iterator[tuple[int, Batch]
             group = None
         group = group or _Group(batch, together)
         group.add(batch)
-        if group.count == together:
+        if group.count == group.room:
             yield group.joined()
             group = None
     if group is not None:
@@ -243,11 +246,12 @@ def _stacked(made: Iterable[Batch], together: int) -> Iterator[tuple[int, Batch]
 
 
 class _Group:
-    """Room for so many batches of one shape, and those that are there."""
+    """Room for up to so many batches of one shape, and those that are there."""
 
-    def __init__(self, first: Batch, room: int) -> None:
+    def __init__(self, first: Batch, together: int) -> None:
         self.count = 0
-        self._arrays = tuple(np.empty((room, *a.shape), a.dtype) for a in first)
+        self.room = max(1, min(together, CALL // sum(a.nbytes for a in first)))
+        self._arrays = tuple(np.empty((self.room, *a.shape), a.dtype) for a in first)
 
     def takes(self, batch: Batch) -> bool:
         return [(a.shape, a.dtype) for a in batch] == [(a.shape[1:], a.dtype) for a in self._arrays]
