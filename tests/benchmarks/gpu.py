@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 from gpu_checks import CHECKS, SIZES, agreement, outcome, resume
-from gpu_peers import CANDIDATES, MODULES, NETWORKS, PRECISIONS, GpuBench
+from gpu_peers import CANDIDATES, COMPILED, MODULES, NETWORKS, PRECISIONS, GpuBench
 from measure import environment, paired_ratio, table
 from workers import NoAnswerError, Seconds, Worker, in_turn
 
@@ -46,7 +46,7 @@ RESULTS = Path("gpu.md")
 RECORDED = str(HERE.parent / "test_recorded_parts.py")
 LIKE = {"float32": 1e-2, "tf32": 1e-2, "bfloat16": 5e-2}
 """How far losses of two who take the same steps may be apart, relative to them."""
-LIMIT, OTHERS = {"torch.compile": 240.0, "JAX": 150.0}, 60.0
+LIMIT, OTHERS = {**dict.fromkeys(COMPILED, 240.0), "JAX": 150.0}, 60.0
 """Seconds in which a candidate gets ready for all networks."""
 REPEATS, SECONDS = 7, 0.1
 """Of the timing of steps; six repeats have an interval."""
