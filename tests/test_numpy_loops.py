@@ -191,6 +191,18 @@ def test_a_gradient_of_other_strides(ways):
 
 
 @needs_numba
+def test_a_gradient_of_another_dtype(ways):
+    """As where a loss is multiplied by a number of NumPy's."""
+    x, g = normal("float32", 4, 6), normal("float64", 4, 6)
+
+    def call():
+        _, (pullback,) = kernels.relu(NUMPY.xp, x)
+        return [pullback(g)]
+
+    assert np.array_equal(ways(call)[0], np.where(x > 0, g, 0))
+
+
+@needs_numba
 @both_dtypes
 def test_relu_takes_over_the_addition_of_a_bias(ways, dtype):
     """In one pass; and what the linear layer gave is there too, whoever wants it."""

@@ -97,6 +97,16 @@ def test_an_initialiser_of_another_shape_is_refused():
         layer.init(0)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int64"])
+@pytest.mark.parametrize("name", ["key_padding_mask", "attn_mask"])
+def test_masks_of_whole_numbers_are_refused(name, dtype):
+    net = nn.MultiheadAttention(4, 2, batch_first=True).init(seed=0, backend="numpy")
+    x = np.ones((2, 3, 4), "float32")
+    mask = np.eye(3 if name == "attn_mask" else 2, 3, dtype=dtype)
+    with pytest.raises(TypeError, match=f"{name} is {dtype}; expected bool"):
+        net(x, x, x, **{name: mask})
+
+
 # Derivatives
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from polynet import random
-from polynet_numpy import compiled, loops, normalisation, optimizers, windows
+from polynet_numpy import compiled, convolution, loops, normalisation, optimizers, pooling
 from polynet_numpy.functions import taken
 from polynet_numpy.recording import empty, is_given, latest, like, repeat, run, take_back
 
@@ -58,7 +58,7 @@ def relu(xp: Any, x: Any) -> Any:
     repeat(_relu, x, y)
 
     def pullback(g: Any) -> Any:
-        mask, back = like(y, bool), like(y)
+        mask, back = like(y, bool), like(y, g.dtype)
         repeat(_where_not_0, y, g, mask, back)
         return back
 
@@ -97,7 +97,7 @@ def _relu(x: np.ndarray, y: np.ndarray) -> Call:
 def _where_not_0(y: np.ndarray, g: np.ndarray, mask: np.ndarray, out: np.ndarray) -> Call:
     def by_numpy() -> None:
         np.not_equal(y, 0, out=mask)
-        windows.keep(mask, g, out)
+        pooling.keep(mask, g, out)
 
     return compiled.split(loops.where_not_0, (y, g, out)) or by_numpy
 
@@ -283,13 +283,14 @@ def _keep_mask(
 
 
 KERNELS: Mapping[str, Callable[..., Any]] = {
+    **convolution.KERNELS,
     **normalisation.KERNELS,
     **optimizers.KERNELS,
+    **pooling.KERNELS,
     "cross_entropy": cross_entropy,
     "keep_mask": keep_mask,
     "linear": linear,
     "put_slice": put_slice,
     "relu": relu,
     "segment_sum": segment_sum,
-    **windows.KERNELS,
 }

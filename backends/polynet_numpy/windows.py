@@ -1,4 +1,4 @@
-"""Convolution and pooling.
+"""Windows that go over images, for convolution and pooling.
 
 Inside, images lie as (channels, rows, columns, batch): what one cell of a window sees is then
 long runs of memory, and so is what two poolings or activations in a row hand each other. Results
@@ -7,39 +7,29 @@ are views of that in the usual order of axes.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
-from polynet_numpy.recording import empty, form, like, run
+from polynet_numpy.recording import empty, run
 
 Sizes = tuple[int, ...]
 Ends = tuple[tuple[int, int], ...]
-
-PIECE = 1 << 19
-"""Bytes of what windows see that are gathered at a time, so that they stay in the cache …"""
-LEAST = 1024
-"""… unless that were fewer places than this, at which matrix products are slow."""
-APART = 64
-"""Bytes between rows: at a distance of a power of two they would push each other out."""
 
 NOTHING = ((0, 0), (0, 0))
 """No padding."""
 
 
-def _places(sizes: Sizes, window: Sizes, stride: Sizes, dilation: Sizes) -> Sizes:
+def places_of(sizes: Sizes, window: Sizes, stride: Sizes, dilation: Sizes) -> Sizes:
     """How many places a window has along each axis of such a size, padding included."""
     axes = zip(sizes, window, stride, dilation, strict=True)
     return tuple((n - d * (k - 1) - 1) // s + 1 for n, k, s, d in axes)
 
 
-def _cells(x: Any, window: Sizes, stride: Sizes, dilation: Sizes) -> list[Any]:
+def cells_of(x: Any, window: Sizes, stride: Sizes, dilation: Sizes) -> list[Any]:
     """What each cell of the window sees of the last axes of `x`, in reading order."""
-    places = _places(x.shape[-len(window) :], window, stride, dilation)
+    places = places_of(x.shape[-len(window) :], window, stride, dilation)
 
     def part(cell: Sizes) -> Any:
         axes = zip(cell, places, stride, dilation, strict=True)
@@ -48,116 +38,21 @@ def _cells(x: Any, window: Sizes, stride: Sizes, dilation: Sizes) -> list[Any]:
     return [x[part(cell)] for cell in product(*map(range, window))]
 
 
-def _padded(x: Any, padding: Ends, value: float) -> Any:
+def padded(x: Any, padding: Ends, value: float) -> Any:
     """`x`, with `value` around its last axes; `x` itself where there is no padding."""
     if not any(map(any, padding)):
         return x
     sizes = x.shape[-len(padding) :]
     wide = (n + a + b for n, (a, b) in zip(sizes, padding, strict=True))
     y = np.full_like(x, value, shape=(*x.shape[: -len(padding)], *wide))
-    y[_within(x, padding)] = x
+    y[within(x, padding)] = x
     return y
 
 
-def _within(x: np.ndarray, padding: Ends) -> Any:
+def within(x: np.ndarray, padding: Ends) -> Any:
     """Where `x` stands in itself padded."""
     sizes = x.shape[-len(padding) :]
     return (..., *(slice(a, a + n) for n, (a, _) in zip(sizes, padding, strict=True)))
-
-
-# Convolution
-
-
-def convolution(
-    xp: Any,
-    x: np.ndarray,
-    weight: np.ndarray,
-    bias: np.ndarray | None = None,
-    *,
-    stride: Sizes,
-    padding: Ends,
-    dilation: Sizes,
-    groups: int = 1,
-) -> Any:
-    """Matrix products with what the windows see, gathered piece by piece, forward and backward."""
-    given = [a for a in (x, weight, bias) if a is not None]
-    if x.ndim not in (3, 4) or weight.ndim != x.ndim or len({a.dtype for a in given}) != 1:
-        return NotImplemented
-    if x.dtype.kind != "f" or not x.size or not weight.size or weight.shape[0] % groups:
-        return NotImplemented
-    if x.shape[1] != groups * weight.shape[1]:
-        return NotImplemented
-    sizes = tuple(n + sum(ends) for n, ends in zip(x.shape[2:], padding, strict=True))
-    if min(_places(sizes, weight.shape[2:], stride, dilation)) < 1:
-        return NotImplemented
-    if x.ndim == 4:
-        return _convolution(x, weight, bias, stride, padding, dilation, groups)
-    lifted = (*stride, 1), (*padding, (0, 0)), (*dilation, 1)  # a sequence is one column
-    y, back = _convolution(x[..., None], weight[..., None], bias, *lifted, groups)
-
-    def pullback(g: np.ndarray, needs: tuple[bool, ...]) -> Any:
-        gx, gw, *rest = back(g[..., None], needs)
-        return (*(a if a is None else a[..., 0] for a in (gx, gw)), *rest)
-
-    return y[..., 0], pullback
-
-
-def _convolution(
-    x: Any,
-    weight: Any,
-    bias: Any,
-    stride: Sizes,
-    padding: Ends,
-    dilation: Sizes,
-    groups: int,
-) -> tuple[Any, Callable[..., Any]]:
-    channels, height, width = x.shape[1:]
-    out, window = weight.shape[0], weight.shape[2:]
-    inside = laid(x, padding)
-    matrices = weight.reshape(groups, out // groups, -1)
-    how = _How(window, stride, dilation, groups)
-    y = _correlated(inside, matrices, bias, how)
-
-    def pullback(g: Any, needs: tuple[bool, ...]) -> Any:
-        lying = laid(g, NOTHING)
-        grads: list[Any] = [None] * len(needs)
-        if needs[0]:
-            grads[0] = of_input(g, lying).transpose(3, 0, 1, 2)
-        if needs[1]:
-            grads[1] = _of_weight(inside, lying, how).reshape(weight.shape)
-        if needs[2:] and needs[2]:
-            grads[2] = np.sum(lying.reshape(out, -1), axis=1)
-        return grads
-
-    def of_input(g: Any, lying: Any) -> Any:
-        reach = [d * (k - 1) for d, k in zip(dilation, window, strict=True)]
-        ends = tuple((r - a, r - b) for r, (a, b) in zip(reach, padding, strict=True))
-        if stride == (1, 1) and out <= channels and min(map(min, ends)) >= 0:
-            # To gather from `g` with the window turned around is less than to scatter it.
-            turned = weight.reshape(groups, out // groups, -1, *window)[..., ::-1, ::-1]
-            turned = turned.swapaxes(1, 2).reshape(groups, channels // groups, -1)
-            return _correlated(laid(g, ends), turned, None, how)
-        (top, _), (left, _) = padding
-        gx = _scattered(inside.shape, matrices, lying, how)
-        return gx[:, top : top + height, left : left + width]
-
-    return y.transpose(3, 0, 1, 2), pullback
-
-
-class _How(NamedTuple):
-    """How a window goes over what lies inside."""
-
-    window: Sizes
-    stride: Sizes
-    dilation: Sizes
-    groups: int
-
-    def places(self, inside: Any) -> Sizes:
-        return _places(inside.shape[1:3], self.window, self.stride, self.dilation)
-
-    def is_identity(self, inside: Any) -> bool:
-        """Whether each cell of what lies inside is one place, and seen as it lies."""
-        return self.window == (1, 1) and self.places(inside) == inside.shape[1:3]
 
 
 def laid(x: Any, padding: Ends) -> Any:
@@ -177,277 +72,3 @@ def _lay(x: np.ndarray, top: int, left: int, y: np.ndarray) -> None:
     if y.shape != x.shape:
         y.fill(0)
     y[:, top : top + height, left : left + width] = x
-
-
-def _matrix(height: int, run_: int, places: Sizes, dtype: Any) -> tuple[int, Any]:
-    """How many rows of places are gathered at a time, and memory for what their windows see.
-
-    It has `height` rows, and columns for these places, of which a row has `run_`.
-    """
-    most = max(PIECE // (height * run_ * dtype.itemsize), -(-LEAST // run_))
-    most = -(-places[0] // -(-places[0] // most))  # as even as can be
-    return most, empty((height, most * run_ + APART // dtype.itemsize), dtype)
-
-
-def _pieces(
-    places: Sizes, most: int, run_: int, memory: np.ndarray
-) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    """Some rows of places at a time: which they are, which columns, and a matrix for them.
-
-    The matrix's memory is that of the piece before.
-    """
-    for start in range(0, places[0], most):
-        stop = min(start + most, places[0])
-        columns = slice(start * run_, stop * run_)
-        yield slice(start, stop), columns, memory[:, : (stop - start) * run_]
-
-
-def _memory_for(inside: Any, how: _How) -> tuple[int, Any]:
-    if how.is_identity(inside):
-        return 0, None
-    places, (channels, _, _, n) = how.places(inside), inside.shape
-    return _matrix(channels * math.prod(how.window), places[1] * n, places, inside.dtype)
-
-
-def _seen(
-    inside: np.ndarray, how: _How, most: int, memory: np.ndarray
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """What each cell of the window sees, a piece at a time: (groups, channels·cells, places)."""
-    channels, n = inside.shape[0], inside.shape[3]
-    places, (window, stride, dilation, groups) = how.places(inside), how
-    if how.is_identity(inside):
-        yield slice(None), inside.reshape(groups, channels // groups, -1)
-        return
-    a, b, c, d = inside.strides
-    cells = as_strided(
-        inside,
-        (channels, *window, *places, n),
-        (a, b * dilation[0], c * dilation[1], b * stride[0], c * stride[1], d),
-        writeable=False,
-    )
-    for rows, part, matrix in _pieces(places, most, places[1] * n, memory):
-        by_cell = (channels, *window, rows.stop - rows.start, places[1], n)
-        matrix.reshape(by_cell)[...] = cells[:, :, :, rows]
-        yield part, matrix.reshape(groups, len(matrix) // groups, -1)
-
-
-def _correlated(inside: Any, matrices: Any, bias: Any, how: _How) -> Any:
-    """The convolution of what lies inside."""
-    places, n = how.places(inside), inside.shape[3]
-    y = empty((*matrices.shape[:2], math.prod(places) * n), inside.dtype)
-    run(_correlate, inside, matrices, bias, how, *_memory_for(inside, how), y)
-    return y.reshape(-1, *places, n)
-
-
-def _correlate(
-    inside: np.ndarray,
-    matrices: np.ndarray,
-    bias: np.ndarray | None,
-    how: _How,
-    most: int,
-    memory: np.ndarray,
-    y: np.ndarray,
-) -> None:
-    for part, seen in _seen(inside, how, most, memory):
-        np.matmul(matrices, seen, out=y[..., part])
-        if bias is not None:
-            y[..., part] += bias.reshape(*y.shape[:2], 1)
-
-
-def _of_weight(inside: Any, g: Any, how: _How) -> Any:
-    """The gradient of the matrices."""
-    outs = g.shape[0] // how.groups
-    height = inside.shape[0] // how.groups * math.prod(how.window)
-    shape, dtype = (how.groups, height, outs), g.dtype
-    total, piece, y = (
-        empty(shape, dtype),
-        empty(shape, dtype),
-        empty((shape[0], outs, height), dtype),
-    )
-    flat = g.reshape(how.groups, outs, -1)
-    run(_add_up, inside, flat, how, *_memory_for(inside, how), total, piece, y)
-    return y
-
-
-def _add_up(
-    inside: np.ndarray,
-    g: np.ndarray,
-    how: _How,
-    most: int,
-    memory: np.ndarray,
-    total: np.ndarray,
-    piece: np.ndarray,
-    y: np.ndarray,
-) -> None:
-    total.fill(0)
-    for part, seen in _seen(inside, how, most, memory):
-        total += np.matmul(seen, g[..., part].mT, out=piece)  # twice as fast as its transpose
-    y[...] = total.mT
-
-
-def _scattered(shape: Sizes, matrices: Any, g: Any, how: _How) -> Any:
-    """The gradient of what lay inside in this shape: each place adds to what its cells saw."""
-    y = empty(shape, g.dtype)
-    if how.is_identity(y):
-        flat = g.reshape(how.groups, -1, math.prod(shape[1:]))
-        run(np.matmul, matrices.mT, flat, out=y.reshape(how.groups, -1, flat.shape[2]))
-        return y
-    run(_scatter, matrices, g, how, *_memory_for(y, how), y)
-    return y
-
-
-def _scatter(
-    matrices: np.ndarray, g: np.ndarray, how: _How, most: int, memory: np.ndarray, y: np.ndarray
-) -> None:
-    (window, stride, dilation, groups), channels, n = how, y.shape[0], y.shape[3]
-    places = g.shape[1:3]
-    turned = np.ascontiguousarray(matrices.mT)
-    flat = g.reshape(groups, -1, math.prod(places) * n)
-    y.fill(0)
-    for rows, part, matrix in _pieces(places, most, places[1] * n, memory):
-        back = matrix.reshape(groups, len(matrix) // groups, -1)  # splitting axes never copies
-        np.matmul(turned, flat[..., part], out=back)
-        count = rows.stop - rows.start
-        by_cell = matrix.reshape(channels, -1, count, places[1], n)
-        first = rows.start * stride[0]
-        reached = y[:, first : first + (count - 1) * stride[0] + dilation[0] * (window[0] - 1) + 1]
-        cells = _cells(reached.transpose(0, 3, 1, 2), window, stride, dilation)
-        for i, cell in enumerate(cells):
-            cell += by_cell[:, i].transpose(0, 3, 1, 2)
-
-
-# Pooling
-
-
-def max_pool(
-    xp: Any,
-    x: np.ndarray,
-    *,
-    window: Sizes,
-    stride: Sizes,
-    padding: Sizes,
-    dilation: Sizes | None = None,
-    ceil_mode: bool = False,
-) -> Any:
-    """The largest number of each window; the gradient goes to the first of several."""
-    how = (window, stride, dilation or (1,) * len(window))
-    wide, ends = _pooled(x, padding, -math.inf, how)
-    if wide is None or ceil_mode:
-        return NotImplemented
-    cells = _cells(wide, *how)
-    y, within, blank = _folded(np.maximum, cells), _within(x, ends), form(wide)
-
-    def pullback(g: Any) -> Any:
-        back = like(blank)
-        lying, left, found = like(y), like(y, bool), like(y, bool)
-        run(_to_the_largest, cells, y, g, lying, left, found, back, _cells(back, *how))
-        return back[within]
-
-    return y, (pullback,)
-
-
-def _to_the_largest(
-    cells: list[np.ndarray],
-    y: np.ndarray,
-    g: np.ndarray,
-    lying: np.ndarray,
-    left: np.ndarray,
-    found: np.ndarray,
-    back: np.ndarray,
-    targets: list[np.ndarray],
-) -> None:
-    lying[...] = g  # as the masks do
-    back.fill(0)
-    left.fill(True)  # where the largest was not met yet
-    for cell, target in zip(cells, targets, strict=True):
-        np.equal(cell, y, out=found)
-        found &= left
-        left ^= found
-        target += kept(found, lying)
-    if left.any():  # a NaN is equal to nothing; by the definition, the last one wins
-        for cell, target in zip(reversed(cells), reversed(targets), strict=True):
-            np.logical_and(left, np.isnan(cell), out=found)
-            left ^= found
-            target += kept(found, lying)
-
-
-def avg_pool(
-    xp: Any,
-    x: np.ndarray,
-    *,
-    window: Sizes,
-    stride: Sizes,
-    padding: Sizes,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-) -> Any:
-    """The mean of each window, where all of them count as many numbers."""
-    how = (window, stride, (1,) * len(window))
-    wide, ends = _pooled(x, padding, 0, how)
-    if wide is None or ceil_mode or (any(padding) and not count_include_pad):
-        return NotImplemented
-    y = _folded(np.add, _cells(wide, *how))
-    y /= math.prod(window)
-    within, blank = _within(x, ends), form(wide)
-
-    def pullback(g: Any) -> Any:
-        back, part = like(blank), like(g)
-        run(_to_all, g, math.prod(window), part, back, _cells(back, *how))
-        return back[within]
-
-    return y, (pullback,)
-
-
-def _to_all(
-    g: np.ndarray, count: int, part: np.ndarray, back: np.ndarray, targets: list[np.ndarray]
-) -> None:
-    np.divide(g, count, out=part)
-    back.fill(0)
-    for target in targets:
-        target += part
-
-
-def _pooled(
-    x: np.ndarray, padding: Sizes, value: float, how: tuple[Sizes, Sizes, Sizes]
-) -> tuple[np.ndarray | None, Ends]:
-    """What a window goes over that slides so, None where that is declined; and the padding."""
-    ends = tuple((p, p) for p in padding)
-    if x.dtype.char not in "fd" or not x.size or x.ndim < len(padding):
-        return None, ends
-    wide = _padded(x, ends, value)
-    fits = min(_places(wide.shape[-len(padding) :], *how)) > 0
-    return wide if fits else None, ends
-
-
-def _folded(combine: np.ufunc, cells: list[Any]) -> Any:
-    """All cells together, as an array of its own."""
-    y = like(cells[0])
-    run(_fold, combine, cells, y)
-    return y
-
-
-def _fold(combine: np.ufunc, cells: list[np.ndarray], y: np.ndarray) -> None:
-    if len(cells) == 1:
-        y[...] = cells[0]
-        return
-    combine(cells[0], cells[1], out=y)
-    for cell in cells[2:]:
-        combine(y, cell, out=y)
-
-
-def kept(mask: np.ndarray, g: np.ndarray) -> np.ndarray:
-    """`g` where `mask` is true, else 0: by their bits, since `np.where` jumps at every number."""
-    out = np.empty_like(g)
-    keep(mask, g, out)
-    return out
-
-
-def keep(mask: np.ndarray, g: np.ndarray, out: np.ndarray) -> None:
-    """`kept`, into `out`."""
-    kind = np.dtype(f"i{g.itemsize}")
-    bits = out.view(kind)
-    np.negative(mask.view(np.int8), out=bits, dtype=kind)
-    bits &= g.view(kind)
-
-
-KERNELS = {kernel.__name__: kernel for kernel in (avg_pool, convolution, max_pool)}

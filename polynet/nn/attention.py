@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from polynet import functional
 from polynet.backend import Array
@@ -70,9 +69,9 @@ class MultiheadAttention(Module):
                 order = "batch, length" if self.batch_first else "length, batch"
                 raise wrong_shape(self, f"({order}, {self.embed_dim})", x)
             same_dtype(self, x, self.in_proj_weight)
-        xp = array_namespace(self.in_proj_weight)
-        mask = _combined(xp, key_padding_mask, attn_mask)
-        q, k, v = self._projected(xp, query, key, value)
+        mask = _combined(key_padding_mask, attn_mask)
+        q, k, v = self._projected(query, key, value)
+        xp = array_namespace(q, k, v, mask)
         if self.dropout.active:
             weights = functional.attention_weights(q, k, mask, is_causal=is_causal)
             seen = xp.matmul(self.dropout(weights), v)
@@ -82,12 +81,13 @@ class MultiheadAttention(Module):
         y = self.out_proj(xp.reshape(seen, (*seen.shape[:2], self.embed_dim)))
         return y if self.batch_first else xp.permute_dims(y, (1, 0, 2))
 
-    def _projected(self, xp: Any, *inputs: Array) -> list[Array]:
+    def _projected(self, *inputs: Array) -> list[Array]:
         """Query, key and value, each (batch, heads, length, width)."""
         size, heads = self.embed_dim, (self.num_heads, self.embed_dim // self.num_heads)
         order = (0, 2, 1, 3) if self.batch_first else (1, 2, 0, 3)
         if inputs[0] is inputs[1] is inputs[2]:
             y = functional.linear(inputs[0], self.in_proj_weight, self.in_proj_bias)
+            xp = array_namespace(y)
             y = xp.reshape(y, (*y.shape[:2], 3, *heads))
             return list(xp.unstack(xp.permute_dims(y, (2, *(o + (o > 1) for o in order)))))
         found = []
@@ -95,6 +95,7 @@ class MultiheadAttention(Module):
             share = slice(i * size, (i + 1) * size)
             bias = None if self.in_proj_bias is None else self.in_proj_bias[share]
             y = functional.linear(x, self.in_proj_weight[share, ...], bias)
+            xp = array_namespace(y)
             found.append(xp.permute_dims(xp.reshape(y, (*y.shape[:2], *heads)), order))
         return found
 
@@ -102,18 +103,28 @@ class MultiheadAttention(Module):
         return f"{self.embed_dim}, {self.num_heads}"
 
 
-def _combined(xp: Any, key_padding_mask: Array | None, attn_mask: Array | None) -> Array | None:
+def _combined(key_padding_mask: Array | None, attn_mask: Array | None) -> Array | None:
     """One mask for `attention_weights`, where true means "look", of PyTorch's two."""
     padding = None
     if key_padding_mask is not None:
+        _check_mask("key_padding_mask", key_padding_mask, ("bool",))
         padding = ~key_padding_mask[:, None, None, :]
     if attn_mask is None:
         return padding
-    if xp.isdtype(attn_mask.dtype, "bool"):
+    _check_mask("attn_mask", attn_mask, ("bool", "real floating"))
+    if array_namespace(attn_mask).isdtype(attn_mask.dtype, "bool"):
         return ~attn_mask if padding is None else ~attn_mask & padding
     if padding is None:
         return attn_mask
-    return xp.where(padding, attn_mask, -float("inf"))
+    return array_namespace(padding, attn_mask).where(padding, attn_mask, -float("inf"))
+
+
+def _check_mask(name: str, mask: Array, kinds: tuple[str, ...]) -> None:
+    if not array_namespace(mask).isdtype(mask.dtype, kinds):
+        says = "true where a key is to be ignored" + (", or added to the scores" * (len(kinds) - 1))
+        raise TypeError(
+            f"MultiheadAttention: {name} is {mask.dtype}; expected {' or '.join(kinds)}, {says}"
+        )
 
 
 class TransformerEncoderLayer(Module):
@@ -160,9 +171,9 @@ class TransformerEncoderLayer(Module):
         *,
         is_causal: bool = False,
     ) -> Array:
-        xp = array_namespace(self.linear1.weight)  # x itself may be plain, what follows is not
-        if not self.batch_first:
-            x = xp.permute_dims(x, (1, 0, 2))
+        turn = lambda x: array_namespace(x).permute_dims(x, (1, 0, 2))  # noqa: E731
+        add = lambda x, y: array_namespace(x, y).add(x, y)  # noqa: E731 (`x` may be plain)
+        x = x if self.batch_first else turn(x)
 
         def attend(x: Array) -> Array:
             y = self.self_attn(x, x, x, key_padding_mask, mask, is_causal=is_causal)
@@ -172,12 +183,12 @@ class TransformerEncoderLayer(Module):
             return self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(x)))))
 
         if self.norm_first:
-            x = x + attend(self.norm1(x))
-            x = x + feed(self.norm2(x))
+            x = add(x, attend(self.norm1(x)))
+            x = add(x, feed(self.norm2(x)))
         else:
-            x = self.norm1(x + attend(x))
-            x = self.norm2(x + feed(x))
-        return x if self.batch_first else xp.permute_dims(x, (1, 0, 2))
+            x = self.norm1(add(x, attend(x)))
+            x = self.norm2(add(x, feed(x)))
+        return x if self.batch_first else turn(x)
 
     def settings(self) -> str:
         return f"{self.linear1.in_features}, {self.self_attn.num_heads}"

@@ -36,8 +36,8 @@ class Embedding(Module):
         )
 
     def forward(self, x: Array) -> Array:
-        xp = array_namespace(self.weight)
-        if not array_namespace(x).isdtype(x.dtype, "integral"):
+        xp = array_namespace(x, self.weight)
+        if not xp.isdtype(x.dtype, "integral"):
             raise TypeError(f"{self.label()}: the inputs are {x.dtype}; expected integers")
         rows = xp.take(self.weight, xp.reshape(x, (-1,)), axis=0)
         return xp.reshape(rows, (*x.shape, self.embedding_dim))

@@ -22,7 +22,15 @@ from polynet.ops import (
     statistical,
     utility,
 )
-from polynet.tensor import Level, Tensor, highest_level, is_recorded, mixed, plain_value
+from polynet.tensor import (
+    Level,
+    Tensor,
+    highest_level,
+    is_recorded,
+    mixed,
+    plain_backend,
+    plain_value,
+)
 from polynet.tree import leaves
 from polynet.tree import map as tree_map
 
@@ -227,8 +235,11 @@ def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def array_namespace(x: Array) -> Any:
-    """The namespace for code that takes `x`: differentiable for a Tensor, else its backend's.
+def array_namespace(x: Array, /, *others: Array | None) -> Any:
+    """The namespace for code that takes these: differentiable for a Tensor, else their backend's.
+
+    Where several arrays meet, one of them may be recorded, and the others plain: name them all.
+    None among the others is passed over. Raises MixedBackendsError for arrays of two backends.
 
     >>> import numpy as np, polynet
     >>> def f(x):
@@ -237,7 +248,10 @@ def array_namespace(x: Array) -> Any:
     >>> float(f(np.zeros(3))), polynet.grad(f)(np.zeros(3))
     (3.0, array([1., 1., 1.]))
     """
-    return x._level.namespace if type(x) is Tensor else backend_of(x).xp
+    if not others:
+        return x._level.namespace if type(x) is Tensor else backend_of(x).xp
+    level = highest_level((x, *others))
+    return plain_backend((x, *others)).xp if level is None else level.namespace
 
 
 def namespace(backend: str | Backend | None = None) -> Namespace:

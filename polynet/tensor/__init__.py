@@ -10,7 +10,7 @@ inside: on plain arrays, or on Tensors of the levels below, which record in turn
 pullbacks, being array code themselves, can be differentiated, to any order.
 """
 
-from polynet.tensor.arguments import highest_level
+from polynet.tensor.arguments import highest_level, plain_backend
 from polynet.tensor.composition import composition
 from polynet.tensor.recording import op, with_pullbacks
 from polynet.tensor.sweep import sweep
@@ -26,6 +26,7 @@ __all__ = [
     "is_recorded",
     "mixed",
     "op",
+    "plain_backend",
     "plain_value",
     "sweep",
     "with_pullbacks",

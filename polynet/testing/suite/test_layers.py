@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import array_api_compat
 import numpy as np
 import pytest
 
-from polynet import array_namespace, nn, random, value_and_grad
+from polynet import array_namespace, grad, nn, random, value_and_grad
 from polynet.backend import Backend, get_backend, to_numpy, use_backend
 from polynet.nn import Context, Module
 from polynet.ops import OPS
@@ -210,6 +211,26 @@ def test_gradients(backend: Backend, case: str) -> None:
             assert_close(slope, expected[name], backend, dtype=dtype, rtol=size, atol=size)
 
 
+@pytest.mark.parametrize("case", LAYERS)
+def test_gradients_of_one_alone(backend: Backend, case: str) -> None:
+    """By the input, or one parameter, where all the others are plain arrays."""
+    expected, shape = expected_gradients(case)
+    dtype = dtypes(backend)[-1]
+    net, context, x = prepared(case, backend, dtype, training=True)
+    w = to_backend(weights(shape), backend, dtype)
+    everything = {**net.parameters(), "input": x}
+
+    def f(a: Any, name: str) -> Any:
+        params = {**everything, name: a}
+        return scalar(net, context, params, params.pop("input"), w)
+
+    for name, a in everything.items():
+        slope = grad(f)(a, name)
+        size = TOLERANCE[dtype]
+        assert_close(slope, expected[name], backend, dtype=dtype, rtol=size, atol=size)
+
+
+@cache
 def expected_gradients(case: str) -> tuple[dict[str, np.ndarray], tuple[int, ...]]:
     """By differences of the definitions on NumPy, in float64."""
     numpy = get_backend("numpy").without_kernels()

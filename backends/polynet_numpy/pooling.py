@@ -1,0 +1,158 @@
+"""Pooling: the largest number of each window, or the mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from polynet_numpy.recording import form, like, run
+from polynet_numpy.windows import Ends, Sizes, cells_of, padded, places_of, within
+
+
+def max_pool(
+    xp: Any,
+    x: np.ndarray,
+    *,
+    window: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes | None = None,
+    ceil_mode: bool = False,
+) -> Any:
+    """The largest number of each window; the gradient goes to the first of several."""
+    how = (window, stride, dilation or (1,) * len(window))
+    wide, ends = _pooled(x, padding, -math.inf, how)
+    if wide is None or ceil_mode:
+        return NotImplemented
+    seen = cells_of(wide, *how)
+    y, inner, blank = _folded(np.maximum, seen), within(x, ends), form(wide)
+
+    def pullback(g: Any) -> Any:
+        back = like(blank)
+        lying, left, found = like(y), like(y, bool), like(y, bool)
+        run(_to_the_largest, seen, y, g, lying, left, found, back, cells_of(back, *how))
+        return back[inner]
+
+    return y, (pullback,)
+
+
+def _to_the_largest(
+    seen: list[np.ndarray],
+    y: np.ndarray,
+    g: np.ndarray,
+    lying: np.ndarray,
+    left: np.ndarray,
+    found: np.ndarray,
+    back: np.ndarray,
+    targets: list[np.ndarray],
+) -> None:
+    lying[...] = g  # as the masks do
+    back.fill(0)
+    left.fill(True)  # where the largest was not met yet
+    for cell, target in zip(seen, targets, strict=True):
+        np.equal(cell, y, out=found)
+        found &= left
+        left ^= found
+        target += kept(found, lying)
+    if left.any():  # a NaN is equal to nothing; by the definition, the last one wins
+        for cell, target in zip(reversed(seen), reversed(targets), strict=True):
+            np.logical_and(left, np.isnan(cell), out=found)
+            left ^= found
+            target += kept(found, lying)
+
+
+def avg_pool(
+    xp: Any,
+    x: np.ndarray,
+    *,
+    window: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Any:
+    """The mean of each window, where all of them count as many numbers."""
+    how = (window, stride, (1,) * len(window))
+    wide, ends = _pooled(x, padding, 0, how)
+    if wide is None or ceil_mode or (any(padding) and not count_include_pad):
+        return NotImplemented
+    y = _folded(np.add, cells_of(wide, *how))
+    y /= math.prod(window)
+    inner, blank = within(x, ends), form(wide)
+
+    def pullback(g: Any) -> Any:
+        back, part = like(blank), like(g)
+        if stride == window and back.size == g.size * math.prod(window):
+            run(_to_tiles, g, window, part, back)
+        else:
+            run(_to_all, g, math.prod(window), part, back, cells_of(back, *how))
+        return back[inner]
+
+    return y, (pullback,)
+
+
+def _to_all(
+    g: np.ndarray, count: int, part: np.ndarray, back: np.ndarray, targets: list[np.ndarray]
+) -> None:
+    np.divide(g, count, out=part)
+    back.fill(0)
+    for target in targets:
+        target += part
+
+
+def _to_tiles(g: np.ndarray, window: Sizes, part: np.ndarray, back: np.ndarray) -> None:
+    """`_to_all`, where each place belongs to one window."""
+    np.divide(g, math.prod(window), out=part)
+    lead, rest = g.shape[: -len(window)], g.shape[-len(window) :]
+    pairs = zip(rest, window, strict=True)
+    tiles = back.reshape(*lead, *(n for pair in pairs for n in pair))  # splitting never copies
+    tiles[...] = np.expand_dims(part, tuple(range(len(lead) + 1, tiles.ndim, 2)))
+
+
+def _pooled(
+    x: np.ndarray, padding: Sizes, value: float, how: tuple[Sizes, Sizes, Sizes]
+) -> tuple[np.ndarray | None, Ends]:
+    """What a window goes over that slides so, None where that is declined; and the padding."""
+    ends = tuple((p, p) for p in padding)
+    if x.dtype.char not in "fd" or not x.size or x.ndim < len(padding):
+        return None, ends
+    wide = padded(x, ends, value)
+    fits = min(places_of(wide.shape[-len(padding) :], *how)) > 0
+    return wide if fits else None, ends
+
+
+def _folded(combine: np.ufunc, cells: list[Any]) -> Any:
+    """All cells together, as an array of its own."""
+    y = like(cells[0])
+    run(_fold, combine, cells, y)
+    return y
+
+
+def _fold(combine: np.ufunc, cells: list[np.ndarray], y: np.ndarray) -> None:
+    if len(cells) == 1:
+        y[...] = cells[0]
+        return
+    combine(cells[0], cells[1], out=y)
+    for cell in cells[2:]:
+        combine(y, cell, out=y)
+
+
+def kept(mask: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """`g` where `mask` is true, else 0: by their bits, since `np.where` jumps at every number."""
+    out = np.empty_like(g)
+    keep(mask, g, out)
+    return out
+
+
+def keep(mask: np.ndarray, g: np.ndarray, out: np.ndarray) -> None:
+    """`kept`, into `out`."""
+    kind = np.dtype(f"i{g.itemsize}")
+    bits = out.view(kind)
+    np.negative(mask.view(np.int8), out=bits, dtype=kind)
+    bits &= g.view(kind)
+
+
+KERNELS: Mapping[str, Callable[..., Any]] = {"avg_pool": avg_pool, "max_pool": max_pool}
