@@ -178,6 +178,21 @@ def test_rows_of_any_length(name: str, n: int) -> None:
             agree(lambda a, f=FUNCTIONS[name]: f(a, axis=0), x)
 
 
+@pytest.mark.parametrize("n", [128, 1000, 8000, 8200])
+def test_a_row_has_the_same_bits_wherever_it_begins(n: int) -> None:
+    """Packs may be read by one instruction there, or not."""
+    memory = rng.uniform(-12, -8, size=3 * n + 1)
+    memory[:-1:n] = 0.0  # a sum a little above 1, whose logarithm shows its last bit
+    labels = rng.integers(0, n, size=3)
+    x = memory[:-1].reshape(3, n).copy()
+    memory[1:] = x.reshape(-1)  # eight bytes further on
+    moved = memory[1:].reshape(3, n)
+    one, another = (a.ctypes.data % launch.PACK for a in (x, moved))
+    assert one != another
+    values = [KERNELS["cross_entropy"](XP, a, labels)[0] for a in (x, moved)]
+    assert values[0].tobytes() == values[1].tobytes()
+
+
 @pytest.mark.parametrize("shape", [(2, 1), (1, 3, 2), (5, 2, 7), (3, 4, 5, 6), (3, 2, 1366)])
 @pytest.mark.parametrize("affine", [0, 1, 2])
 def test_channels_of_any_length(shape: tuple[int, ...], affine: int) -> None:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import ctypes
 import io
 import re
+import subprocess
 from contextlib import nullcontext
+from functools import cache
 from importlib import metadata
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,17 +52,24 @@ REPORT = re.compile(
 )
 
 
-def report(source: str, real: str, arch: str) -> list[tuple[str, int, int]]:
-    """Of each kernel of a source: its name, its registers, and the bytes that it spills."""
+@cache
+def cubin(source: str, real: str, arch: str) -> tuple[bytes, str]:
+    """A source compiled as CuPy does it, and what the assembler reported."""
     log = io.StringIO()
     options = core.ProgramOptions(
-        arch=arch, define_macro=f"REAL={launch.REALS[real]}", ptxas_options="-v", std="c++17"
-    )
+        arch=arch, define_macro=f"REAL={launch.REALS[real]}", ptxas_options="-v", std="c++17",
+        ftz=True,
+    )  # fmt: skip
     text = launch.sources()[source]
-    assert core.Program(text, "c++", options).compile("cubin", logs=log).code
+    return core.Program(text, "c++", options).compile("cubin", logs=log).code, log.getvalue()
+
+
+def report(source: str, real: str, arch: str) -> list[tuple[str, int, int]]:
+    """Of each kernel of a source: its name, its registers, and the bytes that it spills."""
+    _, log = cubin(source, real, arch)
     return [
         (m["kernel"], int(m["registers"]), int(m["stores"]) + int(m["loads"]))
-        for m in REPORT.finditer(log.getvalue())
+        for m in REPORT.finditer(log)
     ]
 
 
@@ -81,6 +91,58 @@ def test_every_source_compiles_and_no_kernel_spills(
         assert [kernel for kernel, _, spilled in lines if spilled] == []
         for kernel, registers, _ in lines:
             assert registers * BLOCKS.get(kernel, launch.THREADS) <= REGISTERS, kernel
+
+
+READ, WRITTEN, HALVES = "LDG.E.128", "STG.E.128", "STG.E.64"
+"""Instructions of 16 bytes, and of 8, which bfloat16's packs have."""
+WIDE = {
+    **dict.fromkeys(("relu_forward", "gelu_forward"), (1, WRITTEN, 1)),
+    **dict.fromkeys(("relu_backward", "gelu_backward"), (2, WRITTEN, 1)),
+    "to_bfloat16": (1, HALVES, 1),
+    "column_sum": (4, WRITTEN, 1),
+    "column_sum_and_terms": (8, WRITTEN, 4),
+    "column_sum_to_bfloat16": (8, HALVES, 4),
+    "cross_entropy_forward": (4, "", 0),
+    "cross_entropy_backward": (1, WRITTEN, 1),
+    "gather_rows": (1, WRITTEN, 1),
+}
+"""Of kernels of packs: how many a thread reads together, by what it writes them, and how many."""
+
+
+@cache
+def disassembler() -> str:
+    """NVIDIA's, from its wheel."""
+    name = "nvidia-cuda-nvdisasm"
+    try:
+        files = metadata.files(name) or []
+    except metadata.PackageNotFoundError:
+        pytest.skip(f"{name} is not installed")
+    (found,) = (f for f in files if f.stem == "nvdisasm")
+    return str(found.locate())
+
+
+def memory(source: str, arch: str, folder: Path) -> dict[str, list[str]]:
+    """Of each kernel in float32: its accesses of memory in their order, with what jumps between."""
+    (path := folder / f"{source}.cubin").write_bytes(cubin(source, "float32", arch)[0])
+    command = [disassembler(), "-c", str(path)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    _, *parts = re.split(r"\.text\.(\w+):", text)
+    found = re.compile(r"\b((?:LDG|STG|BRA)\b[.\w]*)")
+    return {n: found.findall(body) for n, body in zip(parts[::2], parts[1::2], strict=True)}
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_packs_are_read_and_written_by_one_instruction(arch: str, tmp_path: Path) -> None:
+    """Which a compiler may split, and did; and reads that are to be under way together, are."""
+    done = {
+        kernel: accesses
+        for source in {launch.kernels()[kernel] for kernel in WIDE}
+        for kernel, accesses in memory(source, arch, tmp_path).items()
+    }
+    for kernel, (together, write, writes) in WIDE.items():
+        accesses = done[kernel]
+        assert " ".join([READ] * together) in " ".join(accesses), (kernel, accesses)
+        assert not write or accesses.count(write) >= writes, (kernel, accesses)
 
 
 def test_the_structures_of_the_sources_are_those_of_the_host() -> None:

@@ -214,8 +214,29 @@ class Gemm:
                 x.data.ptr + first * how.left.stride * x.itemsize,
                 y.data.ptr + first * how.right.stride * y.itemsize,
             )
-            self._start(device, plan.described, plan.algorithm, *places)
+            self._run(device, plan, *places)
         return how.bias or bias is None
+
+    def _run(self, device: int, plan: Plan, *places: int) -> None:
+        """Start the product; where the library cannot run what it listed, the next that it can.
+
+        Nothing is tried while a step is recorded, which what fails has spoilt.
+        """
+        import cupy
+
+        others = [a for a in plan.algorithms if a is not plan.algorithm]
+        errors = []
+        for algorithm in (plan.algorithm, *others):
+            try:
+                self._start(device, plan.described, algorithm, *places)
+            except RuntimeError as error:
+                if cupy.cuda.get_current_stream().is_capturing():
+                    raise
+                errors.append(error)
+            else:
+                plan.algorithm = algorithm
+                return
+        raise errors[0]
 
     def _start(
         self, device: int, d: Descriptors, found: Heuristic, out: int, x: int, y: int
@@ -281,8 +302,9 @@ class Gemm:
                 bias = tuning.random_numbers(cupy, kind, how.n)
                 _set_bias(plan.described, bias)
             free, _ = cupy.cuda.runtime.memGetInfo()
-            trial = tuning.Trial(cupy, how, start, free)
-            plan.algorithm = tuning.timed(trial, candidates, microseconds)
+            with cupy.cuda.using_allocator(cupy.cuda.MemoryPool().malloc):  # given back at the end
+                trial = tuning.Trial(cupy, how, start, free)
+                plan.algorithm = tuning.timed(trial, candidates, microseconds)
         except (MemoryError, RuntimeError):  # no room, as allocators say it; else the product says
             return
 

@@ -98,6 +98,7 @@ __device__ void sum_columns(
     number* to
 ) {
     typedef Beside<real, n> Some;
+    typedef Beside<number, n> Terms;  // an index into them, not an address, keeps a write in one
     __shared__ Some parts[LANES][WARP];
     integer tiles = (columns + WARP * n - 1) / (WARP * n);
     integer part = blockIdx.x / tiles, j = (blockIdx.x % tiles * WARP + threadIdx.x % WARP) * n;
@@ -110,22 +111,26 @@ __device__ void sum_columns(
 #pragma unroll
         for (int k = 0; k < AT_ONCE; ++k)
             if (done + k < count) some[k] = *(const Some*)(x + at + k * step);
-        if (kept)
+        if (kept) {
+            Some through[AT_ONCE];
+#pragma unroll
+            for (int k = 0; k < AT_ONCE; ++k) {
+                through[k] = some[k];
+                if (done + k < count) through[k] = *(const Some*)(kept + at + k * step);
+            }
 #pragma unroll
             for (int k = 0; k < AT_ONCE; ++k)
-                if (done + k < count) {
-                    Some through = *(const Some*)(kept + at + k * step);
-                    for (int l = 0; l < n; ++l)
-                        if (through.at[l] == 0) some[k].at[l] = 0;
-                }
+                for (int l = 0; l < n; ++l)
+                    if (through[k].at[l] == 0) some[k].at[l] = 0;
+        }
 #pragma unroll
         for (int k = 0; k < AT_ONCE; ++k) {
-            Beside<number, n> term;
+            Terms term;
             for (int l = 0; l < n; ++l) {
                 sum.at[l] += some[k].at[l];
                 convert(some[k].at[l], term.at[l]);
             }
-            if (to && done + k < count) *(Beside<number, n>*)(to + at + k * step) = term;
+            if (to && done + k < count) ((Terms*)to)[(at + k * step) / n] = term;
         }
         at += AT_ONCE * step;
     }

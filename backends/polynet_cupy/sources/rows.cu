@@ -105,17 +105,36 @@ KERNEL log_softmax_backward(const real* g, const real* y, real* out, integer n, 
         out[at + j * inner] = g[at + j * inner] - sum * exp(y[at + j * inner]);
 }
 
-// `see` each number that is this thread's of a row: by packs, where rows lie so.
-template <typename See> __device__ void each_of_row(const real* row, integer n, See see) {
-    if (n % PACK == 0 && ((size_t)row & (sizeof(Pack) - 1)) == 0) {
-#pragma unroll 4
-        for (integer j = threadIdx.x * PACK; j < n; j += blockDim.x * PACK) {
-            Pack some = *(const Pack*)(row + j);
-            for (int k = 0; k < PACK; ++k) see(some.at[k]);
-        }
-    } else {
-        for (integer j = threadIdx.x; j < n; j += blockDim.x) see(row[j]);
+#define AT_ONCE 4  // packs of a row that a thread has under way together
+
+template <bool aligned, typename See>
+__device__ void packs_of_row(const real* row, integer n, See see) {
+    integer step = blockDim.x * PACK;
+    for (integer j = threadIdx.x * PACK; j < n; j += AT_ONCE * step) {
+        Pack some[AT_ONCE] = {};
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; ++k)
+            if (j + k * step < n) {
+                const real* at = row + j + k * step;
+                if (aligned) some[k] = *(const Pack*)at;
+                else for (int l = 0; l < PACK; ++l) some[k].at[l] = at[l];
+            }
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; ++k)
+            if (j + k * step < n)
+                for (int l = 0; l < PACK; ++l) see(some[k].at[l]);
     }
+}
+
+// `see` each number that is this thread's of a row: by packs, where rows are of whole ones; then they
+// are the same numbers in the same order wherever the row begins.
+template <typename See> __device__ void each_of_row(const real* row, integer n, See see) {
+    if (n % PACK)
+        for (integer j = threadIdx.x; j < n; j += blockDim.x) see(row[j]);
+    else if (((size_t)row & (sizeof(Pack) - 1)) == 0)
+        packs_of_row<true>(row, n, see);
+    else
+        packs_of_row<false>(row, n, see);
 }
 
 // For each row, log Σ exp(x) in two parts, `tops` and `logs`, and its loss, log Σ exp(x) less
