@@ -7,8 +7,8 @@ from typing import Any
 
 from polynet_cupy.launch import THREADS, by_row, column_sum, elementwise, real
 
-MOST = 2**31 - 1 - THREADS
-"""Numbers of a channel: the kernels count them in 32 bits, a block of threads at a time."""
+MOST = 2**31 - 1 - 16 * THREADS
+"""Numbers of a channel: kernels count them in 32 bits, at most 16 a thread of a block at a time."""
 CHUNK = 4096
 """Numbers of a channel that one block has; more, where that would be over `PARTS` blocks."""
 PARTS = 1024

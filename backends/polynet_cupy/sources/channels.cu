@@ -25,7 +25,7 @@ KERNEL batch_norm_parts(
     integer size, integer chunk
 ) {
     Part mine = part_of_block(samples * size, channels, chunk);
-    int first = mine.from + (int)threadIdx.x, further = first + HELD * (int)blockDim.x;
+    int first = mine.from + (int)threadIdx.x, further = mine.from + HELD * (int)blockDim.x;
     real held[HELD], sum = 0, squares = 0;
 #pragma unroll
     for (int k = 0; k < HELD; ++k) {
@@ -33,16 +33,15 @@ KERNEL batch_norm_parts(
         held[k] = j < mine.end ? x[place(j, mine.channel, channels, size)] : 0;
         sum += held[k];
     }
-    for (int j = further; j < mine.end; j += blockDim.x)
-        sum += x[place(j, mine.channel, channels, size)];
+    auto at = [=](int j) { return x[place(j, mine.channel, channels, size)]; };
+    over(further, mine.end, at, [&](int, real value) { sum += value; });
     real mean = block_sum(sum) / (real)(mine.end - mine.from);
 #pragma unroll
     for (int k = 0; k < HELD; ++k)
         if (first + k * (int)blockDim.x < mine.end) squares += (held[k] - mean) * (held[k] - mean);
-    for (int j = further; j < mine.end; j += blockDim.x) {
-        real centred = x[place(j, mine.channel, channels, size)] - mean;
-        squares += centred * centred;
-    }
+    over(further, mine.end, at, [&](int, real value) {
+        squares += (value - mean) * (value - mean);
+    });
     squares = block_sum(squares);
     if (threadIdx.x) return;
     part_means[blockIdx.x] = mean;
@@ -55,8 +54,10 @@ KERNEL channel_sums(
 ) {
     Part mine = part_of_block(samples * size, channels, chunk);
     real sum = 0;
-    for (int j = mine.from + threadIdx.x; j < mine.end; j += blockDim.x)
-        sum += x[place(j, mine.channel, channels, size)];
+    over(
+        mine.from, mine.end, [=](int j) { return x[place(j, mine.channel, channels, size)]; },
+        [&](int, real value) { sum += value; }
+    );
     sum = block_sum(sum);
     if (threadIdx.x == 0) part_sums[blockIdx.x] = sum;
 }
@@ -84,12 +85,11 @@ KERNEL batch_norm_forward(
         squares += part_squares[k * channels + c] + apart * apart * (real)count;
     }
     real variance = block_sum(squares) / (real)n, r = 1 / sqrt(variance + (real)eps);
-    for (int j = mine.from + threadIdx.x; j < mine.end; j += blockDim.x) {
-        integer at = place(j, c, channels, size);
-        real value = (x[at] - mean) * r;
-        if (weight) value *= weight[c];
-        y[at] = bias ? value + bias[c] : value;
-    }
+    real w = weight ? weight[c] : 1, b = bias ? bias[c] : 0;
+    over(
+        mine.from, mine.end, [=](int j) { return x[place(j, c, channels, size)]; },
+        [&](int j, real value) { y[place(j, c, channels, size)] = (value - mean) * r * w + b; }
+    );
     if (mine.part || threadIdx.x) return;
     means[c] = mean;
     variances[c] = variance;
@@ -103,11 +103,14 @@ KERNEL batch_norm_sums(
     Part mine = part_of_block(samples * size, channels, chunk);
     int c = mine.channel;
     real mean = means[c], r = 1 / sqrt(variances[c] + (real)eps), sum = 0, slope = 0;
-    for (int j = mine.from + threadIdx.x; j < mine.end; j += blockDim.x) {
+    auto both = [=](int j) {
         integer at = place(j, c, channels, size);
-        sum += g[at];
-        slope += g[at] * ((x[at] - mean) * r);
-    }
+        return Two{g[at], x[at]};
+    };
+    over(mine.from, mine.end, both, [&](int, Two at) {
+        sum += at.one;
+        slope += at.one * ((at.other - mean) * r);
+    });
     sum = block_sum(sum);
     slope = block_sum(slope);
     if (threadIdx.x) return;
@@ -137,10 +140,14 @@ KERNEL batch_norm_backward(
     real w = weight ? weight[c] : 1, r = 1 / sqrt(variances[c] + (real)eps), mean = means[c];
     real level = w * sum / (real)n - to_means[c] / ((real)n * r);
     real tilt = w * slope / (real)n - 2 * to_variances[c] / ((real)n * r * r);
-    for (int j = mine.from + threadIdx.x; j < mine.end; j += blockDim.x) {
+    auto both = [=](int j) {
         integer at = place(j, c, channels, size);
-        out[at] = (g[at] * w - level - tilt * ((x[at] - mean) * r)) * r;
-    }
+        return Two{g[at], x[at]};
+    };
+    over(mine.from, mine.end, both, [&](int j, Two at) {
+        real normal = (at.other - mean) * r;
+        out[place(j, c, channels, size)] = (at.one * w - level - tilt * normal) * r;
+    });
     if (mine.part || threadIdx.x) return;
     sums[c] = sum;
     slopes[c] = slope;

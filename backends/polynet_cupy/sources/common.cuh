@@ -29,6 +29,25 @@ __device__ integer integer_at(const void* numbers, integer wide, integer i) {
     return wide ? ((const long long*)numbers)[i] : ((const int*)numbers)[i];
 }
 
+#define AT_ONCE 4  // reads that a thread has under way together, where it goes over memory
+
+// `see` each place from `first` on that is this thread's of the block, and what `at` reads there.
+template <typename place, typename At, typename See>
+__device__ void over(place first, place end, At at, See see) {
+    place step = blockDim.x;
+    for (first += threadIdx.x; first < end; first += AT_ONCE * step) {
+        decltype(at(first)) found[AT_ONCE];
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; ++k)
+            if (first + k * step < end) found[k] = at(first + k * step);
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; ++k)
+            if (first + k * step < end) see(first + k * step, found[k]);
+    }
+}
+
+struct Two { real one, other; };
+
 // The sum of one number of each thread of the block, in an order that is always the same. A block
 // is whole warps; every thread gets the sum.
 __device__ real block_sum(real value) {

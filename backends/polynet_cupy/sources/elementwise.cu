@@ -80,7 +80,6 @@ KERNEL dropout(const real* x, const bool* mask, real* y, integer size, double ke
 }
 
 #define LANES 16
-#define AT_ONCE 4  // rows that a thread has under way together
 
 // Numbers of a row that a thread reads, or writes, at once.
 template <typename number, int n> struct alignas(n * sizeof(number)) Beside { number at[n]; };

@@ -6,68 +6,95 @@ __device__ integer row_start(integer n, integer inner) {
     return row.whole * n * inner + row.rest;
 }
 
+// `over` the numbers of a row.
+template <typename At, typename See> __device__ void over_row(integer n, At at, See see) {
+    over((integer)0, n, at, see);
+}
+
 // The largest number of a row where it is finite, else 0: what keeps exp from overflow. One that is
 // not a number needs no care: it makes the sum, and so the row, NaN.
-__device__ real row_top(const real* x, integer n, integer inner) {
+template <typename At> __device__ real row_top(integer n, At at) {
     real top = -INFINITY_;
-    for (integer j = threadIdx.x; j < n; j += blockDim.x) {
-        real value = x[j * inner];
+    over_row(n, at, [&](integer, real value) {
         if (value > top) top = value;
-    }
+    });
     top = block_max(top);
     return top - top == 0 ? top : 0;
 }
 
 // y = exp(x) / Σ exp(x)
 KERNEL softmax_forward(const real* x, real* y, integer n, integer inner) {
-    integer at = row_start(n, inner);
-    real top = row_top(x + at, n, inner), sum = 0;
-    for (integer j = threadIdx.x; j < n; j += blockDim.x) sum += exp(x[at + j * inner] - top);
+    integer start = row_start(n, inner);
+    auto at = [=](integer j) { return x[start + j * inner]; };
+    real top = row_top(n, at), sum = 0;
+    over_row(n, at, [&](integer, real value) { sum += exp(value - top); });
     sum = block_sum(sum);
-    for (integer j = threadIdx.x; j < n; j += blockDim.x)
-        y[at + j * inner] = exp(x[at + j * inner] - top) / sum;
+    over_row(n, at, [&](integer j, real value) { y[start + j * inner] = exp(value - top) / sum; });
 }
 
 // (g - Σ g·y)·y
 KERNEL softmax_backward(const real* g, const real* y, real* out, integer n, integer inner) {
-    integer at = row_start(n, inner);
+    integer start = row_start(n, inner);
+    auto at = [=](integer j) { return Two{g[start + j * inner], y[start + j * inner]}; };
     real sum = 0;
-    for (integer j = threadIdx.x; j < n; j += blockDim.x)
-        sum += g[at + j * inner] * y[at + j * inner];
+    over_row(n, at, [&](integer, Two slope) { sum += slope.one * slope.other; });
     sum = block_sum(sum);
-    for (integer j = threadIdx.x; j < n; j += blockDim.x)
-        out[at + j * inner] = (g[at + j * inner] - sum) * y[at + j * inner];
+    over_row(n, at, [&](integer j, Two slope) {
+        out[start + j * inner] = (slope.one - sum) * slope.other;
+    });
 }
 
 // Which of the n keys a query may look at: those that the mask allows, whose rows come again and
 // again, `period` of them; and, where `causal`, those up to its own place among `targets`.
-struct Look { const bool* mask; integer last; };
+template <bool masked> struct Look { const bool* mask; integer last; };
 
-__device__ Look look_of_block(
+template <bool masked> __device__ Look<masked> look_of_block(
     const bool* mask, integer n, integer period, integer targets, integer causal
 ) {
-    return {mask ? mask + blockIdx.x % period * n : mask, causal ? blockIdx.x % targets : n};
+    return {masked ? mask + blockIdx.x % period * n : mask, causal ? blockIdx.x % targets : n};
 }
 
-__device__ bool sees(Look look, integer j) { return j <= look.last && (!look.mask || look.mask[j]); }
+// No read waits for another: each takes place whether the key is looked at or not.
+template <bool masked> __device__ bool sees(Look<masked> look, integer j) {
+    return (masked ? look.mask[j] : true) & (j <= look.last);
+}
+
+template <bool masked>
+__device__ void attend(const real* x, Look<masked> look, real* y, integer n, real s) {
+    auto at = [=](integer j) {
+        real value = x[j];
+        return sees(look, j) ? value : -INFINITY_;
+    };
+    real top = row_top(n, at), sum = 0;
+    auto share = [=](real value) { return value == -INFINITY_ ? 0 : exp((value - top) * s); };
+    over_row(n, at, [&](integer, real value) { sum += share(value); });
+    sum = block_sum(sum);
+    over_row(n, at, [&](integer j, real value) { y[j] = share(value) / sum; });
+}
 
 // y = exp(s·x) / Σ exp(s·x) over the keys that are looked at, 0 at the others; s > 0
 KERNEL attention_forward(
     const real* x, const bool* mask, real* y, integer n, integer period, integer targets,
     integer causal, double scale
 ) {
-    Look look = look_of_block(mask, n, period, targets, causal);
-    const real* row = x + blockIdx.x * n;
-    real top = -INFINITY_, sum = 0, s = (real)scale;
-    for (integer j = threadIdx.x; j < n; j += blockDim.x)
-        if (sees(look, j) && row[j] > top) top = row[j];
-    top = block_max(top);
-    if (top - top != 0) top = 0;
-    for (integer j = threadIdx.x; j < n; j += blockDim.x)
-        if (sees(look, j)) sum += exp((row[j] - top) * s);
+    integer at = blockIdx.x * n;
+    real s = (real)scale;
+    if (mask) attend(x + at, look_of_block<true>(mask, n, period, targets, causal), y + at, n, s);
+    else attend(x + at, look_of_block<false>(mask, n, period, targets, causal), y + at, n, s);
+}
+
+template <bool masked>
+__device__ void attend_back(
+    const real* g, const real* y, Look<masked> look, real* out, integer n, real s
+) {
+    struct Slope { real g, y; bool seen; };
+    auto at = [=](integer j) { return Slope{g[j], y[j], sees(look, j)}; };
+    real sum = 0;
+    over_row(n, at, [&](integer, Slope slope) { sum += slope.seen ? slope.g * slope.y : 0; });
     sum = block_sum(sum);
-    for (integer j = threadIdx.x; j < n; j += blockDim.x)
-        y[blockIdx.x * n + j] = (sees(look, j) ? exp((row[j] - top) * s) : 0) / sum;
+    over_row(n, at, [&](integer j, Slope slope) {
+        out[j] = slope.seen ? (slope.g - sum) * slope.y * s : 0;
+    });
 }
 
 // s·(g - Σ g·y)·y, and 0 at keys that are not looked at
@@ -75,37 +102,37 @@ KERNEL attention_backward(
     const real* g, const bool* mask, const real* y, real* out, integer n, integer period,
     integer targets, integer causal, double scale
 ) {
-    Look look = look_of_block(mask, n, period, targets, causal);
     integer at = blockIdx.x * n;
-    real sum = 0, s = (real)scale;
-    for (integer j = threadIdx.x; j < n; j += blockDim.x)
-        if (sees(look, j)) sum += g[at + j] * y[at + j];
-    sum = block_sum(sum);
-    for (integer j = threadIdx.x; j < n; j += blockDim.x)
-        out[at + j] = sees(look, j) ? (g[at + j] - sum) * y[at + j] * s : 0;
+    real s = (real)scale;
+    g += at, y += at, out += at;
+    if (mask) attend_back(g, y, look_of_block<true>(mask, n, period, targets, causal), out, n, s);
+    else attend_back(g, y, look_of_block<false>(mask, n, period, targets, causal), out, n, s);
 }
 
 // y = x - log Σ exp(x)
 KERNEL log_softmax_forward(const real* x, real* y, integer n, integer inner) {
-    integer at = row_start(n, inner);
-    real top = row_top(x + at, n, inner), sum = 0;
-    for (integer j = threadIdx.x; j < n; j += blockDim.x) sum += exp(x[at + j * inner] - top);
+    integer start = row_start(n, inner);
+    auto at = [=](integer j) { return x[start + j * inner]; };
+    real top = row_top(n, at), sum = 0;
+    over_row(n, at, [&](integer, real value) { sum += exp(value - top); });
     real log_sum = log(block_sum(sum));
-    for (integer j = threadIdx.x; j < n; j += blockDim.x)
-        y[at + j * inner] = x[at + j * inner] - top - log_sum;
+    over_row(n, at, [&](integer j, real value) { y[start + j * inner] = value - top - log_sum; });
 }
 
 // g - exp(y)·Σ g
 KERNEL log_softmax_backward(const real* g, const real* y, real* out, integer n, integer inner) {
-    integer at = row_start(n, inner);
+    integer start = row_start(n, inner);
     real sum = 0;
-    for (integer j = threadIdx.x; j < n; j += blockDim.x) sum += g[at + j * inner];
+    over_row(
+        n, [=](integer j) { return g[start + j * inner]; },
+        [&](integer, real slope) { sum += slope; }
+    );
     sum = block_sum(sum);
-    for (integer j = threadIdx.x; j < n; j += blockDim.x)
-        out[at + j * inner] = g[at + j * inner] - sum * exp(y[at + j * inner]);
+    over_row(
+        n, [=](integer j) { return Two{g[start + j * inner], y[start + j * inner]}; },
+        [&](integer j, Two both) { out[start + j * inner] = both.one - sum * exp(both.other); }
+    );
 }
-
-#define AT_ONCE 4  // packs of a row that a thread has under way together
 
 template <bool aligned, typename See>
 __device__ void packs_of_row(const real* row, integer n, See see) {
@@ -126,8 +153,8 @@ __device__ void packs_of_row(const real* row, integer n, See see) {
     }
 }
 
-// `see` each number that is this thread's of a row: by packs, where rows are of whole ones; then they
-// are the same numbers in the same order wherever the row begins.
+// `see` each number that is this thread's of a row: by packs, where rows are of whole ones; then
+// they are the same numbers in the same order wherever the row begins.
 template <typename See> __device__ void each_of_row(const real* row, integer n, See see) {
     if (n % PACK)
         for (integer j = threadIdx.x; j < n; j += blockDim.x) see(row[j]);
@@ -206,7 +233,7 @@ KERNEL cross_entropy_backward(
 // The mean of n numbers, by one block.
 KERNEL mean(const real* x, real* out, integer n) {
     real sum = 0;
-    for (integer i = threadIdx.x; i < n; i += blockDim.x) sum += x[i];
+    over_row(n, [=](integer i) { return x[i]; }, [&](integer, real value) { sum += value; });
     sum = block_sum(sum);
     if (threadIdx.x == 0) *out = sum / (real)n;
 }
@@ -216,18 +243,20 @@ KERNEL layer_norm_forward(
     const real* x, const real* weight, const real* bias, real* y, real* means, real* scales,
     integer n, double eps
 ) {
-    integer at = blockIdx.x * n;
+    integer start = blockIdx.x * n;
+    auto at = [=](integer j) { return x[start + j]; };
     real sum = 0, squares = 0;
-    for (integer j = threadIdx.x; j < n; j += blockDim.x) sum += x[at + j];
+    over_row(n, at, [&](integer, real value) { sum += value; });
     real mean = block_sum(sum) / (real)n;
-    for (integer j = threadIdx.x; j < n; j += blockDim.x)
-        squares += (x[at + j] - mean) * (x[at + j] - mean);
+    over_row(n, at, [&](integer, real value) { squares += (value - mean) * (value - mean); });
     real r = 1 / sqrt(block_sum(squares) / (real)n + (real)eps);
-    for (integer j = threadIdx.x; j < n; j += blockDim.x) {
-        real value = (x[at + j] - mean) * r;
-        if (weight) value *= weight[j];
-        y[at + j] = bias ? value + bias[j] : value;
-    }
+    struct Affine { real x, weight, bias; };
+    auto all = [=](integer j) {
+        return Affine{x[start + j], weight ? weight[j] : 1, bias ? bias[j] : 0};
+    };
+    over_row(n, all, [&](integer j, Affine a) {
+        y[start + j] = (a.x - mean) * r * a.weight + a.bias;
+    });
     if (threadIdx.x == 0) {
         means[blockIdx.x] = mean;
         scales[blockIdx.x] = r;
@@ -239,19 +268,18 @@ KERNEL layer_norm_backward(
     const real* g, const real* x, const real* weight, const real* means, const real* scales,
     real* out, integer n
 ) {
-    integer at = blockIdx.x * n;
+    integer start = blockIdx.x * n;
     real mean = means[blockIdx.x], r = scales[blockIdx.x], sum = 0, slope = 0;
-    for (integer j = threadIdx.x; j < n; j += blockDim.x) {
-        real h = weight ? g[at + j] * weight[j] : g[at + j];
-        sum += h;
-        slope += h * ((x[at + j] - mean) * r);
-    }
+    auto at = [=](integer j) {
+        return Two{weight ? g[start + j] * weight[j] : g[start + j], (x[start + j] - mean) * r};
+    };
+    over_row(n, at, [&](integer, Two h) {
+        sum += h.one;
+        slope += h.one * h.other;
+    });
     sum = block_sum(sum) / (real)n;
     slope = block_sum(slope) / (real)n;
-    for (integer j = threadIdx.x; j < n; j += blockDim.x) {
-        real h = weight ? g[at + j] * weight[j] : g[at + j];
-        out[at + j] = (h - sum - slope * ((x[at + j] - mean) * r)) * r;
-    }
+    over_row(n, at, [&](integer j, Two h) { out[start + j] = (h.one - sum - slope * h.other) * r; });
 }
 
 // ŷ·g, of which the weight's gradient is the sum over the rows

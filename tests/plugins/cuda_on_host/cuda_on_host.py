@@ -31,7 +31,10 @@ from polynet_cupy.namespace import extended
 from polynet_cupy.products import Operand, Product
 
 SHIM = Path(__file__).with_name("shim.h")
-SYNCHRONIZES = re.compile(r"\b(block_sum|block_max|row_top|SUMMED|__syncthreads|__shfl_\w+)\(")
+WAITS = r"__syncthreads|__shfl_\w+"
+"""What makes threads wait for one another."""
+DEFINED = re.compile(r"(?:__device__ [\w<> ]*?|#define |^KERNEL )(\w+)\(", re.MULTILINE)
+"""A function of the sources, by its name; its text goes on to the next."""
 FLAGS = "-O1 -std=c++17 -shared -fPIC -w -fmax-errors=5".split()
 FLAGS += os.environ.get("CUDA_ON_HOST_FLAGS", "").split()  # such as -fsanitize=address
 DTYPES = {
@@ -52,14 +55,26 @@ class Parameter(NamedTuple):
     name: str
 
 
+def waiting(text: str) -> re.Pattern[str]:
+    """Calls of what makes threads wait, or calls what does, however far down."""
+    _, *parts = DEFINED.split(text)
+    bodies, names = dict(zip(parts[::2], parts[1::2], strict=True)), {WAITS}
+    while True:
+        calls = re.compile(rf"\b(?:{'|'.join(names)})\b[(<]")
+        found = {name for name, body in bodies.items() if calls.search(body)}
+        if found <= names:
+            return calls
+        names |= found
+
+
 @functools.cache
 def signatures(source: str) -> dict[str, tuple[list[Parameter], bool]]:
     """The parameters of each kernel of a source, and whether its threads wait for each other."""
     text = re.sub(r"//[^\n]*", "", cuda.sources()[source])
-    found = {}
+    found, calls = {}, waiting(text)
     for part in re.split(r"^KERNEL ", text, flags=re.MULTILINE)[1:]:
         name, arguments = re.match(r"(\w+)\(([^)]*)\)", part).groups()
-        found[name] = [_parameter(a) for a in arguments.split(",")], bool(SYNCHRONIZES.search(part))
+        found[name] = [_parameter(a) for a in arguments.split(",")], bool(calls.search(part))
     return found
 
 
