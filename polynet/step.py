@@ -12,6 +12,7 @@ from polynet.backend import Array, common_backend
 from polynet.derivative import differentiated
 from polynet.nn import Context, Module
 from polynet.optim import Optimizer
+from polynet.optim.base import updated
 from polynet.tree import map as tree_map
 
 State = dict[str, Any]
@@ -75,8 +76,8 @@ def make_step(
             value, grads = value + more, tree_map(lambda a, b: a + b, grads, slopes)
         buffers = _own_buffers(xp, buffers, state["buffers"])
         grads = _not_parameters(xp, grads, state["params"])
-        params, optimizer_state = optimizer.update(
-            state["params"], grads, state["optimizer"], state["step"]
+        params, optimizer_state = updated(
+            optimizer, state["params"], grads, state["optimizer"], state["step"]
         )
         return {
             "params": params,

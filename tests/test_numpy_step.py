@@ -7,6 +7,7 @@ nobody else's array changes.
 import gc
 import threading
 import tracemalloc
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -487,6 +488,107 @@ def test_what_cannot_be_recorded_runs_step_by_step_and_says_so(net, message):
         expected_state, expected = Backend.compile(NUMPY, fresh)(start_state, DATA, rows)
         same_bits({"state": state, "losses": found}, {"state": expected_state, "losses": expected})
     assert len(set(compiled(state, DATA, rows[:4])[1].tolist())) > 1
+
+
+class WritesOver(optim.Optimizer):
+    """Changes what it is given, and returns that."""
+
+    def __init__(self, write):
+        self.write = write
+
+    def init(self, params):
+        return {name: np.zeros_like(p) for name, p in params.items()}
+
+    def update(self, params, grads, state, step):
+        for name, g in grads.items():
+            self.write(params, state, name, g)
+        return params, state
+
+
+def with_an_operator(params, state, name, g):
+    params[name] -= 0.1 * g
+
+
+def with_out(params, state, name, g):
+    np.subtract(params[name], 0.1 * g, out=params[name])
+
+
+def part_by_part(params, state, name, g):
+    params[name][...] = params[name] - 0.1 * g
+
+
+def the_state(params, state, name, g):
+    state[name] *= 0.9
+    state[name] += g
+    params[name] = params[name] - 0.1 * state[name]
+
+
+def into_the_dicts(params, state, name, g):
+    state[name] = 0.9 * state[name] + g
+    params[name] = params.pop(name) - 0.1 * state[name]
+
+
+@pytest.mark.parametrize("write", [with_an_operator, with_out, part_by_part, the_state])
+def test_an_optimizer_that_writes_over_its_arrays_takes_each_step_once(write):
+    """The step that is tried before it is recorded is none of those counted."""
+    optimizer = WritesOver(write)
+    step, state, given = start(optimizer)
+    expected = run_all(Backend.compile(NUMPY, step), state, given)
+    step, state, given = start(optimizer)
+    with pytest.warns(RuntimeWarning, match="writes over its state or its data"):
+        same_bits(run_all(NUMPY.compile(step), state, given), expected)
+    step, state, given = start(optimizer)
+    step.required = True
+    with pytest.raises(NotCompiledError, match="p - lr \\* g in place of"):
+        run_all(NUMPY.compile(step), state, given)
+
+
+@pytest.mark.parametrize("inner", [lambda o: o, optim.EMA, lambda o: optim.Groups({"*": o})])
+def test_an_optimizer_may_write_to_the_dicts_it_is_given(inner):
+    step, state, given = start(inner(WritesOver(into_the_dicts)))
+    before = copied({"state": state})
+    expected = run_all(Backend.compile(NUMPY, step), state, given)
+    compiled = NUMPY.compile(step)
+    same_bits(run_all(compiled, state, given), expected)
+    same_bits(copied({"state": state}), before)
+    assert [type(replay) for replay in replays(compiled)] == [_Replay] * 2
+
+
+def test_a_layer_that_writes_over_a_buffer_does_so_once_a_step():
+    class Grows(nn.Module):
+        def __init__(self):
+            self.only = nn.Linear(6, 3)
+            self.size = nn.Buffer((), nn.init.ones)
+
+        def forward(self, x):
+            if self.training:
+                self.size[...] = self.size * 1.5
+            return self.only(x) * self.size
+
+    rows, runs = RNG.integers(0, 64, size=(9, 32)), []
+    for run in (Backend.compile, lambda backend, step: backend.compile(step)):
+        step, state, _ = start(optim.SGD(1e-6), net=Grows())
+        warns = pytest.warns(RuntimeWarning, match="writes over") if runs else nullcontext()
+        with warns:
+            state, found = run(NUMPY, step)(state, DATA, rows)
+        runs.append({"state": state, "losses": found})
+    same_bits(*runs)
+
+
+def test_an_update_in_another_order_is_the_same():
+    class Backwards(optim.Optimizer):
+        def init(self, params):
+            return {}
+
+        def update(self, params, grads, state, step):
+            return {n: params[n] - 0.1 * grads[n] for n in reversed(list(params))}, state
+
+    step, state, given = start(Backwards())
+    expected = run_all(Backend.compile(NUMPY, step), state, given)
+    found = run_all(NUMPY.compile(step), state, given)
+    assert found["losses"][-1].tobytes() == expected["losses"][-1].tobytes()
+    for name, p in expected["state"]["params"].items():
+        assert found["state"]["params"][name].tobytes() == p.tobytes()
 
 
 def test_an_error_of_the_users_own_comes_as_it_is():

@@ -318,3 +318,42 @@ def test_wrong_settings_are_refused(make: Any, words: str) -> None:
 def test_wrong_kinds_are_refused(make: Any, words: str) -> None:
     with pytest.raises(TypeError, match=words):
         make()
+
+
+# Optimizers of one's own
+
+
+class Returning(optim.Optimizer):
+    """Whatever a function makes of the parameters and the state."""
+
+    def __init__(self, make: Any) -> None:
+        self.make = make
+
+    def init(self, params: Any) -> Any:
+        return {"count": {name: np.zeros(()) for name in params}}
+
+    def update(self, params: Any, grads: Any, state: Any, step: Any) -> Any:
+        return self.make(params, state)
+
+
+def without(tree: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: branch for name, branch in tree.items() if name not in names}
+
+
+@pytest.mark.parametrize("inner", [lambda o: o, optim.EMA, lambda o: optim.Groups({"*": o})])
+@pytest.mark.parametrize(
+    ("make", "kind", "words"),
+    [
+        (lambda p, s: None, TypeError, r"a NoneType; expected a pair \(params, state\)"),
+        (lambda p, s: p, TypeError, r"a dict; expected a pair \(params, state\)"),
+        (lambda p, s: (p, s, 1), TypeError, r"a tuple of 3; expected a pair"),
+        (lambda p, s: (without(p, "0.bias"), s), ValueError, r"params without '0\.bias'; expected"),
+        (lambda p, s: ({**p, "2.bias": 0}, s), ValueError, r"params with '2\.bias', which it was"),
+        (lambda p, s: (None, s), ValueError, r"params without '0\.weight', '0\.bias', '1\.weight'"),
+        (lambda p, s: (p, {}), ValueError, r"a state without 'count\.0\.weight'"),
+        (lambda p, s: (s["count"], p), ValueError, r"a state without 'count.*and with '0\.weight'"),
+    ],
+)  # fmt: skip
+def test_what_an_update_returns_is_checked(inner: Any, make: Any, kind: Any, words: str) -> None:
+    with pytest.raises(kind, match=r"Returning\.update returned " + words):
+        run(inner(Returning(make)))

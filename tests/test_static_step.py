@@ -157,6 +157,37 @@ def test_training_equals_the_loop_bit_for_bit(name: str, optimizer: Any) -> None
     assert_equal(*runs)
 
 
+class Descent(optim.Optimizer):
+    """Makes new arrays, or writes to the arrays or to the dicts that it is given."""
+
+    def __init__(self, writes: str = "") -> None:
+        self.writes = writes
+
+    def init(self, params: Any) -> Any:
+        return {}
+
+    def update(self, params: Any, grads: Any, state: Any, step: Any) -> Any:
+        new = params if self.writes else {}
+        for name, g in grads.items():
+            if self.writes == "arrays":
+                params[name] -= 0.1 * g
+            else:
+                new[name] = params[name] - 0.1 * g
+        return new, state
+
+
+@pytest.mark.parametrize("writes", ["arrays", "dicts"])
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+def test_an_optimizer_that_writes_over_what_it_is_given(name: str, writes: str) -> None:
+    runs = [
+        job(static(name, steps_per_call=16), Descent(writes)),
+        job(get_backend(name), Descent()),
+    ]
+    for run in runs:
+        run.fit(X, Y, epochs=6, batch_size=4)
+    assert_equal(*runs)
+
+
 @pytest.mark.parametrize("name", ["numpy", "torch"])
 def test_buffers_are_carried(name: str) -> None:
     runs = [normalised(backend) for backend in (static(name), get_backend(name))]

@@ -37,6 +37,10 @@ OTHERS = (
     "the step writes to an array that it did not compute of its state and data; make it of one of "
     "these, as np.zeros_like does"
 )
+GIVEN = (
+    "the step writes over its state or its data, which are to be read only: make new arrays, "
+    "p - lr * g in place of p -= lr * g"
+)
 SHAPE = "the step makes an array of a shape that depends on the numbers in another"
 
 _thread = threading.local()
@@ -449,4 +453,4 @@ for _each in (
 
 def _written_to(out: Any) -> None:
     if type(out) is not Recorded or type(out.block) is not Block:
-        raise Unrecordable(OTHERS)
+        raise Unrecordable(GIVEN if type(out) is Recorded and out.block is None else OTHERS)

@@ -43,14 +43,16 @@ class _Steps:
         recording = active()
         if recording is not None:
             return self._recorded(recording, state, data, rows)
-        new, loss = self._step(state, data, rows)
         if self._expected is None:
-            return new, loss
+            return self._step(state, data, rows)
         self._storage, self._rows = tree.leaves(state), rows
+        before = list(map(np.array, self._storage))  # a step of one's own may write over it
+        new, loss = self._step(state, data, rows)
         places = set(map(_memory, self._storage))
-        self._expected = [
-            np.array(a) if _memory(a) in places else a for a in [*tree.leaves(new), loss]
-        ]
+        found = tree.leaves(tree.map(lambda _, a: a, state, new))  # in the order of the state
+        self._expected = [np.array(a) if _memory(a) in places else a for a in [*found, loss]]
+        for kept, a in zip(self._storage, before, strict=True):
+            kept[...] = a
         return state, loss
 
     def _recorded(

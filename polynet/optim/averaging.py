@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from polynet import tree
 from polynet.backend import Array
 from polynet.ops import array_namespace
-from polynet.optim.base import Arrays, Optimizer, State, Wrapper, columns, consuming
+from polynet.optim.base import Arrays, Optimizer, State, Wrapper, columns, consuming, updated
 from polynet.optim.checks import number
 from polynet.tensor import composition
 
@@ -59,7 +59,7 @@ class EMA(Wrapper):
     def update(
         self, params: Arrays, grads: Arrays, state: State, step: Array
     ) -> tuple[Arrays, State]:
-        params, inner = self.optimizer.update(params, grads, state["optimizer"], step)
+        params, inner = updated(self.optimizer, params, grads, state["optimizer"], step)
         new = {n: params[n] for n in state["average"]}
         average = moving_average(state["average"], new, step, decay=self.decay)
         return params, {"average": average, "optimizer": inner}

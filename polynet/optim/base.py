@@ -30,6 +30,18 @@ class Optimizer:
 
     Parameters and gradients are dicts of arrays by name. A state is a tree of arrays, whose
     structure stays. Gradients are given for the parameters that it `trains`, no others.
+
+    The arrays given are to be read only: `update` makes new ones, `p - lr * g` and not `p -= lr *
+    g`, with which a step on NumPy is not recorded, and slower. Where steps are recorded or
+    compiled, `update` runs as Python for a few of them only, and for some twice: what it counts
+    itself is not the steps. Their number is `step`.
+
+    >>> from polynet import optim
+    >>> class Descent(optim.Optimizer):
+    ...     def init(self, params):
+    ...         return {}
+    ...     def update(self, params, grads, state, step):
+    ...         return {name: p - 0.1 * grads[name] for name, p in params.items()}, state
     """
 
     def init(self, params: Arrays) -> State:
@@ -39,7 +51,10 @@ class Optimizer:
     def update(
         self, params: Arrays, grads: Arrays, state: State, step: Array
     ) -> tuple[Arrays, State]:
-        """The parameters and the state after one step; `step` is int32 of shape (1,), from 0."""
+        """A pair, the parameters and the state after one step, by the names that they were given.
+
+        `step` is int32 of shape (1,), from 0.
+        """
         raise NotImplementedError
 
     def trains(self, names: Iterable[str]) -> list[str]:
@@ -66,6 +81,39 @@ class Optimizer:
     def with_lr_factor(self, state: State, factor: float) -> State:
         """The state in which every schedule's rate is multiplied by `factor`."""
         return state
+
+
+def updated(
+    optimizer: Optimizer, params: Arrays, grads: Arrays, state: State, step: Array
+) -> tuple[Arrays, State]:
+    """What `optimizer.update` returns.
+
+    That of a class of one's own is given dicts that nobody else has, so that it may write to them,
+    and what it returns is checked: TypeError for what is no pair, ValueError for other names.
+    """
+    if optimizer.consumes:
+        return optimizer.update(params, grads, state, step)
+    own = tree.map(lambda a: a, state)
+    result: Any = optimizer.update(dict(params), grads, own, step)
+    kind = type(optimizer).__name__
+    if not isinstance(result, tuple) or len(result) != 2:
+        found = type(result).__name__ + (f" of {len(result)}" if isinstance(result, tuple) else "")
+        raise TypeError(f"{kind}.update returned a {found}; expected a pair (params, state)")
+    _same_names(f"{kind}.update returned params", params, result[0])
+    _same_names(f"{kind}.update returned a state", state, result[1])
+    return result
+
+
+def _same_names(what: str, before: Any, after: Any) -> None:
+    """Raise ValueError unless the leaves of two trees have the same names."""
+    old, new = (dict(tree.named_leaves(leaves)) for leaves in (before, after))
+    lacking, more = ([n for n in a if n not in b] for a, b in ((old, new), (new, old)))
+    if lacking or more:
+        found = [f"without {', '.join(map(repr, lacking))}"] if lacking else []
+        found += [f"with {', '.join(map(repr, more))}, which it was not given"] if more else []
+        raise ValueError(
+            f"{what} {' and '.join(found)}; expected all names that it was given, and no others"
+        )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from polynet import tree
 from polynet.backend import Array
-from polynet.optim.base import Arrays, Optimizer, State, Wrapper, consuming, in_dtype
+from polynet.optim.base import Arrays, Optimizer, State, Wrapper, consuming, in_dtype, updated
 from polynet.optim.checks import number
 from polynet.tensor import composition
 
@@ -52,7 +52,9 @@ class ClipNorm(Wrapper):
     def update(
         self, params: Arrays, grads: Arrays, state: State, step: Array
     ) -> tuple[Arrays, State]:
-        return self.optimizer.update(params, clip_norm(grads, max_norm=self.max_norm), state, step)
+        return updated(
+            self.optimizer, params, clip_norm(grads, max_norm=self.max_norm), state, step
+        )
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,6 @@ class ClipValue(Wrapper):
     def update(
         self, params: Arrays, grads: Arrays, state: State, step: Array
     ) -> tuple[Arrays, State]:
-        return self.optimizer.update(
-            params, clip_value(grads, clip_value=self.clip_value), state, step
+        return updated(
+            self.optimizer, params, clip_value(grads, clip_value=self.clip_value), state, step
         )

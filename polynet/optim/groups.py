@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from polynet.backend import Array
-from polynet.optim.base import Arrays, Optimizer, State, check_optimizer, consuming
+from polynet.optim.base import Arrays, Optimizer, State, check_optimizer, consuming, updated
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ class Groups(Optimizer):
     ) -> tuple[Arrays, State]:
         new, states = dict(params), {}
         for key, optimizer, names in self._parts(params):
-            new_part, states[key] = optimizer.update(
+            new_part, states[key] = updated(
+                optimizer,
                 {n: params[n] for n in names},
                 {n: grads[n] for n in optimizer.trains(names)},
                 state[key],
