@@ -56,9 +56,8 @@ class PReLU(Module):
     """
 
     def __init__(self, num_parameters: int = 1, init: float = 0.25) -> None:
-        positive("PReLU", num_parameters=num_parameters)
-        self.num_parameters = num_parameters
-        self.weight: Array = Parameter((num_parameters,), constant(init))
+        (self.num_parameters,) = positive("PReLU", num_parameters=num_parameters)
+        self.weight: Array = Parameter((self.num_parameters,), constant(init))
 
     def forward(self, x: Array) -> Array:
         if self.num_parameters != 1 and tuple(x.shape[1:2]) != (self.num_parameters,):

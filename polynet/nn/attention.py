@@ -41,7 +41,9 @@ class MultiheadAttention(Module):
         *,
         batch_first: bool = False,
     ) -> None:
-        positive("MultiheadAttention", embed_dim=embed_dim, num_heads=num_heads)
+        embed_dim, num_heads = positive(
+            "MultiheadAttention", embed_dim=embed_dim, num_heads=num_heads
+        )
         if embed_dim % num_heads:
             raise ValueError(
                 f"MultiheadAttention: {num_heads} heads do not divide embed_dim {embed_dim}"

@@ -27,13 +27,12 @@ class _BatchNorm(Module):
         track_running_stats: bool = True,
     ) -> None:
         kind = type(self).__name__
-        positive(kind, num_features=num_features)
+        (self.num_features,) = positive(kind, num_features=num_features)
         if momentum is not None and not 0 <= momentum <= 1:
             raise ValueError(
                 f"{kind}: momentum is the share of a new batch in the running statistics, from 0 "
                 f"to 1, or None for the mean of all batches; got {momentum!r}"
             )
-        self.num_features = num_features
         self.eps = float(eps)
         self.momentum = momentum
         self.weight: Array | None = None
@@ -41,7 +40,7 @@ class _BatchNorm(Module):
         self.running_mean: Any = None
         self.running_var: Any = None
         self.num_batches_tracked: Any = None
-        shape = (num_features,)
+        shape = (self.num_features,)
         if affine:
             self.weight = Parameter(shape, init.ones)
             self.bias = Parameter(shape, init.zeros)

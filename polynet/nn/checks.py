@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,24 +10,31 @@ from polynet.backend import Array
 from polynet.nn.module import Module
 
 
-def positive(layer: str, **settings: Any) -> None:
-    """Raise ValueError unless every setting is a positive integer."""
+def whole(value: Any, *, least: float = 1) -> int | None:
+    """The number, NumPy's too, as an integer of Python; None for what is none, or below `least`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        return None
+    return None if isinstance(value, bool) or number < least else number
+
+
+def positive(layer: str, **settings: Any) -> tuple[int, ...]:
+    """The settings as integers of Python; ValueError unless every one is a positive integer."""
     for name, value in settings.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if whole(value) is None:
             raise ValueError(f"{layer}: {name} is a positive integer; got {value!r}")
+    return tuple(map(operator.index, settings.values()))
 
 
 def each_axis(layer: str, name: str, value: Any, axes: int, *, least: int = 1) -> tuple[int, ...]:
     """One number for every axis: an integer stands for all."""
-    numbers = (value,) * axes if isinstance(value, int) else value
-    if (
-        not isinstance(numbers, Sequence)
-        or len(numbers) != axes
-        or not all(isinstance(n, int) and not isinstance(n, bool) and n >= least for n in numbers)
-    ):
+    given = value if isinstance(value, Sequence) else (value,) * axes
+    numbers = tuple(n for n in (whole(v, least=least) for v in given) if n is not None)
+    if len(given) != axes or len(numbers) != axes:
         several = f" or {axes} of them" if axes > 1 else ""
         raise ValueError(f"{layer}: {name} is an integer from {least}{several}; got {value!r}")
-    return tuple(numbers)
+    return numbers
 
 
 def short(numbers: tuple[int | None, ...]) -> str:

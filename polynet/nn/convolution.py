@@ -31,8 +31,9 @@ class _Windows(Module):
     ) -> None:
         """Set everything but the padding."""
         kind = type(self).__name__
-        self.in_channels, self.out_channels = channels
-        positive(kind, in_channels=self.in_channels, out_channels=self.out_channels, groups=groups)
+        self.in_channels, self.out_channels, groups = positive(
+            kind, in_channels=channels[0], out_channels=channels[1], groups=groups
+        )
         if self.in_channels % groups or self.out_channels % groups:
             raise ValueError(
                 f"{kind}: {groups} groups do not divide {self.in_channels} and "
@@ -42,6 +43,7 @@ class _Windows(Module):
         self.stride = each_axis(kind, "stride", stride, self._axes)
         self.dilation = each_axis(kind, "dilation", dilation, self._axes)
         self.groups = groups
+        channels = self.in_channels, self.out_channels
         first, second = channels if self._transposed else channels[::-1]
         shape = (first, second // groups, *self.kernel_size)
         bound = 1 / math.sqrt(math.prod(shape[1:]))

@@ -28,12 +28,9 @@ class Embedding(Module):
         *,
         weight_init: init.Initialiser | None = None,
     ) -> None:
-        positive("Embedding", num_embeddings=num_embeddings, embedding_dim=embedding_dim)
-        self.num_embeddings = num_embeddings
-        self.embedding_dim = embedding_dim
-        self.weight: Array = Parameter(
-            (num_embeddings, embedding_dim), weight_init or init.normal(0.0, 1.0)
-        )
+        shape = positive("Embedding", num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        self.num_embeddings, self.embedding_dim = shape
+        self.weight: Array = Parameter(shape, weight_init or init.normal(0.0, 1.0))
 
     def forward(self, x: Array) -> Array:
         xp = array_namespace(x, self.weight)

@@ -36,13 +36,12 @@ class Linear(Module):
         weight_init: init.Initialiser | None = None,
         bias_init: init.Initialiser | None = None,
     ) -> None:
-        positive("Linear", in_features=in_features, out_features=out_features)
-        self.in_features = in_features
-        self.out_features = out_features
-        bound = 1 / math.sqrt(in_features)
+        shape = positive("Linear", out_features=out_features, in_features=in_features)
+        self.out_features, self.in_features = shape
+        bound = 1 / math.sqrt(self.in_features)
         drawn = init.uniform(-bound, bound)
-        self.weight: Array = Parameter((out_features, in_features), weight_init or drawn)
-        self.bias: Array | None = Parameter((out_features,), bias_init or drawn) if bias else None
+        self.weight: Array = Parameter(shape, weight_init or drawn)
+        self.bias: Array | None = Parameter(shape[:1], bias_init or drawn) if bias else None
 
     def forward(self, x: Array, *, relu: bool = False) -> Array:
         """y, or max(y, 0) with `relu`: what Sequential asks for where a ReLU follows."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from polynet import functional
 from polynet.backend import Array
 from polynet.nn import init
-from polynet.nn.checks import positive, same_dtype, wrong_shape
+from polynet.nn.checks import positive, same_dtype, whole, wrong_shape
 from polynet.nn.described import Parameter
 from polynet.nn.module import Module
 
@@ -19,9 +20,9 @@ class _LastAxes(Module):
     weight: Array | None
 
     def _set_shape(self, normalized_shape: int | tuple[int, ...]) -> None:
-        shape = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
-        self.normalized_shape = tuple(shape)
-        if not self.normalized_shape or any(n < 1 for n in self.normalized_shape):
+        given = normalized_shape if isinstance(normalized_shape, Sequence) else (normalized_shape,)
+        self.normalized_shape = tuple(n for n in map(whole, given) if n is not None)
+        if not given or len(self.normalized_shape) != len(given):
             raise ValueError(
                 f"{type(self).__name__}: normalized_shape has positive sizes; "
                 f"got {normalized_shape!r}"
@@ -126,7 +127,9 @@ class GroupNorm(_Groups):
     def __init__(
         self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True
     ) -> None:
-        positive("GroupNorm", num_groups=num_groups, num_channels=num_channels)
+        num_groups, num_channels = positive(
+            "GroupNorm", num_groups=num_groups, num_channels=num_channels
+        )
         if num_channels % num_groups:
             raise ValueError(
                 f"GroupNorm: {num_groups} groups do not divide {num_channels} channels"
@@ -150,9 +153,8 @@ class _InstanceNorm(_Groups):
     _axes: int
 
     def __init__(self, num_features: int, eps: float = 1e-5, *, affine: bool = False) -> None:
-        positive(type(self).__name__, num_features=num_features)
-        self.num_features = num_features
-        self._describe(num_features, eps, affine)
+        (self.num_features,) = positive(type(self).__name__, num_features=num_features)
+        self._describe(self.num_features, eps, affine)
 
     def forward(self, x: Array) -> Array:
         sizes = ", ".join(("height", "width")[-self._axes :])

@@ -152,8 +152,9 @@ class _AdaptivePool(_Pooling):
     def __init__(self, output_size: int | tuple[int | None, ...] | None) -> None:
         sizes = output_size if isinstance(output_size, tuple) else (output_size,) * self._axes
         kind = type(self).__name__
-        each_axis(kind, "output_size", tuple(1 if n is None else n for n in sizes), self._axes)
-        self.output_size = sizes
+        wanted = tuple(1 if n is None else n for n in sizes)
+        found = zip(sizes, each_axis(kind, "output_size", wanted, self._axes), strict=True)
+        self.output_size = tuple(None if size is None else n for size, n in found)
 
     def forward(self, x: Array) -> Array:
         self._check(x)

@@ -81,7 +81,9 @@ class _Layers(_Recurrent):
         bidirectional: bool = False,
     ) -> None:
         kind = type(self).__name__
-        positive(kind, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
+        input_size, hidden_size, num_layers = positive(
+            kind, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers
+        )
         if dropout and num_layers == 1:
             raise ValueError(
                 f"{kind}: dropout is between layers, and num_layers is 1; give num_layers=2 or "
@@ -239,10 +241,10 @@ class _Cell(_Recurrent):
     """One step of a recurrent layer: a sequence of length one."""
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True) -> None:
-        positive(type(self).__name__, input_size=input_size, hidden_size=hidden_size)
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self._add_weights("", input_size, bias)
+        self.input_size, self.hidden_size = positive(
+            type(self).__name__, input_size=input_size, hidden_size=hidden_size
+        )
+        self._add_weights("", self.input_size, bias)
 
     def forward(self, x: Array, hx: State = None) -> Any:
         if len(x.shape) != 2 or x.shape[1] != self.input_size:

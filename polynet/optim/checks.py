@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from numbers import Real
 from typing import Any
 
@@ -18,3 +19,14 @@ def number(
     bounds = "above 0" if above == 0 else f"at least {least:g}"
     bounds += "" if most == math.inf else f" and at most {most:g}"
     raise ValueError(f"{what} is a number, {bounds}; got {value!r}")
+
+
+def count(what: str, value: Any) -> int:
+    """A positive number of steps, NumPy's too, as an integer of Python; else raise ValueError."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if isinstance(value, bool) or number < 1:
+        raise ValueError(f"{what} is a positive number of steps; got {value!r}")
+    return number

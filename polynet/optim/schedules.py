@@ -20,7 +20,7 @@ from typing import Any
 
 from polynet.backend import Array
 from polynet.ops import array_namespace
-from polynet.optim.checks import number
+from polynet.optim.checks import count, number
 
 
 @dataclass(frozen=True)
@@ -66,19 +66,15 @@ class Schedule:
             object.__setattr__(self, name, plain)
 
     def _check_steps(self, **counts: Any) -> None:
-        """Raise ValueError unless all are positive integers."""
+        """Raise ValueError unless all are positive integers; make them Python's."""
         for name, value in counts.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"{type(self).__name__}: {name} is a positive number of steps; got {value!r}"
-                )
+            object.__setattr__(self, name, count(f"{type(self).__name__}: {name}", value))
 
     def _check_milestones(self, milestones: Any) -> None:
         """Raise ValueError unless they are rising positive integers; make a tuple of them."""
-        object.__setattr__(self, "milestones", tuple(milestones))
-        for step in milestones:
-            self._check_steps(milestones=step)
-        if any(a >= b for a, b in pairwise(milestones)):
+        steps = tuple(count(f"{type(self).__name__}: milestones", step) for step in milestones)
+        object.__setattr__(self, "milestones", steps)
+        if any(a >= b for a, b in pairwise(steps)):
             raise ValueError(f"{type(self).__name__}: milestones must rise; got {milestones!r}")
 
 
