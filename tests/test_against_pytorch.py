@@ -27,7 +27,15 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any], tuple[int, .
     "Tanh": (nn.Tanh, torch.nn.Tanh, (5, 4)),
     "Softmax": (nn.Softmax, lambda: torch.nn.Softmax(dim=-1), (5, 4)),
     "Softmax(0)": (lambda: nn.Softmax(0), lambda: torch.nn.Softmax(dim=0), (5, 4)),
+    "Softmax(dim=1)": (lambda: nn.Softmax(dim=1), lambda: torch.nn.Softmax(dim=1), (5, 4, 2)),
     "Flatten": (nn.Flatten, torch.nn.Flatten, (5, 2, 3)),
+    "Flatten(0)": (lambda: nn.Flatten(0), lambda: torch.nn.Flatten(0), (5, 2, 3)),
+    "Flatten(-3, 2)": (lambda: nn.Flatten(-3, 2), lambda: torch.nn.Flatten(-3, 2), (5, 2, 3, 4)),
+    "Flatten(end_dim=1)": (
+        lambda: nn.Flatten(end_dim=1),
+        lambda: torch.nn.Flatten(end_dim=1),
+        (5, 2, 3),
+    ),
     "Sequential": (
         lambda: nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 2)),
         lambda: torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.GELU(), torch.nn.Linear(6, 2)),

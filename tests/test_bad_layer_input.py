@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from polynet import nn
+from polynet import nn, optim
 from polynet.optim import schedules
 
 Made = Callable[[Callable[[int], Any]], Any]
@@ -70,3 +70,31 @@ def test_numpys_integers_are_integers(kind: Any, name: str) -> None:
 def test_what_is_no_integer_is_refused(kind: Any, name: str) -> None:
     with pytest.raises(ValueError, match=r"positive|integer from"):
         BY_NUMBERS[name](kind)
+
+
+# Errors: what is done, the error, words that its message must hold
+
+F32 = np.ones((2, 3, 4), "float32")
+
+CASES: dict[str, tuple[Callable[[], Any], type[BaseException], str]] = {
+    "softmax's dim": (
+        lambda: nn.Softmax(None),
+        ValueError,
+        r"Softmax: dim is an integer; got None",
+    ),
+    "flatten's dim": (lambda: nn.Flatten(1.5), ValueError, r"Flatten: start_dim.*got 1\.5"),
+    "flattening what there is not": (
+        lambda: nn.Flatten(0, 3)(F32),
+        ValueError,
+        r"Flatten\(0, 3\): expected.*with axes from 0 to 3, got \(2, 3, 4\)",
+    ),
+    "flattening backwards": (lambda: nn.Flatten(2, -2)(F32), ValueError, r"from 2 to -2, got"),
+    "SGD by position": (lambda: optim.SGD(0.1, 0.9, 1e-4), TypeError, r"positional arguments"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_error_says_what_and_where_and_what_to_do(case: str) -> None:
+    action, kind, words = CASES[case]
+    with pytest.raises(kind, match=words):
+        action()

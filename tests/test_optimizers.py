@@ -312,7 +312,7 @@ def test_wrong_settings_are_refused(make: Any, words: str) -> None:
         (lambda: optim.EMA(optim.SGD), r"EMA: expected an optimizer such as"),
         (lambda: optim.Groups([optim.SGD()]), r"Groups: expected a dict of optimizers by pattern"),
         (lambda: optim.Groups({"*": 0.1}), r"Groups: '\*': expected an optimizer"),
-        (lambda: schedules.ChainedScheduler([0.1]), r"ChainedScheduler: schedules is a list"),
+        (lambda: schedules.ChainedScheduler([0.1]), r"ChainedScheduler: schedulers is a list"),
     ],
 )
 def test_wrong_kinds_are_refused(make: Any, words: str) -> None:

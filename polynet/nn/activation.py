@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from polynet import functional
 from polynet.backend import Array
 from polynet.errors import unknown
-from polynet.nn.checks import positive, same_dtype, wrong_shape
+from polynet.nn.checks import integers, positive, same_dtype, wrong_shape
 from polynet.nn.described import Parameter
 from polynet.nn.init import constant
 from polynet.nn.module import Module
@@ -224,36 +224,42 @@ class Mish(_Activation):
     _function = functional.mish
 
 
-# Along an axis
+# Along an axis, which layers call `dim` as PyTorch does, and functions `axis` as the standard does
 
 
 class _AlongAxis(_Activation):
     """An activation in which the numbers along an axis see one another."""
 
-    def __init__(self, axis: int = -1) -> None:
-        self.axis = axis
+    def __init__(self, dim: int = -1) -> None:
+        (self.dim,) = integers(type(self).__name__, dim=dim)
+
+    def forward(self, x: Array) -> Array:
+        return type(self)._function(x, axis=self.dim)
 
 
 class Softmax(_AlongAxis):
-    """exp(x) / Σ exp(x) along `axis`. Losses take logits: leave it out in training."""
+    """exp(x) / Σ exp(x) along the axis `dim`, by default the last.
+
+    Losses take logits: leave it out in training.
+    """
 
     _function = functional.softmax
 
 
 class LogSoftmax(_AlongAxis):
-    """log(exp(x) / Σ exp(x)) along `axis`, without overflow."""
+    """log(exp(x) / Σ exp(x)) along the axis `dim`, without overflow."""
 
     _function = functional.log_softmax
 
 
 class Softmin(_AlongAxis):
-    """exp(-x) / Σ exp(-x) along `axis`."""
+    """exp(-x) / Σ exp(-x) along the axis `dim`."""
 
     _function = functional.softmin
 
 
 class GLU(_AlongAxis):
-    """a·sigmoid(b), where a and b are the halves of the inputs along `axis`.
+    """a·sigmoid(b), where a and b are the halves of the inputs along the axis `dim`.
 
     Raises ValueError where the axis has no halves. Dauphin et al. (2017).
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +25,14 @@ def positive(layer: str, **settings: Any) -> tuple[int, ...]:
     for name, value in settings.items():
         if whole(value) is None:
             raise ValueError(f"{layer}: {name} is a positive integer; got {value!r}")
+    return tuple(map(operator.index, settings.values()))
+
+
+def integers(layer: str, **settings: Any) -> tuple[int, ...]:
+    """The settings as integers of Python, of either sign; ValueError for any other."""
+    for name, value in settings.items():
+        if whole(value, least=-math.inf) is None:
+            raise ValueError(f"{layer}: {name} is an integer; got {value!r}")
     return tuple(map(operator.index, settings.values()))
 
 

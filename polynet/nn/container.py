@@ -19,14 +19,15 @@ tuples and dicts, whose names are those of PyTorch's ModuleList and ModuleDict:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
-from polynet import functional
 from polynet.backend import Array
 from polynet.nn.activation import ReLU
-from polynet.nn.checks import wrong_shape
+from polynet.nn.checks import integers, wrong_shape
 from polynet.nn.linear import Linear
 from polynet.nn.module import Module
+from polynet.ops import array_namespace
 
 
 class Sequential(Module):
@@ -79,9 +80,27 @@ class Identity(Module):
 
 
 class Flatten(Module):
-    """(batch, a, b, …) becomes (batch, a·b·…)."""
+    """The axes from `start_dim` to `end_dim` become one: (batch, a, b, …) becomes (batch, a·b·…).
+
+    Axes below 0 count from the end. Raises ValueError for inputs that lack one of the two, and
+    where the first comes after the last.
+    """
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        self.start_dim, self.end_dim = integers("Flatten", start_dim=start_dim, end_dim=end_dim)
 
     def forward(self, x: Array) -> Array:
-        if len(x.shape) < 2:
-            raise wrong_shape(self, "(batch, …)", x)
-        return functional.flatten(x)
+        axes = len(x.shape)
+        start, end = (dim + axes if dim < 0 else dim for dim in (self.start_dim, self.end_dim))
+        if not 0 <= start <= end < axes:
+            others = f"(…) with axes from {self.start_dim} to {self.end_dim}"
+            raise wrong_shape(self, "(batch, …)" if self._by_default() else others, x)
+        sizes = x.shape
+        shape = (*sizes[:start], math.prod(sizes[start : end + 1]), *sizes[end + 1 :])
+        return array_namespace(x).reshape(x, shape)
+
+    def _by_default(self) -> bool:
+        return (self.start_dim, self.end_dim) == (1, -1)
+
+    def settings(self) -> str:
+        return "" if self._by_default() else f"{self.start_dim}, {self.end_dim}"

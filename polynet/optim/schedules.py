@@ -240,22 +240,22 @@ class SequentialLR(Schedule):
     array([0.5 , 0.75, 1.  , 0.85, 0.5 , 0.15])
     """
 
-    schedules: Sequence[Schedule]
+    schedulers: Sequence[Schedule]
     milestones: Sequence[int]
 
     def __post_init__(self) -> None:
         self._check_milestones(self.milestones)
-        object.__setattr__(self, "schedules", _several("SequentialLR", self.schedules))
-        if len(self.schedules) != len(self.milestones) + 1:
+        object.__setattr__(self, "schedulers", _several("SequentialLR", self.schedulers))
+        if len(self.schedulers) != len(self.milestones) + 1:
             raise ValueError(
-                f"SequentialLR: {len(self.schedules)} schedules have {len(self.schedules) - 1} "
+                f"SequentialLR: {len(self.schedulers)} schedules have {len(self.schedulers) - 1} "
                 f"milestones between them; got {len(self.milestones)}"
             )
 
     def rate(self, xp: Any, step: Array, dtype: Any) -> Array:
         begins, ends = (0, *self.milestones), (*self.milestones, None)
         y = None
-        for schedule, begin, end in zip(self.schedules, begins, ends, strict=True):
+        for schedule, begin, end in zip(self.schedulers, begins, ends, strict=True):
             own = xp.maximum(step, begin) - begin
             if end is not None:
                 own = xp.minimum(own, end - 1 - begin)
@@ -268,18 +268,18 @@ class SequentialLR(Schedule):
 class ChainedScheduler(Schedule):
     """The product of several schedules at the same step: give all but one of them lr = 1."""
 
-    schedules: Sequence[Schedule]
+    schedulers: Sequence[Schedule]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "schedules", _several("ChainedScheduler", self.schedules))
+        object.__setattr__(self, "schedulers", _several("ChainedScheduler", self.schedulers))
 
     def rate(self, xp: Any, step: Array, dtype: Any) -> Array:
-        return math.prod(schedule.rate(xp, step, dtype) for schedule in self.schedules)
+        return math.prod(schedule.rate(xp, step, dtype) for schedule in self.schedulers)
 
 
 def _several(who: str, schedules: Any) -> tuple[Schedule, ...]:
     if not schedules or not all(isinstance(s, Schedule) for s in schedules):
-        raise TypeError(f"{who}: schedules is a list of schedules; got {schedules!r}")
+        raise TypeError(f"{who}: schedulers is a list of schedules; got {schedules!r}")
     return tuple(schedules)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from polynet.optim.base import Rule, columns, in_dtype
 from polynet.optim.schedules import Schedule
@@ -37,6 +37,7 @@ class SGD(Rule):
 
     lr: float | Schedule = 1e-3
     momentum: float = 0.0
+    _: KW_ONLY  # by position, PyTorch's next is dampening
     nesterov: bool = False
     weight_decay: float = 0.0
 

@@ -78,7 +78,7 @@ LAYERS: dict[str, tuple[Callable[[], Module], tuple[int, ...]]] = {
     "LeakyReLU(0.2)": (lambda: nn.LeakyReLU(0.2), (5, 4)),
     "PReLU by channel": (lambda: nn.PReLU(4), (5, 4, 3)),
     "Threshold": (lambda: nn.Threshold(0.1, 2.0), (5, 4)),
-    "Softmax along the first axis": (lambda: nn.Softmax(axis=0), (5, 4)),
+    "Softmax along the first axis": (lambda: nn.Softmax(dim=0), (5, 4)),
     "Identity": (nn.Identity, (5, 4)),
     "Flatten": (nn.Flatten, (5, 2, 3)),
     "Dropout": (lambda: nn.Dropout(0.4), (5, 4)),
