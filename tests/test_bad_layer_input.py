@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from polynet import nn, optim
+from polynet.backend import asarray, to_numpy
 from polynet.optim import schedules
 
 Made = Callable[[Callable[[int], Any]], Any]
@@ -76,6 +77,27 @@ def test_what_is_no_integer_is_refused(kind: Any, name: str) -> None:
 
 F32 = np.ones((2, 3, 4), "float32")
 
+
+def drawn(net: nn.Module) -> nn.Module:
+    return net.init(seed=0, backend="numpy")
+
+
+def attention(**masks: Any) -> Any:
+    return drawn(nn.MultiheadAttention(4, 2, batch_first=True))(F32, F32, F32, **masks)
+
+
+class Width(nn.Module):
+    weight = None
+
+    @property
+    def width(self) -> Any:
+        return self.weight.shape[0]
+
+    @property
+    def depth(self) -> Any:
+        return len(self.layers)
+
+
 CASES: dict[str, tuple[Callable[[], Any], type[BaseException], str]] = {
     "softmax's dim": (
         lambda: nn.Softmax(None),
@@ -89,6 +111,70 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], str]] = {
         r"Flatten\(0, 3\): expected.*with axes from 0 to 3, got \(2, 3, 4\)",
     ),
     "flattening backwards": (lambda: nn.Flatten(2, -2)(F32), ValueError, r"from 2 to -2, got"),
+    "betas": (lambda: optim.Adam(betas=0.9), ValueError, r"Adam: betas are a pair.*got 0\.9"),
+    "three betas": (
+        lambda: optim.NAdam(betas=(0.9, 0.9, 0.9)),
+        ValueError,
+        r"NAdam: betas are a pair",
+    ),
+    "an initialiser by name": (
+        lambda: nn.Linear(3, 2, weight_init="zeros"),
+        TypeError,
+        r"an initialiser is a function.*; got 'zeros'\. Did you mean nn\.init\.zeros\?",
+    ),
+    "an initialiser by a wrong name": (
+        lambda: nn.Conv2d(3, 2, 1, bias_init="kaiming_norm"),
+        TypeError,
+        r"got 'kaiming_norm'\. Did you mean nn\.init\.kaiming_normal\?",
+    ),
+    "a number as initialiser": (
+        lambda: nn.Embedding(3, 2, weight_init=0.0),
+        TypeError,
+        r"such as nn\.init\.zeros; got 0\.0$",
+    ),
+    "a parameter's initialiser": (lambda: nn.Parameter((3,), None), TypeError, r"got None"),
+    "a recurrent layer in Sequential": (
+        lambda: drawn(nn.Sequential(nn.LSTM(4, 3), nn.Linear(3, 2)))(F32),
+        TypeError,
+        r"'1', Linear\(3, 2\): .*what layer '0', LSTM\(4, 3\) returns.*pair \(outputs, state\)",
+    ),
+    "a recurrent layer before Sequential": (
+        lambda: drawn(nn.Sequential(nn.GRU(4, 3), nn.Sequential(nn.ReLU())))(F32),
+        TypeError,
+        r"layer '1\.0', ReLU\(\): expected one array, but what comes in is a tuple",
+    ),
+    "key_padding_mask": (
+        lambda: attention(key_padding_mask=np.zeros((3, 2), bool)),
+        ValueError,
+        r"MultiheadAttention\(4, 2\): key_padding_mask has.*\(3, 2\); expected \(2, 3\).*\(batch, ",
+    ),
+    "attn_mask": (
+        lambda: attention(attn_mask=np.zeros((2, 3), "float32")),
+        ValueError,
+        r"MultiheadAttention\(4, 2\): attn_mask.*\(2, 3\); expected \(3, 3\).*\(targets, sources\)",
+    ),
+    "a mask of each sample": (
+        lambda: attention(attn_mask=np.zeros((2, 3, 3), bool)),
+        ValueError,
+        r"attn_mask has shape \(2, 3, 3\); expected \(3, 3\)",
+    ),
+    "looking up booleans": (
+        lambda: drawn(nn.Embedding(3, 2))(np.ones(2, bool)),
+        TypeError,
+        r"Embedding\(3, 2\): the inputs are bool; expected integers",
+    ),
+    "looking up numbers": (
+        lambda: drawn(nn.Embedding(3, 2))(np.ones(2)),
+        TypeError,
+        r"the inputs are float64; expected integers",
+    ),
+    "a property's own error": (lambda: Width().width, AttributeError, r"'NoneType'.*'shape'"),
+    "a property's missing attribute": (lambda: Width().depth, AttributeError, r"Width.*'layers'$"),
+    "a missing attribute": (
+        lambda: Width().height,
+        AttributeError,
+        r"Width has no attribute 'height'",
+    ),
     "SGD by position": (lambda: optim.SGD(0.1, 0.9, 1e-4), TypeError, r"positional arguments"),
 }
 
@@ -98,3 +184,36 @@ def test_error_says_what_and_where_and_what_to_do(case: str) -> None:
     action, kind, words = CASES[case]
     with pytest.raises(kind, match=words):
         action()
+
+
+def test_a_layer_of_ones_own_may_take_what_a_recurrent_layer_returns() -> None:
+    class Last(nn.Module):
+        def forward(self, pair: Any) -> Any:
+            return pair[0][-1, ...]
+
+    net = drawn(nn.Sequential(nn.LSTM(4, 3), Last(), nn.Linear(3, 2)))
+    assert net(F32).shape == (3, 2)
+
+
+def test_initialisers_are_known_by_their_names() -> None:
+    assert all(hasattr(nn.init, name) for name in nn.init.NAMES)
+    public = {
+        name for name, f in vars(nn.init).items() if "nn.init" in getattr(f, "__module__", "")
+    }
+    named = {name for name in public if name[0] != "_"} | {"ones", "zeros"}
+    assert named - {"check"} == set(nn.init.NAMES)
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch", "jax"])
+def test_integers_out_of_range_do_what_embedding_says(name: str) -> None:
+    if name != "numpy":
+        pytest.importorskip(name, reason=f"{name} is not installed")
+    net = nn.Embedding(3, 2).init(seed=0, backend=name)
+    look = lambda i: to_numpy(net(asarray(np.asarray([i], "int32"), backend=name)))  # noqa: E731
+    assert look(-1).tolist() == look(2).tolist()
+    for beyond in (3, -4):
+        if name == "jax":
+            assert np.isnan(look(beyond)).all()
+        else:
+            with pytest.raises(IndexError):
+                look(beyond)

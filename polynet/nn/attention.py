@@ -71,7 +71,7 @@ class MultiheadAttention(Module):
                 order = "batch, length" if self.batch_first else "length, batch"
                 raise wrong_shape(self, f"({order}, {self.embed_dim})", x)
             same_dtype(self, x, self.in_proj_weight)
-        mask = _combined(key_padding_mask, attn_mask)
+        mask = self._combined(query, key, key_padding_mask, attn_mask)
         q, k, v = self._projected(query, key, value)
         xp = array_namespace(q, k, v, mask)
         if self.dropout.active:
@@ -101,32 +101,44 @@ class MultiheadAttention(Module):
             found.append(xp.permute_dims(xp.reshape(y, (*y.shape[:2], *heads)), order))
         return found
 
+    def _combined(
+        self, query: Array, key: Array, key_padding_mask: Array | None, attn_mask: Array | None
+    ) -> Array | None:
+        """One mask for `attention_weights`, where true means "look", of PyTorch's two."""
+        batch, length = (0, 1) if self.batch_first else (1, 0)
+        padding = None
+        if key_padding_mask is not None:
+            shape = query.shape[batch], key.shape[length]
+            self._check_mask("key_padding_mask", key_padding_mask, ("bool",), shape)
+            padding = ~key_padding_mask[:, None, None, :]
+        if attn_mask is None:
+            return padding
+        shape = query.shape[length], key.shape[length]
+        self._check_mask("attn_mask", attn_mask, ("bool", "real floating"), shape)
+        if array_namespace(attn_mask).isdtype(attn_mask.dtype, "bool"):
+            return ~attn_mask if padding is None else ~attn_mask & padding
+        if padding is None:
+            return attn_mask
+        return array_namespace(padding, attn_mask).where(padding, attn_mask, -float("inf"))
+
+    def _check_mask(
+        self, name: str, mask: Array, kinds: tuple[str, ...], shape: tuple[int, int]
+    ) -> None:
+        if not array_namespace(mask).isdtype(mask.dtype, kinds):
+            also = ", or added to the scores" * (len(kinds) - 1)
+            raise TypeError(
+                f"MultiheadAttention: {name} is {mask.dtype}; expected {' or '.join(kinds)}, true "
+                f"where a key is to be ignored{also}"
+            )
+        if tuple(mask.shape) != shape:
+            axes = "batch" if name == "key_padding_mask" else "targets"
+            raise ValueError(
+                f"{self.label()}: {name} has shape {tuple(mask.shape)}; expected {shape}, that is "
+                f"({axes}, sources)"
+            )
+
     def settings(self) -> str:
         return f"{self.embed_dim}, {self.num_heads}"
-
-
-def _combined(key_padding_mask: Array | None, attn_mask: Array | None) -> Array | None:
-    """One mask for `attention_weights`, where true means "look", of PyTorch's two."""
-    padding = None
-    if key_padding_mask is not None:
-        _check_mask("key_padding_mask", key_padding_mask, ("bool",))
-        padding = ~key_padding_mask[:, None, None, :]
-    if attn_mask is None:
-        return padding
-    _check_mask("attn_mask", attn_mask, ("bool", "real floating"))
-    if array_namespace(attn_mask).isdtype(attn_mask.dtype, "bool"):
-        return ~attn_mask if padding is None else ~attn_mask & padding
-    if padding is None:
-        return attn_mask
-    return array_namespace(padding, attn_mask).where(padding, attn_mask, -float("inf"))
-
-
-def _check_mask(name: str, mask: Array, kinds: tuple[str, ...]) -> None:
-    if not array_namespace(mask).isdtype(mask.dtype, kinds):
-        says = "true where a key is to be ignored" + (", or added to the scores" * (len(kinds) - 1))
-        raise TypeError(
-            f"MultiheadAttention: {name} is {mask.dtype}; expected {' or '.join(kinds)}, {says}"
-        )
 
 
 class TransformerEncoderLayer(Module):

@@ -62,14 +62,29 @@ class Sequential(Module):
 
     def forward(self, x: Array) -> Array:
         layers = list(self)
+        before = None
         while layers:
             layer = layers.pop(0)
+            if isinstance(x, tuple):
+                _refuse_pair(layer, before)
+            before = layer
             if type(layer) is Linear and layers and type(layers[0]) is ReLU:
                 x = layer(x, relu=True)
                 del layers[0]
             else:
                 x = layer(x)
         return x
+
+
+def _refuse_pair(layer: Module, before: Module | None) -> None:
+    """Raise TypeError where a layer of polynet's own, which takes one array, is given a tuple."""
+    if type(layer).__module__.startswith("polynet.nn.") and not isinstance(layer, Sequential):
+        whose = "what comes in" if before is None else f"what {before.label()} returns"
+        raise TypeError(
+            f"{layer.label()}: expected one array, but {whose} is a tuple. Recurrent layers return "
+            "a pair (outputs, state): take the outputs in a forward of your own, as nn.RNN's "
+            "docstring shows"
+        )
 
 
 class Identity(Module):

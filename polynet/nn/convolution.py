@@ -48,10 +48,9 @@ class _Windows(Module):
         shape = (first, second // groups, *self.kernel_size)
         bound = 1 / math.sqrt(math.prod(shape[1:]))
         uniform = init.uniform(-bound, bound)
-        self.weight: Array = Parameter(shape, drawn[0] or uniform)
-        self.bias: Array | None = (
-            Parameter((self.out_channels,), drawn[1] or uniform) if bias else None
-        )
+        weight_init, bias_init = (uniform if given is None else given for given in drawn)
+        self.weight: Array = Parameter(shape, weight_init)
+        self.bias: Array | None = Parameter((self.out_channels,), bias_init) if bias else None
 
     def _check(self, x: Array) -> None:
         if len(x.shape) != 2 + self._axes or x.shape[1] != self.in_channels:

@@ -8,7 +8,7 @@ from typing import Any
 
 from polynet import random
 from polynet.backend import Array
-from polynet.nn.init import Initialiser
+from polynet.nn.init import Initialiser, check
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +20,9 @@ class Described:
 
     shape: tuple[int, ...]
     init: Initialiser
+
+    def __post_init__(self) -> None:
+        check(self.init)
 
 
 class Parameter(Described):

@@ -15,10 +15,12 @@ class Embedding(Module):
 
     Inputs are integers of any shape, from 0 to `num_embeddings` - 1; outputs have one axis more,
     of `embedding_dim`. `weight` is (num_embeddings, embedding_dim), drawn from the standard
-    normal distribution, as PyTorch does. An integer out of range cannot be seen on every
-    device.
+    normal distribution, as PyTorch does.
 
-    Raises TypeError for inputs that are not integers.
+    Raises TypeError for inputs that are not integers. What they are is not looked at, since that
+    would read the device: one below 0 counts from the end; one beyond either end raises IndexError
+    on NumPy and on PyTorch's CPU, fails an assertion on PyTorch's CUDA, gives NaN on JAX, and is
+    taken modulo `num_embeddings` on CuPy.
     """
 
     def __init__(
@@ -30,7 +32,8 @@ class Embedding(Module):
     ) -> None:
         shape = positive("Embedding", num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         self.num_embeddings, self.embedding_dim = shape
-        self.weight: Array = Parameter(shape, weight_init or init.normal(0.0, 1.0))
+        drawn = init.normal(0.0, 1.0) if weight_init is None else weight_init
+        self.weight: Array = Parameter(shape, drawn)
 
     def forward(self, x: Array) -> Array:
         xp = array_namespace(x, self.weight)

@@ -7,9 +7,11 @@ closures, so that networks can be pickled.
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +19,21 @@ from polynet import random
 from polynet.errors import unknown
 
 Initialiser = Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
+
+NAMES = (
+    *("constant", "kaiming_normal", "kaiming_uniform", "normal", "ones", "uniform"),
+    *("xavier_normal", "xavier_uniform", "zeros"),
+)
+
+
+def check(given: Any) -> None:
+    """Raise TypeError unless it is a function, as an initialiser is."""
+    if not callable(given):
+        near = difflib.get_close_matches(str(given), NAMES, n=1)
+        raise TypeError(
+            "an initialiser is a function (key, shape) -> NumPy array, such as nn.init.zeros; got "
+            f"{given!r}" + (f". Did you mean nn.init.{near[0]}?" if near else "")
+        )
 
 
 def constant(value: float) -> Initialiser:

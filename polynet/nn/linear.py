@@ -40,8 +40,10 @@ class Linear(Module):
         self.out_features, self.in_features = shape
         bound = 1 / math.sqrt(self.in_features)
         drawn = init.uniform(-bound, bound)
-        self.weight: Array = Parameter(shape, weight_init or drawn)
-        self.bias: Array | None = Parameter(shape[:1], bias_init or drawn) if bias else None
+        self.weight: Array = Parameter(shape, drawn if weight_init is None else weight_init)
+        self.bias: Array | None = None
+        if bias:
+            self.bias = Parameter(shape[:1], drawn if bias_init is None else bias_init)
 
     def forward(self, x: Array, *, relu: bool = False) -> Array:
         """y, or max(y, 0) with `relu`: what Sequential asks for where a ReLU follows."""

@@ -282,6 +282,8 @@ class Module:
             """A buffer, in a training pass: the newest one that the pass knows."""
             if self._context is not None and name in self._names:
                 return self._context.buffers[self._names[name]]
+            if hasattr(type(self), name):  # a property, whose own error it is: it says what of
+                return object.__getattribute__(self, name)
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def _bound(

@@ -67,11 +67,13 @@ class Adam(Rule):
     _slots = ("exp_avg", "exp_avg_sq")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
+        pair = isinstance(self.betas, tuple | list) and len(self.betas) == 2
+        if pair:
+            super().__post_init__()
+        if not pair or not all(0 <= b < 1 for b in self.betas):
             raise ValueError(
-                f"{type(self).__name__}: betas are two numbers, at least 0 and below 1; "
-                f"got {self.betas!r}"
+                f"{type(self).__name__}: betas are a pair of numbers, at least 0 and below 1, such "
+                f"as (0.9, 0.999); got {self.betas!r}"
             )
 
 
