@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from polynet import nn, optim
+from polynet import array_namespace, grad, namespace, nn, optim
 from polynet.backend import asarray, to_numpy
+from polynet.ops.operators import ELSEWHERE
 from polynet.optim import schedules
 
 Made = Callable[[Callable[[int], Any]], Any]
@@ -217,3 +218,22 @@ def test_integers_out_of_range_do_what_embedding_says(name: str) -> None:
         else:
             with pytest.raises(IndexError):
                 look(beyond)
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_method_of_numpys_arrays_says_which_function_to_call(name: str) -> None:
+    """And the function is there."""
+    caught = []
+
+    def f(x: Any) -> Any:
+        with pytest.raises(AttributeError) as error:
+            getattr(x, name)
+        caught.append(str(error.value))
+        assert not hasattr(x, name)
+        return array_namespace(x).sum(x)
+
+    grad(f)(np.ones(2))
+    assert hasattr(np.ones(2), name)
+    assert f"no attribute {name!r}: arrays of the standard have functions" in caught[0]
+    call = caught[0].rpartition("xp.")[2].partition("(")[0]
+    assert name == "item" or hasattr(namespace("numpy"), call), call

@@ -40,7 +40,9 @@ class Module:
 
     A subclass's `__init__` sets attributes: `Parameter`s, `Buffer`s, other modules (also in lists,
     tuples and dicts), and plain settings. Its `forward` computes the output from `self` and the
-    inputs.
+    inputs. The functions for arrays that meet in it are those of `polynet.array_namespace(x,
+    self.weight)`: name them all, since in training the weight is recorded, and integers or other
+    data are not.
 
     >>> from polynet import nn
     >>> class Scale(nn.Module):

@@ -40,6 +40,26 @@ REFLECTED = ("and", "or", "xor", "lshift", "rshift", "floordiv")
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 UNARY = {"neg": "negative", "pos": "positive", "abs": "abs", "getitem": "getitem"}
 
+ELSEWHERE = {
+    **{
+        name: f"xp.{name}(x)"
+        for name in (
+            "all any argmax argmin argsort clip conj imag max mean min nonzero prod real repeat "
+            "round sort squeeze std sum take var"
+        ).split()
+    },
+    **dict.fromkeys(("flatten", "ravel"), "xp.reshape(x, (-1,))"),
+    **dict.fromkeys(("swapaxes", "transpose"), "xp.permute_dims(x, axes)"),
+    "astype": "xp.astype(x, dtype)",
+    "copy": "xp.asarray(x, copy=True)",
+    "cumprod": "xp.cumulative_prod(x)",
+    "cumsum": "xp.cumulative_sum(x)",
+    "dot": "xp.matmul(x, y)",
+    "item": "float(x)",
+    "reshape": "xp.reshape(x, shape)",
+}
+"""What NumPy's arrays have and the standard's have not, with what is written instead."""
+
 
 def _reflected(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda self, other: function(other, self)
@@ -100,8 +120,19 @@ def attach() -> None:
         "__setitem__": _assign,
         "to_device": OPS["to_device"],
     }
-    for name, value in {**methods, **transposes}.items():
+    absent = {name: _absent(name, instead) for name, instead in ELSEWHERE.items()}
+    for name, value in {**methods, **transposes, **absent}.items():
         setattr(Tensor, name, value)
+
+
+def _absent(name: str, instead: str) -> property:
+    def refuse(_self: Tensor) -> Any:
+        raise AttributeError(
+            f"'Tensor' object has no attribute {name!r}: arrays of the standard have functions in "
+            f"place of methods: xp = polynet.array_namespace(x); {instead}"
+        )
+
+    return property(refuse)
 
 
 def _transpose(self: Tensor) -> Any:

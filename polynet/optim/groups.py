@@ -12,7 +12,11 @@ from polynet.optim.base import Arrays, Optimizer, State, check_optimizer, consum
 
 @dataclass(frozen=True)
 class Frozen(Optimizer):
-    """Leaves parameters as they are; their gradients are not computed. For one of `Groups`."""
+    """Leaves parameters as they are; their gradients are not computed. For one of `Groups`.
+
+    The running statistics of a BatchNorm whose parameters are frozen go on moving, as they do with
+    `requires_grad=False` in PyTorch: with `momentum=0.0` that layer keeps those it has.
+    """
 
     def init(self, params: Arrays) -> State:
         return {}
