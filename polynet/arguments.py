@@ -11,6 +11,7 @@ import numpy as np
 from polynet import losses
 from polynet.backend import Array, Backend, backend_of, chosen_backend, common_backend, get_backend
 from polynet.data import Place, Source, is_device_array
+from polynet.data.feed import Check
 from polynet.errors import MixedBackendsError
 from polynet.nn import Module
 from polynet.optim import Optimizer
@@ -74,16 +75,23 @@ def check_counts(**counts: int) -> None:
             raise ValueError(f"{name} is a positive integer; got {value!r}")
 
 
-def check_labels(loss: Any, labels: np.ndarray, classes: int, name: str) -> None:
-    """Refuse labels that the loss, with options or without, has no class for."""
-    partial = isinstance(loss, functools.partial)
-    if (loss.func if partial else loss) not in (
-        losses.cross_entropy, losses.nll, losses.multi_margin,
-    ):  # fmt: skip
-        return
-    counted = labels
-    if partial and loss.keywords.get("ignore_index") is not None:
-        counted = counted[counted != loss.keywords["ignore_index"]]
+def target_check(loss: Any, outputs: Array, targets: Array, name: str) -> Check | None:
+    """What refuses targets that the loss, with options or without, does not know.
+
+    It looks at them on the host; None where there is nothing to look for.
+    """
+    options = loss.keywords if isinstance(loss, functools.partial) else {}
+    kind = loss.func if isinstance(loss, functools.partial) else loss
+    of_labels = kind in (losses.cross_entropy, losses.nll, losses.multi_margin)
+    integral = backend_of(targets).xp.isdtype(targets.dtype, "integral")
+    if of_labels and integral and outputs.ndim > 1:
+        ignored = options.get("ignore_index")
+        return functools.partial(_check_labels, outputs.shape[1], ignored, name)
+    return None
+
+
+def _check_labels(classes: int, ignored: int | None, name: str, labels: np.ndarray) -> None:
+    counted = labels if ignored is None else labels[labels != ignored]
     low, high = counted.min(initial=0), counted.max(initial=0)
     if low < 0 or high >= classes:
         raise ValueError(

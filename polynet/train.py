@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-import itertools
-import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,38 +18,25 @@ from polynet.arguments import (
     by_name,
     check_counts,
     check_kinds,
-    check_labels,
     in_turn,
     place_for,
     validation,
 )
-from polynet.backend import (
-    Array,
-    Backend,
-    backend_of,
-    to_numpy,
-)
+from polynet.backend import Array, Backend, to_numpy
 from polynet.backend.transfer import on_host
-from polynet.data import (
-    Place,
-    Resident,
-    Source,
-    Streamed,
-    arrays,
-    feed,
-    hold_out,
-    is_device_array,
-)
-from polynet.errors import NotFiniteError, unknown
+from polynet.data import Feed, Place, feed, hold_out, inputs, is_device_array
+from polynet.errors import unknown
 from polynet.history import History, Position
 from polynet.interrupt import interrupt_between_steps
 from polynet.nn import Module
 from polynet.optim import Optimizer
 from polynet.optim.checks import number
+from polynet.scores import outputs_of, scores
 from polynet.step import Kept, State, initial_state, make_step, weights_of
 from polynet.tree import map as tree_map
+from polynet.trial import try_out
+from polynet.unread import Unread
 
-Feed = Resident | Streamed
 COMPILE = ("auto", "require")
 
 
@@ -109,7 +92,7 @@ class Trainer:
         self._state: State = {}
         self._position = Position()
         self._kept: Kept = {}
-        self._unread: list[Callable[[], np.ndarray]] = []  # losses of the newest calls
+        self._unread = Unread()
         self._copy: Module | None = None
         self._run: Callable[..., Any] | None = None
         self._required = compile == "require"
@@ -231,11 +214,14 @@ class Trainer:
         elif stratify:
             raise ValueError("stratify is for validation_split: give the share to hold out")
         with self._ready(x) as place:
-            data = self._take_in(x, y, sample_weight)
+            data = feed(place, x, y, sample_weight, seed=self.seed)
+            size = data.step_size(batch_size, accumulate)
+            tried = try_out(self._bound(), data, self.loss, size // accumulate)
             held_out = None
             if validation_data is not None:
-                held_out = self._take_in(*validation(validation_data), "validation ")
-            size = data.step_size(batch_size, accumulate)
+                given = validation(validation_data)
+                held_out = feed(place, *given, seed=self.seed, prefix="validation ")
+                try_out(self._bound(), held_out, self.loss, tried)
             self._compile(place, size // accumulate if accumulate > 1 else None)
             self._position.check(size, data.samples)
             steps = data.steps(size)
@@ -248,7 +234,8 @@ class Trainer:
                 for _ in range(epochs):
                     numbers = {"loss": self._run_epoch(data, size, bar, interrupted)}
                     if held_out:
-                        numbers |= self._scores(held_out, "val_")
+                        found = scores(self._bound(), held_out, self.loss, self.metrics)
+                        numbers |= {f"val_{name}": value for name, value in found.items()}
                     self.history.record(numbers)
                     self._position = Position(self.epoch + 1)
                     bar.set_postfix({k: f"{v:.4g}" for k, v in self.history.last().items()})
@@ -267,8 +254,9 @@ class Trainer:
         `sample_weight` weighs the loss; a metric is given targets and outputs alone.
         """
         check_counts(batch_size=batch_size)
-        with self._ready(x):
-            return self._scores(self._take_in(x, y, sample_weight), "", batch_size)
+        with self._ready(x) as place:
+            data = feed(place, x, y, sample_weight, seed=self.seed)
+            return scores(self._bound(), data, self.loss, self.metrics, batch_size)
 
     def predict(self, x: Any, *, batch_size: int = 256) -> Any:
         """The network's outputs for the rows of `x`: NumPy for host data, else of its kind.
@@ -277,14 +265,8 @@ class Trainer:
         """
         check_counts(batch_size=batch_size)
         with self._ready(x) as place:
-            data: Feed
-            if isinstance(x, Source):
-                data = Streamed(place, x, self.seed)
-            elif isinstance(x, np.memmap):
-                data = Streamed(place, arrays(x, np.zeros(len(x))), self.seed)
-            else:
-                data = Resident(place, (x,), self.seed)
-            outputs, _ = self._outputs(data, batch_size)
+            data = inputs(place, x, seed=self.seed)
+            outputs, _ = outputs_of(self._bound(), data, batch_size)
             return outputs if is_device_array(x) else on_host(outputs)
 
     # Weights kept aside
@@ -347,7 +329,7 @@ class Trainer:
                 "evaluate or predict"
             )
         with self._place.active():
-            self._read()
+            self._unread.read(self.history, self.epoch)
             checkpoint.save_run(
                 path,
                 self._state,
@@ -392,7 +374,8 @@ class Trainer:
             self._state, self._kept, self.history, self._position = checkpoint.load_run(
                 path, self._state, place, self._identity(), or_previous
             )
-            self._unread, self._copy = [], None
+            self._unread.clear()
+            self._copy = None
 
     def _identity(self) -> dict[str, Any]:
         """What must be equal for one Trainer to go on with the run of another."""
@@ -423,7 +406,8 @@ class Trainer:
         except Exception:
             if first and not self.history.step_losses:
                 self._place, self._described, self._run = None, described, None
-                self._position, self._unread = Position(), []
+                self._position = Position()
+                self._unread.clear()
                 self.history.step_weights.clear()
             raise
 
@@ -436,52 +420,9 @@ class Trainer:
             self._state = initial_state(net, self.optimizer, self.seed)
         self._described, self._place = net, place
 
-    def _take_in(self, x: Any, y: Any, sample_weight: Any, prefix: str = "") -> Feed:
-        """The data as the step takes it; some samples are tried, so that errors come early."""
-        assert self._place is not None
-        data = feed(self._place, x, y, sample_weight, seed=self.seed, prefix=prefix)
-        x, y, *weights = data.first()
-        if weights and "sample_weight" not in inspect.signature(self.loss).parameters:
-            raise TypeError(
-                f"{prefix}sample_weight was given, which the loss {self.loss!r} does not take; "
-                "give it an argument sample_weight=None, of shape (batch,)"
-            )
-        outputs = self._bound()(x)
-        xp = self._place.backend.xp
-        if outputs.ndim > 1 and xp.isdtype(y.dtype, "integral"):
-            classes = outputs.shape[1]
-            data.check_targets(lambda y: check_labels(self.loss, y, classes, f"{prefix}y"))
-        trial = self.loss(outputs, y, **_weighed(xp.ones_like(w) for w in weights))
-        if tuple(getattr(trial, "shape", (0,))) != ():
-            raise TypeError("the loss must return a 0-d array, such as the mean over the batch")
-        return data
-
     def _bound(self) -> Module:
         """The network as it is now, to look at."""
         return self._described.bind({**self._state["params"], **self._state["buffers"]})
-
-    def _outputs(self, data: Feed, batch_size: int) -> tuple[Array, list[Array]]:
-        """The outputs for all samples; and their targets and weights, where there are any."""
-        net = self._bound()
-        parts = []
-        with closing(data.in_order(batch_size)) as batches:
-            for x, *others in batches:
-                parts.append((net(x), *others))
-        xp = backend_of(parts[0][0]).xp
-        columns = zip(*parts, strict=True)
-        outputs = xp.concat(list(next(columns)), axis=0)
-        if isinstance(data, Resident):
-            return outputs, list(data.arrays[1:])  # which lie where the user's do
-        return outputs, [xp.concat(list(column), axis=0) for column in columns]
-
-    def _scores(self, data: Feed, prefix: str, batch_size: int = 256) -> dict[str, float]:
-        outputs, (y, *weights) = self._outputs(data, batch_size)
-        loss = self.loss(outputs, y, **_weighed(weights))
-        numbers = {f"{prefix}loss": float(to_numpy(loss))}
-        host = to_numpy(y), to_numpy(outputs)
-        for name, metric in self.metrics.items():
-            numbers[f"{prefix}{name}"] = float(metric(*host))
-        return numbers
 
     def _compile(self, place: Place, part: int | None) -> None:
         """The step, of which at most `part` samples at a time go through the network."""
@@ -496,7 +437,7 @@ class Trainer:
         assert self._place is not None
         assert self._run is not None
         done = self._position.batches
-        self._read()
+        self._unread.read(self.history, self.epoch)
         calls = data.calls(
             size,
             epoch=self.epoch,
@@ -506,43 +447,18 @@ class Trainer:
         with closing(calls):
             for call in calls:
                 if interrupted.is_set():
-                    self._read()
+                    self._unread.read(self.history, self.epoch)
                     raise KeyboardInterrupt
                 self._copy = None
                 self._state, launched = self._run(self._state, call.data, call.rows)
                 done += len(call.weights)
                 self._position = Position(self.epoch, done, size, data.samples)
-                self._unread.append(self._place.backend.to_host_later(launched))
+                self._unread.add(self._place.backend.to_host_later(launched))
                 self.history.step_weights += call.weights
-                self._read(keep=1)
+                self._unread.read(self.history, self.epoch, keep=1)
                 bar.update(len(call.weights))
-        self._read()
+        self._unread.read(self.history, self.epoch)
         if not done:
             raise ValueError(f"the data gave no batch in epoch {self.epoch}; expected at least one")
         newest = self.history.step_losses[-done:], self.history.step_weights[-done:]
         return float(np.average(newest[0], weights=newest[1]))
-
-    def _read(self, keep: int = 0) -> None:
-        """Fetch the losses of all calls but the last `keep`, up to the first that is not finite.
-
-        That one stays unread, so that every later call meets it again.
-        """
-        while len(self._unread) > keep:
-            values = self._unread[0]()
-            fine = list(itertools.takewhile(math.isfinite, values.tolist()))
-            self.history.step_losses += fine
-            if len(fine) < len(values):
-                self._unread[0] = partial(np.array, values[len(fine) :])
-                step = len(self.history.step_losses)
-                raise NotFiniteError(
-                    f"the loss is {values[len(fine)]} at step {step} (epoch {self.epoch}); the "
-                    "parameters are spoilt. Lower the learning rate, or look for extreme numbers "
-                    "in the data",
-                    step,
-                )
-            del self._unread[0]
-
-
-def _weighed(weights: Iterable[Array]) -> dict[str, Array]:
-    """The samples' weights, where there are any, as a loss takes them."""
-    return dict(zip(["sample_weight"], weights, strict=False))

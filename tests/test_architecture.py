@@ -33,6 +33,9 @@ FLOORS = {
     "interrupt": 4,
     "step": 5,
     "arguments": 5,
+    "scores": 5,
+    "trial": 5,
+    "unread": 5,
     "train": 5,
     "checkpoint": 5,
     "view": 6,
@@ -58,6 +61,7 @@ NUMPY = {
     "random": "draws on the host, so that numbers are the same everywhere",
     "step": "makes the step counter on the host",
     "train": "averages losses that were read to the host",
+    "unread": "holds losses that were read to the host",
 }
 """The modules of the core that may import NumPy, each with its reason."""
 

@@ -65,7 +65,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
     "features in fit": (
         lambda: trainer().fit(X[:, :2], Y),
         ValueError,
-        ["layer '0'", "(…, 4)", "(2, 2)"],
+        ["layer '0'", "(…, 4)", "(12, 2)"],
     ),
     "flatten a vector": (
         lambda: nn.Flatten()(F32[0]),

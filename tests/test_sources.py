@@ -89,7 +89,7 @@ def test_a_mapped_file_is_never_read_whole(mapped: tuple[Path, Path]) -> None:
     x = np.load(mapped[0], mmap_mode="r").view(Watched)
     fit(x, LABELS, validation_split=0.2, epochs=2)
     assert max(taken) <= 10  # the batches of 8, and the 10 held out
-    assert sum(taken) == 2 * 50 + 2 * 2  # and two of each part, which are tried first
+    assert sum(taken) == 2 * 50 + 2 * 8  # and as many of each part as a batch, tried first
 
 
 def test_validation_data_of_three_and_of_a_source() -> None:
@@ -239,7 +239,7 @@ def test_cut_within_an_epoch(tmp_path: Path, saved_in: str) -> None:
     asked.clear()
     job.fit(source, epochs=2, batch_size=8)
     assert_same_run(job, whole)
-    assert len(asked) == 1 + 21 - done  # one sample is tried
+    assert len(asked) == 1 + 21 - done  # one batch is tried
 
 
 def test_a_function_goes_on_where_it_was_cut(tmp_path: Path) -> None:

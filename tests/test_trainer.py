@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 from one_by_one import OneByOne
 
-from polynet import Trainer, losses, metrics, nn, optim
+from polynet import (
+    Trainer,
+    array_namespace,
+    data,
+    functional,
+    losses,
+    metrics,
+    nn,
+    optim,
+)
 from polynet.errors import MixedBackendsError, NotCompiledError, NotFiniteError
 
 rng = np.random.default_rng(0)
@@ -150,6 +159,52 @@ def test_predictions_do_not_depend_on_the_batch_size() -> None:
     np.testing.assert_allclose(job.predict(X, batch_size=7), job.predict(X), rtol=1e-5, atol=1e-6)
     one, other = job.evaluate(X, Y, batch_size=5), job.evaluate(X, Y)
     assert one == pytest.approx(other, rel=1e-5)
+
+
+def triplets(outputs: Any, targets: Any) -> Any:
+    """Anchor, positive, negative, in turn: it needs a multiple of three samples."""
+    xp = array_namespace(outputs)
+    anchor, near, far = xp.unstack(xp.reshape(outputs, (-1, 3, 2)), axis=1)
+    distances = [xp.sum(xp.square(anchor - other), axis=1) for other in (near, far)]
+    return xp.mean(functional.relu(distances[0] - distances[1] + 1))
+
+
+def in_batches(seed: int, epoch: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(X[:30], Y[:30]), (X[30:60], Y[30:60])]
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        ((X[:60], Y[:60]), {"batch_size": 30, "validation_data": (X[:63], Y[:63])}),
+        ((data.arrays(X[:60], Y[:60]),), {"batch_size": 30, "validation_split": 0.2}),
+        ((in_batches,), {"validation_data": (X[:63], Y[:63])}),
+    ],
+    ids=["arrays", "a source", "batches of its own"],
+)
+def test_a_loss_may_need_as_many_samples_as_a_batch_has(given: Any, options: Any) -> None:
+    job = Trainer(nn.Linear(4, 2), triplets, optim.Adam(1e-2))
+    assert len(job.fit(*given, epochs=2, **options).step_losses) == 4
+    assert job.evaluate(X[:63], Y[:63], batch_size=8)["loss"] == pytest.approx(
+        float(triplets(job.predict(X[:63]), None)), rel=1e-5
+    )
+
+
+def test_one_pass_of_a_batch_is_the_trial() -> None:
+    passes: list[tuple[int, bool]] = []
+
+    class Counted(nn.Linear):
+        def forward(self, x: Any) -> Any:
+            passes.append((x.shape[0], self.training))
+            return super().forward(x)
+
+    job = Trainer(Counted(4, 2), losses.cross_entropy, optim.SGD(), backend=OneByOne())
+    job.fit(X, Y, batch_size=24, validation_data=(X[:20], Y[:20]))
+    tried = [(24, False), (20, False)]
+    assert passes == [*tried, (24, True), (24, True), (16, True), (20, False)]
+    passes.clear()
+    job.evaluate(X, Y, batch_size=40)
+    assert passes == [(40, False), (24, False)]  # what fits no network says so in the first
 
 
 def test_lists_and_integers_are_taken() -> None:

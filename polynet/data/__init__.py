@@ -1,13 +1,14 @@
 """A user's data on its way in: checked, cast, moved, split, shuffled and augmented by the seed."""
 
 from polynet.data import augment
-from polynet.data.feed import Resident, Streamed, feed, hold_out
+from polynet.data.feed import Feed, Resident, Streamed, feed, hold_out, inputs
 from polynet.data.images import image_folder
 from polynet.data.order import batches, split
 from polynet.data.place import Place, is_device_array
 from polynet.data.source import Source, arrays, memory_mapped
 
 __all__ = [
+    "Feed",
     "Place",
     "Resident",
     "Source",
@@ -18,6 +19,7 @@ __all__ = [
     "feed",
     "hold_out",
     "image_folder",
+    "inputs",
     "is_device_array",
     "memory_mapped",
     "split",

@@ -42,7 +42,7 @@ class Resident:
     """Arrays `(x, y[, sample_weight])` that are on the device whole; `predict` has `x` alone."""
 
     def __init__(self, place: Place, given: tuple[Any, ...], seed: int, prefix: str = "") -> None:
-        names = [prefix + name for name in NAMES]
+        self.names = names = [prefix + name for name in NAMES]
         self.arrays = tuple(place.take_in(a, n) for a, n in zip(given[:2], names, strict=False))
         for a, name in zip(given[1:], names[1:], strict=False):
             same_length(given[0], a, (names[0], name))
@@ -70,9 +70,9 @@ class Resident:
         """Let `check` look at the targets, on the host, before they are used."""
         check(on_host(self.arrays[1]))
 
-    def first(self) -> tuple[Array, ...]:
-        """Two samples, to try, as far as there are: one has no variance."""
-        return tuple(a[:2, ...] for a in self.arrays)
+    def first(self, count: int) -> tuple[Array, ...]:
+        """Up to `count` samples, to try."""
+        return tuple(a[:count, ...] for a in self.arrays)
 
     def calls(self, batch_size: int, *, epoch: int, start: int, together: int) -> Generator[Call]:
         """What is left of an epoch from batch `start` on, up to `together` steps a call."""
@@ -98,7 +98,7 @@ class Streamed:
         self._place = place
         self._seed = seed
         self._source = source
-        self._names = [prefix + name for name in NAMES]
+        self.names = [prefix + name for name in NAMES]
         self._check: Check | None = None
         self.makes_batches = not isinstance(source, Source)
         self.samples: int = len(source) if isinstance(source, Source) else 0
@@ -122,10 +122,11 @@ class Streamed:
     def check_targets(self, check: Check) -> None:
         self._check = check
 
-    def first(self) -> tuple[Array, ...]:
-        some = batches_in_order(self._source, 2, seed=self._seed)
+    def first(self, count: int) -> tuple[Array, ...]:
+        """As above; the first batch where the source makes its batches."""
+        some = batches_in_order(self._source, count, seed=self._seed)
         for batch in self._prepared(some):
-            return tuple(self._place.put(a[:2]) for a in batch)
+            return tuple(map(self._place.put, batch))
         raise ValueError("the source gives no batch; expected at least one")
 
     def calls(self, batch_size: int, *, epoch: int, start: int, together: int) -> Generator[Call]:
@@ -151,10 +152,10 @@ class Streamed:
             if not isinstance(batch, tuple | list) or len(batch) not in {2, 3}:
                 size = f" of {len(batch)}" if isinstance(batch, tuple | list) else ""
                 raise TypeError(
-                    f"{self._names[0]}: a batch is (x, y) or (x, y, sample_weight); batch {number} "
+                    f"{self.names[0]}: a batch is (x, y) or (x, y, sample_weight); batch {number} "
                     f"is a {type(batch).__name__}{size}"
                 )
-            names = [f"{name} of batch {number}" for name in self._names]
+            names = [f"{name} of batch {number}" for name in self.names]
             for a, name in zip(batch, names, strict=False):
                 if is_device_array(a):
                     raise TypeError(
@@ -171,9 +172,10 @@ class Streamed:
             yield tuple(found)
 
 
-def feed(
-    place: Place, x: Any, y: Any, sample_weight: Any, *, seed: int, prefix: str = ""
-) -> Resident | Streamed:
+Feed = Resident | Streamed
+
+
+def feed(place: Place, x: Any, y: Any, sample_weight: Any, *, seed: int, prefix: str = "") -> Feed:
     """What is given to a verb, as the step takes it. `y` is None for a source."""
     if isinstance(x, Source) or callable(x) or (y is None and _is_batches(x)):
         for value, name in ((y, "y"), (sample_weight, "sample_weight")):
@@ -192,6 +194,15 @@ def feed(
     if any(isinstance(a, np.memmap) for a in given):
         return Streamed(place, arrays(*given), seed, prefix)
     return Resident(place, given, seed, prefix)
+
+
+def inputs(place: Place, x: Any, *, seed: int) -> Feed:
+    """What `predict` is given, as the network takes it: of a source, `y` comes along."""
+    if isinstance(x, Source):
+        return Streamed(place, x, seed)
+    if isinstance(x, np.memmap):
+        return Streamed(place, arrays(x, np.zeros(len(x))), seed)
+    return Resident(place, (x,), seed)
 
 
 def hold_out(

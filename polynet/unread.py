@@ -1,0 +1,49 @@
+"""Losses that are still on the device, so that the next steps need not wait for them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from polynet.errors import NotFiniteError
+from polynet.history import History
+
+
+class Unread:
+    """The losses of the newest calls, oldest first, each a function that fetches them."""
+
+    def __init__(self) -> None:
+        self._calls: list[Callable[[], np.ndarray]] = []
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def add(self, fetch: Callable[[], np.ndarray]) -> None:
+        self._calls.append(fetch)
+
+    def clear(self) -> None:
+        self._calls.clear()
+
+    def read(self, history: History, epoch: int, *, keep: int = 0) -> None:
+        """Fetch the losses of all calls but the last `keep`, up to the first that is not finite.
+
+        That one stays unread, so that every later call meets it again.
+        """
+        while len(self._calls) > keep:
+            values = self._calls[0]()
+            fine = list(itertools.takewhile(math.isfinite, values.tolist()))
+            history.step_losses += fine
+            if len(fine) < len(values):
+                self._calls[0] = partial(np.array, values[len(fine) :])
+                step = len(history.step_losses)
+                raise NotFiniteError(
+                    f"the loss is {values[len(fine)]} at step {step} (epoch {epoch}); the "
+                    "parameters are spoilt. Lower the learning rate, or look for extreme numbers "
+                    "in the data",
+                    step,
+                )
+            del self._calls[0]
