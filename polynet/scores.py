@@ -20,13 +20,14 @@ def outputs_of(net: Module, data: Feed, batch_size: int) -> tuple[Array, list[Ar
     with closing(data.in_order(batch_size)) as batches:
         for x, *others in batches:
             parts.append((net(x), *others))
-    outputs, *others = (_joined(column) for column in zip(*parts, strict=True))
+    outputs, *others = (joined(column) for column in zip(*parts, strict=True))
     if isinstance(data, Resident):
         return outputs, list(data.arrays[1:])  # which lie where the user's do
     return outputs, others
 
 
-def _joined(parts: Sequence[Array]) -> Array:
+def joined(parts: Sequence[Array]) -> Array:
+    """Arrays one after another along the axis of the samples."""
     return backend_of(parts[0]).xp.concat(list(parts), axis=0)
 
 

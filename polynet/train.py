@@ -34,7 +34,7 @@ from polynet.optim.checks import number
 from polynet.scores import outputs_of, scores
 from polynet.step import Kept, State, initial_state, make_step, weights_of
 from polynet.tree import map as tree_map
-from polynet.trial import try_out
+from polynet.trial import check_parts, try_out
 from polynet.unread import Unread
 
 COMPILE = ("auto", "require")
@@ -183,8 +183,10 @@ class Trainer:
         A step takes `accumulate` times `batch_size` samples (32), of which `batch_size` at a
         time go through the network: so many need memory, and the numbers are those of
         `accumulate * batch_size` at once, dropout included (a layer that looks across the
-        batch, such as batch normalisation, sees a part). `sample_weight` has a number for each
-        sample; a batch's loss is Σwl/Σw, and so is the epoch's.
+        batch, such as batch normalisation, sees a part), if the loss is a mean over samples.
+        One that is not, such as `cross_entropy` with `weight` or `ignore_index`, gives others,
+        after a RuntimeWarning: give such weights, and zeros, as `sample_weight`. It has a number
+        for each sample; a batch's loss is Σwl/Σw, and so is the epoch's.
 
         `validation_data` is `(x, y)`, `(x, y, sample_weight)` or a source; `validation_split`
         holds out that share of the samples, drawn by the seed, with `stratify` in each class.
@@ -217,6 +219,8 @@ class Trainer:
             data = feed(place, x, y, sample_weight, seed=self.seed)
             size = data.step_size(batch_size, accumulate)
             tried = try_out(self._bound(), data, self.loss, size // accumulate)
+            if accumulate > 1:
+                check_parts(self._bound(), data, self.loss, size, accumulate)
             held_out = None
             if validation_data is not None:
                 given = validation(validation_data)

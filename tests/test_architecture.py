@@ -61,6 +61,7 @@ NUMPY = {
     "random": "draws on the host, so that numbers are the same everywhere",
     "step": "makes the step counter on the host",
     "train": "averages losses that were read to the host",
+    "trial": "lets a loss divide by nothing on the host, while it is tried",
     "unread": "holds losses that were read to the host",
 }
 """The modules of the core that may import NumPy, each with its reason."""

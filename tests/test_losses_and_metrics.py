@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from polynet import Trainer, losses, metrics, nn, optim
+from polynet.backend import Backend
 
 X = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
 Y = np.arange(12) % 3
@@ -135,6 +136,21 @@ def test_labels_of_places_are_counted_along_the_axis_of_classes() -> None:
     Trainer(net, losses.cross_entropy, optim.SGD()).fit(x, labels)
     with pytest.raises(ValueError, match="y holds class 3, the network has 3 outputs"):
         Trainer(net, losses.cross_entropy, optim.SGD()).fit(x, labels + 1)
+
+
+@pytest.mark.parametrize("name", losses.__all__)
+@pytest.mark.parametrize("weights", [None, ONES])
+def test_every_loss_is_a_mean_over_samples(
+    backend: Backend, name: str, weights: np.ndarray | None
+) -> None:
+    """Which fit looks for where a step has parts, and warns."""
+    targets: Any = (np.arange(36).reshape(12, 3) % 2).astype("float32")
+    if name in {"nll", "multi_margin"}:
+        targets = Y
+    elif name == "hinge":
+        targets = 2 * targets - 1
+    job = trainer(getattr(losses, name), backend=backend)
+    job.fit(X, targets, sample_weight=weights, batch_size=3, accumulate=2)
 
 
 # Metrics

@@ -3,13 +3,15 @@
 import signal
 import threading
 from collections import OrderedDict
+from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import pytest
 
 import polynet
-from polynet import Trainer, array_namespace, functional, grad, losses, metrics, nn, optim
-from polynet.errors import MixedBackendsError, RecordError
+from polynet import Trainer, array_namespace, data, functional, grad, losses, metrics, nn, optim
+from polynet.errors import MixedBackendsError, NotFiniteError, RecordError
 
 X = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(40, 2)).astype("float32")
@@ -277,6 +279,64 @@ def test_targets_of_another_precision_are_refused():
 
 
 # Training
+
+
+LABELS = (np.arange(40) >= 38).astype(int)  # of the second class there are two, at the end
+WEIGHTED = partial(losses.cross_entropy, weight=[1.0, 5.0])
+
+
+def masked(outputs, targets):
+    xp = array_namespace(outputs)
+    there = xp.astype(targets > 0, outputs.dtype)
+    return xp.sum(there * xp.square(outputs - targets)) / xp.sum(there)
+
+
+def unbiased(outputs, targets):
+    xp = array_namespace(outputs)
+    return xp.sum(xp.square(outputs - targets)) / (outputs.shape[0] - 1)  # NaN of one sample
+
+
+def of_pairs(outputs, targets):
+    xp = array_namespace(outputs)
+    first, second = xp.unstack(xp.reshape(outputs - targets, (-1, 2, 2)), axis=1)
+    return xp.mean(xp.square(first - second))
+
+
+NO_MEANS = {
+    "weights of classes": (WEIGHTED, LABELS),
+    "ignored labels": (partial(losses.cross_entropy, ignore_index=1), LABELS),
+    "a sum": (lambda outputs, targets: total((outputs - targets) ** 2), Y),
+    "a masked mean": (masked, Y),
+    "NaN of one sample": (unbiased, Y),
+    "an error of one sample": (of_pairs, Y),
+}
+
+
+@pytest.mark.parametrize(
+    ("loss", "size"),
+    [("weights of classes", 1), *((loss, size) for loss in NO_MEANS for size in (2, 10))],
+)
+def test_parts_whose_losses_do_not_add_up_are_told(loss, size):
+    function, y = NO_MEANS[loss]
+    given = (data.arrays(X, y),) if size == 10 else (X, y)  # of a source, one step is looked at
+    trainer = Trainer(nn.Linear(3, 2), function, optim.SGD(1e-3))
+    with (
+        pytest.warns(RuntimeWarning, match=r"accumulate=4: .*not the mean.*sample_weight") as found,
+        np.errstate(all="ignore"),
+        suppress(NotFiniteError),
+    ):
+        trainer.fit(*given, batch_size=size, accumulate=4, epochs=2)
+    assert [w.filename for w in found] == [__file__]
+
+
+def test_weights_of_classes_as_those_of_samples_add_up():
+    whole, parts = (
+        Trainer(nn.Linear(3, 2), loss, optim.Adam(0.1)) for loss in (WEIGHTED, losses.cross_entropy)
+    )
+    whole.fit(X, LABELS, batch_size=40, epochs=4)
+    weights = np.asarray([1.0, 5.0])[LABELS]
+    parts.fit(X, LABELS, sample_weight=weights, batch_size=10, accumulate=4, epochs=4)
+    np.testing.assert_allclose(whole.history.step_losses, parts.history.step_losses, rtol=1e-5)
 
 
 def test_numpy_numbers_as_settings_change_no_dtype():

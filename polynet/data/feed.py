@@ -9,7 +9,7 @@ import numpy as np
 
 from polynet.backend import Array
 from polynet.backend.transfer import on_host
-from polynet.data.order import batches, chunks, rows_of, split_rows
+from polynet.data.order import batches, chunks, rows_of, split_rows, varied
 from polynet.data.place import Place, check_host, is_device_array, same_length
 from polynet.data.prefetch import prefetched
 from polynet.data.source import (
@@ -72,7 +72,12 @@ class Resident:
 
     def first(self, count: int) -> tuple[Array, ...]:
         """Up to `count` samples, to try."""
-        return tuple(a[:count, ...] for a in self.arrays)
+        return tuple(a[: min(count, self.samples), ...] for a in self.arrays)
+
+    def mixed(self, count: int, of: int) -> tuple[Array, ...]:  # noqa: ARG002 (all are here)
+        """Up to `count` samples, whose labels differ as far as they can."""
+        rows = self._place.index(varied(on_host(self.arrays[1]), count))
+        return tuple(self._place.backend.xp.take(a, rows, axis=0) for a in self.arrays)
 
     def calls(self, batch_size: int, *, epoch: int, start: int, together: int) -> Generator[Call]:
         """What is left of an epoch from batch `start` on, up to `together` steps a call."""
@@ -128,6 +133,13 @@ class Streamed:
         for batch in self._prepared(some):
             return tuple(map(self._place.put, batch))
         raise ValueError("the source gives no batch; expected at least one")
+
+    def mixed(self, count: int, of: int) -> tuple[Array, ...]:
+        """As above, of the first `of` in training: not all of a source are looked at."""
+        some = training_batches(self._source, of, seed=self._seed, epoch=0, start=0)
+        batch = next(self._prepared(some))
+        rows = varied(batch[1], count)
+        return tuple(self._place.put(a[rows]) for a in batch)
 
     def calls(self, batch_size: int, *, epoch: int, start: int, together: int) -> Generator[Call]:
         made = training_batches(self._source, batch_size, seed=self._seed, epoch=epoch, start=start)

@@ -81,6 +81,20 @@ def batches(count: int, batch_size: int, *, seed: int, epoch: int) -> Iterator[n
         yield order[start : start + batch_size]
 
 
+def varied(targets: np.ndarray, count: int) -> np.ndarray:
+    """The rows of up to `count` samples: of labels as many as there are, from lowest to highest.
+
+    >>> varied(np.asarray([7, 7, 7, 7, 2]), 3)
+    array([4, 0, 1])
+    """
+    rows = np.arange(len(targets))
+    if targets.ndim > 1 or targets.dtype.kind not in "biu":
+        return rows[:count]
+    _, first = np.unique(targets, return_index=True)
+    some = first[np.linspace(0, len(first) - 1, min(count, len(first))).astype(int)]
+    return np.concatenate([some, np.delete(rows, some)])[:count]
+
+
 def chunks(rows: list[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
     """Up to `size` consecutive batches of equal length."""
     chunk: list[np.ndarray] = []
