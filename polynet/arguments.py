@@ -55,10 +55,7 @@ def check_kinds(net: Any, loss: Any, optimizer: Any, metrics: Any) -> None:
     """Raise TypeError for what is not what its name says."""
     if not isinstance(net, Module):
         raise TypeError(f"Trainer: net is a {type(net).__name__}; expected a polynet.nn.Module")
-    if not callable(loss):
-        raise TypeError(
-            f"Trainer: loss is {loss!r}; expected a function such as polynet.losses.mse"
-        )
+    check_loss(loss)
     if not isinstance(optimizer, Optimizer):
         given = (
             "the class itself" if isinstance(optimizer, type) else f"a {type(optimizer).__name__}"
@@ -66,6 +63,14 @@ def check_kinds(net: Any, loss: Any, optimizer: Any, metrics: Any) -> None:
         raise TypeError(f"Trainer: optimizer is {given}; expected one such as optim.Adam(lr=1e-3)")
     if callable(metrics) or not all(callable(m) for m in metrics):
         raise TypeError("Trainer: metrics is a list of functions (targets, outputs) -> number")
+
+
+def check_loss(loss: Any) -> None:
+    """Raise TypeError for what is no function."""
+    if not callable(loss):
+        raise TypeError(
+            f"Trainer: loss is {loss!r}; expected a function such as polynet.losses.mse"
+        )
 
 
 def check_counts(**counts: int) -> None:

@@ -18,6 +18,7 @@ from polynet.arguments import (
     by_name,
     check_counts,
     check_kinds,
+    check_loss,
     in_turn,
     place_for,
     validation,
@@ -31,7 +32,7 @@ from polynet.interrupt import interrupt_between_steps
 from polynet.nn import Module
 from polynet.optim import Optimizer
 from polynet.optim.checks import number
-from polynet.scores import outputs_of, scores
+from polynet.scores import Loss, outputs_of, scores
 from polynet.step import Kept, State, initial_state, make_step, weights_of
 from polynet.tree import map as tree_map
 from polynet.trial import check_parts, try_out
@@ -67,7 +68,7 @@ class Trainer:
     def __init__(
         self,
         net: Module,
-        loss: Callable[[Array, Array], Array],
+        loss: Loss,
         optimizer: Optimizer,
         *,
         metrics: Sequence[Metric] = (),
@@ -81,8 +82,8 @@ class Trainer:
         if compile not in COMPILE:
             raise ValueError(unknown("compile", compile, COMPILE))
         random.key(seed)
-        self.loss = loss
-        self.optimizer = optimizer
+        self._loss = loss
+        self._optimizer = optimizer
         self.metrics = by_name(metrics)
         self.seed = seed
         self.history = History()
@@ -97,6 +98,29 @@ class Trainer:
         self._run: Callable[..., Any] | None = None
         self._required = compile == "require"
         self._part: int | None = None  # the most samples at a time that `_run` was compiled for
+
+    @property
+    def loss(self) -> Loss:
+        """What is trained on. Setting it compiles the step anew, for the next epoch."""
+        return self._loss
+
+    @loss.setter
+    def loss(self, loss: Loss) -> None:
+        check_loss(loss)
+        self._loss, self._run = loss, None
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """What takes the steps: the one given, to which the run's state belongs."""
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: Optimizer) -> None:  # noqa: ARG002 (no other is taken)
+        raise AttributeError(
+            "the optimizer cannot be exchanged: the state of the run belongs to it. Make a new "
+            "Trainer(trainer.net, loss, optimizer); a learning rate that changes is one of "
+            "optim.schedules, which trainer.lr_factor multiplies"
+        )
 
     @property
     def epoch(self) -> int:
@@ -194,7 +218,9 @@ class Trainer:
         has the epoch's numbers; where one returns True, this was the last epoch.
 
         NumPy and CUDA record a step and replay it, JAX compiles it: layers and the loss run as
-        Python in the first steps of a batch's shape only. What they print or count, they do then.
+        Python in the first steps of a batch's shape only. What they print or count, they do then;
+        a number that the loss reads from elsewhere is compiled in, and `trainer.loss = loss`
+        compiles anew.
 
         A second call of `fit` goes on where the first ended. Progress is shown where there is a
         terminal; `progress` says otherwise.
@@ -226,8 +252,9 @@ class Trainer:
                 given = validation(validation_data)
                 held_out = feed(place, *given, seed=self.seed, prefix="validation ")
                 try_out(self._bound(), held_out, self.loss, tried)
-            self._compile(place, size // accumulate if accumulate > 1 else None)
             self._position.check(size, data.samples)
+            self._take_parts(size // accumulate if accumulate > 1 else None)
+            getattr(self._compiled(), "refresh", lambda: None)()
             steps = data.steps(size)
             total = None if steps is None else epochs * steps - self._position.batches
             hidden = None if progress is None else not progress
@@ -428,19 +455,25 @@ class Trainer:
         """The network as it is now, to look at."""
         return self._described.bind({**self._state["params"], **self._state["buffers"]})
 
-    def _compile(self, place: Place, part: int | None) -> None:
-        """The step, of which at most `part` samples at a time go through the network."""
-        if self._run is None or part != self._part:
-            step = make_step(self._described, self.loss, self.optimizer, place.backend.xp, part)
+    def _take_parts(self, part: int | None) -> None:
+        """From here on at most `part` samples at a time go through the network in a step."""
+        if part != self._part:
+            self._run, self._part = None, part
+
+    def _compiled(self) -> Callable[..., Any]:
+        """The step, compiled where it is another than it was."""
+        if self._run is None:
+            assert self._place is not None
+            backend = self._place.backend
+            step = make_step(self._described, self.loss, self.optimizer, backend.xp, self._part)
             step.required = self._required  # type: ignore[attr-defined]
-            self._run, self._part = place.backend.compile(step), part
-        getattr(self._run, "refresh", lambda: None)()
+            self._run = backend.compile(step)
+        return self._run
 
     def _run_epoch(self, data: Feed, size: int, bar: Any, interrupted: threading.Event) -> float:
         """What is left of this epoch's steps; the mean loss of all of them."""
         assert self._place is not None
-        assert self._run is not None
-        done = self._position.batches
+        done, run = self._position.batches, self._compiled()
         self._unread.read(self.history, self.epoch)
         calls = data.calls(
             size,
@@ -454,7 +487,7 @@ class Trainer:
                     self._unread.read(self.history, self.epoch)
                     raise KeyboardInterrupt
                 self._copy = None
-                self._state, launched = self._run(self._state, call.data, call.rows)
+                self._state, launched = run(self._state, call.data, call.rows)
                 done += len(call.weights)
                 self._position = Position(self.epoch, done, size, data.samples)
                 self._unread.add(self._place.backend.to_host_later(launched))

@@ -93,6 +93,16 @@ def test_the_first_step_that_is_not_finite_is_named() -> None:
     assert f"at step {caught.value.step}" in str(caught.value)
 
 
+def test_the_loss_may_be_set_and_the_optimizer_may_not() -> None:
+    job = trainer()
+    with pytest.raises(TypeError, match="loss is 'mse'; expected a function"):
+        job.loss = "mse"  # type: ignore[assignment]
+    assert job.loss is losses.cross_entropy
+    with pytest.raises(AttributeError, match=r"Make a new Trainer.*lr_factor"):
+        job.optimizer = optim.SGD()
+    assert isinstance(job.optimizer, optim.Adam)
+
+
 def test_ctrl_c_leaves_a_usable_network() -> None:
     net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     calls = []

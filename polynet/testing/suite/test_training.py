@@ -96,6 +96,51 @@ def test_two_calls_of_fit_are_one(backend: Backend) -> None:
         assert np.array_equal(to_numpy(p), kept[name]), "a network handed out was changed"
 
 
+def test_a_new_loss_is_what_is_trained(backend: Backend, tmp_path: Path) -> None:
+    """Set between two calls of fit, and by a callback: as by one Trainer for each loss."""
+
+    def of(loss: Any) -> Trainer:
+        optimizer = optim.Adam(1e-3, eps=1e-5)
+        return Trainer(network(2), loss, optimizer, seed=3, backend=backend, dtype=dtype)
+
+    def then_l1(job: Trainer) -> None:
+        if job.epoch == 4:
+            job.loss = losses.l1
+
+    for dtype in dtypes(backend):
+        several = [of(loss) for loss in (losses.mse, losses.huber, losses.l1)]
+        for job in several:
+            if job is not several[0]:
+                job.load(tmp_path / "run")
+            job.fit(X, REAL, epochs=2, batch_size=16)
+            job.save(tmp_path / "run")
+        one = of(losses.mse)
+        one.fit(X, REAL, epochs=2, batch_size=16)
+        one.loss = losses.huber
+        one.fit(X, REAL, epochs=4, batch_size=16, callbacks=[then_l1])
+        np.testing.assert_allclose(
+            one.history.step_losses, several[-1].history.step_losses, rtol=TOLERANCE[dtype]
+        )
+        assert one.evaluate(X, REAL) == pytest.approx(several[-1].evaluate(X, REAL), rel=1e-5)
+
+
+def test_a_number_that_the_loss_reads_counts_once_the_loss_is_set_again(backend: Backend) -> None:
+    factor = [1.0]
+
+    def loss(outputs: Any, targets: Any) -> Any:
+        return losses.mse(outputs, targets) * factor[0]
+
+    job = Trainer(nn.Linear(6, 2), loss, optim.SGD(lr=0.0), backend=backend)
+    for _ in range(2):
+        job.fit(X, REAL, epochs=5, batch_size=70)
+    factor[0] = 2.0
+    job.loss = job.loss
+    job.fit(X, REAL, epochs=5, batch_size=70)
+    before = job.history.step_losses[0]
+    expected = [before] * 10 + [2 * before] * 5
+    np.testing.assert_allclose(job.history.step_losses, expected, rtol=1e-5)
+
+
 def test_a_run_saved_on_numpy_goes_on_here(
     backend: Backend, definitions: Backend, tmp_path: Path
 ) -> None:
