@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from tqdm import tqdm
@@ -51,6 +51,8 @@ class Trainer:
     A described network is drawn at the first call, from `seed`, on the backend given, else on
     the one chosen, else on that of the data, else on NumPy; `dtype` is "float32" by default, or
     "float64".
+
+    It works in one thread at a time: in a second one it raises RuntimeError meanwhile.
 
     Where the backend can, steps run as one program. A step that cannot, for what its layers or
     loss do, runs one operation at a time, after a warning that says what; with
@@ -98,6 +100,7 @@ class Trainer:
         self._run: Callable[..., Any] | None = None
         self._required = compile == "require"
         self._part: int | None = None  # the most samples at a time that `_run` was compiled for
+        self._busy = threading.RLock()
 
     @property
     def loss(self) -> Loss:
@@ -107,7 +110,8 @@ class Trainer:
     @loss.setter
     def loss(self, loss: Loss) -> None:
         check_loss(loss)
-        self._loss, self._run = loss, None
+        with self._at_work():
+            self._loss, self._run = loss, None
 
     @property
     def optimizer(self) -> Optimizer:
@@ -133,8 +137,8 @@ class Trainer:
         if self._place is None:
             return self._described
         if self._copy is None:
-            arrays = {**self._state["params"], **self._state["buffers"]}
-            with self._place.active():
+            with self._at_place():
+                arrays = {**self._state["params"], **self._state["buffers"]}
                 self._copy = self._described.bind(tree_map(self._copied, arrays))
         return self._copy
 
@@ -150,8 +154,7 @@ class Trainer:
                 "there are no averaged parameters: wrap the optimizer, optim.EMA(optim.Adam()), "
                 "and fit"
             )
-        assert self._place is not None
-        with self._place.active():
+        with self._at_place():
             return self.net.replace(tree_map(self._copied, averages))
 
     @property
@@ -175,9 +178,15 @@ class Trainer:
                 "lr_factor multiplies learning rates that are schedules, and there is none: a "
                 "number is compiled into the step. Give lr=optim.schedules.Constant(1e-3)"
             )
-        with self._place.active():
+        with self._at_place():
             changed = self.optimizer.with_lr_factor(self._state["optimizer"], factor)
             self._replace({**self._state, "optimizer": changed})
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Trainer cannot be copied or pickled: its state may be anywhere, and is its own. "
+            "trainer.save(path) writes the run, and load(path) of another Trainer takes it up"
+        )
 
     # The three verbs
 
@@ -315,7 +324,7 @@ class Trainer:
         """
         if self._place is None:
             raise RuntimeError("the Trainer has no weights yet: they are drawn at the first fit")
-        with self._place.active():
+        with self._at_place():
             self._kept[name] = self.epoch, tree_map(self._copied, weights_of(self._state))
 
     def restore_weights(self, name: str) -> None:
@@ -325,10 +334,9 @@ class Trainer:
         """
         if name not in self._kept:
             raise KeyError(unknown("name of kept weights", name, self._kept))
-        assert self._place is not None
-        with self._place.active():
+        with self._at_place():
             self._replace({**self._state, **tree_map(self._copied, self._kept[name][1])})
-        self._copy = None
+            self._copy = None
 
     def _replace(self, state: State) -> None:
         """Go on with a state that was changed; a recording has it where it had the last."""
@@ -359,7 +367,7 @@ class Trainer:
                 "the Trainer has nothing to save yet: its parameters are drawn at the first fit, "
                 "evaluate or predict"
             )
-        with self._place.active():
+        with self._at_place():
             self._unread.read(self.history, self.epoch)
             checkpoint.save_run(
                 path,
@@ -427,20 +435,40 @@ class Trainer:
 
         A first call that fails before it has trained settles nothing.
         """
-        first, described = self._place is None, self._described
+        with self._at_work():
+            first, described = self._place is None, self._described
+            try:
+                if first:
+                    self._settle(x)
+                with self._at_place() as place:
+                    yield place
+            except Exception:
+                if first and not self.history.step_losses:
+                    self._place, self._described, self._run = None, described, None
+                    self._position = Position()
+                    self._unread.clear()
+                    self.history.step_weights.clear()
+                raise
+
+    @contextmanager
+    def _at_place(self) -> Iterator[Place]:
+        """The place that the network has by now, for new arrays, and for this thread alone."""
+        assert self._place is not None
+        with self._at_work(), self._place.active():
+            yield self._place
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Within it no other thread may use this Trainer; the same one may, as callbacks do."""
+        if not self._busy.acquire(blocking=False):
+            raise RuntimeError(
+                "this Trainer is at work in another thread; wait until that has done, or make one "
+                "for each thread"
+            )
         try:
-            if first:
-                self._settle(x)
-            assert self._place is not None
-            with self._place.active():
-                yield self._place
-        except Exception:
-            if first and not self.history.step_losses:
-                self._place, self._described, self._run = None, described, None
-                self._position = Position()
-                self._unread.clear()
-                self.history.step_weights.clear()
-            raise
+            yield
+        finally:
+            self._busy.release()
 
     def _settle(self, x: Any) -> None:
         place = place_for(self._described, x, *self._wanted)

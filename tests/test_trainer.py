@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -150,6 +153,49 @@ def test_training_works_outside_the_main_thread() -> None:
     thread.start()
     thread.join()
     assert found == [trainer().fit(X, Y).step_losses]
+
+
+USES: dict[str, Callable[[Trainer], Any]] = {
+    "fit": lambda job: job.fit(X, Y),
+    "evaluate": lambda job: job.evaluate(X, Y),
+    "predict": lambda job: job.predict(X),
+    "save": lambda job: job.save("run"),
+    "load": lambda job: job.load("run"),
+    "net": lambda job: job.net,
+    "loss": lambda job: setattr(job, "loss", losses.mse),
+    "keep_weights": lambda job: job.keep_weights("mine"),
+}
+
+
+def test_two_threads_cannot_use_one_trainer_at_once() -> None:
+    job, inside, done = trainer(), threading.Event(), threading.Event()
+
+    def waits(job: Trainer) -> None:
+        assert len(job.predict(X)) == len(X)  # in the thread that trains it may be used
+        job.keep_weights("mine")
+        inside.set()
+        done.wait()
+
+    thread = threading.Thread(target=lambda: job.fit(X, Y, callbacks=[waits]))
+    thread.start()
+    try:
+        assert inside.wait(timeout=60)
+        for use in USES.values():
+            with pytest.raises(RuntimeError, match="at work in another thread; wait"):
+                use(job)
+    finally:
+        done.set()
+        thread.join()
+    assert job.fit(X, Y)["loss"] == job.history["loss"]
+    assert job.epoch == 2
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_trainer_is_not_copied(how: Callable[[Trainer], Any]) -> None:
+    job = trainer()
+    job.fit(X, Y)
+    with pytest.raises(TypeError, match=r"cannot be copied or pickled.*save\(path\)"):
+        how(job)
 
 
 def test_progress_is_quiet_without_a_terminal_and_shown_when_asked(
