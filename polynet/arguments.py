@@ -92,7 +92,18 @@ def target_check(loss: Any, outputs: Array, targets: Array, name: str) -> Check 
     if of_labels and integral and outputs.ndim > 1:
         ignored = options.get("ignore_index")
         return functools.partial(_check_labels, outputs.shape[1], ignored, name)
+    if kind is losses.binary_cross_entropy_with_logits and not integral:
+        return functools.partial(_check_chances, name)
     return None
+
+
+def _check_chances(name: str, targets: np.ndarray) -> None:
+    low, high = targets.min(initial=0), targets.max(initial=0)
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"{name} holds numbers from {low} to {high}; binary_cross_entropy_with_logits takes "
+            "0, 1, and what is between: of -1 and 1 make (y + 1) / 2, of two labels y == label"
+        )
 
 
 def _check_labels(classes: int, ignored: int | None, name: str, labels: np.ndarray) -> None:

@@ -37,7 +37,8 @@ def accuracy(targets: np.ndarray, outputs: np.ndarray) -> float:
     """The share of samples whose class is right, from 0 to 1.
 
     `outputs` are logits, as for `classes`; `targets` are integers without the axis of classes, or
-    one-hot rows; for two classes and one output a place, of the outputs' shape.
+    one-hot rows; for two classes and one output a place, of the outputs' shape. Raises ValueError
+    for other shapes, and for rows that are not one-hot, such as those of several labels a sample.
 
     >>> accuracy(np.asarray([1, 0]), np.asarray([[0.1, 0.9], [0.2, 0.8]]))
     0.5
@@ -45,7 +46,7 @@ def accuracy(targets: np.ndarray, outputs: np.ndarray) -> float:
     targets, outputs = np.asarray(targets), np.asarray(outputs)
     several = outputs.ndim == 2 or targets.ndim == outputs.ndim - 1
     if several and outputs.ndim > 1 and outputs.shape[1] > 1:
-        answers, truth = classes(outputs), _labels(targets, outputs)
+        answers, truth = classes(outputs), _labels("accuracy", targets, outputs)
     else:
         answers, truth = (outputs > 0).astype(targets.dtype), targets
     if answers.shape != truth.shape:
@@ -73,7 +74,7 @@ def top_k(k: int) -> Callable[[np.ndarray, np.ndarray], float]:
 
     def metric(targets: np.ndarray, outputs: np.ndarray) -> float:
         targets, outputs = np.asarray(targets), np.asarray(outputs)
-        truth = _labels(targets, outputs)
+        truth = _labels(f"top_{k}", targets, outputs)
         if outputs.ndim != 2 or outputs.shape[1] < k or truth.shape != outputs.shape[:1]:
             raise ValueError(
                 f"top_{k}: expected outputs (batch, {k} classes or more) and a label a sample; got "
@@ -86,6 +87,16 @@ def top_k(k: int) -> Callable[[np.ndarray, np.ndarray], float]:
     return metric
 
 
-def _labels(targets: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    """Labels, also from rows of the outputs' shape."""
-    return targets.argmax(axis=1) if targets.shape == outputs.shape else targets
+def _labels(name: str, targets: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """Labels, also from one-hot rows of the outputs' shape."""
+    if targets.shape != outputs.shape or targets.ndim != 2:
+        return targets
+    single = ((targets == 1).sum(axis=1) == 1) & ((targets != 0).sum(axis=1) == 1)
+    if not single.all():
+        raise ValueError(
+            f"{name}: row {single.argmin()} of the targets is not one-hot, a single 1 among zeros. "
+            "For several labels a sample def a metric such as np.mean((outputs > 0) == targets), "
+            "or scikit-learn's f1_score of outputs > 0; for probabilities, one that compares with "
+            "targets.argmax(axis=1)"
+        )
+    return targets.argmax(axis=1)

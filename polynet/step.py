@@ -13,6 +13,7 @@ from polynet.derivative import differentiated
 from polynet.nn import Context, Module
 from polynet.optim import Optimizer
 from polynet.optim.base import updated
+from polynet.tensor import Tensor
 from polynet.tree import map as tree_map
 
 State = dict[str, Any]
@@ -60,6 +61,7 @@ def make_step(
         def objective(trained: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
             bound = net.bind({**state["params"], **trained, **buffers}, context)
             value = loss(bound(x), y, **options)
+            _check_reached(value)
             return value if not weights and share == 1 else value * share, context.buffers
 
         trained = {name: state["params"][name] for name in optimizer.trains(state["params"])}
@@ -89,6 +91,16 @@ def make_step(
 
     step.consumes = optimizer.consumes  # type: ignore[attr-defined]
     return step
+
+
+def _check_reached(value: Any) -> None:
+    """Refuse a loss that no parameter has a part in: a step would change nothing."""
+    if type(value) is not Tensor or value._line is None:
+        raise ValueError(
+            "the loss does not depend on the parameters that are trained: no gradient reaches "
+            f"them from the {type(value).__name__} that it returned. Compute it from the "
+            "network's outputs by functions that have a derivative, without stop_gradient"
+        )
 
 
 def _own_buffers(xp: Any, new: dict[str, Array], old: dict[str, Array]) -> dict[str, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,16 @@ def test_a_torn_image_is_named(folder: Path) -> None:
     job = Trainer(nn.Linear(4, 2), losses.cross_entropy, optim.SGD(), backend="numpy")
     with pytest.raises(ValueError, match=r"cats.4\.png cannot be decoded"):
         job.evaluate(data.image_folder(folder, size=4).map(lambda x, y: (x[:, 0, 0], y)))
+
+
+@pytest.mark.parametrize(("mode", "dtype"), [("I;16", "uint16"), ("I", "int32"), ("F", "float32")])
+def test_more_than_8_bits_are_not_cut_off(folder: Path, mode: str, dtype: str) -> None:
+    image = importlib.import_module("PIL.Image")
+    deep = image.fromarray(np.full((6, 9), 1000, dtype))
+    assert deep.mode == mode
+    deep.save(folder / "cats" / "9.tiff")
+    with pytest.raises(ValueError, match=rf"9\.tiff has more than 8 bits.*'{mode}'.*8 bits"):
+        data.image_folder(folder, size=4).batch(np.arange(8))
 
 
 def test_folders_that_are_none(tmp_path: Path, folder: Path) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 from polynet.data.source import Batch, Source
 from polynet.errors import MissingDependency
 
+DEEP = ("I", "F")
+"""Pillow's modes of more than 8 bits a channel, which its conversion to RGB cuts off at 255."""
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
@@ -20,7 +22,8 @@ def image_folder(path: str | os.PathLike[str], *, size: int | tuple[int, int]) -
     A batch's `x` is (samples, 3, height, width), float32 from 0 to 1: red, green, blue; `y`
     counts the classes, whose names, sorted, are `source.classes`. Other files are passed over.
     It needs Pillow: `pip install 'polynet-array[images]'`. Raises ValueError for a folder
-    without classes, a class without images, and an image that cannot be decoded.
+    without classes, a class without images, and an image that cannot be decoded or has more
+    than 8 bits a channel.
 
         source = data.image_folder("pets", size=64)
         trainer.fit(source.augmented(augment.RandomHorizontalFlip()), validation_split=0.2)
@@ -62,11 +65,21 @@ class ImageFolder(Source):
         height, width = self._size
         try:
             with self._pillow.open(file) as image:
+                _check_depth(file, image.mode)
                 bilinear = self._pillow.Resampling.BILINEAR
                 pixels = np.asarray(image.convert("RGB").resize((width, height), bilinear))
         except OSError as error:
             raise ValueError(f"{file} cannot be decoded: {error}") from error
         return pixels.transpose(2, 0, 1).astype(np.float32) / 255
+
+
+def _check_depth(file: Path, mode: str) -> None:
+    if mode.partition(";")[0] in DEEP:
+        raise ValueError(
+            f"{file} has more than 8 bits a channel (Pillow's mode {mode!r}), which would be cut "
+            "off at 255; scale its numbers and save it in 8 bits, or read it in a data.Source of "
+            "your own"
+        )
 
 
 def _pillow() -> Any:

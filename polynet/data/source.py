@@ -179,7 +179,7 @@ def training_batches(
         return
     for rows in islice(batches(len(source), batch_size, seed=seed, epoch=epoch), start, None):
         rng = random.SampleStream(random.key(seed, "augment", epoch), rows)
-        yield source.training_batch(rows, rng)
+        yield _of_each(rows, source.training_batch(rows, rng))
 
 
 def batches_in_order(source: Source | Batches, batch_size: int, *, seed: int) -> Iterator[Batch]:
@@ -188,7 +188,20 @@ def batches_in_order(source: Source | Batches, batch_size: int, *, seed: int) ->
         yield from _made(source, seed, 0)
         return
     for start in range(0, len(source), batch_size):
-        yield source.batch(np.arange(start, min(start + batch_size, len(source))))
+        rows = np.arange(start, min(start + batch_size, len(source)))
+        yield _of_each(rows, source.batch(rows))
+
+
+def _of_each(rows: np.ndarray, batch: Batch) -> Batch:
+    """The batch, which has as many samples as there are rows: others would count for nothing."""
+    given = batch[0] if isinstance(batch, tuple | list) and batch else rows  # feed refuses the rest
+    found = np.shape(given)
+    if found and found[0] != len(rows):
+        raise ValueError(
+            f"a source was asked for {len(rows)} rows, and its batch has {found[0]} samples; "
+            "batch(rows) returns one for each, in their order"
+        )
+    return batch
 
 
 def _made(source: Batches, seed: int, epoch: int) -> Iterator[Batch]:

@@ -21,7 +21,8 @@ def binary_cross_entropy_with_logits(xp, logits, targets, /, sample_weight=None,
     It is -y log p - (1 - y) log(1 - p) with p = sigmoid(x), without overflow. Both arrays have
     one shape. `pos_weight` multiplies its first term: a number, or for each number along the last
     axis its own, as a list or an array. Raises ValueError where the shapes differ, TypeError where
-    targets are integers.
+    targets are integers. Those beyond [0, 1] cannot be seen on a device; `Trainer.fit` looks for
+    them on the host.
 
     >>> import numpy as np
     >>> float(binary_cross_entropy_with_logits(np.asarray([1000.0]), np.asarray([0.0])))
