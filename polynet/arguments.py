@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,9 +46,17 @@ def validation(given: Any) -> tuple[Any, Any, Any]:
 
 
 def in_turn(callbacks: Any) -> list[Callback]:
-    """The callbacks as given, but those last that save what the others did."""
+    """The callbacks as given, but those last that save what the others did.
+
+    One that saves says now, before anything is trained, if its folder is missing.
+    """
     if callable(callbacks) or not all(map(callable, callbacks)):
         raise TypeError("fit: callbacks is a list of functions (trainer) -> bool or None")
+    for callback in callbacks:
+        if isinstance(callback, type):
+            name = callback.__name__
+            raise TypeError(f"fit: callbacks holds the class {name} itself; give one: {name}(…)")
+        getattr(callback, "check_folder", lambda: None)()
     return sorted(callbacks, key=lambda callback: getattr(callback, "last", False))
 
 
@@ -73,11 +82,15 @@ def check_loss(loss: Any) -> None:
         )
 
 
-def check_counts(**counts: int) -> None:
-    """Raise ValueError unless every one is a positive integer."""
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is a positive integer; got {value!r}")
+def count(name: str, given: Any) -> int:
+    """A positive integer, of whatever library, as one of Python; ValueError for all else."""
+    try:
+        value = 0 if isinstance(given, bool | np.bool_) else operator.index(given)
+    except TypeError:
+        value = 0
+    if value < 1:
+        raise ValueError(f"{name} is a positive integer; got {given!r}")
+    return value
 
 
 def target_check(loss: Any, outputs: Array, targets: Array, name: str) -> Check | None:

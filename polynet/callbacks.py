@@ -1,6 +1,7 @@
 """Callbacks: what `fit(callbacks=[…])` calls with the Trainer after each epoch.
 
-One of your own is a function; where it returns True, the epoch was the last.
+One of your own is a function; where it returns True, the epoch was the last. Nothing else that
+it returns ends training, be it a number.
 
 >>> def good_enough(trainer):
 ...     return trainer.history["loss"][-1] < 0.01
@@ -22,7 +23,9 @@ import math
 import os
 from typing import TYPE_CHECKING
 
-from polynet.errors import unknown
+from polynet.arguments import count
+from polynet.checkpoint import check_folder
+from polynet.errors import did_you_mean, unknown
 
 if TYPE_CHECKING:
     from polynet.train import Trainer
@@ -36,9 +39,10 @@ class _Best:
         if mode is None and monitor.endswith("loss"):
             mode = "min"
         if mode not in {"min", "max"}:
+            hint = did_you_mean(monitor, ["loss", "val_loss"], near=0.8) if mode is None else ""
             raise ValueError(
                 f"{name}: mode is {mode!r}; for {monitor!r} say mode='max' where more is better, "
-                "or mode='min'"
+                f"or mode='min': it is known for names that end in 'loss' only.{hint}"
             )
         if not 0 <= min_delta < math.inf:
             raise ValueError(f"{name}: min_delta is a number, at least 0; got {min_delta!r}")
@@ -92,9 +96,7 @@ class EarlyStopping(_Best):
         restore_best: bool = True,
     ) -> None:
         super().__init__(monitor, mode, min_delta)
-        if isinstance(patience, bool) or not isinstance(patience, int) or patience < 1:
-            raise ValueError(f"EarlyStopping: patience is a positive integer; got {patience!r}")
-        self.patience = patience
+        self.patience = count("EarlyStopping: patience", patience)
         self.restore_best = restore_best
 
     @property
@@ -152,11 +154,13 @@ class Checkpoint(_Best):
         mode: str | None = None,
     ) -> None:
         super().__init__(monitor, mode)
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"Checkpoint: every is a positive integer; got {every!r}")
         self.path = path
-        self.every = every
+        self.every = count("Checkpoint: every", every)
         self.save_best_only = save_best_only
+
+    def check_folder(self) -> None:
+        """Raise FileNotFoundError where `path` is in no folder; `fit` asks before it trains."""
+        check_folder(self.path)
 
     def __call__(self, trainer: Trainer) -> None:
         if trainer.epoch % self.every:

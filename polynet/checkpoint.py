@@ -280,8 +280,19 @@ def _write(path: StrPath, arrays: Mapping[str, Array], facts: Mapping[str, str])
     _put(Path(path), safetensors.numpy.save(host, metadata=metadata))
 
 
+def check_folder(path: StrPath) -> None:
+    """Raise FileNotFoundError where the folder is missing that `path` is to be written in."""
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{Path(path).name} cannot be written: there is no folder {str(folder)!r}; make it "
+            "first, by os.makedirs"
+        )
+
+
 def _put(target: Path, content: bytes) -> None:
     """Replace what is at `target` in one move."""
+    check_folder(target)
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         with draft.open("xb") as file:

@@ -52,7 +52,14 @@ class NotFiniteError(ArithmeticError):
 def unknown(kind: str, given: object, choices: Iterable[str]) -> str:
     """The message for a name that is not among `choices`, with the nearest one."""
     names = list(choices)
-    by_lower = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(str(given).lower(), by_lower, n=1)
-    hint = f" Did you mean {by_lower[near[0]]!r}?" if near else ""
-    return f"unknown {kind} {given!r}.{hint} Expected one of: {', '.join(names) or '(none)'}."
+    return (
+        f"unknown {kind} {given!r}.{did_you_mean(given, names)} "
+        f"Expected one of: {', '.join(names) or '(none)'}."
+    )
+
+
+def did_you_mean(given: object, choices: Iterable[str], near: float = 0.6) -> str:
+    """A sentence with the nearest of `choices`, if one is near: 1 is equal, 0 altogether other."""
+    by_lower = {name.lower(): name for name in choices}
+    found = difflib.get_close_matches(str(given).lower(), by_lower, n=1, cutoff=near)
+    return f" Did you mean {by_lower[found[0]]!r}?" if found else ""

@@ -16,9 +16,9 @@ from polynet.arguments import (
     Callback,
     Metric,
     by_name,
-    check_counts,
     check_kinds,
     check_loss,
+    count,
     in_turn,
     place_for,
     validation,
@@ -239,8 +239,8 @@ class Trainer:
         batches, as the first of its `epochs`. Raises NotFiniteError at the first loss that
         is NaN or infinite; such a run cannot go on.
         """
-        check_counts(epochs=epochs, accumulate=accumulate)
-        check_counts(batch_size=32 if batch_size is None else batch_size)
+        epochs, accumulate = count("epochs", epochs), count("accumulate", accumulate)
+        batch_size = None if batch_size is None else count("batch_size", batch_size)
         calls = in_turn(callbacks)
         if validation_split is not None:
             if validation_data is not None:
@@ -279,10 +279,10 @@ class Trainer:
                     self.history.record(numbers)
                     self._position = Position(self.epoch + 1)
                     bar.set_postfix({k: f"{v:.4g}" for k, v in self.history.last().items()})
-                    stop = [callback(self) for callback in calls]
+                    answers = [callback(self) for callback in calls]
                     if interrupted.is_set():
                         raise KeyboardInterrupt
-                    if any(stop):
+                    if any(isinstance(a, bool | np.bool_) and a for a in answers):
                         break
         return self.history
 
@@ -293,7 +293,7 @@ class Trainer:
 
         `sample_weight` weighs the loss; a metric is given targets and outputs alone.
         """
-        check_counts(batch_size=batch_size)
+        batch_size = count("batch_size", batch_size)
         with self._ready(x) as place:
             data = feed(place, x, y, sample_weight, seed=self.seed)
             return scores(self._bound(), data, self.loss, self.metrics, batch_size)
@@ -303,7 +303,7 @@ class Trainer:
 
         `x` may be a source too, whose samples come in their order, not augmented.
         """
-        check_counts(batch_size=batch_size)
+        batch_size = count("batch_size", batch_size)
         with self._ready(x) as place:
             data = inputs(place, x, seed=self.seed)
             outputs, _ = outputs_of(self._bound(), data, batch_size)

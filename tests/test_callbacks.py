@@ -149,10 +149,59 @@ def test_a_function_ends_training_and_all_are_called() -> None:
     assert set(job.history.last()) == {"loss", "val_loss"}
 
 
+@pytest.mark.parametrize("answer", [5, 1, 1.0, "saved", np.int64(1), [0], object()])
+def test_only_true_ends_training(answer: Any) -> None:
+    """A callback may end in file.write(…), which returns a number."""
+    assert fit(trainer(), lambda job: answer, epochs=3).epoch == 3
+    assert fit(trainer(), lambda job: np.bool_(False), epochs=3).epoch == 3
+    assert fit(trainer(), lambda job: np.bool_(True), lambda job: answer, epochs=3).epoch == 1
+
+
+def test_a_missing_folder_is_named_before_anything_is_trained(tmp_path: Path) -> None:
+    job, path = trainer(), tmp_path / "missing" / "run.safetensors"
+    named = r"run\.safetensors cannot be written: there is no folder '.*missing'; make it first"
+    with pytest.raises(FileNotFoundError, match=named):
+        fit(job, lambda job: None, Checkpoint(path))
+    assert job.history.step_losses == []
+    fit(job, epochs=1)
+    with pytest.raises(FileNotFoundError, match=named):
+        job.save(path)
+    path.parent.mkdir()
+    fit(job, Checkpoint(path), epochs=1)
+    assert path.exists()
+
+
+def test_numpys_integers_count(tmp_path: Path) -> None:
+    job = trainer()
+    job.fit(
+        X, Y, epochs=np.int64(3), batch_size=np.int64(8), accumulate=np.uint8(2),
+        validation_data=HELD_OUT, callbacks=[EarlyStopping(patience=np.int32(2))],
+    )  # fmt: skip
+    plain = trainer()
+    plain.fit(X, Y, epochs=3, batch_size=8, accumulate=2, validation_data=HELD_OUT)
+    assert plain.history.step_losses == job.history.step_losses
+    assert job.evaluate(*HELD_OUT, batch_size=np.int64(7)).keys() == {"loss"}
+    assert len(job.predict(X, batch_size=np.asarray(5))) == 24
+    assert Checkpoint(tmp_path / "run", every=np.int64(2)).every == 2
+
+
 @pytest.mark.parametrize(
     ("attempt", "error", "words"),
     [
         (lambda: EarlyStopping("val_accuracy"), ValueError, "'val_accuracy' say mode='max'"),
+        (
+            lambda: EarlyStopping("val_los"),
+            ValueError,
+            "names that end in 'loss' only. Did you mean 'val_loss'",
+        ),
+        (
+            lambda: trainer().fit(X, Y, callbacks=[EarlyStopping]),
+            TypeError,
+            "callbacks holds the class EarlyStopping itself; give one",
+        ),
+        (lambda: EarlyStopping(patience=True), ValueError, "patience is a positive integer"),
+        (lambda: trainer().fit(X, Y, epochs=np.bool_(True)), ValueError, "epochs is a positive"),
+        (lambda: trainer().fit(X, Y, batch_size=np.int64(0)), ValueError, "batch_size is a pos"),
         (lambda: EarlyStopping(mode="lowest"), ValueError, "mode is 'lowest'"),
         (lambda: EarlyStopping(patience=0), ValueError, "patience is a positive integer; got 0"),
         (lambda: EarlyStopping(min_delta=-1), ValueError, "min_delta is a number, at least 0"),
