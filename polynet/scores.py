@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from typing import Any
 
 from polynet.arguments import Metric, target_check
 from polynet.backend import Array, backend_of, to_numpy
@@ -19,11 +20,22 @@ def outputs_of(net: Module, data: Feed, batch_size: int) -> tuple[Array, list[Ar
     parts = []
     with closing(data.in_order(batch_size)) as batches:
         for x, *others in batches:
-            parts.append((net(x), *others))
+            parts.append((applied(net, x), *others))
     outputs, *others = (joined(column) for column in zip(*parts, strict=True))
     if isinstance(data, Resident):
         return outputs, list(data.arrays[1:])  # which lie where the user's do
     return outputs, others
+
+
+def applied(net: Module, x: Array) -> Array:
+    """The network's output; TypeError where it is no array, but a tuple of several, say."""
+    outputs = net(x)
+    if not hasattr(outputs, "shape"):
+        raise TypeError(
+            f"the network returned a {type(outputs).__name__}; in a Trainer it returns one array: "
+            "put it into a Module whose forward returns that alone, such as self.lstm(x)[0]"
+        )
+    return outputs
 
 
 def joined(parts: Sequence[Array]) -> Array:
@@ -60,5 +72,16 @@ def scores(
         check(targets)
     numbers = {"loss": float(to_numpy(loss_of(loss, outputs, y, weights, data.names[2])))}
     for name, metric in metrics.items():
-        numbers[name] = float(metric(targets, answers))
+        numbers[name] = _number(name, metric(targets, answers))
     return numbers
+
+
+def _number(name: str, value: Any) -> float:
+    """What a metric gave."""
+    if not hasattr(value, "__float__") or tuple(getattr(value, "shape", ())) != ():
+        shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
+        raise TypeError(
+            f"metric {name!r} returned a {type(value).__name__}{shape}; expected a number, such as "
+            "a mean over the samples"
+        )
+    return float(value)

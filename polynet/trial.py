@@ -11,7 +11,7 @@ from polynet.arguments import target_check
 from polynet.backend import Array, backend_of, to_numpy
 from polynet.data import Feed
 from polynet.nn import Module
-from polynet.scores import Loss, joined, loss_of
+from polynet.scores import Loss, applied, joined, loss_of
 
 FEW = 8
 """Samples of which a mean is told from other sums."""
@@ -26,7 +26,7 @@ def try_out(net: Module, data: Feed, loss: Loss, count: int) -> int:
     triplets do. Of data that make their batches themselves it is the first batch.
     """
     x, y, *weights = data.first(count)
-    outputs = net(x)
+    outputs = applied(net, x)
     check = target_check(loss, outputs, y, data.names[1])
     if check is not None:
         check(to_numpy(y))
@@ -45,7 +45,7 @@ def check_parts(net: Module, data: Feed, loss: Loss, size: int, parts: int) -> N
     x, y, *weights = data.mixed(FEW, size)
     count, at_a_time = x.shape[0], size // parts
     cuts = range(0, count, at_a_time)
-    outputs = joined([net(x[i : min(i + at_a_time, count), ...]) for i in cuts])
+    outputs = joined([applied(net, x[i : min(i + at_a_time, count), ...]) for i in cuts])
     if not _is_mean(loss, outputs, y, *map(backend_of(outputs).xp.ones_like, weights)):
         warnings.warn(
             f"accumulate={parts}: the loss of {count} samples is not the mean of the losses of "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,39 @@ def of_signs(outputs: Any, targets: Any) -> Any:
 
 def stopped(outputs: Any, targets: Any) -> Any:
     return losses.mse(polynet.stop_gradient(outputs), targets)
+
+
+class Frame:
+    """As much of a data frame as is looked at: columns by name, and an array of all."""
+
+    def __init__(self, **columns: list[Any]) -> None:
+        self._columns = columns
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self._columns)
+
+    def __getitem__(self, name: str) -> list[Any]:
+        return self._columns[name]
+
+    def __len__(self) -> int:
+        return len(next(iter(self._columns.values())))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        rows = zip(*self._columns.values(), strict=True)
+        return np.asarray([list(row) for row in rows], dtype or object)
+
+
+def of_weights(weight: Any) -> Trainer:
+    return trainer(partial(losses.cross_entropy, weight=weight))
+
+
+def per_sample(targets: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    return np.abs(outputs.argmax(axis=1) - targets)
+
+
+def nothing(targets: np.ndarray, outputs: np.ndarray) -> None:
+    return None
 
 
 def fit(pair: tuple[Trainer, np.ndarray], **options: Any) -> Any:
@@ -108,6 +142,73 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
         ValueError,
         ["asked for 4 rows", "has 3 samples"],
     ),
+    "augmentations in a list": (
+        lambda: data.arrays(X, Y).augmented([lambda x, rng: x]),
+        TypeError,
+        ["augmented: expected a function (x, rng)", "Compose"],
+    ),
+    "an augmentation's class": (
+        lambda: data.arrays(X, Y).augmented(data.augment.RandomHorizontalFlip),
+        TypeError,
+        ["augmented: expected a function", "RandomHorizontalFlip()"],
+    ),
+    # what is no number
+    "text in a data frame": (
+        lambda: trainer().fit(Frame(a=[1.0] * 12, city=["x"] * 12, day=["y"] * 12), Y),
+        TypeError,
+        ["from Frame", "the columns 'city', 'day'", "leave them out", "pandas.get_dummies"],
+    ),
+    "many columns of text": (
+        lambda: polynet.to_numpy(Frame(**{f"c{i}": ["x"] for i in range(9)})),
+        TypeError,
+        ["'c3', 'c4' and 4 more"],
+    ),
+    "columns of several dtypes": (
+        lambda: trainer().fit(Frame(a=[1.0] * 12, b=[True] * 12), Y),
+        TypeError,
+        ["no dtype in common", "x.astype('float64')"],
+    ),
+    "labels that are text": (
+        lambda: trainer().fit(X, ["cat", "dog", "cow"] * 4),
+        TypeError,
+        ["names, y = np.unique(y, return_inverse=True)"],
+    ),
+    "labels that are objects": (
+        lambda: trainer().fit(X, np.asarray(["cat", "dog", "cow"] * 4, object)),
+        TypeError,
+        ["dtype object", "np.unique(y, return_inverse=True)"],
+    ),
+    # networks, losses, metrics
+    "a network of several outputs": (
+        lambda: Trainer(nn.LSTM(4, 3), losses.mse, optim.SGD()).fit(X[:, None], X[:, None, :3]),
+        TypeError,
+        ["the network returned a tuple", "one array", "self.lstm(x)[0]"],
+    ),
+    "… in predict": (
+        lambda: Trainer(nn.LSTM(4, 3), losses.mse, optim.SGD()).predict(X[:, None]),
+        TypeError,
+        ["the network returned a tuple"],
+    ),
+    "weights of classes by label": (
+        lambda: of_weights({0: 1.0, 1: 2.0, 2: 3.0}).fit(X, Y),
+        TypeError,
+        ["cross_entropy: the classes' weights are a dict", "a list of numbers"],
+    ),
+    "weights of classes in another dtype": (
+        lambda: of_weights(np.asarray([1.0, 2.0, 3.0])).fit(X, Y),
+        TypeError,
+        ["weights are float64; expected float32", "weight.tolist()"],
+    ),
+    "a metric of every sample": (
+        lambda: trainer(metrics=[per_sample]).evaluate(X, Y),
+        TypeError,
+        ["metric 'per_sample' returned a ndarray of shape (12,)", "a number"],
+    ),
+    "a metric of nothing": (
+        lambda: trainer(metrics=[nothing]).evaluate(X, Y),
+        TypeError,
+        ["metric 'nothing' returned a NoneType; expected a number"],
+    ),
 }
 
 
@@ -127,3 +228,19 @@ def test_a_loss_that_depends_on_no_parameter_is_refused(backend: Backend, loss: 
         job.fit(X, SEVERAL)
     assert job.history.step_losses == []
     job.evaluate(X, SEVERAL)
+
+
+def test_what_the_errors_say_is_taken() -> None:
+    """Weights as a list, labels by number, outputs without the state."""
+    names, y = np.unique(["cat", "dog", "cow"] * 4, return_inverse=True)
+    of_weights(np.asarray([1.0, 2.0, 3.0]).tolist()).fit(X, y)
+    assert names.tolist() == ["cat", "cow", "dog"]
+
+    class Alone(nn.Module):
+        def __init__(self) -> None:
+            self.lstm = nn.LSTM(4, 3)
+
+        def forward(self, x: Any) -> Any:
+            return self.lstm(x)[0]
+
+    Trainer(Alone(), losses.mse, optim.SGD()).fit(X[:, None], X[:, None, :3])

@@ -15,6 +15,9 @@ from polynet.backend.selection import (
 )
 from polynet.errors import RecordError
 
+NUMBERS = "biufc"
+"""The kinds of NumPy's dtypes that are numbers, or booleans."""
+
 
 def asarray(
     x: Any,
@@ -87,12 +90,28 @@ def on_host(x: Any, *, copy: bool | None = None) -> np.ndarray:
     if not isinstance(x, np.ndarray | np.generic) and is_claimed(x):
         return backend_of(x).to_host(x)
     host = np.array(x, copy=copy)
-    if host.dtype.kind not in "biufc":
+    if host.dtype.kind not in NUMBERS:
         raise TypeError(
             f"cannot make an array of numbers from {type(x).__name__} (dtype {host.dtype}); "
-            "expected numbers or booleans in rows of equal length"
+            f"{_instead(x, host)}"
         )
     return host.astype(host.dtype.newbyteorder("="), copy=False)
+
+
+def _instead(x: Any, host: np.ndarray) -> str:
+    """What to do where an array holds no numbers: a data frame's columns, or labels, are named."""
+    if host.ndim == 2 and hasattr(x, "columns"):
+        odd = [repr(c) for c in x.columns if np.asarray(x[c]).dtype.kind not in NUMBERS]
+        if not odd:
+            return "its columns have no dtype in common: x.astype('float64') gives them one"
+        more = f" and {len(odd) - 5} more" if len(odd) > 5 else ""
+        return (
+            f"no numbers are in the columns {', '.join(odd[:5])}{more}: leave them out, or make "
+            "numbers of them, as pandas.get_dummies(x, dtype='float64') does of text"
+        )
+    if host.ndim == 1 and host.size and isinstance(host[0], str | bytes):
+        return "labels become numbers by names, y = np.unique(y, return_inverse=True)"
+    return "expected numbers or booleans in rows of equal length"
 
 
 def _copies(copy: object) -> bool:

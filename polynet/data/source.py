@@ -57,6 +57,11 @@ class Source:
 
         `rng` draws for a sample by (seed, epoch, index of the sample). See `data.augment`.
         """
+        if not callable(augmentation) or isinstance(augmentation, type):
+            raise TypeError(
+                f"augmented: expected a function (x, rng) -> x; got {augmentation!r}. One of "
+                "data.augment is made first, RandomHorizontalFlip(), and several go into a Compose"
+            )
         return _Augmented(self, augmentation)
 
     def map(self, function: Callable[[np.ndarray, np.ndarray], tuple[Any, Any]]) -> Source:

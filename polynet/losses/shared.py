@@ -40,12 +40,20 @@ def per_class(xp, weight, logits, axis, name):
         device = array_api_compat.device(logits)
         numbers = [xp.full((), float(w), dtype=logits.dtype, device=device) for w in weight]
         weight = xp.stack(numbers) if numbers else xp.zeros((0,), dtype=logits.dtype)
+    if not hasattr(weight, "shape"):
+        raise TypeError(
+            f"{name}: the classes' weights are a {type(weight).__name__}; expected a list of "
+            "numbers, one for each class in their order"
+        )
     if tuple(weight.shape) != (count,):
         raise ValueError(
             f"{name}: a weight for each class has shape ({count},); got {tuple(weight.shape)}"
         )
     if weight.dtype != logits.dtype:
-        raise TypeError(f"{name}: the classes' weights are {weight.dtype}; expected {logits.dtype}")
+        raise TypeError(
+            f"{name}: the classes' weights are {weight.dtype}; expected {logits.dtype}. A list of "
+            "numbers, weight.tolist(), takes the dtype of the logits"
+        )
     return xp.reshape(weight, (count, *(1,) * (logits.ndim - 1 - axis % logits.ndim)))
 
 
