@@ -60,6 +60,12 @@ def in_turn(callbacks: Any) -> list[Callback]:
     return sorted(callbacks, key=lambda callback: getattr(callback, "last", False))
 
 
+def call_each(callbacks: Sequence[Callback], trainer: Any) -> bool:
+    """Call every one; whether one returned True: other values, such as numbers, end nothing."""
+    answers = [callback(trainer) for callback in callbacks]
+    return any(isinstance(a, bool | np.bool_) and a for a in answers)
+
+
 def check_kinds(net: Any, loss: Any, optimizer: Any, metrics: Any) -> None:
     """Raise TypeError for what is not what its name says."""
     if not isinstance(net, Module):

@@ -21,10 +21,10 @@ def outputs_of(net: Module, data: Feed, batch_size: int) -> tuple[Array, list[Ar
     with closing(data.in_order(batch_size)) as batches:
         for x, *others in batches:
             parts.append((applied(net, x), *others))
-    outputs, *others = (joined(column) for column in zip(*parts, strict=True))
+    first, *others = zip(*parts, strict=True)
     if isinstance(data, Resident):
-        return outputs, list(data.arrays[1:])  # which lie where the user's do
-    return outputs, others
+        return joined(first), list(data.arrays[1:])  # which lie where the user's do
+    return joined(first), [joined(column) for column in others]
 
 
 def applied(net: Module, x: Array) -> Array:

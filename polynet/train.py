@@ -16,6 +16,7 @@ from polynet.arguments import (
     Callback,
     Metric,
     by_name,
+    call_each,
     check_kinds,
     check_loss,
     count,
@@ -35,7 +36,7 @@ from polynet.optim.checks import number
 from polynet.scores import Loss, outputs_of, scores
 from polynet.step import Kept, State, initial_state, make_step, weights_of
 from polynet.tree import map as tree_map
-from polynet.trial import check_parts, try_out
+from polynet.trial import try_out
 from polynet.unread import Unread
 
 COMPILE = ("auto", "require")
@@ -218,11 +219,13 @@ class Trainer:
         `accumulate * batch_size` at once, dropout included (a layer that looks across the
         batch, such as batch normalisation, sees a part), if the loss is a mean over samples.
         One that is not, such as `cross_entropy` with `weight` or `ignore_index`, gives others,
-        after a RuntimeWarning: give such weights, and zeros, as `sample_weight`. It has a number
-        for each sample; a batch's loss is Σwl/Σw, and so is the epoch's.
+        after a RuntimeWarning: give such weights, and zeros for what is ignored, as
+        `sample_weight`, which has a number for each sample: a batch's loss is Σwl/Σw, and so is
+        the epoch's.
 
         `validation_data` is `(x, y)`, `(x, y, sample_weight)` or a source; `validation_split`
         holds out that share of the samples, drawn by the seed, with `stratify` in each class.
+        Metrics are computed on these, as `val_…`, and by `evaluate`; not on training batches.
         After each epoch every one of `callbacks` is called with this Trainer, whose `history`
         has the epoch's numbers; where one returns True, this was the last epoch.
 
@@ -253,14 +256,11 @@ class Trainer:
         with self._ready(x) as place:
             data = feed(place, x, y, sample_weight, seed=self.seed)
             size = data.step_size(batch_size, accumulate)
-            tried = try_out(self._bound(), data, self.loss, size // accumulate)
-            if accumulate > 1:
-                check_parts(self._bound(), data, self.loss, size, accumulate)
             held_out = None
             if validation_data is not None:
                 given = validation(validation_data)
                 held_out = feed(place, *given, seed=self.seed, prefix="validation ")
-                try_out(self._bound(), held_out, self.loss, tried)
+            try_out(self._bound(), self.loss, data, held_out, size, accumulate)
             self._position.check(size, data.samples)
             self._take_parts(size // accumulate if accumulate > 1 else None)
             getattr(self._compiled(), "refresh", lambda: None)()
@@ -279,10 +279,10 @@ class Trainer:
                     self.history.record(numbers)
                     self._position = Position(self.epoch + 1)
                     bar.set_postfix({k: f"{v:.4g}" for k, v in self.history.last().items()})
-                    answers = [callback(self) for callback in calls]
+                    ends = call_each(calls, self)
                     if interrupted.is_set():
                         raise KeyboardInterrupt
-                    if any(isinstance(a, bool | np.bool_) and a for a in answers):
+                    if ends:
                         break
         return self.history
 

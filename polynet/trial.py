@@ -19,12 +19,23 @@ ROUNDING = 64
 """Units in the last place that a loss may differ by, as its sum is taken in another order."""
 
 
-def try_out(net: Module, data: Feed, loss: Loss, count: int) -> int:
-    """Let `count` samples go through the network and the loss, as far as there are; how many did.
+def try_out(
+    net: Module, loss: Loss, data: Feed, held_out: Feed | None, size: int, parts: int
+) -> None:
+    """Try what `fit` is given: steps of `size` samples in so many parts, and validation data.
 
-    They are as many as in training, since a network or a loss may need so many: losses of
-    triplets do. Of data that make their batches themselves it is the first batch.
+    As many samples go through the network as in training, since it or the loss may need so many:
+    losses of triplets do. Of data that make their batches themselves it is the first batch.
     """
+    count = _tried(net, loss, data, size // parts)
+    if parts > 1 and count < data.samples:
+        _check_parts(net, loss, data, size, parts)
+    if held_out is not None:
+        _tried(net, loss, held_out, count)
+
+
+def _tried(net: Module, loss: Loss, data: Feed, count: int) -> int:
+    """Let `count` samples through the network and the loss, or as many as there are; how many."""
     x, y, *weights = data.first(count)
     outputs = applied(net, x)
     check = target_check(loss, outputs, y, data.names[1])
@@ -36,8 +47,8 @@ def try_out(net: Module, data: Feed, loss: Loss, count: int) -> int:
     return x.shape[0]
 
 
-def check_parts(net: Module, data: Feed, loss: Loss, size: int, parts: int) -> None:
-    """Warn where steps of `size` samples in so many parts have other numbers than whole ones.
+def _check_parts(net: Module, loss: Loss, data: Feed, size: int, parts: int) -> None:
+    """Warn where steps in parts have other numbers than whole ones.
 
     The parts add up by their numbers of samples, or by their weights: to the loss of the whole
     if that is a mean over samples, and only then.
@@ -53,7 +64,7 @@ def check_parts(net: Module, data: Feed, loss: Loss, size: int, parts: int) -> N
             "classes, and zeros for what is to be ignored, as sample_weight: by it parts are "
             "weighed",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,  # where fit was called
         )
 
 

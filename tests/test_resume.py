@@ -143,6 +143,18 @@ def test_cut_by_ctrl_c(backend: Backend, tmp_path: Path, call: int) -> None:
         assert_same_run(job, whole)
 
 
+def test_cut_with_a_batch_size_of_numpys(tmp_path: Path) -> None:
+    """The place in the data is saved too, in numbers of Python."""
+    cut = stopped(get_backend("numpy"), 3, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        cut.fit(X, Y, epochs=EPOCHS, **{**FIT, "batch_size": np.int64(4)})
+    cut.save(tmp_path / "run")
+    second = trainer()
+    second.load(tmp_path / "run")
+    second.fit(X, Y, epochs=EPOCHS, **FIT)
+    assert_same_run(second, stayed())
+
+
 def test_cut_by_an_error(backend: Backend) -> None:
     def fail() -> None:
         raise MemoryError

@@ -329,6 +329,11 @@ def test_parts_whose_losses_do_not_add_up_are_told(loss, size):
     assert [w.filename for w in found] == [__file__]
 
 
+def test_a_step_of_one_part_is_whole_whatever_its_loss():
+    trainer = Trainer(nn.Linear(3, 2), WEIGHTED, optim.SGD(1e-3))
+    trainer.fit(X, LABELS, batch_size=40, accumulate=2)
+
+
 def test_weights_of_classes_as_those_of_samples_add_up():
     whole, parts = (
         Trainer(nn.Linear(3, 2), loss, optim.Adam(0.1)) for loss in (WEIGHTED, losses.cross_entropy)
