@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from polynet.backend import Array, Backend, backend_of, chosen_backend, common_b
 from polynet.data import Place, Source, is_device_array
 from polynet.data.feed import Check
 from polynet.errors import MixedBackendsError
+from polynet.integers import integer
 from polynet.nn import Module
 from polynet.optim import Optimizer
 
@@ -90,11 +90,8 @@ def check_loss(loss: Any) -> None:
 
 def count(name: str, given: Any) -> int:
     """A positive integer, of whatever library, as one of Python; ValueError for all else."""
-    try:
-        value = 0 if isinstance(given, bool | np.bool_) else operator.index(given)
-    except TypeError:
-        value = 0
-    if value < 1:
+    value = integer(given)
+    if value is None:
         raise ValueError(f"{name} is a positive integer; got {given!r}")
     return value
 

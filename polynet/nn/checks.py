@@ -8,22 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from polynet.backend import Array
+from polynet.integers import integer
 from polynet.nn.module import Module
-
-
-def whole(value: Any, *, least: float = 1) -> int | None:
-    """The number, NumPy's too, as an integer of Python; None for what is none, or below `least`."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        return None
-    return None if isinstance(value, bool) or number < least else number
 
 
 def positive(layer: str, **settings: Any) -> tuple[int, ...]:
     """The settings as integers of Python; ValueError unless every one is a positive integer."""
     for name, value in settings.items():
-        if whole(value) is None:
+        if integer(value) is None:
             raise ValueError(f"{layer}: {name} is a positive integer; got {value!r}")
     return tuple(map(operator.index, settings.values()))
 
@@ -31,7 +23,7 @@ def positive(layer: str, **settings: Any) -> tuple[int, ...]:
 def integers(layer: str, **settings: Any) -> tuple[int, ...]:
     """The settings as integers of Python, of either sign; ValueError for any other."""
     for name, value in settings.items():
-        if whole(value, least=-math.inf) is None:
+        if integer(value, least=-math.inf) is None:
             raise ValueError(f"{layer}: {name} is an integer; got {value!r}")
     return tuple(map(operator.index, settings.values()))
 
@@ -39,7 +31,7 @@ def integers(layer: str, **settings: Any) -> tuple[int, ...]:
 def each_axis(layer: str, name: str, value: Any, axes: int, *, least: int = 1) -> tuple[int, ...]:
     """One number for every axis: an integer stands for all."""
     given = value if isinstance(value, Sequence) else (value,) * axes
-    numbers = tuple(n for n in (whole(v, least=least) for v in given) if n is not None)
+    numbers = tuple(n for n in (integer(v, least=least) for v in given) if n is not None)
     if len(given) != axes or len(numbers) != axes:
         several = f" or {axes} of them" if axes > 1 else ""
         raise ValueError(f"{layer}: {name} is an integer from {least}{several}; got {value!r}")

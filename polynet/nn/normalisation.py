@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from polynet import functional
 from polynet.backend import Array
+from polynet.integers import integer
 from polynet.nn import init
-from polynet.nn.checks import positive, same_dtype, whole, wrong_shape
+from polynet.nn.checks import positive, same_dtype, wrong_shape
 from polynet.nn.described import Parameter
 from polynet.nn.module import Module
 
@@ -21,7 +22,7 @@ class _LastAxes(Module):
 
     def _set_shape(self, normalized_shape: int | tuple[int, ...]) -> None:
         given = normalized_shape if isinstance(normalized_shape, Sequence) else (normalized_shape,)
-        self.normalized_shape = tuple(n for n in map(whole, given) if n is not None)
+        self.normalized_shape = tuple(n for n in map(integer, given) if n is not None)
         if not given or len(self.normalized_shape) != len(given):
             raise ValueError(
                 f"{type(self).__name__}: normalized_shape has positive sizes; "

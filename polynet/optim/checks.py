@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-import operator
 from numbers import Real
 from typing import Any
+
+from polynet.integers import integer
 
 
 def number(
@@ -23,10 +24,7 @@ def number(
 
 def count(what: str, value: Any) -> int:
     """A positive number of steps, NumPy's too, as an integer of Python; else raise ValueError."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if isinstance(value, bool) or number < 1:
+    steps = integer(value)
+    if steps is None:
         raise ValueError(f"{what} is a positive number of steps; got {value!r}")
-    return number
+    return steps

@@ -1,0 +1,23 @@
+"""What counts as an integer, where a setting is to be one."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+
+def integer(value: Any, *, least: float = 1) -> int | None:
+    """An integer, NumPy's too, as one of Python; None for what is none, or is below `least`.
+
+    A boolean is none, though Python's, and old NumPy's, may stand for an index.
+
+    >>> integer(3), integer(0), integer(True), integer(2.0)
+    (3, None, None, None)
+    """
+    if isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool":
+        return None
+    try:
+        number = operator.index(value)
+    except TypeError:
+        return None
+    return None if number < least else number
