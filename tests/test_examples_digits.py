@@ -48,18 +48,21 @@ def test_by_hand_as_by_trainer(example, data, name):
     (x, y), test = data
     train = example.Digits(x[:336], y[:336])  # ten batches and a half
     where = {"backend": name, "device": None}
+    # A program of XLA's rounds otherwise than its ops alone: in the second epoch a number near 0
+    # falls on the other side of it, and from there on the two part.
+    epochs = 1 if name == "jax" else 2
     net = example.network().init(3, **where)
-    trained, by_hand = example.train_by_hand(net, train, epochs=2, seed=3, **where)
+    trained, by_hand = example.train_by_hand(net, train, epochs=epochs, seed=3, **where)
     trainer = example.make_trainer(seed=3, **where)
     history = trainer.fit(
-        example.changing(train), epochs=2, batch_size=example.BATCH_SIZE, progress=False
+        example.changing(train), epochs=epochs, batch_size=example.BATCH_SIZE, progress=False
     )
-    assert len(by_hand) == len(history.step_losses) == 22
-    np.testing.assert_allclose(by_hand, history.step_losses, rtol=1e-4, atol=1e-5)
+    assert len(by_hand) == len(history.step_losses) == 11 * epochs
+    np.testing.assert_allclose(by_hand, history.step_losses, rtol=1e-6)
     if name in ("numpy", "strict"):
         assert by_hand == history.step_losses
     ours = example.scores_of(trained, test.x, **where)
-    np.testing.assert_allclose(ours, trainer.predict(test.x), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(ours, trainer.predict(test.x), rtol=1e-4, atol=1e-5)
 
 
 def test_a_fifth_of_the_training_goes_most_of_the_way(example, data):
