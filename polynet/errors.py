@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class BackendError(RuntimeError):
@@ -63,3 +64,16 @@ def did_you_mean(given: object, choices: Iterable[str], near: float = 0.6) -> st
     by_lower = {name.lower(): name for name in choices}
     found = difflib.get_close_matches(str(given).lower(), by_lower, n=1, cutoff=near)
     return f" Did you mean {by_lower[found[0]]!r}?" if found else ""
+
+
+@contextmanager
+def fitting(samples: int) -> Iterator[None]:
+    """Say of steps of so many samples what to lower, where they do not fit on the device."""
+    try:
+        yield
+    except MemoryError as error:
+        raise MemoryError(
+            f"training steps of {samples} samples do not fit on the device: {error}. Give a "
+            "smaller batch_size, or fit(…, accumulate=2) or more, which sends parts of a batch "
+            "through the network one after another, with the same gradients"
+        ) from error

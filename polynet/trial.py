@@ -10,6 +10,7 @@ import numpy as np
 from polynet.arguments import target_check
 from polynet.backend import Array, backend_of, to_numpy
 from polynet.data import Feed
+from polynet.errors import fitting
 from polynet.nn import Module
 from polynet.scores import Loss, applied, joined, loss_of
 
@@ -37,7 +38,8 @@ def try_out(
 def _tried(net: Module, loss: Loss, data: Feed, count: int) -> int:
     """Let `count` samples through the network and the loss, or as many as there are; how many."""
     x, y, *weights = data.first(count)
-    outputs = applied(net, x)
+    with fitting(x.shape[0]):
+        outputs = applied(net, x)
     check = target_check(loss, outputs, y, data.names[1])
     if check is not None:
         check(to_numpy(y))

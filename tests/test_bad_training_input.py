@@ -244,3 +244,21 @@ def test_what_the_errors_say_is_taken() -> None:
             return self.lstm(x)[0]
 
     Trainer(Alone(), losses.mse, optim.SGD()).fit(X[:, None], X[:, None, :3])
+
+
+def test_samples_that_do_not_fit_say_what_to_lower():
+    """Already when they are tried; a part of a batch may fit."""
+
+    class Large(nn.Module):
+        def __init__(self):
+            self.only = nn.Linear(4, 3)
+
+        def forward(self, x):
+            if x.shape[0] > 5:
+                raise MemoryError("Unable to allocate 7.28 TiB")
+            return self.only(x)
+
+    job = Trainer(Large(), losses.mse, optim.SGD(), backend="numpy")
+    with pytest.raises(MemoryError, match=r"steps of 10 samples do not fit.*7.28 TiB.*accumulate"):
+        job.fit(X, SEVERAL, batch_size=10)
+    job.fit(X, SEVERAL, batch_size=5, accumulate=2)

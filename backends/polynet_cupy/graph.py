@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from polynet.backend import Backend, StaticRunner, looped, over_its_own, use_backend
+from polynet.errors import fitting
 
 NO_MEMORY = 2
 """CUDA's number for cudaErrorMemoryAllocation."""
@@ -30,7 +31,7 @@ def steps(backend: Backend, step: Callable[..., Any], capture: Capture) -> Calla
     )
 
     def run(state: Any, data: Any, rows: Any) -> tuple[Any, Any]:
-        with fitting(rows.shape), use_backend(backend):  # and so its precision
+        with fitting(rows.shape[-1]), use_backend(backend):  # and so its precision
             state, losses = static(state, data, rows[None, ...])
         return state, losses[0, ...]
 
@@ -116,16 +117,3 @@ def _where(error: BaseException) -> str:
     named = [f for f in frames if "cupy" not in Path(f.filename).parts and f.line]
     last = named[-1] if named else frames[-1]
     return f"line {last.lineno} of {last.filename}: {last.line}"
-
-
-@contextmanager
-def fitting(rows: tuple[int, ...]) -> Iterator[None]:
-    """Say of steps that do not fit on the device what to lower; `rows` is their shape."""
-    try:
-        yield
-    except MemoryError as error:
-        raise MemoryError(
-            f"training steps of {rows[-1]} samples do not fit on the device: {error}. Give a "
-            "smaller batch_size, or fit(…, accumulate=2) or more, which sends parts of a batch "
-            "through the network one after another, with the same gradients"
-        ) from error
