@@ -13,7 +13,6 @@ from polynet.backend import Array, Backend, backend_of, chosen_backend, common_b
 from polynet.data import Place, Source, is_device_array
 from polynet.data.feed import Check
 from polynet.errors import MixedBackendsError
-from polynet.integers import integer
 from polynet.nn import Module
 from polynet.optim import Optimizer
 
@@ -86,14 +85,6 @@ def check_loss(loss: Any) -> None:
         raise TypeError(
             f"Trainer: loss is {loss!r}; expected a function such as polynet.losses.mse"
         )
-
-
-def count(name: str, given: Any) -> int:
-    """A positive integer, of whatever library, as one of Python; ValueError for all else."""
-    value = integer(given)
-    if value is None:
-        raise ValueError(f"{name} is a positive integer; got {given!r}")
-    return value
 
 
 def target_check(loss: Any, outputs: Array, targets: Array, name: str) -> Check | None:

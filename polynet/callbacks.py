@@ -23,9 +23,9 @@ import math
 import os
 from typing import TYPE_CHECKING
 
-from polynet.arguments import count
 from polynet.checkpoint import check_folder
 from polynet.errors import did_you_mean, unknown
+from polynet.integers import positive
 
 if TYPE_CHECKING:
     from polynet.train import Trainer
@@ -96,7 +96,7 @@ class EarlyStopping(_Best):
         restore_best: bool = True,
     ) -> None:
         super().__init__(monitor, mode, min_delta)
-        self.patience = count("EarlyStopping: patience", patience)
+        self.patience = positive("EarlyStopping: patience", patience)
         self.restore_best = restore_best
 
     @property
@@ -155,7 +155,7 @@ class Checkpoint(_Best):
     ) -> None:
         super().__init__(monitor, mode)
         self.path = path
-        self.every = count("Checkpoint: every", every)
+        self.every = positive("Checkpoint: every", every)
         self.save_best_only = save_best_only
 
     def check_folder(self) -> None:

@@ -21,3 +21,11 @@ def integer(value: Any, *, least: float = 1) -> int | None:
     except TypeError:
         return None
     return None if number < least else number
+
+
+def positive(what: str, value: Any) -> int:
+    """A positive integer as one of Python; ValueError, which names `what`, for anything else."""
+    number = integer(value)
+    if number is None:
+        raise ValueError(f"{what} is a positive integer; got {value!r}")
+    return number

@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from polynet.integers import positive
+
 
 def classes(outputs: np.ndarray) -> np.ndarray:
     """The class that each sample's logits stand for.
@@ -69,8 +71,7 @@ def top_k(k: int) -> Callable[[np.ndarray, np.ndarray], float]:
     >>> metric.__name__
     'top_2'
     """
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise ValueError(f"top_k: k is a positive integer; got {k!r}")
+    k = positive("top_k: k", k)
 
     def metric(targets: np.ndarray, outputs: np.ndarray) -> float:
         targets, outputs = np.asarray(targets), np.asarray(outputs)

@@ -19,7 +19,6 @@ from polynet.arguments import (
     call_each,
     check_kinds,
     check_loss,
-    count,
     in_turn,
     place_for,
     validation,
@@ -29,6 +28,7 @@ from polynet.backend.transfer import on_host
 from polynet.data import Feed, Place, feed, hold_out, inputs, is_device_array
 from polynet.errors import unknown
 from polynet.history import History, Position
+from polynet.integers import positive
 from polynet.interrupt import interrupt_between_steps
 from polynet.nn import Module
 from polynet.optim import Optimizer
@@ -242,8 +242,8 @@ class Trainer:
         batches, as the first of its `epochs`. Raises NotFiniteError at the first loss that
         is NaN or infinite; such a run cannot go on.
         """
-        epochs, accumulate = count("epochs", epochs), count("accumulate", accumulate)
-        batch_size = None if batch_size is None else count("batch_size", batch_size)
+        epochs, accumulate = positive("epochs", epochs), positive("accumulate", accumulate)
+        batch_size = None if batch_size is None else positive("batch_size", batch_size)
         calls = in_turn(callbacks)
         if validation_split is not None:
             if validation_data is not None:
@@ -293,7 +293,7 @@ class Trainer:
 
         `sample_weight` weighs the loss; a metric is given targets and outputs alone.
         """
-        batch_size = count("batch_size", batch_size)
+        batch_size = positive("batch_size", batch_size)
         with self._ready(x) as place:
             data = feed(place, x, y, sample_weight, seed=self.seed)
             return scores(self._bound(), data, self.loss, self.metrics, batch_size)
@@ -303,7 +303,7 @@ class Trainer:
 
         `x` may be a source too, whose samples come in their order, not augmented.
         """
-        batch_size = count("batch_size", batch_size)
+        batch_size = positive("batch_size", batch_size)
         with self._ready(x) as place:
             data = inputs(place, x, seed=self.seed)
             outputs, _ = outputs_of(self._bound(), data, batch_size)

@@ -121,12 +121,12 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], str]] = {
     "an initialiser by name": (
         lambda: nn.Linear(3, 2, weight_init="zeros"),
         TypeError,
-        r"an initialiser is a function.*; got 'zeros'\. Did you mean nn\.init\.zeros\?",
+        r"an initialiser is a function.*; got 'zeros'\. Did you mean 'nn\.init\.zeros'\?",
     ),
     "an initialiser by a wrong name": (
         lambda: nn.Conv2d(3, 2, 1, bias_init="kaiming_norm"),
         TypeError,
-        r"got 'kaiming_norm'\. Did you mean nn\.init\.kaiming_normal\?",
+        r"got 'kaiming_norm'\. Did you mean 'nn\.init\.kaiming_normal'\?",
     ),
     "a number as initialiser": (
         lambda: nn.Embedding(3, 2, weight_init=0.0),

@@ -11,6 +11,7 @@ import ctypes
 import functools
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -224,19 +225,22 @@ class Gemm:
         """
         import cupy
 
-        others = [a for a in plan.algorithms if a is not plan.algorithm]
-        errors = []
-        for algorithm in (plan.algorithm, *others):
-            try:
-                self._start(device, plan.described, algorithm, *places)
-            except RuntimeError as error:
-                if cupy.cuda.get_current_stream().is_capturing():
-                    raise
-                errors.append(error)
-            else:
-                plan.algorithm = algorithm
-                return
-        raise errors[0]
+        try:
+            self._start(device, plan.described, plan.algorithm, *places)
+        except RuntimeError:
+            if cupy.cuda.get_current_stream().is_capturing() or not self._by_another(
+                device, plan, *places
+            ):
+                raise
+
+    def _by_another(self, device: int, plan: Plan, *places: int) -> bool:
+        """Whether another algorithm that was listed does it, which is the plan's from then on."""
+        for other in (a for a in plan.algorithms if a is not plan.algorithm):
+            with suppress(RuntimeError):
+                self._start(device, plan.described, other, *places)
+                plan.algorithm = other
+                return True
+        return False
 
     def _start(
         self, device: int, d: Descriptors, found: Heuristic, out: int, x: int, y: int

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from polynet import functional
 from polynet.backend import Array
 from polynet.errors import unknown
-from polynet.nn.checks import integers, positive, same_dtype, wrong_shape
+from polynet.nn.checks import of_either_sign, positive, same_dtype, wrong_shape
 from polynet.nn.described import Parameter
 from polynet.nn.init import constant
 from polynet.nn.module import Module
@@ -231,7 +231,7 @@ class _AlongAxis(_Activation):
     """An activation in which the numbers along an axis see one another."""
 
     def __init__(self, dim: int = -1) -> None:
-        (self.dim,) = integers(type(self).__name__, dim=dim)
+        (self.dim,) = of_either_sign(type(self).__name__, dim=dim)
 
     def forward(self, x: Array) -> Array:
         return type(self)._function(x, axis=self.dim)

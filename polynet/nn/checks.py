@@ -7,23 +7,20 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+from polynet import integers
 from polynet.backend import Array
-from polynet.integers import integer
 from polynet.nn.module import Module
 
 
 def positive(layer: str, **settings: Any) -> tuple[int, ...]:
     """The settings as integers of Python; ValueError unless every one is a positive integer."""
-    for name, value in settings.items():
-        if integer(value) is None:
-            raise ValueError(f"{layer}: {name} is a positive integer; got {value!r}")
-    return tuple(map(operator.index, settings.values()))
+    return tuple(integers.positive(f"{layer}: {name}", v) for name, v in settings.items())
 
 
-def integers(layer: str, **settings: Any) -> tuple[int, ...]:
+def of_either_sign(layer: str, **settings: Any) -> tuple[int, ...]:
     """The settings as integers of Python, of either sign; ValueError for any other."""
     for name, value in settings.items():
-        if integer(value, least=-math.inf) is None:
+        if integers.integer(value, least=-math.inf) is None:
             raise ValueError(f"{layer}: {name} is an integer; got {value!r}")
     return tuple(map(operator.index, settings.values()))
 
@@ -31,7 +28,7 @@ def integers(layer: str, **settings: Any) -> tuple[int, ...]:
 def each_axis(layer: str, name: str, value: Any, axes: int, *, least: int = 1) -> tuple[int, ...]:
     """One number for every axis: an integer stands for all."""
     given = value if isinstance(value, Sequence) else (value,) * axes
-    numbers = tuple(n for n in (integer(v, least=least) for v in given) if n is not None)
+    numbers = tuple(n for n in (integers.integer(v, least=least) for v in given) if n is not None)
     if len(given) != axes or len(numbers) != axes:
         several = f" or {axes} of them" if axes > 1 else ""
         raise ValueError(f"{layer}: {name} is an integer from {least}{several}; got {value!r}")

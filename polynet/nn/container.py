@@ -24,7 +24,7 @@ from collections.abc import Iterator
 
 from polynet.backend import Array
 from polynet.nn.activation import ReLU
-from polynet.nn.checks import integers, wrong_shape
+from polynet.nn.checks import of_either_sign, wrong_shape
 from polynet.nn.linear import Linear
 from polynet.nn.module import Module
 from polynet.ops import array_namespace
@@ -102,7 +102,9 @@ class Flatten(Module):
     """
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
-        self.start_dim, self.end_dim = integers("Flatten", start_dim=start_dim, end_dim=end_dim)
+        self.start_dim, self.end_dim = of_either_sign(
+            "Flatten", start_dim=start_dim, end_dim=end_dim
+        )
 
     def forward(self, x: Array) -> Array:
         axes = len(x.shape)

@@ -7,7 +7,6 @@ closures, so that networks can be pickled.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from polynet import random
-from polynet.errors import unknown
+from polynet.errors import did_you_mean, unknown
 
 Initialiser = Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
 
@@ -29,10 +28,10 @@ NAMES = (
 def check(given: Any) -> None:
     """Raise TypeError unless it is a function, as an initialiser is."""
     if not callable(given):
-        near = difflib.get_close_matches(str(given), NAMES, n=1)
+        hint = did_you_mean(f"nn.init.{given}", (f"nn.init.{name}" for name in NAMES), near=0.85)
         raise TypeError(
             "an initialiser is a function (key, shape) -> NumPy array, such as nn.init.zeros; got "
-            f"{given!r}" + (f". Did you mean nn.init.{near[0]}?" if near else "")
+            f"{given!r}{hint and f'.{hint}'}"
         )
 
 

@@ -6,8 +6,6 @@ import math
 from numbers import Real
 from typing import Any
 
-from polynet.integers import integer
-
 
 def number(
     what: str, value: Any, *, above: float = -1.0, least: float = 0.0, most: float = math.inf
@@ -20,11 +18,3 @@ def number(
     bounds = "above 0" if above == 0 else f"at least {least:g}"
     bounds += "" if most == math.inf else f" and at most {most:g}"
     raise ValueError(f"{what} is a number, {bounds}; got {value!r}")
-
-
-def count(what: str, value: Any) -> int:
-    """A positive number of steps, NumPy's too, as an integer of Python; else raise ValueError."""
-    steps = integer(value)
-    if steps is None:
-        raise ValueError(f"{what} is a positive number of steps; got {value!r}")
-    return steps

@@ -19,8 +19,9 @@ from itertools import pairwise
 from typing import Any
 
 from polynet.backend import Array
+from polynet.integers import positive
 from polynet.ops import array_namespace
-from polynet.optim.checks import count, number
+from polynet.optim.checks import number
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,11 @@ class Schedule:
     def _check_steps(self, **counts: Any) -> None:
         """Raise ValueError unless all are positive integers; make them Python's."""
         for name, value in counts.items():
-            object.__setattr__(self, name, count(f"{type(self).__name__}: {name}", value))
+            object.__setattr__(self, name, positive(f"{type(self).__name__}: {name}", value))
 
     def _check_milestones(self, milestones: Any) -> None:
         """Raise ValueError unless they are rising positive integers; make a tuple of them."""
-        steps = tuple(count(f"{type(self).__name__}: milestones", step) for step in milestones)
+        steps = tuple(positive(f"{type(self).__name__}: milestones", step) for step in milestones)
         object.__setattr__(self, "milestones", steps)
         if any(a >= b for a, b in pairwise(steps)):
             raise ValueError(f"{type(self).__name__}: milestones must rise; got {milestones!r}")
