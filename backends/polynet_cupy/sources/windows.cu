@@ -22,12 +22,26 @@ __device__ integer places_in(int planes, int height, int width) {
     return (integer)planes * height * width;
 }
 
-// Which window has its cell k at a place, along one axis; -1 for none.
-__device__ int window_at(int place, int k, int stride, int pad, int dilation, int out) {
-    int from = place + pad - k * dilation;
-    if (stride == 1) return from < out ? from : -1;  // which needs no division
-    if (from < 0 || from % stride) return -1;
-    return from / stride < out ? from / stride : -1;
+// Which window has its cell 0, 1, … at a place along one axis, one after another: the place of that
+// window among all is `at`, where `rest` is 0. From cell to cell it is a subtraction, since divisions
+// are slow.
+struct Along { int at, rest, stride, step, step_rest, out; };
+
+__device__ Along along(int place, int stride, int pad, int dilation, int out) {
+    place += pad;
+    if (stride == 1) return {place, 0, 1, dilation, 0, out};
+    if (stride == 2) return {place >> 1, place & 1, 2, dilation >> 1, dilation & 1, out};
+    return {place / stride, place % stride, stride, dilation / stride, dilation % stride, out};
+}
+
+__device__ void to_next_cell(Along& a) {
+    a.at -= a.step, a.rest -= a.step_rest;
+    if (a.rest < 0) a.rest += a.stride, --a.at;
+}
+
+// The place of the window, or -1 for none.
+__device__ int window_of(const Along& a) {
+    return a.rest || a.at < 0 || a.at >= a.out ? -1 : a.at;
 }
 
 // The first window, and the last, of those that stand over a place along one axis, all its cells side
@@ -51,10 +65,12 @@ __device__ void for_windows_over(Place p, const Window& w, Function f) {
             for (int ox = columns.first; ox <= columns.last; ++ox) f(oy, ox);
         return;
     }
-    for (int ky = 0; ky < w.window_height; ++ky) {
-        int oy = window_at(p.y, ky, w.stride_y, w.pad_y, w.dilation_y, w.out_height);
-        for (int kx = 0; oy >= 0 && kx < w.window_width; ++kx) {
-            int ox = window_at(p.x, kx, w.stride_x, w.pad_x, w.dilation_x, w.out_width);
+    Along y = along(p.y, w.stride_y, w.pad_y, w.dilation_y, w.out_height);
+    for (int ky = 0; ky < w.window_height; ++ky, to_next_cell(y)) {
+        Along x = along(p.x, w.stride_x, w.pad_x, w.dilation_x, w.out_width);
+        int oy = window_of(y);
+        for (int kx = 0; oy >= 0 && kx < w.window_width; ++kx, to_next_cell(x)) {
+            int ox = window_of(x);
             if (ox >= 0) f(oy, ox);
         }
     }
@@ -186,12 +202,14 @@ __device__ void meet(const real* __restrict__ seen, real* __restrict__ out, cons
     const real* cell = seen + of_plane(p.plane, w);
     int rows = cells ? cells : w.window_height, columns = cells ? cells : w.window_width;
     real sum = 0;
+    Along y = along(p.y, w.stride_y, w.pad_y, w.dilation_y, w.out_height);
 #pragma unroll
-    for (int ky = 0; ky < rows; ++ky) {
-        int oy = window_at(p.y, ky, w.stride_y, w.pad_y, w.dilation_y, w.out_height);
+    for (int ky = 0; ky < rows; ++ky, to_next_cell(y)) {
+        Along x = along(p.x, w.stride_x, w.pad_x, w.dilation_x, w.out_width);
+        int oy = window_of(y);
 #pragma unroll
-        for (int kx = 0; kx < columns; ++kx, cell += w.cell_step) {
-            int ox = window_at(p.x, kx, w.stride_x, w.pad_x, w.dilation_x, w.out_width);
+        for (int kx = 0; kx < columns; ++kx, cell += w.cell_step, to_next_cell(x)) {
+            int ox = window_of(x);
             if (oy >= 0 && ox >= 0) sum += cell[oy * w.out_width + ox];
         }
     }
