@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +114,18 @@ class Recorder:
 
 
 def _where(error: BaseException) -> str:
-    """The op that failed, and the line of its caller's that asked for it."""
+    """The line that asked for what failed: the last that is nobody's own who takes the steps."""
     frames = traceback.extract_tb(error.__traceback__)
-    named = [f for f in frames if "cupy" not in Path(f.filename).parts and f.line]
+    named = [
+        f for f in frames if f.line and not any(map(Path(f.filename).is_relative_to, _inner()))
+    ]
     last = named[-1] if named else frames[-1]
     return f"line {last.lineno} of {last.filename}: {last.line}"
+
+
+@functools.cache
+def _inner() -> tuple[Path, ...]:
+    """The folders of polynet, of this plug-in, and of what it is built on."""
+    names = ("polynet", "polynet_cupy", "cupy", "cupyx", "array_api_compat")
+    found = [find_spec(name) for name in names]
+    return tuple(Path(place) for s in found if s for place in s.submodule_search_locations or ())
