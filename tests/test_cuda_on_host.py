@@ -30,7 +30,7 @@ if shutil.which("g++") is None:
 from beside_definitions import HOST, agree, stepped, total
 from plugins.cuda_on_host import cuda_on_host
 
-from polynet_cupy import launch, normalisation, optimizers
+from polynet_cupy import launch, normalisation, optimizers, products
 from polynet_cupy.indexing import MOST_ROWS
 from polynet_cupy.kernels import KERNELS
 
@@ -84,6 +84,7 @@ def test_every_source_s_kernel_is_launched(monkeypatch: pytest.MonkeyPatch) -> N
     for rule in (optim.Adam(), optim.SGD(), optim.RMSprop()):
         stepped(HOST, optim.EMA(optim.ClipNorm(rule, max_norm=1.0)), {"w": np.ones(3)})
     launched("spin", "float32", 1, 32, 100)  # while products are timed
+    products.turned(XP, np.ones((2, 3)).T)  # large ones in TF32
     with use_backend(fast):
         one = {"stride": (1,), "padding": ((0, 0),), "dilation": (1,)}
         convolution(*(np.ones((1, 1, n), np.float32) for n in (4, 2)), **one)

@@ -190,12 +190,78 @@ def test_the_alignment_is_that_of_the_address() -> None:
     memory = np.zeros(1024)
     start = -memory.ctypes.data % 256 // 8
     xp = cuda_on_host.extended(
-        np, "xp", address=lambda a: a.ctypes.data, gemm=lambda *a: seen.append(a[0]) or True
+        np, "xp", address=lambda a: a.ctypes.data, gemm=lambda how, *_: seen.append(how) or how
     )
     for offset in (0, 1, 2, 32):
         part = memory[start + offset : start + offset + 4].reshape(2, 2)
         products.library_product(xp, part, part)
     assert [how.left.aligned for how in seen] == [256, 8, 16, 256]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("done", [(), ("bias",), ("bias", "relu")])
+def test_what_cublaslt_leaves_of_a_product_is_done_once(
+    bias: bool, relu: bool, done: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Part by part of a stack that is more than one call; what is no number stays so."""
+    monkeypatch.setattr(products, "MOST_AT_ONCE", 2)
+
+    def gemm(how: Any, first: int, out: Any, x: Any, y: Any, bias: Any = None) -> Any:
+        cuda_on_host.gemm(how, first, out, x, y)
+        computed = how._replace(bias=how.bias and "bias" in done)
+        computed = computed._replace(relu=how.relu and "relu" in done and computed.bias)
+        part = out[first : first + how.batch]
+        part += bias if computed.bias else 0
+        part[part < 0] = 0 if computed.relu else part[part < 0]
+        return computed
+
+    monkeypatch.setattr(XP, "gemm", gemm)
+    x, y, b = (rng.normal(size=s) for s in ((3, 4, 5), (3, 5, 6), (6,)))
+    x[1, 2, 3] = np.nan
+    found = products.library_product(XP, x, y, b if bias else None, relu=relu)
+    expected = np.matmul(x, y) + (b if bias else 0)
+    expected = np.where(expected <= 0, 0, expected) if relu else expected
+    np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-14)
+    assert np.isnan(found).sum() == 6
+
+
+@given(m=st.integers(1, 70), k=st.integers(1, 70), dtype=st.sampled_from(["f4", "f8"]))
+@settings(max_examples=50, deadline=None)
+def test_a_matrix_is_turned_round(m: int, k: int, dtype: str) -> None:
+    x = rng.normal(size=(k, m)).astype(dtype)
+    found = products.turned(XP, x.T)
+    assert found.flags.c_contiguous
+    assert np.array_equal(found, x.T)
+
+
+@pytest.mark.parametrize(
+    ("precision", "sizes", "across", "turned"),
+    [
+        ("tf32", (33, 40, 8), (True, True), True),
+        ("tf32", (33, 40, 7), (True, True), False),  # rows that are too short
+        ("tf32", (2, 3, 8), (True, True), False),  # too little to do
+        ("tf32", (33, 40, 8), (True, False), False),
+        ("tf32", (33, 40, 8), (False, True), False),
+        ("float32", (33, 40, 8), (True, True), False),
+    ],
+)
+def test_in_tf32_a_large_matrix_lies_along_the_sums(
+    precision: str, sizes: Any, across: Any, turned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where neither does; the product is the same."""
+    monkeypatch.setattr(products, "LINE", 8)
+    monkeypatch.setattr(products, "ENOUGH", 1000)
+    xp, seen = HOST.with_precision(precision).xp, []
+    monkeypatch.setattr(xp, "gemm", lambda how, *a: seen.append(how) or cuda_on_host.gemm(how, *a))
+    m, k, n = sizes
+    x, y = (rng.normal(size=s).astype("f4") for s in ((m, k), (k, n)))
+    x = np.asfortranarray(x) if across[0] else x
+    y = y if across[1] else np.asfortranarray(y)
+    np.testing.assert_allclose(products.library_product(xp, x, y), x @ y, rtol=1e-4, atol=1e-5)
+    (how,) = seen
+    assert how.left.transposed == (across[0] and not turned)
+    assert how.right.transposed != across[1]
 
 
 @pytest.mark.parametrize("function", [functional.linear, functional.linear_relu])

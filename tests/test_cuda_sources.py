@@ -218,6 +218,9 @@ def test_a_product_is_described_to_cublaslt_as_it_lies() -> None:
         "compute": cublaslt.COMPUTE_64F, "scale": cublaslt.R_64F, "a": 1, "b": 0,
         "epilogue": cublaslt.EPILOGUE_BIAS,
     }  # fmt: skip
+    cut = cublaslt.Descriptors(Product("float64", 7, 3, 4, 5, left, right, bias=True, relu=True))
+    epilogue = attribute("MatmulDesc", cut.matmul, of_matmul["epilogue"], ctypes.c_int32)
+    assert epilogue == cublaslt.EPILOGUE_RELU_BIAS
     of_preference = {1: (ctypes.c_uint64, cublaslt.WORKSPACE), 5: (ctypes.c_uint32, 16),
                      6: (ctypes.c_uint32, 256)}  # fmt: skip
     for number, (ctype, expected) in of_preference.items():
@@ -406,19 +409,20 @@ def test_a_step_is_recorded_on_a_stream_of_its_own_and_runs_on_the_current_one()
     assert own._stream.told == order
 
 
+@pytest.mark.usefixtures("_cublaslt")
 def test_a_step_that_cannot_be_recorded_is_warned_of_by_its_line() -> None:
-    """The recording has ended by then, and the steps go on one operation at a time."""
+    """Its own, not that of what it called; the steps go on one operation at a time."""
     own = recorder()
 
     def step(state: Any, data: Any, rows: Any) -> Any:
         if own._stream.told[-1] == "begun":
-            raise NotImplementedError("no cuBLAS while a stream is captured")
+            cublaslt.call("cublasLtMatrixLayoutSetAttribute", None, 0, None, ctypes.c_size_t(0))
         return {"x": state["x"] + 1}, state["x"][0] * 1
 
     run = StaticRunner(get_backend("numpy"), step, capture=own.record, memory=id)
     state, rows = {"x": np.zeros(1)}, np.zeros((6, 1), np.int64)
-    with pytest.warns(RuntimeWarning, match=r"no cuBLAS while a stream is captured \(line \d+ of "
-                      r".*test_cuda_sources.py: raise NotImplementedError") as warned:  # fmt: skip
+    words = r"answered 7.* \(line \d+ of .*test_cuda_sources.py: cublaslt.call"
+    with pytest.warns(RuntimeWarning, match=words) as warned:
         state, found = run(state, np.zeros(1), rows)
     assert len(warned) == 1
     assert own._stream.told[-2:] == ["ended", "left"]
@@ -432,7 +436,6 @@ def test_a_step_that_cannot_be_recorded_is_warned_of_by_its_line() -> None:
         ([8, 1], 784, 32768, 0),
         ([4, 1], 31, 100, 1),
         ([6, 3], 8, 100, 1),
-        ([-1, 1], 4096, 1 << 25, 0),  # what the library splits as it runs
         ([2, 3, 1], 8192, 1 << 24, 2),
         ([2, 3], 8192, 1 << 24, 0),
     ],
@@ -441,3 +444,22 @@ def test_sums_are_split_as_far_as_it_helps(
     splits: list[int], terms: int, results: int, chosen: int
 ) -> None:
     assert cublaslt.choice(splits, terms, results) == chosen
+
+
+@pytest.mark.parametrize(
+    ("said", "workspace", "parts"),
+    [(1, 0, 1), (4, 8 << 20, 4), (3, 4096, 3), (-1, 131, 1), (-1, 7_864_963, 2)],
+)
+def test_what_is_split_as_it_runs_wants_memory_for_parts(
+    said: int, workspace: int, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an H100's algorithms said."""
+
+    def call(name: str, algorithm: Any, number: int, found: Any, *_: Any) -> None:
+        assert (name, number) == ("cublasLtMatmulAlgoConfigGetAttribute", 2)
+        found._obj.value = said
+
+    monkeypatch.setattr(cublaslt, "call", call)
+    algorithm = cublaslt.Heuristic()
+    algorithm.workspace = workspace
+    assert cublaslt.parts(algorithm) == parts

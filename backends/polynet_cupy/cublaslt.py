@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ LAYOUT_BATCH_COUNT, LAYOUT_STRIDED_BATCH_OFFSET = 5, 6
 PREF_MAX_WORKSPACE_BYTES = 1
 CONFIG_SPLITK_NUM = 2
 PREF_MIN_ALIGNMENT_BYTES = {"A": 5, "B": 6, "C": 7, "D": 8}
-EPILOGUE_BIAS = 4
+EPILOGUE_BIAS, EPILOGUE_RELU_BIAS = 4, 6
 INVALID_VALUE, NOT_SUPPORTED = 7, 15
 
 ASKED = 16
@@ -36,6 +37,9 @@ CHOICE = 8
 LEAST_SUM = 8
 """Terms of a sum that is split: the library's first choice may leave less than one to a part,
 hundreds of sums for a small product, which then takes ten times as long."""
+BY_ITSELF, LITTLE = -1, 1 << 16
+"""What the library says of sums that it splits as it runs; and bytes of workspace that are too few
+for parts of sums, so that it splits none: it keeps counters there."""
 MANY = 1 << 21
 """Numbers of results that keep a GPU of today busy: their sums need not be split."""
 CLOCKS = 60_000
@@ -115,7 +119,8 @@ class Descriptors:
         _set("MatmulDesc", self.matmul, DESC_TRANSA, ctypes.c_int32(a.transposed))
         _set("MatmulDesc", self.matmul, DESC_TRANSB, ctypes.c_int32(b.transposed))
         if how.bias:
-            _set("MatmulDesc", self.matmul, DESC_EPILOGUE, ctypes.c_int32(EPILOGUE_BIAS))
+            epilogue = EPILOGUE_RELU_BIAS if how.relu else EPILOGUE_BIAS
+            _set("MatmulDesc", self.matmul, DESC_EPILOGUE, ctypes.c_int32(epilogue))
         self.a = self._layout(how, kind.operands, (how.n, how.k), a)
         self.b = self._layout(how, kind.operands, (how.k, how.m), b)
         out = Operand(transposed=False, ld=how.n, stride=how.m * how.n, aligned=0)
@@ -141,18 +146,31 @@ class Descriptors:
         return layout
 
 
+def _simpler(how: Product) -> Iterator[Product]:
+    """The product; without its ReLU, which stands after a bias only; and without its bias."""
+    if how.relu and how.bias:
+        yield how
+    yield (how := how._replace(relu=False))
+    if how.bias:
+        yield how._replace(bias=False)
+
+
 def _set_bias(d: Descriptors, bias: Any) -> None:
     _set("MatmulDesc", d.matmul, DESC_BIAS_POINTER, ctypes.c_void_p(bias.data.ptr))
 
 
 def parts(algorithm: Heuristic) -> int:
-    """Into how many each sum is split; below 0 where the library sees to that itself."""
+    """Into how many each sum is split.
+
+    Where the library sees to that as it runs, it splits some, if it wants memory for parts.
+    """
     found, written = ctypes.c_int32(), ctypes.c_size_t()
     call(
         "cublasLtMatmulAlgoConfigGetAttribute", ctypes.byref(algorithm), CONFIG_SPLITK_NUM,
         ctypes.byref(found), ctypes.c_size_t(ctypes.sizeof(found)), ctypes.byref(written),
     )  # fmt: skip
-    return found.value
+    by_itself = 2 if algorithm.workspace > LITTLE else 1
+    return by_itself if found.value == BY_ITSELF else found.value
 
 
 def choice(splits: list[int], terms: int, results: int) -> int:
@@ -174,6 +192,8 @@ class Plan:
     algorithms: list[Heuristic]
     calls: int = 0
     timed: bool = False
+    kept_nan: Heuristic | None = None
+    """The algorithm whose ReLU was seen to leave what is no number."""
 
 
 class Gemm:
@@ -191,32 +211,56 @@ class Gemm:
 
     def __call__(
         self, how: Product, first: int, out: Any, x: Any, y: Any, bias: Any = None
-    ) -> bool:
+    ) -> Product:
         """Compute products, from number `first` on, into `out`, on the current stream.
 
-        Whether the bias is in them: where cuBLASLt adds none to this kind, the caller must.
+        What was computed: where cuBLASLt has no ReLU for this kind, or adds no bias to it, a
+        product without, and the caller must.
         """
         import cupy
 
         device = cupy.cuda.runtime.getDevice()
         on_device(device, out, x, y, bias)
+        places = (
+            out.data.ptr + first * how.m * how.n * out.itemsize,
+            x.data.ptr + first * how.left.stride * x.itemsize,
+            y.data.ptr + first * how.right.stride * y.itemsize,
+        )
         with self._lock:  # a descriptor holds the bias's address until the call
-            plan = self._plan(device, how, bias)
-            if plan is None:
-                how = how._replace(bias=False)
-                plan = self._plan(device, how)
-            if plan is None:
-                raise RuntimeError(f"cuBLASLt has no algorithm for {how}")
-            self._time(device, how, plan)
-            if how.bias:
-                _set_bias(plan.described, bias)
-            places = (
-                out.data.ptr + first * how.m * how.n * out.itemsize,
-                x.data.ptr + first * how.left.stride * x.itemsize,
-                y.data.ptr + first * how.right.stride * y.itemsize,
-            )
-            self._run(device, plan, *places)
-        return how.bias or bias is None
+            for kind in _simpler(how):
+                plan = self._plan(device, kind, bias)
+                if plan is None:
+                    continue
+                self._time(device, kind, plan)
+                if kind.relu and not self._keeps_nan(device, kind, plan, out, places):
+                    continue
+                if kind.bias:
+                    _set_bias(plan.described, bias)
+                self._run(device, plan, *places)
+                return kind
+            raise RuntimeError(f"cuBLASLt has no algorithm for {how}")
+
+    def _keeps_nan(
+        self, device: int, how: Product, plan: Plan, out: Any, places: tuple[int, ...]
+    ) -> bool:
+        """Whether the plan's ReLU leaves what is no number: NVIDIA does not say, so it is tried.
+
+        Nothing can be tried while a step is recorded, which takes a ReLU that was.
+        """
+        import cupy
+
+        if plan.kept_nan is plan.algorithm:
+            return True
+        if cupy.cuda.get_current_stream().is_capturing():
+            return False
+        bias = cupy.full(how.n, math.nan, dtype=out.dtype)
+        _set_bias(plan.described, bias)
+        self._run(device, plan, *places)
+        if not cupy.isnan(out).all():
+            self._plans[device, how] = None
+            return False
+        plan.kept_nan = plan.algorithm
+        return True
 
     def _run(self, device: int, plan: Plan, *places: int) -> None:
         """Start the product; where the library cannot run what it listed, the next that it can.

@@ -53,7 +53,7 @@ REPEATS, SECONDS = 7, 0.1
 AT_START = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.3"}
 """For a candidate's process: JAX leaves the others room."""
 PYTEST = ["-m", "pytest", "-q", "-rf", "-p", "no:benchmark"]  # which warns beside xdist
-PYTEST += ["-n", "4"] if find_spec("xdist") else []
+PYTEST += ["-n", "6"] if find_spec("xdist") else []
 ALONE = {"OMP_NUM_THREADS": "1"}
 """For what runs beside others: more threads than processors took twice as long."""
 PARAMETERS = 50_000_000

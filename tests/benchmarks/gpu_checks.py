@@ -159,7 +159,7 @@ def product_replays() -> str:
 
 
 def epilogues() -> str:
-    """A product of cuBLASLt's with a bias, in each precision, against float64."""
+    """A product of cuBLASLt's with a bias and a ReLU, in each precision, against float64."""
     import cupy
 
     from polynet_cupy.products import library_product
@@ -176,8 +176,8 @@ def epilogues() -> str:
         for m, k, n in ((128, 784, 256), (64, 33, 10), (512, 1024, 1024)):
             x, w, b = rng.normal(size=(m, k)), rng.normal(size=(n, k)), rng.normal(size=n)
             given = [cupy.asarray(a.astype(dtype)) for a in (x, w, b)]
-            y = library_product(xp, given[0], given[1].T, given[2])
-            expected = x @ w.T + b
+            y = library_product(xp, given[0], given[1].T, given[2], relu=True)
+            expected = np.maximum(x @ w.T + b, 0)
             error = np.abs(cupy.asnumpy(y) - expected).max() / np.abs(expected).max()
             worst = max(worst, float(error))
         kind = dtype if dtype == "float64" else precision
@@ -187,11 +187,12 @@ def epilogues() -> str:
 
 
 def noting(gemm: Any, fused: list[bool]) -> Any:
-    """The products of `gemm`; beside, whether each has its bias in it."""
+    """The products of `gemm`; beside, whether each has all in it that it was asked for."""
 
-    def noted(*args: Any) -> bool:
-        fused.append(gemm(*args))
-        return fused[-1]
+    def noted(how: Any, *args: Any) -> Any:
+        done = gemm(how, *args)
+        fused.append(done == how)
+        return done
 
     return noted
 

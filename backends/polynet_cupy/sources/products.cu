@@ -179,3 +179,19 @@ KERNEL small_product(
 KERNEL spin(integer clocks) {
     for (long long start = clock64(); clock64() - start < clocks;) {}
 }
+
+// out[j, i] = x[i, j]: a block for each tile of WARP × WARP numbers, so that all are read, and
+// written, side by side.
+KERNEL turn(const real* x, real* out, integer rows, integer columns) {
+    __shared__ real tile[WARP][WARP + 1];  // one more, so that a column's numbers lie in all banks
+    Divided at = divided(blockIdx.x, (columns + WARP - 1) / WARP);
+    integer top = at.whole * WARP, left = at.rest * WARP;
+    int lane = threadIdx.x % WARP;
+    for (int i = threadIdx.x / WARP; i < WARP; i += THREADS / WARP)
+        if (top + i < rows && left + lane < columns)
+            tile[i][lane] = x[(top + i) * columns + left + lane];
+    __syncthreads();
+    for (int j = threadIdx.x / WARP; j < WARP; j += THREADS / WARP)
+        if (left + j < columns && top + lane < rows)
+            out[(left + j) * rows + top + lane] = tile[lane][j];
+}

@@ -161,7 +161,7 @@ def _argument(kernel: str, p: Parameter, a: Any, dtype: str, loaded: Any) -> tup
     return ctypes.c_void_p(held.ctypes.data), held
 
 
-def gemm(how: Product, first: int, out: Any, x: Any, y: Any, bias: Any = None) -> bool:
+def gemm(how: Product, first: int, out: Any, x: Any, y: Any, bias: Any = None) -> Product:
     """Products from what describes them to cuBLASLt and the addresses, whatever the arrays say."""
     dtype = {"float64": "float64", "bfloat16": "uint16"}.get(how.precision, "float32")
     result = "float64" if how.precision == "float64" else "float32"
@@ -170,7 +170,7 @@ def gemm(how: Product, first: int, out: Any, x: Any, y: Any, bias: Any = None) -
     right = widened(_matrices(y, how.right, first, how.batch, how.k, how.n))
     into = out.reshape(-1, how.m, how.n)[first : first + how.batch]
     into[...] = np.matmul(left, right)
-    return bias is None
+    return how._replace(bias=False, relu=False)
 
 
 def widened(x: Any) -> Any:

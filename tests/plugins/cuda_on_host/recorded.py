@@ -179,9 +179,9 @@ def in_table(table: Any, dtype: Any) -> list[np.ndarray]:
     return [np.frombuffer(memory, dtype) for memory in held]
 
 
-def multiplied(how: Any, first: int, out: Any, x: Any, y: Any, bias: Any = None) -> bool:
+def multiplied(how: Any, first: int, out: Any, x: Any, y: Any, bias: Any = None) -> Any:
     run(gemm, how, first, out, x, y, bias, writes=(out,))
-    return bias is None
+    return how._replace(bias=False, relu=False)
 
 
 def namespace(precision: str) -> ModuleType:
