@@ -12,6 +12,7 @@ from polynet import losses
 from polynet.backend import Array, Backend, backend_of, chosen_backend, common_backend, get_backend
 from polynet.data import Place, Source, is_device_array
 from polynet.data.feed import Check
+from polynet.data.named import arrays_of
 from polynet.errors import MixedBackendsError
 from polynet.nn import Module
 from polynet.optim import Optimizer
@@ -87,11 +88,13 @@ def check_loss(loss: Any) -> None:
         )
 
 
-def target_check(loss: Any, outputs: Array, targets: Array, name: str) -> Check | None:
+def target_check(loss: Any, outputs: Any, targets: Any, name: str) -> Check | None:
     """What refuses targets that the loss, with options or without, does not know.
 
     It looks at them on the host; None where there is nothing to look for.
     """
+    if isinstance(outputs, dict) or isinstance(targets, dict):
+        return None  # what is made of them, a loss of one's own knows
     options = loss.keywords if isinstance(loss, functools.partial) else {}
     kind = loss.func if isinstance(loss, functools.partial) else loss
     of_labels = kind in (losses.cross_entropy, losses.nll, losses.multi_margin)
@@ -131,9 +134,10 @@ def place_for(
     drawn = [p for p in net.parameters().values() if hasattr(p, "dtype")]
     if drawn:
         return _where_drawn(drawn, asked, device, dtype)
-    if asked is None and chosen_backend() is None and is_device_array(x):
-        backend = backend_of(x)
-        native = backend.device(device) if device else backend.device_of(x)
+    there = next((a for _, a in arrays_of(x) if is_device_array(a)), None)
+    if asked is None and chosen_backend() is None and there is not None:
+        backend = backend_of(there)
+        native = backend.device(device) if device else backend.device_of(there)
     else:
         backend = get_backend(asked)
         native = backend.device(device)

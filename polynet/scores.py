@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 from polynet.arguments import Metric, target_check
 from polynet.backend import Array, backend_of, to_numpy
 from polynet.data import Feed, Resident
+from polynet.data.named import arrays_of
 from polynet.nn import Module
+from polynet.step import called
+from polynet.tree import map as tree_map
 
 Loss = Callable[..., Array]
 
 
-def outputs_of(net: Module, data: Feed, batch_size: int) -> tuple[Array, list[Array]]:
+def outputs_of(net: Module, data: Feed, batch_size: int) -> tuple[Any, list[Any]]:
     """The outputs for all samples; and their targets and weights, where there are any."""
     parts = []
     with closing(data.in_order(batch_size)) as batches:
@@ -27,25 +30,24 @@ def outputs_of(net: Module, data: Feed, batch_size: int) -> tuple[Array, list[Ar
     return joined(first), [joined(column) for column in others]
 
 
-def applied(net: Module, x: Array) -> Array:
-    """The network's output; TypeError where it is no array, but a tuple of several, say."""
-    outputs = net(x)
-    if not hasattr(outputs, "shape"):
+def applied(net: Module, x: Any) -> Any:
+    """The network's output; TypeError where it is no array, and no dict, but a tuple, say."""
+    outputs = called(net, x)
+    if not all(hasattr(a, "shape") for _, a in arrays_of(outputs, "the network's output")):
         raise TypeError(
-            f"the network returned a {type(outputs).__name__}; in a Trainer it returns one array: "
-            "put it into a Module whose forward returns that alone, such as self.lstm(x)[0]"
+            f"the network returned a {type(outputs).__name__}; in a Trainer it returns one array, "
+            'or several in a dict, {"name": array, …}: put it into a Module whose forward returns '
+            "that, such as self.lstm(x)[0]"
         )
     return outputs
 
 
-def joined(parts: Sequence[Array]) -> Array:
+def joined(parts: Sequence[Any]) -> Any:
     """Arrays one after another along the axis of the samples."""
-    return backend_of(parts[0]).xp.concat(list(parts), axis=0)
+    return tree_map(lambda *a: backend_of(a[0]).xp.concat(list(a), axis=0), parts[0], *parts[1:])
 
 
-def loss_of(
-    loss: Loss, outputs: Array, targets: Array, weights: Sequence[Array], name: str
-) -> Array:
+def loss_of(loss: Loss, outputs: Any, targets: Any, weights: Sequence[Array], name: str) -> Array:
     """The loss; `weights` has the samples' weights, called `name`, where there are any.
 
     Raises TypeError for a loss that takes none, and for one that returns no 0-d array.
@@ -55,7 +57,8 @@ def loss_of(
             f"{name} was given, which the loss {loss!r} does not take; give it an argument "
             "sample_weight=None, of shape (batch,)"
         )
-    value = loss(outputs, targets, **dict(zip(["sample_weight"], weights, strict=False)))
+    with _given("the loss", outputs, targets):
+        value = loss(outputs, targets, **dict(zip(["sample_weight"], weights, strict=False)))
     if tuple(getattr(value, "shape", (0,))) != ():
         raise TypeError("the loss must return a 0-d array, such as the mean over the batch")
     return value
@@ -66,14 +69,29 @@ def scores(
 ) -> dict[str, float]:
     """The loss and the metrics on the data, by name."""
     outputs, (y, *weights) = outputs_of(net, data, batch_size)
-    targets, answers = to_numpy(y), to_numpy(outputs)
+    targets, answers = tree_map(to_numpy, y), tree_map(to_numpy, outputs)
     check = target_check(loss, outputs, y, data.names[1])
     if check is not None:
         check(targets)
     numbers = {"loss": float(to_numpy(loss_of(loss, outputs, y, weights, data.names[2])))}
     for name, metric in metrics.items():
-        numbers[name] = _number(name, metric(targets, answers))
+        with _given(f"metric {name!r}", answers, targets):
+            numbers[name] = _number(name, metric(targets, answers))
     return numbers
+
+
+@contextmanager
+def _given(who: str, outputs: Any, targets: Any) -> Iterator[None]:
+    """A note to what is raised by who expects arrays, and is given several."""
+    try:
+        yield
+    except Exception as error:
+        several = {"outputs": outputs, "targets": targets}
+        dicts = {name: list(a) for name, a in several.items() if isinstance(a, dict)}
+        if dicts:
+            words = ", ".join(f"{name} are a dict of {keys}" for name, keys in dicts.items())
+            error.add_note(f"{who} was given what the network and the data have: {words}")
+        raise
 
 
 def _number(name: str, value: Any) -> float:

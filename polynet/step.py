@@ -27,13 +27,14 @@ def make_step(
     optimizer: Optimizer,
     xp: Any,
     part: int | None = None,
-) -> Callable[[State, tuple[Array, ...], Array], tuple[State, Array]]:
+) -> Callable[[State, tuple[Any, ...], Array], tuple[State, Array]]:
     """One step downhill as a pure function of a state and a batch, which reads nothing on the host.
 
     The state holds `params`, `buffers`, `optimizer`, `keys` (of the random streams) and `step`; all
     leaves are arrays, no leaf shares memory with another, and the state returned has the same
-    structure. The data are x, y and, where there are any, the samples' weights. Parameters that
-    the optimizer does not train are set aside before anything is recorded.
+    structure. The data are x, y and, where there are any, the samples' weights; x and y may be
+    dicts of several arrays. Parameters that the optimizer does not train are set aside before
+    anything is recorded.
 
     With `part`, so many samples at a time go through the network, and the gradients of the parts
     add up to that of the batch: L = Σᵢ (nᵢ/n)·Lᵢ, where n counts samples, or is their weight.
@@ -43,13 +44,13 @@ def make_step(
     def of_part(
         state: State,
         buffers: dict[str, Array],
-        data: tuple[Array, ...],
+        data: tuple[Any, ...],
         rows: Array,
         first: int,
         whole: Any,
     ) -> tuple[tuple[Array, dict[str, Array]], dict[str, Array]]:
         """What these rows, the batch's from `first` on, add to the loss; buffers; gradients."""
-        x, y, *weights = (xp.take(a, rows, axis=0) for a in data)
+        x, y, *weights = tree_map(lambda a: xp.take(a, rows, axis=0), data)
         context = Context(xp, state["step"], state["keys"], first, rows.shape[0])
         if weights:
             n = xp.sum(weights[0])  # 0 where a part has no weight: its loss is any number, times 0
@@ -60,14 +61,14 @@ def make_step(
 
         def objective(trained: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
             bound = net.bind({**state["params"], **trained, **buffers}, context)
-            value = loss(bound(x), y, **options)
+            value = loss(called(bound, x), y, **options)
             _check_reached(value)
             return value if not weights and share == 1 else value * share, context.buffers
 
         trained = {name: state["params"][name] for name in optimizer.trains(state["params"])}
         return differentiated(objective, has_aux=True, own=False)(trained)
 
-    def step(state: State, data: tuple[Array, ...], rows: Array) -> tuple[State, Array]:
+    def step(state: State, data: tuple[Any, ...], rows: Array) -> tuple[State, Array]:
         count = rows.shape[0]
         size = min(part or count, count)
         whole = xp.sum(xp.take(data[2], rows, axis=0)) if len(data) > 2 else count
@@ -91,6 +92,11 @@ def make_step(
 
     step.consumes = optimizer.consumes  # type: ignore[attr-defined]
     return step
+
+
+def called(net: Callable[..., Any], x: Any) -> Any:
+    """What the network gives for x: of several arrays it is given each by its name."""
+    return net(**x) if isinstance(x, dict) else net(x)
 
 
 def _check_reached(value: Any) -> None:

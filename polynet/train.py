@@ -26,6 +26,7 @@ from polynet.arguments import (
 from polynet.backend import Array, Backend, to_numpy
 from polynet.backend.transfer import on_host
 from polynet.data import Feed, Place, feed, hold_out, inputs, is_device_array
+from polynet.data.named import arrays_of
 from polynet.errors import unknown
 from polynet.history import History, Position
 from polynet.integers import positive
@@ -208,6 +209,10 @@ class Trainer:
     ) -> History:
         """Train for `epochs` passes over the samples, which are rows of `x` and `y`.
 
+        Of several arrays a sample, `x` is a dict of them, each by the name of an argument of the
+        network's `forward`: `fit({"image": …, "age": …}, y)` calls `net(image=…, age=…)`. `y` may
+        be a dict, too, and the network may return one: the loss and the metrics are given them.
+
         Host arrays are checked, cast to the network's dtype and moved to its device; arrays
         on a device must be there already. One that is as it should be is not copied: leave it
         unchanged meanwhile. Instead of both, `x` may be a `data.Source`, a function
@@ -301,13 +306,15 @@ class Trainer:
     def predict(self, x: Any, *, batch_size: int = 256) -> Any:
         """The network's outputs for the rows of `x`: NumPy for host data, else of its kind.
 
-        `x` may be a source too, whose samples come in their order, not augmented.
+        `x` may be a source too, whose samples come in their order, not augmented. Where the
+        network returns a dict, so does this.
         """
         batch_size = positive("batch_size", batch_size)
         with self._ready(x) as place:
             data = inputs(place, x, seed=self.seed)
             outputs, _ = outputs_of(self._bound(), data, batch_size)
-            return outputs if is_device_array(x) else on_host(outputs)
+            here = any(is_device_array(a) for _, a in arrays_of(x))
+            return outputs if here else tree_map(on_host, outputs)
 
     # Weights kept aside
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from polynet.arguments import target_check
 from polynet.backend import Array, backend_of, to_numpy
 from polynet.data import Feed
+from polynet.data.feed import part_of
+from polynet.data.named import samples
 from polynet.errors import fitting
 from polynet.nn import Module
 from polynet.scores import Loss, applied, joined, loss_of
@@ -38,15 +42,20 @@ def try_out(
 def _tried(net: Module, loss: Loss, data: Feed, count: int) -> int:
     """Let `count` samples through the network and the loss, or as many as there are; how many."""
     x, y, *weights = data.first(count)
-    with fitting(x.shape[0]):
+    tried = samples(x)
+    with fitting(tried):
         outputs = applied(net, x)
     check = target_check(loss, outputs, y, data.names[1])
     if check is not None:
         check(to_numpy(y))
         data.check_targets(check)
-    xp = backend_of(outputs).xp
-    loss_of(loss, outputs, y, [xp.ones_like(w) for w in weights], data.names[2])
-    return x.shape[0]
+    loss_of(loss, outputs, y, _ones(weights), data.names[2])
+    return tried
+
+
+def _ones(weights: Sequence[Array]) -> list[Array]:
+    """Weights that count: those of a trial may all be 0."""
+    return [backend_of(w).xp.ones_like(w) for w in weights]
 
 
 def _check_parts(net: Module, loss: Loss, data: Feed, size: int, parts: int) -> None:
@@ -56,10 +65,10 @@ def _check_parts(net: Module, loss: Loss, data: Feed, size: int, parts: int) -> 
     if that is a mean over samples, and only then.
     """
     x, y, *weights = data.mixed(FEW, size)
-    count, at_a_time = x.shape[0], size // parts
+    count, at_a_time = samples(x), size // parts
     cuts = range(0, count, at_a_time)
-    outputs = joined([applied(net, x[i : min(i + at_a_time, count), ...]) for i in cuts])
-    if not _is_mean(loss, outputs, y, *map(backend_of(outputs).xp.ones_like, weights)):
+    outputs = joined([applied(net, part_of(x, i, min(i + at_a_time, count))) for i in cuts])
+    if not _is_mean(loss, outputs, y, *_ones(weights)):
         warnings.warn(
             f"accumulate={parts}: the loss of {count} samples is not the mean of the losses of "
             f"each, so a step in parts is not that of {size} samples at once. Give weights of "
@@ -70,18 +79,18 @@ def _check_parts(net: Module, loss: Loss, data: Feed, size: int, parts: int) -> 
         )
 
 
-def _is_mean(loss: Loss, *data: Array) -> bool:
+def _is_mean(loss: Loss, *data: Any) -> bool:
     """Whether the loss of all samples is the mean of the losses of each."""
 
-    def of(first: int, end: int) -> float:
-        outputs, y, *weights = (a[first:end, ...] for a in data)
-        return float(to_numpy(loss_of(loss, outputs, y, weights, "sample_weight")))
+    def of(first: int, end: int) -> Array:
+        outputs, y, *weights = part_of(data, first, end)
+        return loss_of(loss, outputs, y, weights, "sample_weight")
 
-    count = data[0].shape[0]
+    count = samples(data[0])
     try:
         with np.errstate(all="ignore"):
-            whole, each = of(0, count), [of(i, i + 1) for i in range(count)]
+            value, each = of(0, count), [float(to_numpy(of(i, i + 1))) for i in range(count)]
     except Exception:  # noqa: BLE001 (what a loss raises for one sample is its own affair)
         return False
-    near = ROUNDING * backend_of(data[0]).xp.finfo(data[0].dtype).eps * max(map(abs, each))
-    return math.isfinite(near) and abs(whole - sum(each) / count) <= near
+    near = ROUNDING * backend_of(value).xp.finfo(value.dtype).eps * max(map(abs, each))
+    return math.isfinite(near) and abs(float(to_numpy(value)) - sum(each) / count) <= near

@@ -316,7 +316,7 @@ CASES: dict[str, tuple[Any, type[Exception], str]] = {
         ValueError,
         "stratify is for arrays",
     ),
-    "NaN": (lambda: fit(data.arrays(BAD, LABELS)), ValueError, "x of batch . holds . NaN"),
+    "NaN": (lambda: fit(data.arrays(BAD, LABELS)), ValueError, "batch .'s x holds . NaN"),
     "a label": (
         lambda: fit(data.arrays(X, np.where(np.arange(50) == 40, 3, LABELS))),
         ValueError,
@@ -331,7 +331,7 @@ CASES: dict[str, tuple[Any, type[Exception], str]] = {
     "batches of other lengths": (
         lambda: trainer().fit([(X, LABELS[:-1])]),
         ValueError,
-        "x of batch 0 has 50 samples, y of batch 0 49",
+        "batch 0's x has 50 samples, batch 0's y 49",
     ),
     "no method": (lambda: fit(NoBatch()), NotImplementedError, "NoBatch defines no batch"),
     "a loss without weights": (
@@ -383,7 +383,7 @@ def test_arrays_of_a_device_are_refused() -> None:
     x = strict.asarray(X)
     with pytest.raises(TypeError, match=r"data\.arrays takes arrays of the host; got a Array"):
         data.arrays(x, LABELS)
-    with pytest.raises(TypeError, match="x of batch 0 is a Array; a source makes arrays of the"):
+    with pytest.raises(TypeError, match="batch 0's x is a Array; a source makes arrays of the"):
         trainer().fit([(x, LABELS)])
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from polynet.backend import Array
 from polynet.backend.transfer import on_host
+from polynet.data.named import arrays_of, each, same_length, samples
 from polynet.data.order import batches, chunks, rows_of, split_rows, varied
-from polynet.data.place import Place, check_host, is_device_array, same_length
+from polynet.data.place import Place, check_host, is_device_array
 from polynet.data.prefetch import prefetched
 from polynet.data.source import (
     Batch,
@@ -20,7 +21,11 @@ from polynet.data.source import (
     batches_in_order,
     training_batches,
 )
+from polynet.tree import leaves, named_leaves
+from polynet.tree import map as tree_map
 
+Data = tuple[Any, ...]
+"""x, y and, where there are any, the samples' weights, on the device; x and y may be dicts."""
 Check = Callable[[np.ndarray], None]
 NAMES = ("x", "y", "sample_weight")
 CALL = 1 << 27
@@ -33,17 +38,17 @@ class Call(NamedTuple):
     `weights` says what each step counts for in the epoch's mean: its samples, or their weight.
     """
 
-    data: tuple[Array, ...]
+    data: Data
     rows: Array
     weights: list[float]
 
 
 class Resident:
-    """Arrays `(x, y[, sample_weight])` that are on the device whole; `predict` has `x` alone."""
+    """`(x, y[, sample_weight])` that are on the device whole; `predict` has `x` alone."""
 
     def __init__(self, place: Place, given: tuple[Any, ...], seed: int, prefix: str = "") -> None:
         self.names = names = [prefix + name for name in NAMES]
-        self.arrays = tuple(place.take_in(a, n) for a, n in zip(given[:2], names, strict=False))
+        self.arrays: Data = tuple(map(place.take_in, given[:2], names))
         for a, name in zip(given[1:], names[1:], strict=False):
             same_length(given[0], a, (names[0], name))
         self._weights: np.ndarray | None = None
@@ -56,7 +61,7 @@ class Resident:
             self.arrays += (place.take_in(given[2] if own else self._weights, names[2]),)
         self._place = place
         self._seed = seed
-        self.samples: int = self.arrays[0].shape[0]
+        self.samples = samples(self.arrays[0], names[0])
 
     def steps(self, batch_size: int) -> int | None:
         """How many steps an epoch has."""
@@ -70,14 +75,14 @@ class Resident:
         """Let `check` look at the targets, on the host, before they are used."""
         check(on_host(self.arrays[1]))
 
-    def first(self, count: int) -> tuple[Array, ...]:
+    def first(self, count: int) -> Data:
         """Up to `count` samples, to try."""
-        return tuple(a[: min(count, self.samples), ...] for a in self.arrays)
+        return part_of(self.arrays, 0, min(count, self.samples))
 
-    def mixed(self, count: int, of: int) -> tuple[Array, ...]:  # noqa: ARG002 (all are here)
+    def mixed(self, count: int, of: int) -> Data:  # noqa: ARG002 (all are here)
         """Up to `count` samples, whose labels differ as far as they can."""
-        rows = self._place.index(varied(on_host(self.arrays[1]), count))
-        return tuple(self._place.backend.xp.take(a, rows, axis=0) for a in self.arrays)
+        rows = self._place.index(varied(self.arrays[1], count))
+        return tree_map(lambda a: self._place.backend.xp.take(a, rows, axis=0), self.arrays)
 
     def calls(self, batch_size: int, *, epoch: int, start: int, together: int) -> Generator[Call]:
         """What is left of an epoch from batch `start` on, up to `together` steps a call."""
@@ -89,11 +94,10 @@ class Resident:
     def _weight(self, rows: np.ndarray) -> float:
         return len(rows) if self._weights is None else float(self._weights[rows].sum())
 
-    def in_order(self, batch_size: int) -> Generator[tuple[Array, ...]]:
+    def in_order(self, batch_size: int) -> Generator[Data]:
         """All samples, cut into batches, for what trains nothing."""
         for start in range(0, self.samples, batch_size):
-            end = min(start + batch_size, self.samples)
-            yield tuple(a[start:end, ...] for a in self.arrays)
+            yield part_of(self.arrays, start, min(start + batch_size, self.samples))
 
 
 class Streamed:
@@ -127,36 +131,39 @@ class Streamed:
     def check_targets(self, check: Check) -> None:
         self._check = check
 
-    def first(self, count: int) -> tuple[Array, ...]:
+    def first(self, count: int) -> Data:
         """As above; the first batch where the source makes its batches."""
         some = batches_in_order(self._source, count, seed=self._seed)
         for batch in self._prepared(some):
-            return tuple(map(self._place.put, batch))
+            return self._put(batch)
         raise ValueError("the source gives no batch; expected at least one")
 
-    def mixed(self, count: int, of: int) -> tuple[Array, ...]:
+    def mixed(self, count: int, of: int) -> Data:
         """As above, of the first `of` in training: not all of a source are looked at."""
         some = training_batches(self._source, of, seed=self._seed, epoch=0, start=0)
         batch = next(self._prepared(some))
         rows = varied(batch[1], count)
-        return tuple(self._place.put(a[rows]) for a in batch)
+        return self._put(tree_map(lambda a: a[rows], batch))
+
+    def _put(self, batch: Batch) -> Data:
+        return tree_map(self._place.put, batch)
 
     def calls(self, batch_size: int, *, epoch: int, start: int, together: int) -> Generator[Call]:
         made = training_batches(self._source, batch_size, seed=self._seed, epoch=epoch, start=start)
         with prefetched(_stacked(self._prepared(made), together)) as chunks_of_batches:
             for count, stacked in chunks_of_batches:
-                data = tuple(map(self._place.put, stacked))
-                size = len(stacked[0]) // count
+                data = self._put(stacked)
+                size = samples(stacked[0]) // count
                 rows = np.arange(count * size).reshape(count, size)
                 each = stacked[2].reshape(count, size).sum(axis=1) if len(stacked) > 2 else size
                 weights = np.broadcast_to(each, count).tolist()
                 yield Call(data, self._place.index(rows), weights)
 
-    def in_order(self, batch_size: int) -> Generator[tuple[Array, ...]]:
+    def in_order(self, batch_size: int) -> Generator[Data]:
         made = batches_in_order(self._source, batch_size, seed=self._seed)
         with prefetched(_stacked(self._prepared(made), 1)) as batches_:
             for _, batch in batches_:
-                yield tuple(map(self._place.put, batch))
+                yield self._put(batch)
 
     def _prepared(self, made: Iterator[Batch]) -> Iterator[Batch]:
         """The batches, checked and cast."""
@@ -167,24 +174,37 @@ class Streamed:
                     f"{self.names[0]}: a batch is (x, y) or (x, y, sample_weight); batch {number} "
                     f"is a {type(batch).__name__}{size}"
                 )
-            names = [f"{name} of batch {number}" for name in self.names]
+            names = [f"batch {number}'s {name}" for name in self.names]
             for a, name in zip(batch, names, strict=False):
-                if is_device_array(a):
-                    raise TypeError(
-                        f"{name} is a {type(a).__name__}; a source makes arrays of the host: "
-                        "polynet.to_numpy(x) moves it there"
-                    )
-            x, y, *others = map(on_host, batch)
+                each(_refuse_a_device_s, a, name)
+            x, y, *others = batch
             found = [self._place.prepare(a, n) for a, n in zip((x, y), names, strict=False)]
-            found += [_weights(w, self._place, names[2]) for w in others]
+            found += [_weights(on_host(w), self._place, names[2]) for w in others]
             for a, name in zip(found[1:], names[1:], strict=False):
-                same_length(x, a, (names[0], name))
+                same_length(found[0], a, (names[0], name))
             if self._check is not None:
                 self._check(found[1])
             yield tuple(found)
 
 
 Feed = Resident | Streamed
+
+
+def part_of(data: Any, start: int, end: int) -> Any:
+    """The samples from `start` to `end` of each array."""
+    return tree_map(lambda a: a[start:end, ...], data)
+
+
+def _refuse_a_device_s(a: Any, name: str) -> None:
+    if is_device_array(a):
+        raise TypeError(
+            f"{name} is a {type(a).__name__}; a source makes arrays of the host: "
+            "polynet.to_numpy(x) moves it there"
+        )
+
+
+def _is_mapped(given: Sequence[Any]) -> bool:
+    return any(isinstance(a, np.memmap) for x in given for _, a in arrays_of(x))
 
 
 def feed(place: Place, x: Any, y: Any, sample_weight: Any, *, seed: int, prefix: str = "") -> Feed:
@@ -203,7 +223,7 @@ def feed(place: Place, x: Any, y: Any, sample_weight: Any, *, seed: int, prefix:
             "both (polynet.data), a function (seed, epoch) -> batches, or a list of batches"
         )
     given = (x, y) if sample_weight is None else (x, y, sample_weight)
-    if any(isinstance(a, np.memmap) for a in given):
+    if _is_mapped(given):
         return Streamed(place, arrays(*given), seed, prefix)
     return Resident(place, given, seed, prefix)
 
@@ -212,8 +232,8 @@ def inputs(place: Place, x: Any, *, seed: int) -> Feed:
     """What `predict` is given, as the network takes it: of a source, `y` comes along."""
     if isinstance(x, Source):
         return Streamed(place, x, seed)
-    if isinstance(x, np.memmap):
-        return Streamed(place, arrays(x, np.zeros(len(x))), seed)
+    if _is_mapped([x]):
+        return Streamed(place, arrays(x, np.zeros(samples(x))), seed)
     return Resident(place, (x,), seed)
 
 
@@ -233,7 +253,7 @@ def hold_out(
             "validation_data"
         )
     kept, held = split_rows(same_length(x, y), share, seed=seed, y=y if stratify else None)
-    if any(isinstance(a, np.memmap) for a in given):
+    if _is_mapped(given):
         source = arrays(*given)
         return (source.subset(kept), None, None), source.subset(held)
     rows = [rows_of(a, kept) for a in given]
@@ -243,9 +263,8 @@ def hold_out(
 
 
 def _is_batches(x: Any) -> bool:
-    return (
-        isinstance(x, Iterable) and not isinstance(x, np.ndarray | str) and not is_device_array(x)
-    )
+    arrays_alone = isinstance(x, np.ndarray | str | dict) or is_device_array(x)
+    return isinstance(x, Iterable) and not arrays_alone
 
 
 def _stacked(made: Iterable[Batch], together: int) -> Iterator[tuple[int, Batch]]:
@@ -273,21 +292,27 @@ class _Group:
 
     def __init__(self, first: Batch, together: int) -> None:
         self.count = 0
-        self.room = max(1, min(together, CALL // sum(a.nbytes for a in first)))
-        self._arrays = tuple(np.empty((self.room, *a.shape), a.dtype) for a in first)
+        self.room = max(1, min(together, CALL // sum(a.nbytes for a in leaves(first))))
+        self._kind = self._kind_of(first)
+        self._arrays = tree_map(lambda a: np.empty((self.room, *a.shape), a.dtype), first)
+
+    @staticmethod
+    def _kind_of(batch: Batch) -> list[tuple[Any, ...]]:
+        return [(name, a.shape, a.dtype) for name, a in named_leaves(batch)]
 
     def takes(self, batch: Batch) -> bool:
-        return [(a.shape, a.dtype) for a in batch] == [(a.shape[1:], a.dtype) for a in self._arrays]
+        return self._kind_of(batch) == self._kind
 
     def add(self, batch: Batch) -> None:
-        for array, a in zip(self._arrays, batch, strict=True):
+        for array, a in zip(leaves(self._arrays), leaves(batch), strict=True):
             array[self.count] = a
         self.count += 1
 
     def joined(self) -> tuple[int, Batch]:
         """How many batches there are, and the samples of all."""
-        batches = (a[: self.count] for a in self._arrays)
-        return self.count, tuple(a.reshape(-1, *a.shape[2:]) for a in batches)
+        return self.count, tree_map(
+            lambda a: a[: self.count].reshape(-1, *a.shape[2:]), self._arrays
+        )
 
 
 def _weights(weights: np.ndarray, place: Place, name: str) -> np.ndarray:

@@ -10,11 +10,16 @@ import numpy as np
 from polynet import random
 from polynet.backend import common_backend
 from polynet.backend.transfer import on_host
-from polynet.data.place import Place, is_device_array, same_length
+from polynet.data.named import arrays_of, each, same_length
+from polynet.data.place import Place, is_device_array
 
 
 def rows_of(x: Any, rows: np.ndarray) -> Any:
-    """The rows of a host or device array, in its kind."""
+    """The rows of a host or device array, in its kind, or of a dict of them."""
+    return each(lambda a, _: _rows_of(a, rows), x)
+
+
+def _rows_of(x: Any, rows: np.ndarray) -> Any:
     if not is_device_array(x):
         return on_host(x)[rows]
     backend, device = common_backend([x])
@@ -44,6 +49,8 @@ def split_rows(
     """The rows that stay and those held out, in each class of `y` where it is given."""
     if not 0 < fraction < 1:
         raise ValueError(f"the fraction held out is between 0 and 1; got {fraction!r}")
+    if isinstance(y, dict):
+        raise TypeError("stratify is for one array of targets; y is a dict of several")
     groups = [np.arange(count)] if y is None else _classes(on_host(y))
     order = [
         group[random.permutation(random.key(seed, "split", i), len(group))]
@@ -81,12 +88,16 @@ def batches(count: int, batch_size: int, *, seed: int, epoch: int) -> Iterator[n
         yield order[start : start + batch_size]
 
 
-def varied(targets: np.ndarray, count: int) -> np.ndarray:
+def varied(targets: Any, count: int) -> np.ndarray:
     """The rows of up to `count` samples: of labels as many as there are, from lowest to highest.
+
+    Of several arrays by name it looks at the first.
 
     >>> varied(np.asarray([7, 7, 7, 7, 2]), 3)
     array([4, 0, 1])
     """
+    (_, given), *_ = arrays_of(targets)
+    targets = on_host(given)
     rows = np.arange(len(targets))
     if targets.ndim > 1 or targets.dtype.kind not in "biu":
         return rows[:count]

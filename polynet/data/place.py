@@ -12,6 +12,7 @@ import numpy as np
 from polynet.backend import Array, Backend, backend_of, use_backend
 from polynet.backend.selection import is_claimed
 from polynet.backend.transfer import on_host
+from polynet.data.named import each
 from polynet.errors import MixedBackendsError
 
 
@@ -50,7 +51,7 @@ class Place:
         return host.astype(dtype, copy=False)
 
     def take_in(self, x: Any, name: str) -> Array:
-        """A user's array as the network takes it.
+        """A user's array as the network takes it, or a dict of them.
 
         Host data (NumPy arrays, nested sequences, data frames) is moved here; its floating
         numbers become the network's dtype, its integers this device's. An array that is on a
@@ -58,12 +59,25 @@ class Place:
         What is here as it should be, is not copied: it is the user's, and only read.
         Raises for empty data, and for numbers that are not finite, naming the first.
         """
+        return each(self._take_in, x, name)
+
+    def _take_in(self, x: Any, name: str) -> Array:
         if is_device_array(x):
             return self._check_here(x, name)
-        return self.put(self.prepare(on_host(x), name))
+        return self.put(self._prepared(x, name))
 
-    def prepare(self, host: np.ndarray, name: str) -> np.ndarray:
-        """A user's host array, checked and in the dtype that the network takes, still there."""
+    def prepare(self, x: Any, name: str) -> Any:
+        """A user's host array, or a dict of them, checked and cast as above, still there."""
+        return each(self._prepared, x, name)
+
+    def _prepared(self, x: Any, name: str) -> np.ndarray:
+        try:
+            host = on_host(x)
+        except ValueError as error:
+            raise ValueError(
+                f"{name} is no one array: {error} Several arrays are a dict of them, each by the "
+                "name that the network's forward calls it"
+            ) from None
         check_host(host, name)
         if host.dtype.kind == "f":
             return cast(host, self.dtype, name)
@@ -127,13 +141,3 @@ def cast(host: np.ndarray, dtype: str, name: str) -> np.ndarray:
     if not np.isfinite(cast).all():
         raise ValueError(f"{name} holds numbers too large for {dtype}; scale them")
     return cast
-
-
-def same_length(x: Any, y: Any, names: tuple[str, str] = ("x", "y")) -> int:
-    """The number of samples in both. Raises ValueError where they differ."""
-    counts = [a.shape[0] if hasattr(a, "shape") else len(a) for a in (x, y)]
-    if counts[0] != counts[1]:
-        raise ValueError(
-            f"{names[0]} has {counts[0]} samples, {names[1]} {counts[1]}; they must have as many"
-        )
-    return counts[0]

@@ -12,11 +12,15 @@ import numpy as np
 from polynet import random
 from polynet.backend.transfer import on_host
 from polynet.data.augment import Augmentation
+from polynet.data.named import arrays_of, each, same_length, samples
 from polynet.data.order import batches
-from polynet.data.place import is_device_array, same_length
+from polynet.data.place import is_device_array
 
-Batch = tuple[np.ndarray, ...]
-"""`(x, y)`, or `(x, y, sample_weight)`: NumPy arrays whose first axes count the same samples."""
+Batch = tuple[Any, ...]
+"""`(x, y)`, or `(x, y, sample_weight)`: NumPy arrays whose first axes count the same samples.
+
+x and y may each be a dict of such arrays.
+"""
 Batches = Iterable[Batch] | Callable[[int, int], Iterable[Batch]]
 """What makes its batches itself: an iterable of them, or a function of (seed, epoch)."""
 
@@ -124,18 +128,19 @@ class _Subset(_Wrapped):
 
 
 class _Arrays(Source):
-    def __init__(self, arrays: tuple[np.ndarray, ...]) -> None:
+    def __init__(self, arrays: Batch) -> None:
         self._arrays = arrays
+        self._samples = samples(arrays[0])
 
     def __len__(self) -> int:
-        return len(self._arrays[0])
+        return self._samples
 
     def batch(self, rows: np.ndarray) -> Batch:
-        return tuple(a[rows] for a in self._arrays)
+        return tuple(each(lambda a, _: a[rows], of_samples) for of_samples in self._arrays)
 
 
 def arrays(x: Any, y: Any, sample_weight: Any = None) -> Source:
-    """Arrays of the host, which stay there and are moved batch by batch.
+    """Arrays of the host, or dicts of them, which stay there and are moved batch by batch.
 
     `fit(x, y)` moves them whole, which is faster where they fit; a `np.memmap` it streams so.
     Raises ValueError where they have different numbers of samples.
@@ -143,17 +148,21 @@ def arrays(x: Any, y: Any, sample_weight: Any = None) -> Source:
     >>> len(arrays([[0.0], [1.0]], [0, 1]))
     2
     """
-    given = [a for a in (x, y, sample_weight) if a is not None]
-    for a in given:
-        if is_device_array(a):
-            raise TypeError(
-                f"data.arrays takes arrays of the host; got a {type(a).__name__}. "
-                "fit(x, y) takes it as it is; polynet.to_numpy(x) moves it"
-            )
+    given = tuple(a for a in (x, y, sample_weight) if a is not None)
+    found = tuple(each(_of_host, a) for a in given)
     same_length(x, y)
     if sample_weight is not None:
         same_length(x, sample_weight, ("x", "sample_weight"))
-    return _Arrays(tuple(a if isinstance(a, np.memmap) else on_host(a) for a in given))
+    return _Arrays(found)
+
+
+def _of_host(a: Any, _: str) -> np.ndarray:
+    if is_device_array(a):
+        raise TypeError(
+            f"data.arrays takes arrays of the host; got a {type(a).__name__}. "
+            "fit(x, y) takes it as it is; polynet.to_numpy(x) moves it"
+        )
+    return a if isinstance(a, np.memmap) else on_host(a)
 
 
 def memory_mapped(x: str | os.PathLike[str], y: str | os.PathLike[str]) -> Source:
@@ -200,7 +209,7 @@ def batches_in_order(source: Source | Batches, batch_size: int, *, seed: int) ->
 def _of_each(rows: np.ndarray, batch: Batch) -> Batch:
     """The batch, which has as many samples as there are rows: others would count for nothing."""
     given = batch[0] if isinstance(batch, tuple | list) and batch else rows  # feed refuses the rest
-    found = np.shape(given)
+    found = np.shape(arrays_of(given)[0][1])
     if found and found[0] != len(rows):
         raise ValueError(
             f"a source was asked for {len(rows)} rows, and its batch has {found[0]} samples; "

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from polynet import Trainer, composition, data, functional, nn, optim
+from polynet import Trainer, asarray, composition, data, functional, nn, optim
 from polynet.backend import Backend, to_numpy
 from polynet.ops import OPS
 from polynet.testing.suite.cases import dtypes
@@ -154,3 +154,87 @@ def test_a_stream_that_was_cut_goes_on(backend: Backend) -> None:
         equal(cut, whole)
     else:  # a call of other steps is another program
         near(cut, whole, NEAR[dtype])
+
+
+# Samples that are several arrays
+
+
+class OfBoth(Twice):
+    """The same of two inputs, and its outputs by their names."""
+
+    def forward(self, left: Any, right: Any) -> Any:
+        outputs = super().forward(OPS["concat"]([left, right], axis=1))
+        return {"double": outputs[:, :1], "sine": outputs[:, 1:]}
+
+
+def of_both(outputs: Any, targets: Any, sample_weight: Any = None) -> Any:
+    joined = (OPS["concat"]([a["double"], a["sine"]], axis=1) for a in (outputs, targets))
+    return weighted_mse(*joined, sample_weight=sample_weight)
+
+
+def off(targets: Any, outputs: Any) -> float:
+    """A metric, which gets NumPy's arrays."""
+    targets, outputs = (
+        np.concatenate([a["double"], a["sine"]], 1) if isinstance(a, dict) else a
+        for a in (targets, outputs)
+    )
+    return float(np.abs(targets - outputs).mean())
+
+
+INPUTS = {"left": X[:, :2], "right": X[:, 2:]}
+TARGETS = {"sine": Y[:, 1:], "double": Y[:, :1]}  # in another order
+
+
+@pytest.mark.parametrize("weights", [(), (WEIGHTS,)], ids=["alike", "weighed"])
+@pytest.mark.parametrize("how", ["stay", "are streamed", "come in batches", "come in parts"])
+def test_several_arrays_by_name_are_as_one(
+    backend: Backend, how: str, weights: tuple[np.ndarray, ...]
+) -> None:
+    """Forth and back, in a program where there is one, with metrics and predictions."""
+    dtype = dtypes(backend)[-1]
+    found = []
+    for net, loss, x, y in ((Twice(), weighted_mse, X, Y), (OfBoth(), of_both, INPUTS, TARGETS)):
+        job = Trainer(
+            net, loss, optim.Adam(1e-2, eps=1e-5), metrics=[off], seed=3, backend=backend,
+            dtype=dtype, compile="require" if backend.steps_per_call > 1 else "auto",
+        )  # fmt: skip
+        options: dict[str, Any] = {"batch_size": 8, "epochs": 2}
+        given: tuple[Any, ...] = (x, y)
+        if how == "stay" and weights:
+            options |= {"sample_weight": weights[0]}
+        elif how == "come in batches":
+            cuts = [slice(i, i + 8) for i in range(0, 70, 8)]
+            del options["batch_size"]
+            given = ([tuple(_cut(a, c) for a in (x, y, *weights)) for c in cuts],)
+        elif how != "stay":
+            given = (data.arrays(x, y, *weights),)
+        if how == "come in parts":
+            options |= {"batch_size": 4, "accumulate": 2}
+        if how != "come in batches":
+            options |= {"validation_split": 0.2}
+        job.fit(*given, **options)
+        found.append(job)
+    near(found[1], found[0], NEAR[dtype])
+    whole, several = found[0].predict(X), found[1].predict(INPUTS)
+    np.testing.assert_allclose(several["double"], whole[:, :1], atol=NEAR[dtype])
+    np.testing.assert_allclose(several["sine"], whole[:, 1:], atol=NEAR[dtype])
+    numbers = found[0].evaluate(X, Y), found[1].evaluate(INPUTS, TARGETS)
+    assert numbers[0] == pytest.approx(numbers[1], rel=100 * NEAR[dtype])
+
+
+def _cut(a: Any, rows: slice) -> Any:
+    return {name: part[rows] for name, part in a.items()} if isinstance(a, dict) else a[rows]
+
+
+def test_several_arrays_of_the_backend(backend: Backend) -> None:
+    """They say where the network goes, as one does; and so are the predictions."""
+    dtype = dtypes(backend)[-1]
+    x, y = (
+        {name: asarray(a, backend=backend, dtype=dtype) for name, a in of.items()}
+        for of in (INPUTS, TARGETS)
+    )
+    job = Trainer(OfBoth(), of_both, optim.Adam(1e-2), dtype=dtype)
+    job.fit(x, y, batch_size=8)
+    found = job.predict(x)
+    assert sorted(found) == ["double", "sine"]
+    assert all(backend.is_array(a) for a in found.values())

@@ -1,0 +1,50 @@
+"""Samples that are several arrays: a dict of them, each by the name that the network calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def each(function: Callable[..., Any], x: Any, name: str = "x") -> Any:
+    """`function(array, name)` of an array; of a dict of them that of each, in a dict.
+
+    Its names are in their order by letters, whatever the order in which they came: a compiled step
+    knows arrays by their places.
+
+    >>> each(lambda a, name: f"{name} is {a}", {"left": 1, "right": {"eye": 2}})
+    {'left': "x['left'] is 1", 'right': {'eye': "x['right']['eye'] is 2"}}
+    """
+    if not isinstance(x, dict):
+        return function(x, name)
+    if not x or not all(isinstance(key, str) for key in x):
+        raise TypeError(
+            f"{name} is a dict of {list(x)}; expected arrays by their names, such as "
+            '{"image": …, "age": …}'
+        )
+    return {key: each(function, x[key], f"{name}[{key!r}]") for key in sorted(x)}
+
+
+def arrays_of(x: Any, name: str = "x") -> list[tuple[str, Any]]:
+    """The array, or those of a dict, each with its name."""
+    found: list[tuple[str, Any]] = []
+    each(lambda a, of: found.append((of, a)), x, name)
+    return found
+
+
+def samples(x: Any, name: str = "x") -> int:
+    """How many samples there are. Raises ValueError where arrays of a dict have other numbers."""
+    (first, whole), *others = arrays_of(x, name)
+    for other, a in others:
+        same_length(whole, a, (first, other))
+    return whole.shape[0] if hasattr(whole, "shape") else len(whole)
+
+
+def same_length(x: Any, y: Any, names: tuple[str, str] = ("x", "y")) -> int:
+    """The number of samples in both. Raises ValueError where they differ."""
+    counts = [samples(a, name) for a, name in zip((x, y), names, strict=True)]
+    if counts[0] != counts[1]:
+        raise ValueError(
+            f"{names[0]} has {counts[0]} samples, {names[1]} {counts[1]}; they must have as many"
+        )
+    return counts[0]
