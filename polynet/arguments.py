@@ -104,7 +104,7 @@ def target_check(loss: Any, outputs: Any, targets: Any, name: str) -> Check | No
         return functools.partial(_check_labels, outputs.shape[1], ignored, name)
     if kind is losses.binary_cross_entropy_with_logits and not integral:
         return functools.partial(_check_chances, name)
-    return None
+    return functools.partial(_check_signs, name) if kind is losses.hinge else None
 
 
 def _check_chances(name: str, targets: np.ndarray) -> None:
@@ -113,6 +113,14 @@ def _check_chances(name: str, targets: np.ndarray) -> None:
         raise ValueError(
             f"{name} holds numbers from {low} to {high}; binary_cross_entropy_with_logits takes "
             "0, 1, and what is between: of -1 and 1 make (y + 1) / 2, of two labels y == label"
+        )
+
+
+def _check_signs(name: str, targets: np.ndarray) -> None:
+    other = targets[np.abs(targets) != 1]
+    if other.size:
+        raise ValueError(
+            f"{name} holds {other.flat[0]}; hinge takes -1 and 1: of 0 and 1 make 2 * y - 1"
         )
 
 

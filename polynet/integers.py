@@ -29,3 +29,15 @@ def positive(what: str, value: Any) -> int:
     if number is None:
         raise ValueError(f"{what} is a positive integer; got {value!r}")
     return number
+
+
+def sides(what: str, size: Any) -> tuple[int, int]:
+    """(height, width) of an image: one positive integer for both, or two.
+
+    ValueError, which names `what`, for anything else.
+    """
+    given = size if isinstance(size, tuple | list) else (size, size)
+    found = [n for n in map(integer, given) if n is not None]
+    if len(given) != 2 or len(found) != 2:
+        raise ValueError(f"{what}: size is a positive integer, or (height, width); got {size!r}")
+    return found[0], found[1]

@@ -13,7 +13,7 @@ from polynet.data import augment
 IMAGES = np.random.default_rng(0).uniform(size=(40, 3, 6, 5)).astype(np.float32)
 ALL = augment.Compose([
     augment.RandomHorizontalFlip(),
-    augment.RandomCrop((6, 5), padding=2),
+    augment.RandomCrop((6, np.int64(5)), padding=np.int32(2)),
     augment.ColorJitter(0.4, 0.3, 0.5),
 ])  # fmt: skip
 
@@ -97,6 +97,8 @@ def test_a_samples_numbers_are_uniform_and_normal_and_independent() -> None:
     [
         (lambda: augment.RandomHorizontalFlip(1.5), ValueError, "p is a probability; got 1.5"),
         (lambda: augment.RandomCrop(0), ValueError, "size is a positive integer"),
+        (lambda: augment.RandomCrop((4, True)), ValueError, r"got \(4, True\)"),
+        (lambda: augment.RandomCrop((4, 4, 4)), ValueError, r"got \(4, 4, 4\)"),
         (lambda: augment.RandomCrop(4, padding=-1), ValueError, "padding is an integer"),
         (lambda: augment.RandomCrop(9)(IMAGES, rng()), ValueError, r"\(6, 5\).*smaller than"),
         (lambda: augment.ColorJitter(2), ValueError, "brightness is a number from 0 to 1; got 2"),

@@ -100,6 +100,13 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
         ValueError,
         ["y holds numbers from 0.0 to 2.0", "y == label"],
     ),
+    "0 and 1 for hinge": (
+        lambda: Trainer(nn.Linear(4, 1), losses.hinge, optim.SGD(0.1), backend="numpy").fit(
+            X[:, :4], (Y % 2).astype("float32")[:, None]
+        ),
+        ValueError,
+        ["y holds 0.0; hinge takes -1 and 1", "2 * y - 1"],
+    ),
     "signs in evaluate": (
         lambda: binary(Y)[0].evaluate(X, Y.astype("float32")[:, None] - 1),
         ValueError,

@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_of_images(folder: Path) -> None:
-    source = data.image_folder(folder, size=(4, 5))
+    source = data.image_folder(folder, size=(np.int64(4), 5))
     assert source.classes == ("apples", "cats")
     assert len(source) == 8
     x, y = source.batch(np.asarray([7, 0, 3]))

@@ -20,6 +20,8 @@ from typing import Protocol
 
 import numpy as np
 
+from polynet.integers import integer, sides
+
 GREY = (0.299, 0.587, 0.114)
 """What red, green and blue add to brightness (ITU-R BT.601)."""
 
@@ -93,18 +95,9 @@ class RandomCrop:
     padding: int = 0
 
     def __post_init__(self) -> None:
-        size = (self.size, self.size) if isinstance(self.size, int) else self.size
-        if (
-            not isinstance(size, tuple | list)
-            or len(size) != 2
-            or not all(isinstance(n, int) and n > 0 for n in size)
-        ):
-            raise ValueError(
-                f"RandomCrop: size is a positive integer, or (height, width); got {self.size!r}"
-            )
-        if not isinstance(self.padding, int) or self.padding < 0:
+        if integer(self.padding, least=0) is None:
             raise ValueError(f"RandomCrop: padding is an integer, at least 0; got {self.padding!r}")
-        object.__setattr__(self, "size", tuple(size))
+        object.__setattr__(self, "size", sides("RandomCrop", self.size))
 
     def __call__(self, images: np.ndarray, rng: Draws) -> np.ndarray:
         _check_images("RandomCrop", images)

@@ -10,6 +10,7 @@ import numpy as np
 
 from polynet.data.source import Batch, Source
 from polynet.errors import MissingDependency
+from polynet.integers import sides
 
 DEEP = ("I", "F")
 """Pillow's modes of more than 8 bits a channel, which its conversion to RGB cuts off at 255."""
@@ -28,7 +29,7 @@ def image_folder(path: str | os.PathLike[str], *, size: int | tuple[int, int]) -
         source = data.image_folder("pets", size=64)
         trainer.fit(source.augmented(augment.RandomHorizontalFlip()), validation_split=0.2)
     """
-    return ImageFolder(Path(path), (size, size) if isinstance(size, int) else size)
+    return ImageFolder(Path(path), sides("image_folder", size))
 
 
 class ImageFolder(Source):
@@ -36,10 +37,6 @@ class ImageFolder(Source):
 
     def __init__(self, path: Path, size: tuple[int, int]) -> None:
         self._pillow = _pillow()
-        if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
-            raise ValueError(
-                f"image_folder: size is a positive integer, or (height, width); got {size!r}"
-            )
         self._size = size
         folders = sorted(f for f in path.iterdir() if f.is_dir() and not f.name.startswith("."))
         if not folders:
