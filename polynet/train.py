@@ -201,6 +201,7 @@ class Trainer:
         epochs: int = 1,
         batch_size: int | None = None,
         accumulate: int = 1,
+        drop_last: bool = False,
         validation_data: Any = None,
         validation_split: float | None = None,
         stratify: bool = False,
@@ -227,6 +228,10 @@ class Trainer:
         after a RuntimeWarning: give such weights, and zeros for what is ignored, as
         `sample_weight`, which has a number for each sample: a batch's loss is Σwl/Σw, and so is
         the epoch's.
+
+        The last step of an epoch has the samples that are left; with `drop_last` it is left out
+        where they are fewer, which are others each epoch: a layer may need many, such as batch
+        normalisation, and no step is compiled for their number.
 
         `validation_data` is `(x, y)`, `(x, y, sample_weight)` or a source; `validation_split`
         holds out that share of the samples, drawn by the seed, with `stratify` in each class.
@@ -260,7 +265,7 @@ class Trainer:
             raise ValueError("stratify is for validation_split: give the share to hold out")
         with self._ready(x) as place:
             data = feed(place, x, y, sample_weight, seed=self.seed)
-            size = data.step_size(batch_size, accumulate)
+            size = data.step_size(batch_size, accumulate, drop_last=drop_last)
             held_out = None
             if validation_data is not None:
                 given = validation(validation_data)

@@ -100,6 +100,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
         ValueError,
         ["y holds numbers from 0.0 to 2.0", "y == label"],
     ),
+    "no whole step": (
+        lambda: trainer().fit(X, Y, batch_size=8, accumulate=64, drop_last=True),
+        ValueError,
+        ["drop_last leaves nothing: a step takes 512 samples", "smaller batch_size"],
+    ),
     "0 and 1 for hinge": (
         lambda: Trainer(nn.Linear(4, 1), losses.hinge, optim.SGD(0.1), backend="numpy").fit(
             X[:, :4], (Y % 2).astype("float32")[:, None]

@@ -300,11 +300,11 @@ CASES: dict[str, tuple[Any, type[Exception], str]] = {
     "a batch of one": (lambda: trainer().fit(squares), TypeError, r"a batch is \(x, y\) or"),
     "no batch": (lambda: trainer().fit(lambda seed, epoch: []), ValueError, "gives no batch"),
     "an empty list": (lambda: trainer().fit([]), ValueError, "gives no batch"),
-    "batch_size": (lambda: fit(batches_of), ValueError, "batch_size and accumulate are for arrays"),
+    "batch_size": (lambda: fit(batches_of), ValueError, "batch_size, accumulate and drop_"),
     "accumulate": (
         lambda: trainer().fit(batches_of, accumulate=2),
         ValueError,
-        "batch_size and accumulate are for arrays",
+        "batch_size, accumulate and drop_last are for arrays",
     ),
     "a split of a function": (
         lambda: fit(batches_of, validation_split=0.5),

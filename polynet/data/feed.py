@@ -10,7 +10,7 @@ import numpy as np
 from polynet.backend import Array
 from polynet.backend.transfer import on_host
 from polynet.data.named import arrays_of, each, same_length, samples
-from polynet.data.order import batches, chunks, rows_of, split_rows, varied
+from polynet.data.order import batches, chunks, count_of, rows_of, split_rows, varied
 from polynet.data.place import Place, check_host, is_device_array
 from polynet.data.prefetch import prefetched
 from polynet.data.source import (
@@ -61,15 +61,20 @@ class Resident:
             self.arrays += (place.take_in(given[2] if own else self._weights, names[2]),)
         self._place = place
         self._seed = seed
+        self._drop_last = False
         self.samples = samples(self.arrays[0], names[0])
 
     def steps(self, batch_size: int) -> int | None:
         """How many steps an epoch has."""
-        return -(-self.samples // batch_size)
+        return count_of(self.samples, batch_size, drop_last=self._drop_last)
 
-    def step_size(self, batch_size: int | None, accumulate: int) -> int:
-        """How many samples a step takes: so many batches of 32, or of the size given."""
-        return (batch_size or 32) * accumulate
+    def step_size(self, batch_size: int | None, accumulate: int, *, drop_last: bool) -> int:
+        """How many samples a step takes: so many batches of 32, or of the size given.
+
+        From here on a shorter last one is left out, if `drop_last` says so.
+        """
+        self._drop_last = drop_last
+        return _step_size(self.samples, batch_size, accumulate, drop_last=drop_last)
 
     def check_targets(self, check: Check) -> None:
         """Let `check` look at the targets, on the host, before they are used."""
@@ -86,8 +91,10 @@ class Resident:
 
     def calls(self, batch_size: int, *, epoch: int, start: int, together: int) -> Generator[Call]:
         """What is left of an epoch from batch `start` on, up to `together` steps a call."""
-        rows = list(batches(self.samples, batch_size, seed=self._seed, epoch=epoch))
-        for chunk in chunks(rows[start:], together):
+        rows = batches(
+            self.samples, batch_size, seed=self._seed, epoch=epoch, drop_last=self._drop_last
+        )
+        for chunk in chunks(list(rows)[start:], together):
             moved = self._place.index(np.stack(chunk))  # one transfer a call
             yield Call(self.arrays, moved, [self._weight(r) for r in chunk])
 
@@ -109,22 +116,26 @@ class Streamed:
         self._source = source
         self.names = [prefix + name for name in NAMES]
         self._check: Check | None = None
+        self._drop_last = False
         self.makes_batches = not isinstance(source, Source)
         self.samples: int = len(source) if isinstance(source, Source) else 0
         if isinstance(source, Source) and not self.samples:
             raise ValueError(f"{prefix}{type(source).__name__} is empty; give at least one sample")
 
     def steps(self, batch_size: int) -> int | None:
-        return None if self.makes_batches else -(-self.samples // batch_size)
+        if self.makes_batches:
+            return None
+        return count_of(self.samples, batch_size, drop_last=self._drop_last)
 
-    def step_size(self, batch_size: int | None, accumulate: int) -> int:
+    def step_size(self, batch_size: int | None, accumulate: int, *, drop_last: bool) -> int:
         """As above; 0 where the source makes its batches, one a step."""
+        self._drop_last = drop_last
         if not self.makes_batches:
-            return (batch_size or 32) * accumulate
-        if batch_size is not None or accumulate != 1:
+            return _step_size(self.samples, batch_size, accumulate, drop_last=drop_last)
+        if batch_size is not None or accumulate != 1 or drop_last:
             raise ValueError(
-                "batch_size and accumulate are for arrays and sources; these data make their "
-                "batches themselves, one a step"
+                "batch_size, accumulate and drop_last are for arrays and sources; these data make "
+                "their batches themselves, one a step"
             )
         return 0
 
@@ -149,7 +160,14 @@ class Streamed:
         return tree_map(self._place.put, batch)
 
     def calls(self, batch_size: int, *, epoch: int, start: int, together: int) -> Generator[Call]:
-        made = training_batches(self._source, batch_size, seed=self._seed, epoch=epoch, start=start)
+        made = training_batches(
+            self._source,
+            batch_size,
+            seed=self._seed,
+            epoch=epoch,
+            start=start,
+            drop_last=self._drop_last,
+        )
         with prefetched(_stacked(self._prepared(made), together)) as chunks_of_batches:
             for count, stacked in chunks_of_batches:
                 data = self._put(stacked)
@@ -188,6 +206,16 @@ class Streamed:
 
 
 Feed = Resident | Streamed
+
+
+def _step_size(count: int, batch_size: int | None, accumulate: int, *, drop_last: bool) -> int:
+    size = (batch_size or 32) * accumulate
+    if drop_last and count < size:
+        raise ValueError(
+            f"drop_last leaves nothing: a step takes {size} samples, and there are {count}; give a "
+            "smaller batch_size"
+        )
+    return size
 
 
 def part_of(data: Any, start: int, end: int) -> Any:

@@ -81,11 +81,21 @@ def _classes(y: np.ndarray) -> list[np.ndarray]:
     return [np.flatnonzero(labels == k) for k in range(labels.max() + 1)]
 
 
-def batches(count: int, batch_size: int, *, seed: int, epoch: int) -> Iterator[np.ndarray]:
-    """The rows of each batch of an epoch: a function of (seed, epoch). The last may be shorter."""
+def batches(
+    count: int, batch_size: int, *, seed: int, epoch: int, drop_last: bool = False
+) -> Iterator[np.ndarray]:
+    """The rows of each batch of an epoch: a function of (seed, epoch).
+
+    The last may be shorter; with `drop_last` it is left out then.
+    """
     order = random.permutation(random.key(seed, "shuffle", epoch), count)
-    for start in range(0, count, batch_size):
-        yield order[start : start + batch_size]
+    for i in range(count_of(count, batch_size, drop_last=drop_last)):
+        yield order[i * batch_size : (i + 1) * batch_size]
+
+
+def count_of(count: int, batch_size: int, *, drop_last: bool) -> int:
+    """How many batches so many samples make."""
+    return count // batch_size if drop_last else -(-count // batch_size)
 
 
 def varied(targets: Any, count: int) -> np.ndarray:

@@ -185,13 +185,20 @@ def _mapped(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def training_batches(
-    source: Source | Batches, batch_size: int, *, seed: int, epoch: int, start: int
+    source: Source | Batches,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    start: int,
+    drop_last: bool = False,
 ) -> Iterator[Batch]:
     """The batches of an epoch from number `start` on; those before are not made, if it can be."""
     if not isinstance(source, Source):
         yield from islice(_made(source, seed, epoch), start, None)
         return
-    for rows in islice(batches(len(source), batch_size, seed=seed, epoch=epoch), start, None):
+    all_rows = batches(len(source), batch_size, seed=seed, epoch=epoch, drop_last=drop_last)
+    for rows in islice(all_rows, start, None):
         rng = random.SampleStream(random.key(seed, "augment", epoch), rows)
         yield _of_each(rows, source.training_batch(rows, rng))
 

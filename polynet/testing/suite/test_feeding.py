@@ -124,6 +124,23 @@ def test_a_stream_in_parts(backend: Backend) -> None:
     near(split, whole, NEAR[dtype])
 
 
+@pytest.mark.parametrize("how", ["stay", "are streamed"])
+@pytest.mark.parametrize(("size", "parts", "steps"), [(8, 1, 8), (8, 2, 4), (10, 1, 7)])
+def test_a_short_last_step_may_be_left_out(
+    backend: Backend, how: str, size: int, parts: int, steps: int
+) -> None:
+    """Of 70 samples; the others come in the order in which they would have come."""
+    dtype = dtypes(backend)[-1]
+    given = (X, Y) if how == "stay" else (data.arrays(X, Y),)
+    options = {"batch_size": size, "accumulate": parts}
+    dropped = fitted(backend, dtype, *given, drop_last=True, **options)
+    assert len(dropped.history.step_losses) == 2 * steps
+    whole = fitted(backend, dtype, *given, **options)
+    first = dropped.history.step_losses[:steps], whole.history.step_losses[:steps]
+    np.testing.assert_allclose(*first, rtol=NEAR[dtype])
+    assert dropped.history["loss"][0] == pytest.approx(np.mean(first[0]), rel=1e-6)
+
+
 def test_a_stream_that_was_cut_goes_on(backend: Backend) -> None:
     """After an error in the data, the run has the numbers of the run without it."""
 
