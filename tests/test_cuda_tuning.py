@@ -205,6 +205,12 @@ def test_one_slow_measurement_does_not_decide() -> None:
     assert Clock([1.0, 0.95], slow_at_first).fastest() == 1
 
 
+def test_what_was_far_behind_does_not_win_as_the_device_slows_down() -> None:
+    """It was measured in the first round alone, when the others were faster, too."""
+    clock = Clock([1000.0, 1300.0], [1.0, 1.0, 1.0, 1.0, *[1.4] * 4])
+    assert clock.fastest() == 0
+
+
 def test_of_what_takes_long_fewer_are_tried() -> None:
     clock = Clock([4e4, 1e4, 3e4, 1e3], [1.0])
     assert clock.fastest() == 1
@@ -470,9 +476,37 @@ def test_a_relu_that_loses_nan_is_not_taken(
 def test_a_relu_is_tried_again_with_the_algorithm_that_the_clock_takes(
     gemm: cublaslt.Gemm, device: Device
 ) -> None:
+    """Of two the one is kept that leaves NaN: its bits are what they were."""
     device.lose_nan = {1}
-    kept = [(used(gemm, device, relu=True), device.with_relu)[1] for _ in range(4)]
-    assert kept == [True, True, False, False]
+    for _ in range(4):
+        last = used(gemm, device, relu=True)[-1]
+        assert (last, device.with_relu) == (2, True)
+    device.lose_nan = set()
+    assert used(gemm, device, relu=True) == [2]
+
+
+@pytest.mark.parametrize(("runs", "expected"), [(0, [-1, 2]), (1, [2, -1, 2])])
+def test_a_relu_that_cannot_be_run_is_left_to_the_caller(
+    runs: int,
+    expected: list[int],
+    gemm: cublaslt.Gemm,
+    device: Device,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where it is tried, and where it fails after that: no other algorithm of its was tried."""
+    monkeypatch.setattr(tuning, "TIMED_AT", 99)
+    plain = device.call
+
+    def call(name: str, *args: Any) -> None:
+        if args[1] == "with ReLU" and len(device.used) >= runs:
+            device.used.append(-1)
+            raise RuntimeError("cublasLtMatmul answered 15, CUBLAS_STATUS_NOT_SUPPORTED")
+        plain(name, *args)
+
+    monkeypatch.setattr(cublaslt, "call", call)
+    assert used(gemm, device, relu=True) == expected
+    assert not device.with_relu
+    assert used(gemm, device, relu=True) == [2]
 
 
 def test_no_relu_is_tried_while_a_step_is_recorded(gemm: cublaslt.Gemm, device: Device) -> None:

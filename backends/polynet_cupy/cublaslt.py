@@ -226,26 +226,29 @@ class Gemm:
             x.data.ptr + first * how.left.stride * x.itemsize,
             y.data.ptr + first * how.right.stride * y.itemsize,
         )
+        results = out.reshape(-1, how.m, how.n)[first : first + how.batch]
         with self._lock:  # a descriptor holds the bias's address until the call
             for kind in _simpler(how):
                 plan = self._plan(device, kind, bias)
                 if plan is None:
                     continue
                 self._time(device, kind, plan)
-                if kind.relu and not self._keeps_nan(device, kind, plan, out, places):
+                if kind.relu and not self._keeps_nan(plan, device, kind, results, places):
                     continue
                 if kind.bias:
                     _set_bias(plan.described, bias)
-                self._run(device, plan, *places)
-                return kind
+                if self._run(device, kind, plan, *places):
+                    return kind
             raise RuntimeError(f"cuBLASLt has no algorithm for {how}")
 
     def _keeps_nan(
-        self, device: int, how: Product, plan: Plan, out: Any, places: tuple[int, ...]
+        self, plan: Plan, device: int, how: Product, results: Any, places: tuple[int, ...]
     ) -> bool:
         """Whether the plan's ReLU leaves what is no number: NVIDIA does not say, so it is tried.
 
-        Nothing can be tried while a step is recorded, which takes a ReLU that was.
+        Nothing can be tried while a step is recorded, which takes a ReLU that was. Of two
+        algorithms that have been tried the one is kept that does; where none does, or can be run,
+        there is no such plan.
         """
         import cupy
 
@@ -253,29 +256,37 @@ class Gemm:
             return True
         if cupy.cuda.get_current_stream().is_capturing():
             return False
-        bias = cupy.full(how.n, math.nan, dtype=out.dtype)
+        bias = cupy.full(how.n, math.nan, dtype=results.dtype)
         _set_bias(plan.described, bias)
-        self._run(device, plan, *places)
-        if not cupy.isnan(out).all():
+        with suppress(RuntimeError):
+            self._start(device, plan.described, plan.algorithm, *places)
+            if cupy.isnan(results).all():
+                plan.kept_nan = plan.algorithm
+        if plan.kept_nan is None:
             self._plans[device, how] = None
             return False
-        plan.kept_nan = plan.algorithm
+        plan.algorithm = plan.kept_nan
         return True
 
-    def _run(self, device: int, plan: Plan, *places: int) -> None:
+    def _run(self, device: int, how: Product, plan: Plan, *places: int) -> bool:
         """Start the product; where the library cannot run what it listed, the next that it can.
 
-        Nothing is tried while a step is recorded, which what fails has spoilt.
+        Nothing is tried while a step is recorded, which what fails has spoilt. A ReLU that cannot
+        be run gives way to a product without, since no other was tried: False, and no such plan.
         """
         import cupy
 
         try:
             self._start(device, plan.described, plan.algorithm, *places)
         except RuntimeError:
-            if cupy.cuda.get_current_stream().is_capturing() or not self._by_another(
-                device, plan, *places
-            ):
+            if cupy.cuda.get_current_stream().is_capturing():
                 raise
+            if how.relu:
+                self._plans[device, how] = None
+                return False
+            if not self._by_another(device, plan, *places):
+                raise
+        return True
 
     def _by_another(self, device: int, plan: Plan, *places: int) -> bool:
         """Whether another algorithm that was listed does it, which is the plan's from then on."""

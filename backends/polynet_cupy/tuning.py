@@ -39,7 +39,7 @@ MOST_LAUNCHES = 20
 kept up for 4 milliseconds was 7 % behind for 16 (`tests/benchmarks/results/gpu_products.md`)."""
 ROUNDS = 3
 NEAR = 1.25
-"""What took longer than so many times the fastest in the first round is in no other."""
+"""What took longer than so many times the fastest in the first round, is not in the others."""
 GAIN = 0.02
 """Part of the time that another algorithm must save: less is noise."""
 
@@ -137,18 +137,15 @@ def timed(
         return first
     launches = int(BUDGET / (ROUNDS * len(candidates) * about))
     launches = min(MOST_LAUNCHES, max(1, launches))
-    times: list[list[float]] = [[] for _ in candidates]
-    for _ in range(ROUNDS):
-        near = NEAR * min(map(_median, times))
-        for candidate, seen in zip(candidates, times, strict=True):
-            if candidate is first or _median(seen) <= near:
-                seen.append(taken(candidate, launches))
-    medians = list(map(_median, times))
-    best = candidates[medians.index(min(medians))]
-    if min(medians) >= (1 - GAIN) * medians[0]:
+    seen = [[taken(candidate, launches)] for candidate in candidates]
+    near = NEAR * min(times[0] for times in seen)
+    others = [i for i in range(1, len(seen)) if seen[i][0] <= near]
+    for _ in range(1, ROUNDS):
+        for i in (0, *others):
+            seen[i].append(taken(candidates[i], launches))
+    medians = list(map(statistics.median, seen))
+    best = min((0, *others), key=medians.__getitem__)
+    if medians[best] >= (1 - GAIN) * medians[0]:
         return first
-    return best if len(trial.alike([first, best])) > 1 else first  # bits that vary are equal once
-
-
-def _median(times: list[float]) -> float:
-    return statistics.median(times) if times else math.inf
+    alike = trial.alike([first, candidates[best]])  # bits that vary are equal once
+    return candidates[best] if len(alike) > 1 else first
