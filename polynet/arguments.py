@@ -88,10 +88,13 @@ def check_loss(loss: Any) -> None:
         )
 
 
-def target_check(loss: Any, outputs: Any, targets: Any, name: str) -> Check | None:
+def target_check(
+    loss: Any, outputs: Any, targets: Any, name: str, *, weighed: bool
+) -> Check | None:
     """What refuses targets that the loss, with options or without, does not know.
 
-    It looks at them on the host; None where there is nothing to look for.
+    It looks at them on the host; None where there is nothing to look for. Targets that are
+    `weighed` may hold others than those that count.
     """
     if isinstance(outputs, dict) or isinstance(targets, dict):
         return None  # what is made of them, a loss of one's own knows
@@ -104,7 +107,9 @@ def target_check(loss: Any, outputs: Any, targets: Any, name: str) -> Check | No
         return functools.partial(_check_labels, outputs.shape[1], ignored, name)
     if kind is losses.binary_cross_entropy_with_logits and not integral:
         return functools.partial(_check_chances, name)
-    return functools.partial(_check_signs, name) if kind is losses.hinge else None
+    if kind is losses.hinge and not weighed:
+        return functools.partial(_check_signs, name)
+    return None
 
 
 def _check_chances(name: str, targets: np.ndarray) -> None:
@@ -120,7 +125,7 @@ def _check_signs(name: str, targets: np.ndarray) -> None:
     other = targets[np.abs(targets) != 1]
     if other.size:
         raise ValueError(
-            f"{name} holds {other.flat[0]}; hinge takes -1 and 1: of 0 and 1 make 2 * y - 1"
+            f"{name} holds {other.flat[0]}; hinge takes -1 and 1: of 0 and 1 make 2.0 * y - 1"
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from polynet.arguments import Metric, target_check
 from polynet.backend import Array, backend_of, to_numpy
 from polynet.data import Feed, Resident
-from polynet.data.named import arrays_of
+from polynet.data.named import arrays_of, samples
 from polynet.nn import Module
 from polynet.step import called
 from polynet.tree import map as tree_map
@@ -23,7 +23,9 @@ def outputs_of(net: Module, data: Feed, batch_size: int) -> tuple[Any, list[Any]
     parts = []
     with closing(data.in_order(batch_size)) as batches:
         for x, *others in batches:
-            parts.append((applied(net, x), *others))
+            outputs = applied(net, x)
+            check_rows(outputs, samples(x))
+            parts.append((outputs, *others))
     first, *others = zip(*parts, strict=True)
     if isinstance(data, Resident):
         return joined(first), list(data.arrays[1:])  # which lie where the user's do
@@ -40,6 +42,16 @@ def applied(net: Module, x: Any) -> Any:
             "that, such as self.lstm(x)[0]"
         )
     return outputs
+
+
+def check_rows(outputs: Any, count: int) -> None:
+    """Refuse one of several outputs that has no row for each sample: it could not be joined."""
+    for name, a in arrays_of(outputs, "the network's output"):
+        if isinstance(outputs, dict) and tuple(a.shape[:1]) != (count,):
+            raise ValueError(
+                f"{name} has shape {tuple(a.shape)} for {count} samples; outputs that are joined, "
+                "to be evaluated or predicted, have a row for each: broadcast it to them"
+            )
 
 
 def joined(parts: Sequence[Any]) -> Any:
@@ -70,7 +82,7 @@ def scores(
     """The loss and the metrics on the data, by name."""
     outputs, (y, *weights) = outputs_of(net, data, batch_size)
     targets, answers = tree_map(to_numpy, y), tree_map(to_numpy, outputs)
-    check = target_check(loss, outputs, y, data.names[1])
+    check = target_check(loss, outputs, y, data.names[1], weighed=bool(weights))
     if check is not None:
         check(targets)
     numbers = {"loss": float(to_numpy(loss_of(loss, outputs, y, weights, data.names[2])))}

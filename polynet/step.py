@@ -9,6 +9,7 @@ import numpy as np
 
 from polynet import random
 from polynet.backend import Array, common_backend
+from polynet.data.named import each
 from polynet.derivative import differentiated
 from polynet.nn import Context, Module
 from polynet.optim import Optimizer
@@ -95,8 +96,12 @@ def make_step(
 
 
 def called(net: Callable[..., Any], x: Any) -> Any:
-    """What the network gives for x: of several arrays it is given each by its name."""
-    return net(**x) if isinstance(x, dict) else net(x)
+    """What the network gives for x: of several arrays it is given each by its name.
+
+    Several outputs are in the order of their names, as the targets are.
+    """
+    outputs = net(**x) if isinstance(x, dict) else net(x)
+    return each(lambda a, _: a, outputs, "the network's output")
 
 
 def _check_reached(value: Any) -> None:

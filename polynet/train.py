@@ -212,7 +212,8 @@ class Trainer:
 
         Of several arrays a sample, `x` is a dict of them, each by the name of an argument of the
         network's `forward`: `fit({"image": …, "age": …}, y)` calls `net(image=…, age=…)`. `y` may
-        be a dict, too, and the network may return one: the loss and the metrics are given them.
+        be a dict, too, and the network may return one: the loss and the metrics are given them,
+        each in the order of its names.
 
         Host arrays are checked, cast to the network's dtype and moved to its device; arrays
         on a device must be there already. One that is as it should be is not copied: leave it

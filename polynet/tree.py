@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
 Tree = Any
@@ -34,6 +34,21 @@ def leaves(tree: Tree) -> list[Any]:
     found: list[Any] = []
     _collect((tree,), found)
     return found
+
+
+def structure(tree: Tree) -> Hashable:
+    """What a tree is without its leaves: equal for trees of equal structure, and only for them.
+
+    >>> structure({"a": 1, "b": (2, 3)}) == structure({"a": 4, "b": (5, 6)})
+    True
+    >>> structure({"a": 1}) == structure({"b": 1})
+    False
+    """
+    if isinstance(tree, dict):
+        return dict, *((name, structure(branch)) for name, branch in tree.items())
+    if isinstance(tree, _SEQUENCES):
+        return type(tree), *(structure(branch) for branch in tree)
+    return None if tree is None else ...
 
 
 def _collect(branches: Iterable[Tree], found: list[Any]) -> None:

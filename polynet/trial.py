@@ -16,7 +16,7 @@ from polynet.data.feed import part_of
 from polynet.data.named import samples
 from polynet.errors import fitting
 from polynet.nn import Module
-from polynet.scores import Loss, applied, joined, loss_of
+from polynet.scores import Loss, applied, check_rows, joined, loss_of
 
 FEW = 8
 """Samples of which a mean is told from other sums."""
@@ -36,16 +36,18 @@ def try_out(
     if parts > 1 and count < data.samples:
         _check_parts(net, loss, data, size, parts)
     if held_out is not None:
-        _tried(net, loss, held_out, count)
+        _tried(net, loss, held_out, count, joined_later=True)
 
 
-def _tried(net: Module, loss: Loss, data: Feed, count: int) -> int:
+def _tried(net: Module, loss: Loss, data: Feed, count: int, *, joined_later: bool = False) -> int:
     """Let `count` samples through the network and the loss, or as many as there are; how many."""
     x, y, *weights = data.first(count)
     tried = samples(x)
     with fitting(tried):
         outputs = applied(net, x)
-    check = target_check(loss, outputs, y, data.names[1])
+    if joined_later:
+        check_rows(outputs, tried)
+    check = target_check(loss, outputs, y, data.names[1], weighed=bool(weights))
     if check is not None:
         check(to_numpy(y))
         data.check_targets(check)

@@ -110,7 +110,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
             X[:, :4], (Y % 2).astype("float32")[:, None]
         ),
         ValueError,
-        ["y holds 0.0; hinge takes -1 and 1", "2 * y - 1"],
+        ["y holds 0.0; hinge takes -1 and 1", "2.0 * y - 1"],
     ),
     "signs in evaluate": (
         lambda: binary(Y)[0].evaluate(X, Y.astype("float32")[:, None] - 1),
@@ -274,3 +274,14 @@ def test_samples_that_do_not_fit_say_what_to_lower():
     with pytest.raises(MemoryError, match=r"steps of 10 samples do not fit.*7.28 TiB.*accumulate"):
         job.fit(X, SEVERAL, batch_size=10)
     job.fit(X, SEVERAL, batch_size=5, accumulate=2)
+
+
+def test_targets_that_do_not_count_may_hold_anything() -> None:
+    """Padding has the weight 0."""
+    y = np.where(np.arange(len(X)) % 2, 1.0, -1.0)[:, None]
+    weight = np.ones(len(X))
+    y[3], weight[3] = 0, 0
+    job = Trainer(nn.Linear(X.shape[1], 1), losses.hinge, optim.SGD(0.1), backend="numpy")
+    job.fit(X, y, sample_weight=weight, validation_data=(X, y, weight))
+    with pytest.raises(ValueError, match="hinge takes -1 and 1"):
+        job.fit(X, y)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import UserDict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from polynet import Trainer, array_namespace, data, losses, metrics, nn, optim
+from polynet.errors import MixedBackendsError
 
 rng = np.random.default_rng(4)
 X = {"left": rng.normal(size=(20, 2)), "right": rng.normal(size=(20, 3))}
@@ -132,11 +135,157 @@ def test_batches_whose_names_come_in_another_order() -> None:
     assert run({"a": a, "b": b}) == pytest.approx(run({"b": b, "a": a}), rel=1e-6)
 
 
+def test_targets_and_outputs_come_in_one_order() -> None:
+    """That of their names: so a loss and a metric may take them in turn."""
+    seen = []
+
+    def in_turn(outputs: Any, targets: Any) -> Any:
+        seen.append((list(outputs), list(targets)))
+        each = [losses.mse(o, t) for o, t in zip(outputs.values(), targets.values(), strict=True)]
+        return each[0] + each[1]
+
+    def off(targets: Any, outputs: Any) -> float:
+        pairs = zip(outputs.values(), targets.values(), strict=True)
+        return max(float(np.abs(o - t).max()) for o, t in pairs)
+
+    class Names(nn.Module):
+        def __init__(self) -> None:
+            self.parts = [nn.Linear(2, 1), nn.Linear(3, 2)]
+
+        def forward(self, left: Any, right: Any) -> Any:
+            return {"z": self.parts[0](left), "a": self.parts[1](right)}
+
+    job = trainer(Names(), in_turn, metrics=[off])
+    job.fit(X, {"z": np.zeros((N, 1)), "a": np.zeros((N, 2))}, epochs=2)
+    assert {tuple(map(tuple, pair)) for pair in seen} == {(("a", "z"), ("a", "z"))}
+    assert job.evaluate(X, job.predict(X))["off"] == 0
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (N - 1,)])
+def test_an_output_that_is_no_row_a_sample_can_be_trained_on(shape: tuple[int, ...]) -> None:
+    """And is refused, before the first step, where outputs are to be joined."""
+
+    class Aside(nn.Module):
+        def __init__(self) -> None:
+            self.linear = nn.Linear(2, 1)
+
+        def forward(self, left: Any) -> Any:
+            xp = array_namespace(left, self.linear.weight)
+            aside = xp.broadcast_to(xp.mean(self.linear.weight), shape)
+            return {"out": self.linear(left), "aside": aside}
+
+    def loss(outputs: Any, targets: Any) -> Any:
+        xp = array_namespace(outputs["aside"])
+        return losses.mse(outputs["out"], targets) + xp.mean(outputs["aside"])
+
+    x, y = {"left": X["left"]}, Y["sum"]
+    job = trainer(Aside(), loss)
+    assert len(job.fit(x, y).step_losses) == 1
+    words = rf"the network's output\['aside'\] has shape {re.escape(str(shape))} for 20 samples"
+    for run in (
+        lambda: job.fit(x, y, validation_data=(x, y)),
+        lambda: job.evaluate(x, y),
+        lambda: job.predict(x),
+    ):
+        with pytest.raises(ValueError, match=words):
+            run()
+    assert len(job.history.step_losses) == 1
+
+
+def test_a_step_in_parts_is_tried_on_labels_wherever_they_stand() -> None:
+    """Of all classes: the loss of one class's samples alone may pass as a mean."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            self.linear = nn.Linear(2, 4)
+
+        def forward(self, left: Any) -> Any:
+            return {"label": self.linear(left)}
+
+    def weighted(outputs: Any, targets: Any) -> Any:
+        weight = [1.0, 5.0, 1.0, 9.0]
+        return losses.cross_entropy(outputs["label"], targets["label"], weight=weight)
+
+    labels = np.arange(4).repeat(16)
+    x = {"left": rng.normal(size=(64, 2))}
+    y = {"box": np.ones((64, 4)), "label": labels}
+    with pytest.warns(RuntimeWarning, match="accumulate=2: the loss of"):
+        trainer(Two(), weighted).fit(x, y, batch_size=32, accumulate=2)
+
+
+def test_names_are_not_paths() -> None:
+    """A name with a dot is no dict within a dict."""
+
+    class Signs(nn.Module):
+        def __init__(self) -> None:
+            self.linear = nn.Linear(2, 1)
+
+        def forward(self, **given: Any) -> Any:
+            return self.linear(given["a"]["b"]) if "a" in given else -self.linear(given["a.b"])
+
+    a, y = X["left"].astype("f4"), np.zeros((N, 1), "f4") + 1
+    found = []
+    for second in ({"a.b": a}, {"a.b": a.copy()}):
+        job = Trainer(Signs(), losses.mse, optim.SGD(0.1), backend="jax")
+        found.append(job.fit([({"a": {"b": a}}, y), (second, y)], epochs=1).step_losses)
+    apart = Trainer(Signs(), losses.mse, optim.SGD(0.1), backend="torch")
+    expected = [apart.fit([(x, y)]).step_losses[-1] for x in ({"a": {"b": a}}, {"a.b": a})]
+    assert found[0] == found[1] == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_is_a_mapping_is_a_dict() -> None:
+    """As a tokenizer returns it."""
+    found = []
+    for kind in (dict, UserDict):
+        job = trainer()
+        job.fit(kind(X), kind(Y), epochs=2)
+        found.append(job.predict(kind(X))["sum"].tolist())
+    assert found[0] == found[1]
+
+
+def test_arrays_by_name_are_where_the_network_is() -> None:
+    net = Two().init(0, backend="torch")
+    with pytest.raises(MixedBackendsError, match="different backends, 'torch' and 'numpy'"):
+        net(**{name: a.astype("f4") for name, a in X.items()})
+
+
 SHORT = {**X, "right": X["right"][:5]}
 BAD = {**X, "left": np.full((N, 2), np.nan)}
 CASES = {
     "no names": (lambda: trainer().fit({}, Y), TypeError, r"x is a dict of \[\]; expected arrays"),
     "numbers": (lambda: trainer().fit({0: X["left"]}, Y), TypeError, r"x is a dict of \[0\]"),
+    "numbers of y": (lambda: trainer().fit(X, {0: Y["sum"]}), TypeError, r"^y is a dict of \[0\]"),
+    "no names of y": (lambda: trainer().fit(X, {}), TypeError, r"^y is a dict of \[\]"),
+    "numbers held out": (
+        lambda: trainer().fit(X, {0: Y["sum"]}, validation_split=0.5),
+        TypeError,
+        r"^y is a dict of \[0\]",
+    ),
+    "numbers to validate": (
+        lambda: trainer().fit(X, Y, validation_data=(X, {0: Y["sum"]})),
+        TypeError,
+        r"^validation y is a dict of \[0\]",
+    ),
+    "numbers in data.arrays": (
+        lambda: data.arrays(X, {1: Y["sum"]}),
+        TypeError,
+        r"^y is a dict of \[1\]",
+    ),
+    "numbers in a batch": (
+        lambda: trainer().fit([({0: X["left"]}, Y)]),
+        TypeError,
+        r"^batch 0's x is a dict of \[0\]",
+    ),
+    "text": (
+        lambda: trainer().fit({**X, "left": ["a"] * N}, Y),
+        TypeError,
+        r"^x\['left'\]: cannot make an array of numbers",
+    ),
+    "ragged": (
+        lambda: trainer().fit(X, {**Y, "sum": [[1.0], [1.0, 2.0]] * 10}, validation_split=0.5),
+        ValueError,
+        r"^y\['sum'\] is no one array: ",
+    ),
     "another name": (
         lambda: trainer().fit({"left": X["left"], "rigth": X["right"]}, Y),
         TypeError,
@@ -190,7 +339,7 @@ def test_what_does_not_fit_is_named(run: Any, kind: type[Exception], words: str)
         run()
 
 
-GIVEN = "was given what the network and the data have: outputs are a dict of ['sum', 'sign']"
+GIVEN = "was given what the network and the data have: outputs are a dict of ['sign', 'sum']"
 
 
 @pytest.mark.parametrize(

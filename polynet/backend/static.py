@@ -57,7 +57,7 @@ _nothing_collected = _Uncollected()
 WARM_UP = 3
 """Steps before a recording: libraries load kernels and take workspace in the first ones."""
 KINDS = 8
-"""Kinds of data, by their shapes, of which recordings are kept."""
+"""Kinds of data, by their structures and shapes, of which recordings are kept."""
 
 
 @dataclass
@@ -79,12 +79,15 @@ class _Data:
     """
 
     given: list[weakref.ref]
+    structure: Hashable
     stored: Any = None
     launches: dict[Hashable, _Launch] = field(default_factory=dict)
 
-    def is_of(self, arrays: list[Array]) -> bool:
-        return len(self.given) == len(arrays) and all(
-            known() is a for known, a in zip(self.given, arrays, strict=True)
+    def is_of(self, structure: Hashable, arrays: list[Array]) -> bool:
+        return (
+            self.structure == structure
+            and len(self.given) == len(arrays)
+            and all(known() is a for known, a in zip(self.given, arrays, strict=True))
         )
 
 
@@ -161,19 +164,19 @@ class StaticRunner:
             self._own = _identities(self._state)
             self._data.clear()
             self._last = None
-        arrays = tree.leaves(data)
-        if self._last is not None and self._last.is_of(arrays):
+        arrays, structure = tree.leaves(data), tree.structure(data)
+        if self._last is not None and self._last.is_of(structure, arrays):
             return self._last
-        kind = tuple((tuple(a.shape), a.dtype) for a in arrays)
+        kind = structure, *((tuple(a.shape), a.dtype) for a in arrays)
         if kind not in self._data:
             for other, old in list(self._data.items()):
                 if old.stored is None and not all(given() is not None for given in old.given):
                     del self._data[other]  # nobody can give them again
             if len(self._data) == KINDS:
                 del self._data[next(iter(self._data))]  # its recordings keep its data alive
-            self._data[kind] = _Data([weakref.ref(a) for a in arrays])
+            self._data[kind] = _Data([weakref.ref(a) for a in arrays], structure)
         known = self._data[kind]
-        if not known.is_of(arrays):
+        if not known.is_of(structure, arrays):
             known.given = [weakref.ref(a) for a in arrays]
             if known.stored is None:
                 known.stored = tree.map(self._copy, data)

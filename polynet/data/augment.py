@@ -95,9 +95,11 @@ class RandomCrop:
     padding: int = 0
 
     def __post_init__(self) -> None:
-        if integer(self.padding, least=0) is None:
+        padding = integer(self.padding, least=0)
+        if padding is None:
             raise ValueError(f"RandomCrop: padding is an integer, at least 0; got {self.padding!r}")
         object.__setattr__(self, "size", sides("RandomCrop", self.size))
+        object.__setattr__(self, "padding", padding)
 
     def __call__(self, images: np.ndarray, rng: Draws) -> np.ndarray:
         _check_images("RandomCrop", images)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from polynet.data.source import (
     batches_in_order,
     training_batches,
 )
-from polynet.tree import leaves, named_leaves
+from polynet.tree import leaves, structure
 from polynet.tree import map as tree_map
 
 Data = tuple[Any, ...]
@@ -284,14 +284,15 @@ def hold_out(
     if _is_mapped(given):
         source = arrays(*given)
         return (source.subset(kept), None, None), source.subset(held)
-    rows = [rows_of(a, kept) for a in given]
+    named = list(zip(given, NAMES, strict=False))
+    rows = [rows_of(a, kept, name) for a, name in named]
     return (rows[0], rows[1], rows[2] if given[2:] else None), tuple(
-        rows_of(a, held) for a in given
+        rows_of(a, held, name) for a, name in named
     )
 
 
 def _is_batches(x: Any) -> bool:
-    arrays_alone = isinstance(x, np.ndarray | str | dict) or is_device_array(x)
+    arrays_alone = isinstance(x, np.ndarray | str | Mapping) or is_device_array(x)
     return isinstance(x, Iterable) and not arrays_alone
 
 
@@ -325,8 +326,8 @@ class _Group:
         self._arrays = tree_map(lambda a: np.empty((self.room, *a.shape), a.dtype), first)
 
     @staticmethod
-    def _kind_of(batch: Batch) -> list[tuple[Any, ...]]:
-        return [(name, a.shape, a.dtype) for name, a in named_leaves(batch)]
+    def _kind_of(batch: Batch) -> tuple[Any, ...]:
+        return structure(batch), *((a.shape, a.dtype) for a in leaves(batch))
 
     def takes(self, batch: Batch) -> bool:
         return self._kind_of(batch) == self._kind

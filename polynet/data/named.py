@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def each(function: Callable[..., Any], x: Any, name: str = "x") -> Any:
+def each(function: Callable[[Any, str], Any], x: Any, name: str = "x") -> Any:
     """`function(array, name)` of an array; of a dict of them that of each, in a dict.
 
-    Its names are in their order by letters, whatever the order in which they came: a compiled step
-    knows arrays by their places.
+    Its names are in their order by letters, whatever the order in which they came: JAX has them
+    so, and arrays of one name meet where a loss takes them in turn. Raises TypeError where there
+    is no name, or one that is no string.
 
-    >>> each(lambda a, name: f"{name} is {a}", {"left": 1, "right": {"eye": 2}})
+    >>> each(lambda a, name: f"{name} is {a}", {"right": {"eye": 2}, "left": 1})
     {'left': "x['left'] is 1", 'right': {'eye': "x['right']['eye'] is 2"}}
     """
-    if not isinstance(x, dict):
+    if not isinstance(x, Mapping):
         return function(x, name)
     if not x or not all(isinstance(key, str) for key in x):
         raise TypeError(
@@ -27,14 +28,14 @@ def each(function: Callable[..., Any], x: Any, name: str = "x") -> Any:
 
 def arrays_of(x: Any, name: str = "x") -> list[tuple[str, Any]]:
     """The array, or those of a dict, each with its name."""
-    found: list[tuple[str, Any]] = []
-    each(lambda a, of: found.append((of, a)), x, name)
-    return found
+    if not isinstance(x, Mapping):
+        return [(name, x)]
+    return [pair for key, a in x.items() for pair in arrays_of(a, f"{name}[{key!r}]")]
 
 
 def samples(x: Any, name: str = "x") -> int:
     """How many samples there are. Raises ValueError where arrays of a dict have other numbers."""
-    (first, whole), *others = arrays_of(x, name)
+    (first, whole), *others = arrays_of(each(lambda a, _: a, x, name), name)
     for other, a in others:
         same_length(whole, a, (first, other))
     return whole.shape[0] if hasattr(whole, "shape") else len(whole)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,17 +11,17 @@ from polynet import random
 from polynet.backend import common_backend
 from polynet.backend.transfer import on_host
 from polynet.data.named import arrays_of, each, same_length
-from polynet.data.place import Place, is_device_array
+from polynet.data.place import Place, host_array, is_device_array
 
 
-def rows_of(x: Any, rows: np.ndarray) -> Any:
+def rows_of(x: Any, rows: np.ndarray, name: str) -> Any:
     """The rows of a host or device array, in its kind, or of a dict of them."""
-    return each(lambda a, _: _rows_of(a, rows), x)
+    return each(lambda a, of: _rows_of(a, rows, of), x, name)
 
 
-def _rows_of(x: Any, rows: np.ndarray) -> Any:
+def _rows_of(x: Any, rows: np.ndarray, name: str) -> Any:
     if not is_device_array(x):
-        return on_host(x)[rows]
+        return host_array(x, name)[rows]
     backend, device = common_backend([x])
     return backend.xp.take(x, Place(backend, device, "float32").index(rows), axis=0)
 
@@ -40,7 +40,9 @@ def split(
     [0, 1]
     """
     kept, held = split_rows(same_length(x, y), fraction, seed=seed, y=y if stratify else None)
-    return (rows_of(x, kept), rows_of(y, kept)), (rows_of(x, held), rows_of(y, held))
+    kept_x, held_x = (rows_of(x, rows, "x") for rows in (kept, held))
+    kept_y, held_y = (rows_of(y, rows, "y") for rows in (kept, held))
+    return (kept_x, kept_y), (held_x, held_y)
 
 
 def split_rows(
@@ -49,7 +51,7 @@ def split_rows(
     """The rows that stay and those held out, in each class of `y` where it is given."""
     if not 0 < fraction < 1:
         raise ValueError(f"the fraction held out is between 0 and 1; got {fraction!r}")
-    if isinstance(y, dict):
+    if isinstance(y, Mapping):
         raise TypeError("stratify is for one array of targets; y is a dict of several")
     groups = [np.arange(count)] if y is None else _classes(on_host(y))
     order = [
@@ -101,17 +103,17 @@ def count_of(count: int, batch_size: int, *, drop_last: bool) -> int:
 def varied(targets: Any, count: int) -> np.ndarray:
     """The rows of up to `count` samples: of labels as many as there are, from lowest to highest.
 
-    Of several arrays by name it looks at the first.
+    Of several arrays by name it looks at the first that holds labels.
 
     >>> varied(np.asarray([7, 7, 7, 7, 2]), 3)
     array([4, 0, 1])
     """
-    (_, given), *_ = arrays_of(targets)
-    targets = on_host(given)
-    rows = np.arange(len(targets))
-    if targets.ndim > 1 or targets.dtype.kind not in "biu":
+    given = [on_host(a) for _, a in arrays_of(targets)]
+    rows = np.arange(len(given[0]))
+    labels = next((a for a in given if a.ndim == 1 and a.dtype.kind in "biu"), None)
+    if labels is None:
         return rows[:count]
-    _, first = np.unique(targets, return_index=True)
+    _, first = np.unique(labels, return_index=True)
     some = first[np.linspace(0, len(first) - 1, min(count, len(first))).astype(int)]
     return np.concatenate([some, np.delete(rows, some)])[:count]
 

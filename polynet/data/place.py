@@ -50,7 +50,7 @@ class Place:
             )
         return host.astype(dtype, copy=False)
 
-    def take_in(self, x: Any, name: str) -> Array:
+    def take_in(self, x: Any, name: str) -> Any:
         """A user's array as the network takes it, or a dict of them.
 
         Host data (NumPy arrays, nested sequences, data frames) is moved here; its floating
@@ -71,13 +71,7 @@ class Place:
         return each(self._prepared, x, name)
 
     def _prepared(self, x: Any, name: str) -> np.ndarray:
-        try:
-            host = on_host(x)
-        except ValueError as error:
-            raise ValueError(
-                f"{name} is no one array: {error} Several arrays are a dict of them, each by the "
-                "name that the network's forward calls it"
-            ) from None
+        host = host_array(x, name)
         check_host(host, name)
         if host.dtype.kind == "f":
             return cast(host, self.dtype, name)
@@ -102,6 +96,18 @@ class Place:
             if not bool(xp.all(xp.isfinite(x))):
                 raise ValueError(f"{name} holds NaN or infinite numbers; remove or replace them")
         return x
+
+
+def host_array(x: Any, name: str) -> np.ndarray:
+    """What is given as a NumPy array; what cannot be one is named."""
+    try:
+        return on_host(x)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from None
+    except ValueError as error:
+        raise ValueError(
+            f"{name} is no one array: {error} Several arrays are a dict of them, by their names"
+        ) from None
 
 
 def is_device_array(x: Any) -> bool:

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from polynet import random
-from polynet.backend.transfer import on_host
 from polynet.data.augment import Augmentation
 from polynet.data.named import arrays_of, each, same_length, samples
 from polynet.data.order import batches
-from polynet.data.place import is_device_array
+from polynet.data.place import host_array, is_device_array
 
 Batch = tuple[Any, ...]
 """`(x, y)`, or `(x, y, sample_weight)`: NumPy arrays whose first axes count the same samples.
@@ -148,21 +147,21 @@ def arrays(x: Any, y: Any, sample_weight: Any = None) -> Source:
     >>> len(arrays([[0.0], [1.0]], [0, 1]))
     2
     """
-    given = tuple(a for a in (x, y, sample_weight) if a is not None)
-    found = tuple(each(_of_host, a) for a in given)
+    given = zip((x, y, sample_weight), ("x", "y", "sample_weight"), strict=True)
+    found = tuple(each(_of_host, a, name) for a, name in given if a is not None)
     same_length(x, y)
     if sample_weight is not None:
         same_length(x, sample_weight, ("x", "sample_weight"))
     return _Arrays(found)
 
 
-def _of_host(a: Any, _: str) -> np.ndarray:
+def _of_host(a: Any, name: str) -> np.ndarray:
     if is_device_array(a):
         raise TypeError(
-            f"data.arrays takes arrays of the host; got a {type(a).__name__}. "
-            "fit(x, y) takes it as it is; polynet.to_numpy(x) moves it"
+            f"data.arrays, and what comes beside an np.memmap, takes arrays of the host; {name} is "
+            f"a {type(a).__name__}. fit(x, y) takes it as it is; polynet.to_numpy(x) moves it"
         )
-    return a if isinstance(a, np.memmap) else on_host(a)
+    return a if isinstance(a, np.memmap) else host_array(a, name)
 
 
 def memory_mapped(x: str | os.PathLike[str], y: str | os.PathLike[str]) -> Source:
@@ -216,10 +215,10 @@ def batches_in_order(source: Source | Batches, batch_size: int, *, seed: int) ->
 def _of_each(rows: np.ndarray, batch: Batch) -> Batch:
     """The batch, which has as many samples as there are rows: others would count for nothing."""
     given = batch[0] if isinstance(batch, tuple | list) and batch else rows  # feed refuses the rest
-    found = np.shape(arrays_of(given)[0][1])
-    if found and found[0] != len(rows):
+    found = [np.shape(a) for _, a in arrays_of(given)[:1]]
+    if found and found[0] and found[0][0] != len(rows):
         raise ValueError(
-            f"a source was asked for {len(rows)} rows, and its batch has {found[0]} samples; "
+            f"a source was asked for {len(rows)} rows, and its batch has {found[0][0]} samples; "
             "batch(rows) returns one for each, in their order"
         )
     return batch

@@ -35,6 +35,10 @@ _OWN = frozenset({"_described", "_names", "_path", "_context"})
 """The attributes that Module itself keeps in an instance."""
 
 
+def _arrays_among(options: dict[str, Any]) -> list[Array]:
+    return [a for a in leaves(options) if hasattr(a, "shape")]
+
+
 class Module:
     """A layer, or a network of layers.
 
@@ -68,7 +72,7 @@ class Module:
         if self._path is None and any(isinstance(t, Described) for t in self._described.values()):
             self.state_dict()
         if self._path == "" and self._context is None:
-            self._check_place(inputs)
+            self._check_place((*inputs, *_arrays_among(options)))
         return self.forward(*inputs, **options)
 
     def _check_place(self, inputs: tuple[Array, ...]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -240,7 +242,7 @@ def test_several_arrays_by_name_are_as_one(
 
 
 def _cut(a: Any, rows: slice) -> Any:
-    return {name: part[rows] for name, part in a.items()} if isinstance(a, dict) else a[rows]
+    return _each(a, lambda part: part[rows])
 
 
 def test_several_arrays_of_the_backend(backend: Backend) -> None:
@@ -255,3 +257,64 @@ def test_several_arrays_of_the_backend(backend: Backend) -> None:
     found = job.predict(x)
     assert sorted(found) == ["double", "sine"]
     assert all(backend.is_array(a) for a in found.values())
+
+
+class Told(nn.Module):
+    """What it computes hangs on which of its inputs it is given."""
+
+    def __init__(self) -> None:
+        self.linear = nn.Linear(6, 2)
+
+    def forward(self, x: Any, plus: Any = None, less: Any = None) -> Any:
+        x = x if plus is None else x + plus
+        return self.linear(x if less is None else x - 2 * less)
+
+
+def by_name(outputs: Any, targets: Any, sample_weight: Any = None) -> Any:
+    if isinstance(targets, dict):
+        targets = targets["y"] if "y" in targets else -targets["not y"]
+    return weighted_mse(outputs, targets, sample_weight=sample_weight)
+
+
+OTHER = rng.normal(size=(70, 6))
+AS_THEY_ARE: list[tuple[Any, ...]] = [
+    ({"x": X, "plus": OTHER}, Y),
+    ({"x": X, "less": OTHER}, Y),
+    ({"less": OTHER, "x": X}, {"y": Y}),
+    ({"x": X, "plus": OTHER}, {"not y": Y}),
+    ({"x": X}, Y),
+    ({"x": X}, Y, WEIGHTS),
+    ({"x": X, "plus": OTHER}, Y),
+]
+"""Arrays of the same shapes, one by one, whose names differ."""
+
+
+def test_arrays_are_known_by_their_names(backend: Backend) -> None:
+    """A program that was made for some is not run for others: in a later call, and in a stream."""
+    dtype = dtypes(backend)[-1]
+    given = [tuple(_each(a, lambda a: a.astype(dtype)) for a in some) for some in AS_THEY_ARE]
+    for streamed in (False, True):
+        jobs = [
+            Trainer(Told(), by_name, optim.SGD(0.05), backend=b, dtype=dtype, seed=2)
+            for b in (backend, _looping(backend))
+        ]
+        for job in jobs:
+            if streamed:
+                job.fit(given, epochs=5)
+            else:
+                for x, y, *weights in given:
+                    kept = dict(zip(["sample_weight"], weights, strict=False))
+                    job.fit(x, y, **kept, batch_size=70, epochs=5)
+        near(*jobs, NEAR[dtype])
+
+
+def _looping(backend: Backend) -> Backend:
+    """It keeps nothing of a step."""
+    plain = copy.copy(backend)
+    plain.compile = partial(Backend.compile, plain)  # type: ignore[method-assign]
+    return plain
+
+
+def _each(a: Any, function: Any) -> Any:
+    several = isinstance(a, dict)
+    return {name: function(part) for name, part in a.items()} if several else function(a)
