@@ -36,8 +36,16 @@ def leaves(tree: Tree) -> list[Any]:
     return found
 
 
+def _collect(branches: Iterable[Tree], found: list[Any]) -> None:
+    for branch in branches:
+        if not isinstance(branch, _BRANCHES):
+            found.append(branch)
+        elif branch is not None:
+            _collect(branch.values() if isinstance(branch, dict) else branch, found)
+
+
 def structure(tree: Tree) -> Hashable:
-    """What a tree is without its leaves: equal for trees of equal structure, and only for them.
+    """What a tree is without its leaves: equal where trees differ in these only.
 
     >>> structure({"a": 1, "b": (2, 3)}) == structure({"a": 4, "b": (5, 6)})
     True
@@ -45,18 +53,10 @@ def structure(tree: Tree) -> Hashable:
     False
     """
     if isinstance(tree, dict):
-        return dict, *((name, structure(branch)) for name, branch in tree.items())
+        return dict, *tree, *[structure(branch) for branch in tree.values()]
     if isinstance(tree, _SEQUENCES):
-        return type(tree), *(structure(branch) for branch in tree)
+        return tuple([structure(b) if isinstance(b, _BRANCHES) else ... for b in tree])
     return None if tree is None else ...
-
-
-def _collect(branches: Iterable[Tree], found: list[Any]) -> None:
-    for branch in branches:
-        if not isinstance(branch, _BRANCHES):
-            found.append(branch)
-        elif branch is not None:
-            _collect(branch.values() if isinstance(branch, dict) else branch, found)
 
 
 def map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:  # noqa: A001 (as in JAX)
