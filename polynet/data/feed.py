@@ -194,7 +194,7 @@ class Streamed:
                 )
             names = [f"batch {number}'s {name}" for name in self.names]
             for a, name in zip(batch, names, strict=False):
-                each(_refuse_a_device_s, a, name)
+                each(_refuse_device_array, a, name)
             x, y, *others = batch
             found = [self._place.prepare(a, n) for a, n in zip((x, y), names, strict=False)]
             found += [_weights(on_host(w), self._place, names[2]) for w in others]
@@ -223,7 +223,7 @@ def part_of(data: Any, start: int, end: int) -> Any:
     return tree_map(lambda a: a[start:end, ...], data)
 
 
-def _refuse_a_device_s(a: Any, name: str) -> None:
+def _refuse_device_array(a: Any, name: str) -> None:
     if is_device_array(a):
         raise TypeError(
             f"{name} is a {type(a).__name__}; a source makes arrays of the host: "
