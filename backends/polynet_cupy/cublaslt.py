@@ -226,15 +226,16 @@ class Gemm:
             x.data.ptr + first * how.left.stride * x.itemsize,
             y.data.ptr + first * how.right.stride * y.itemsize,
         )
-        results = out.reshape(-1, how.m, how.n)[first : first + how.batch]
         with self._lock:  # a descriptor holds the bias's address until the call
             for kind in _simpler(how):
                 plan = self._plan(device, kind, bias)
                 if plan is None:
                     continue
                 self._time(device, kind, plan)
-                if kind.relu and not self._keeps_nan(plan, device, kind, results, places):
-                    continue
+                if kind.relu:
+                    results = out.reshape(-1, how.m, how.n)[first : first + how.batch]
+                    if not self._keeps_nan(plan, device, kind, results, places):
+                        continue
                 if kind.bias:
                     _set_bias(plan.described, bias)
                 if self._run(device, kind, plan, *places):
