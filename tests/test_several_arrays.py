@@ -213,26 +213,6 @@ def test_a_step_in_parts_is_tried_on_labels_wherever_they_stand() -> None:
         trainer(Two(), weighted).fit(x, y, batch_size=32, accumulate=2)
 
 
-def test_names_are_not_paths() -> None:
-    """A name with a dot is no dict within a dict."""
-
-    class Signs(nn.Module):
-        def __init__(self) -> None:
-            self.linear = nn.Linear(2, 1)
-
-        def forward(self, **given: Any) -> Any:
-            return self.linear(given["a"]["b"]) if "a" in given else -self.linear(given["a.b"])
-
-    a, y = X["left"].astype("f4"), np.zeros((N, 1), "f4") + 1
-    found = []
-    for second in ({"a.b": a}, {"a.b": a.copy()}):
-        job = Trainer(Signs(), losses.mse, optim.SGD(0.1), backend="jax")
-        found.append(job.fit([({"a": {"b": a}}, y), (second, y)], epochs=1).step_losses)
-    apart = Trainer(Signs(), losses.mse, optim.SGD(0.1), backend="torch")
-    expected = [apart.fit([(x, y)]).step_losses[-1] for x in ({"a": {"b": a}}, {"a.b": a})]
-    assert found[0] == found[1] == pytest.approx(expected, rel=1e-5)
-
-
 def test_what_is_a_mapping_is_a_dict() -> None:
     """As a tokenizer returns it."""
     found = []
@@ -244,8 +224,8 @@ def test_what_is_a_mapping_is_a_dict() -> None:
 
 
 def test_arrays_by_name_are_where_the_network_is() -> None:
-    net = Two().init(0, backend="torch")
-    with pytest.raises(MixedBackendsError, match="different backends, 'torch' and 'numpy'"):
+    net = Two().init(0, backend="strict")
+    with pytest.raises(MixedBackendsError, match="different backends, 'strict' and 'numpy'"):
         net(**{name: a.astype("f4") for name, a in X.items()})
 
 

@@ -308,6 +308,27 @@ def test_arrays_are_known_by_their_names(backend: Backend) -> None:
         near(*jobs, NEAR[dtype])
 
 
+class Signs(nn.Module):
+    def __init__(self) -> None:
+        self.linear = nn.Linear(6, 2)
+
+    def forward(self, **given: Any) -> Any:
+        return self.linear(given["a"]["b"]) if "a" in given else -self.linear(given["a.b"])
+
+
+def test_names_are_not_paths(backend: Backend) -> None:
+    """A name with a dot is no dict within a dict."""
+    dtype = dtypes(backend)[-1]
+    given = [({"a": {"b": X}}, Y), ({"a.b": X}, Y)]
+    jobs = [
+        Trainer(Signs(), by_name, optim.SGD(0.05), backend=b, dtype=dtype, seed=2)
+        for b in (backend, _looping(backend))
+    ]
+    for job in jobs:
+        job.fit(given, epochs=5)
+    near(*jobs, NEAR[dtype])
+
+
 def _looping(backend: Backend) -> Backend:
     """It keeps nothing of a step."""
     plain = copy.copy(backend)
