@@ -209,14 +209,19 @@ TARGETS = {"sine": Y[:, 1:], "double": Y[:, :1]}  # in another order
 def test_several_arrays_by_name_are_as_one(
     backend: Backend, how: str, weights: tuple[np.ndarray, ...]
 ) -> None:
-    """Forth and back, in a program where there is one, with metrics and predictions."""
+    """Forth and back, with metrics and predictions."""
     dtype = dtypes(backend)[-1]
     found = []
     for net, loss, x, y in ((Twice(), weighted_mse, X, Y), (OfBoth(), of_both, INPUTS, TARGETS)):
         job = Trainer(
-            net, loss, optim.Adam(1e-2, eps=1e-5), metrics=[off], seed=3, backend=backend,
-            dtype=dtype, compile="require" if backend.steps_per_call > 1 else "auto",
-        )  # fmt: skip
+            net,
+            loss,
+            optim.Adam(1e-2, eps=1e-5),
+            metrics=[off],
+            seed=3,
+            backend=backend,
+            dtype=dtype,
+        )
         options: dict[str, Any] = {"batch_size": 8, "epochs": 2}
         given: tuple[Any, ...] = (x, y)
         if how == "stay" and weights:
