@@ -9,7 +9,7 @@ import numpy as np
 
 from polynet.backend import Array
 from polynet.backend.transfer import on_host
-from polynet.data.named import arrays_of, each, same_length, samples
+from polynet.data.named import NAMES, arrays_of, each, same_length, samples
 from polynet.data.order import batches, chunks, count_of, rows_of, split_rows, varied
 from polynet.data.place import Place, check_host, is_device_array
 from polynet.data.prefetch import prefetched
@@ -27,7 +27,6 @@ from polynet.tree import map as tree_map
 Data = tuple[Any, ...]
 """x, y and, where there are any, the samples' weights, on the device; x and y may be dicts."""
 Check = Callable[[np.ndarray], None]
-NAMES = ("x", "y", "sample_weight")
 CALL = 1 << 27
 """Bytes of the batches that a call gets, at most: a step of large ones is worth a call."""
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+NAMES = ("x", "y", "sample_weight")
+"""What samples are given as."""
+
 
 def each(function: Callable[[Any, str], Any], x: Any, name: str = "x") -> Any:
     """`function(array, name)` of an array; of a dict of them that of each, in a dict.

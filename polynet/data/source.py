@@ -11,7 +11,7 @@ import numpy as np
 
 from polynet import random
 from polynet.data.augment import Augmentation
-from polynet.data.named import arrays_of, each, same_length, samples
+from polynet.data.named import NAMES, arrays_of, each, same_length, samples
 from polynet.data.order import batches
 from polynet.data.place import host_array, is_device_array
 
@@ -147,7 +147,7 @@ def arrays(x: Any, y: Any, sample_weight: Any = None) -> Source:
     >>> len(arrays([[0.0], [1.0]], [0, 1]))
     2
     """
-    given = zip((x, y, sample_weight), ("x", "y", "sample_weight"), strict=True)
+    given = zip((x, y, sample_weight), NAMES, strict=True)
     found = tuple(each(_of_host, a, name) for a, name in given if a is not None)
     same_length(x, y)
     if sample_weight is not None:
