@@ -34,6 +34,7 @@ from polynet_cupy import (  # noqa: E402
     optimizers,
     products,
     windows,
+    winograd,
 )
 from polynet_cupy.products import Operand, Product  # noqa: E402
 
@@ -93,8 +94,8 @@ def test_every_source_compiles_and_no_kernel_spills(
             assert registers * BLOCKS.get(kernel, launch.THREADS) <= REGISTERS, kernel
 
 
-ONE, PACK, HALVES = "E", "E.128", "E.64"
-"""Accesses of a number in float32, of a pack, and of one in bfloat16."""
+ONE, UNCHANGED, PACK, HALVES = "E", "E.CONSTANT", "E.128", "E.64"
+"""Accesses of a number in float32, that nobody may write to, of a pack, and of one in bfloat16."""
 MEMORY = {
     **dict.fromkeys(("relu_forward", "gelu_forward"), (PACK, 1, PACK, 1)),
     **dict.fromkeys(("relu_backward", "gelu_backward"), (PACK, 2, PACK, 1)),
@@ -112,6 +113,9 @@ MEMORY = {
     "log_softmax_backward": (ONE, 8, ONE, 4),
     "attention_forward": (ONE, 4, ONE, 4),
     "attention_backward": (ONE, 8, ONE, 4),
+    "winograd_seen": (UNCHANGED, 16, ONE, 16),
+    "winograd_of_places": (UNCHANGED, 4, ONE, 16),
+    "winograd_places": (ONE, 16, ONE, 4),
 }
 """What a thread reads, and how many of it together; and what it writes, and how many."""
 
@@ -154,7 +158,10 @@ def test_reads_are_under_way_together_and_packs_whole(arch: str, tmp_path: Path)
 
 def test_the_structures_of_the_sources_are_those_of_the_host() -> None:
     """Field by field, and no padding between; arguments of a launch are 4 KiB at most."""
-    structs = {"Table": optimizers.TABLE, "Window": windows.WINDOW, "Numbers": namespace.NUMBERS}
+    structs = {
+        "Table": optimizers.TABLE, "Window": windows.WINDOW, "Numbers": namespace.NUMBERS,
+        "Tiles": winograd.TILES,
+    }  # fmt: skip
     for struct, dtype in structs.items():
         (text,) = (t for t in launch.sources().values() if f"struct {struct}" in t)
         body = re.search(rf"struct {struct} {{(.*?)}};", text, re.DOTALL)[1]

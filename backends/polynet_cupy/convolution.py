@@ -1,17 +1,19 @@
-"""Convolution as a matrix product of what the window sees (im2col), and its transpose."""
+"""Convolution as products of matrices, of what windows see (im2col), and its transpose."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from polynet_cupy import winograd
 from polynet_cupy.launch import column_sum, elementwise, real
 from polynet_cupy.normalisation import channel_sum
 from polynet_cupy.products import product, rounded
-from polynet_cupy.windows import Sizes, countable, places_along, window_over
+from polynet_cupy.windows import Padding, Sizes, countable, places_along, window_over
 
 FEW = 256
 """Places of a window: with fewer, a product for each sample would be too narrow for a GPU."""
@@ -88,14 +90,10 @@ class Matrices:
 
 
 def convolution(
-    xp: Any, x: Any, weight: Any, bias: Any = None, *, stride: Sizes,
-    padding: tuple[tuple[int, int], ...], dilation: Sizes, groups: int = 1,
+    xp: Any, x: Any, weight: Any, bias: Any = None, *, stride: Sizes, padding: Padding,
+    dilation: Sizes, groups: int = 1,
 ) -> Any:  # fmt: skip
-    """The product of the weights, and what the window sees at each place.
-
-    What it sees is computed again for the weight's gradient: kept, it would be the largest of all
-    that a network keeps.
-    """
+    """Products of the windows with what they see; a bias's gradient is the sum of its channel's."""
     if not _convolves(x, weight, bias, len(stride), groups):
         return NotImplemented
     if x.shape[1] != weight.shape[1] * groups:
@@ -106,7 +104,34 @@ def convolution(
     seen_at_once = math.prod(out) * math.prod(window)
     if min(out) < 1 or not countable(seen_at_once, math.prod(sizes), *stride, *dilation):
         return NotImplemented
-    x, weight = (rounded(xp, xp.contiguous(a)) for a in (x, weight))
+    x, weight = map(xp.contiguous, (x, weight))
+    steps = {*stride, *dilation}
+    if winograd.suits(xp, x, weight, out, groups, steps):
+        y, back = winograd.convolution(xp, x, weight, padding, groups)
+    else:
+        y, back = _as_matrices(xp, x, weight, stride, padding, dilation, groups, out)
+
+    def pullback(g: Any, needs: tuple[bool, ...]) -> Any:
+        g = xp.contiguous(g)
+        found = [*back(g, *needs[:2])]
+        if len(needs) > 2:
+            found.append(channel_sum(xp, g) if needs[2] else None)
+        return tuple(found)
+
+    return _biased(xp, y, bias), pullback
+
+
+def _as_matrices(
+    xp: Any, x: Any, weight: Any, stride: Sizes, padding: Padding, dilation: Sizes, groups: int,
+    out: Sizes,
+) -> tuple[Any, Callable[..., tuple[Any, Any]]]:  # fmt: skip
+    """The product of the weights, and what the window sees at each place; and what goes back.
+
+    What it sees is computed again for the weight's gradient: kept, it would be the largest of all
+    that a network keeps.
+    """
+    x, weight = rounded(xp, x), rounded(xp, weight)
+    window = tuple(weight.shape[2:])
     as_matrices = Matrices(xp, x.shape[0], groups, window, out)
     before, steps = tuple(p for p, _ in padding), as_matrices.steps(x.shape[1])
     over = window_over(x.shape, window, stride, before, dilation, out, steps)
@@ -116,22 +141,18 @@ def convolution(
     def seen() -> Any:
         return as_matrices.images(x) if as_it_is else as_matrices.seen(x, over)
 
-    def pullback(g: Any, needs: tuple[bool, ...]) -> Any:
-        found: list[Any] = [None] * len(needs)
-        g = xp.contiguous(g)
-        images = as_matrices.images(rounded(xp, g)) if any(needs[:2]) else None
-        if needs[0]:
-            back = product(xp, matrices.mT, images)
+    def back(g: Any, to_x: bool, to_weight: bool) -> tuple[Any, Any]:
+        gx = gw = None
+        images = as_matrices.images(rounded(xp, g)) if to_x or to_weight else None
+        if to_x:
             there = as_matrices.to_images if as_it_is else partial(as_matrices.met, over=over)
-            found[0] = there(back, x.shape)
-        if needs[1]:
-            found[1] = as_matrices.to_weight(product(xp, images, seen().mT), weight.shape)
-        if any(needs[2:]):
-            found[2] = channel_sum(xp, g)
-        return tuple(found)
+            gx = there(product(xp, matrices.mT, images), x.shape)
+        if to_weight:
+            gw = as_matrices.to_weight(product(xp, images, seen().mT), weight.shape)
+        return gx, gw
 
-    y = as_matrices.to_images(product(xp, matrices, seen()), (x.shape[0], weight.shape[0], *out))
-    return _biased(xp, y, bias), pullback
+    products = product(xp, matrices, seen())
+    return as_matrices.to_images(products, (x.shape[0], weight.shape[0], *out)), back
 
 
 def convolution_transpose(

@@ -10,6 +10,8 @@ import numpy as np
 from polynet_cupy.launch import elementwise, real
 
 Sizes = tuple[int, ...]
+Padding = tuple[tuple[int, int], ...]
+"""Before and after, along each axis."""
 WINDOW = np.dtype(
     [
         *(

@@ -124,6 +124,32 @@ def test_losses_and_softmax_at_extremes_are_finite(backend: Backend, x: float) -
     assert to_numpy(FUNCTIONS["softmax"](logits)).sum() == pytest.approx(1.0)
 
 
+def test_a_convolution_of_many_channels(backend: Backend) -> None:
+    """Libraries and kernels may compute it another way than that of a few; by its formula."""
+    rng = np.random.default_rng(0)
+    sizes = ((4, 32, 16, 16), (32, 32, 3, 3), (4, 32, 16, 16))
+    x, w, g = exact = [rng.uniform(-0.25, 0.25, s).astype("float32").astype(float) for s in sizes]
+    seen, met = (
+        np.lib.stride_tricks.sliding_window_view(
+            np.pad(a, ((0, 0), (0, 0), (1, 1), (1, 1))), (3, 3), axis=(2, 3)
+        )
+        for a in (x, g)
+    )
+    sums = lambda how, *a: np.einsum(how, *a, optimize=True)  # noqa: E731
+    expected = [
+        sums("ncyxij,ocij->noyx", seen, w),
+        sums("noyxij,ocij->ncyx", met, w[..., ::-1, ::-1]),
+        sums("noyx,ncyxij->ocij", g, seen),
+    ]
+    how = {"stride": (1, 1), "padding": ((1, 1), (1, 1)), "dilation": (1, 1)}
+    f = FUNCTIONS["convolution"]
+    for dtype in dtypes(backend):
+        a, b, c = (to_backend(n, backend, dtype) for n in exact)
+        slopes = value_and_grad(lambda a, b, c=c: total(f(a, b, **how) * c), (0, 1))(a, b)[1]
+        for found, wanted in zip((f(a, b, **how), *slopes), expected, strict=True):
+            assert_close(found, wanted, backend, dtype=dtype, **TOLERANCE[dtype])
+
+
 @pytest.mark.polynet_part("kernels")
 @pytest.mark.parametrize("kernel", COMPOSITIONS)
 def test_kernel_equals_its_definition(backend: Backend, kernel: str) -> None:
