@@ -124,3 +124,11 @@ __all__ = [
     "ZeroPad2d",
     "init",
 ]
+
+
+def __getattr__(name: str) -> object:
+    from polynet.errors import did_you_mean
+    from polynet.nn.pytorch_names import OF_NN, instead
+
+    what = instead(name, OF_NN) or "." + did_you_mean(name, __all__)
+    raise AttributeError(f"polynet.nn has no {name!r}{what}", name=name)

@@ -28,6 +28,7 @@ from polynet.nn.described import (
     Stream,
     check_like,
 )
+from polynet.nn.pytorch_names import OF_A_MODULE, instead
 from polynet.tensor import Tensor
 from polynet.tree import leaves
 
@@ -290,7 +291,8 @@ class Module:
                 return self._context.buffers[self._names[name]]
             if hasattr(type(self), name):  # a property, whose own error it is: it says what of
                 return object.__getattribute__(self, name)
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+            why = instead(name, OF_A_MODULE)
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{why}")
 
     def _bound(
         self,
