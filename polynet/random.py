@@ -75,6 +75,48 @@ def keep_mask(
     return xp.reshape(flat < round(keep * 65536), shape)
 
 
+def draw_uniform(
+    xp: Any, key: Array, step: Array, *, shape: tuple[int, ...], dtype: Any, first: int = 0
+) -> Array:
+    """Numbers in [0, 1), multiples of 2**-24, in a floating dtype; the same on every backend.
+
+    As with `keep_mask`, a number depends on `key`, `step`, the sample's position and its place in
+    the sample alone.
+    """
+    return _side_by_side(xp, _uniform_pairs(xp, key, step, shape, dtype, first), shape)
+
+
+def draw_normal(
+    xp: Any, key: Array, step: Array, *, shape: tuple[int, ...], dtype: Any, first: int = 0
+) -> Array:
+    """Standard normal numbers, made of those of `draw_uniform` (Box and Muller, as in `normal`).
+
+    On another backend they may differ in the last place, as its logarithms do.
+    """
+    u, v = _uniform_pairs(xp, key, step, shape, dtype, first)
+    radius, angle = xp.sqrt(-2.0 * xp.log1p(-u)), v * (2.0 * math.pi)
+    return _side_by_side(xp, (radius * xp.cos(angle), radius * xp.sin(angle)), shape)
+
+
+def _uniform_pairs(
+    xp: Any, key: Array, step: Array, shape: tuple[int, ...], dtype: Any, first: int
+) -> tuple[Array, Array]:
+    """Two numbers for every two places of a sample: a block of random bits has two words."""
+    rows, blocks = shape[0], -(-math.prod(shape[1:]) // 2)
+    device = array_api_compat.device(step)
+    counters = xp.arange(first * blocks, (first + rows) * blocks, dtype=xp.int32, device=device)
+    words = threefry2x32(key, counters, step)
+    low, high = (xp.astype((w >> 8) & 0xFFFFFF, dtype) * 2.0**-24 for w in words)
+    return low, high
+
+
+def _side_by_side(xp: Any, pairs: tuple[Array, Array], shape: tuple[int, ...]) -> Array:
+    """Numbers of two in each block, a row for each sample, and what is left over cut off."""
+    size = math.prod(shape[1:])
+    rows = xp.reshape(xp.stack(list(pairs), axis=-1), (shape[0], size + size % 2))
+    return xp.reshape(rows[:, :size], shape)
+
+
 # On the host
 
 

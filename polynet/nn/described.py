@@ -70,25 +70,72 @@ def check_like(what: str, array: Array, now: Any) -> None:
 
 @dataclass(frozen=True, eq=False)
 class RandomStream:
-    """A layer's own stream of random numbers. In a training pass it is bound to its key."""
+    """A layer's own stream of random numbers: in a training pass it is a `Stream`.
+
+    >>> import numpy as np
+    >>> from polynet import nn
+    >>> class Noise(nn.Module):
+    ...     def __init__(self, std):
+    ...         self.std = std
+    ...         self.stream = nn.RandomStream()
+    ...     def forward(self, x):
+    ...         if not self.training:
+    ...             return x
+    ...         return x + self.std * self.stream.normal(x.shape, x.dtype)
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name in vars(Stream):
+            raise AttributeError(
+                f"a RandomStream has no {name} outside of a training pass: ask self.training first"
+            )
+        raise AttributeError(f"a RandomStream has no {name!r}")
 
 
 @dataclass(frozen=True)
 class Stream:
-    """A random stream bound to one training pass."""
+    """A random stream bound to one training pass.
+
+    What it draws for a `shape`, whose first axis counts samples, is a function of the seed, the
+    layer, the call, the step and the sample's position: the same on every backend, and however a
+    step is split. Python's and NumPy's own random numbers are not: a step that is recorded or
+    compiled draws them once, and never again.
+    """
 
     name: str
     context: Context
 
     def keep_mask(self, shape: tuple[int, ...], keep: float) -> Array:
-        """A mask for `shape` (samples first), a function of seed, layer, call, step and sample."""
-        xp, step, key = self.context.xp, self.context.step, self.context.keys[self.name]
-        call = self.context.calls.get(self.name, 0)
+        """Booleans that are true with probability `keep`, in steps of 2**-16."""
+        return random.keep_mask(self._key(), self.context.step, **self._place(shape), keep=keep)
+
+    def uniform(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Numbers in [0, 1), multiples of 2**-24, of a floating dtype, on the network's device."""
+        xp, step, place = self.context.xp, self.context.step, self._place(shape)
+        return random.draw_uniform(xp, self._key(), step, **place, dtype=dtype)
+
+    def normal(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Standard normal numbers of a floating dtype, on the network's device."""
+        xp, step, place = self.context.xp, self.context.step, self._place(shape)
+        return random.draw_normal(xp, self._key(), step, **place, dtype=dtype)
+
+    def _key(self) -> Array:
+        """A key of its own for each call."""
+        xp, step = self.context.xp, self.context.step
+        if self.name not in self.context.keys:
+            raise KeyError(
+                f"the context has no key of the random stream {self.name}: its keys are "
+                '{n: random.key(seed, "stream", n) for n in net.streams()}, on its device'
+            )
+        key, call = self.context.keys[self.name], self.context.calls.get(self.name, 0)
         self.context.calls[self.name] = call + 1
-        if call:
-            key = xp.concat(list(random.threefry2x32(key, step * 0 + call, step * 0)))
-        first = self.context.first_row(self.name, shape[0])
-        return random.keep_mask(key, step, shape=shape, keep=keep, first=first)
+        if not call:
+            return key
+        return xp.concat(list(random.threefry2x32(key, step * 0 + call, step * 0)))
+
+    def _place(self, shape: tuple[int, ...]) -> dict[str, Any]:
+        shape = tuple(shape)
+        return {"shape": shape, "first": self.context.first_row(self.name, shape[0])}
 
 
 class Context:
@@ -121,7 +168,7 @@ class Context:
         """The number, in the step, of the first of `rows`: each sample has as many, in its turn."""
         if self.first and rows % self.samples:
             raise ValueError(
-                f"{name!r} drops of {rows} rows, which are not as many for each of {self.samples} "
+                f"{name!r} draws for {rows} rows, which are not as many for each of {self.samples} "
                 "samples; with accumulate, its inputs have the samples along their first axis"
             )
         return self.first * (rows // self.samples)

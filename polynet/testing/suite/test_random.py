@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from polynet import nn, random
+from polynet import Trainer, losses, nn, optim, random
 from polynet.backend import Backend, to_numpy
 from polynet.nn import Context
+from polynet.testing.assertions import assert_close
+from polynet.testing.suite.cases import dtypes
 
 
 def int32(backend: Backend, numbers: list[int]) -> object:
@@ -43,6 +47,48 @@ def test_masks_are_those_of_numpy(backend: Backend, shape: tuple[int, ...], keep
     with np.errstate(over="ignore"):
         expected = random.keep_mask.definition(np, key, step, shape=shape, keep=keep)
     assert np.array_equal(to_numpy(mask), expected)
+
+
+@pytest.mark.parametrize("shape", [(1,), (3, 5), (4, 2, 3), (2, 0), (0, 3)])
+def test_numbers_are_those_of_numpy(backend: Backend, shape: tuple[int, ...]) -> None:
+    """Uniform ones to the last bit, normal ones to rounding."""
+    key, step = random.key(3, "noise"), np.asarray([7], dtype=np.int32)
+    here = [backend.from_host(a, backend.device(None)) for a in (key, step)]
+    how = {"shape": shape, "first": 5}
+    for dtype in dtypes(backend):
+        for draw, rtol in ((random.draw_uniform, 0), (random.draw_normal, 1e-5)):
+            found = draw(backend.xp, *here, dtype=backend.dtype(dtype), **how)
+            with np.errstate(over="ignore"):
+                expected = draw(np, key, step, dtype=np.dtype(dtype), **how)
+            assert_close(found, expected, backend, dtype=dtype, rtol=rtol, atol=rtol)
+
+
+class Noisy(nn.Module):
+    """A layer that adds noise of both kinds in training."""
+
+    def __init__(self) -> None:
+        self.dense = nn.Linear(3, 2)
+        self.stream = nn.RandomStream()
+
+    def forward(self, x: Any) -> Any:
+        if not self.training:
+            return self.dense(x)
+        noise = self.stream.normal(x.shape, x.dtype) + self.stream.uniform(x.shape, x.dtype)
+        return self.dense(x + noise)
+
+
+def test_a_step_with_noise_is_compiled_and_split(backend: Backend) -> None:
+    """New numbers in each step, the same in parts, and those of NumPy."""
+    x, y = np.ones((16, 3), np.float32), np.ones((16, 2), np.float32)
+
+    def losses_of(backend: Backend | str, **how: int) -> list[float]:
+        trainer = Trainer(Noisy(), losses.mse, optim.SGD(lr=0.0), backend=backend)
+        return trainer.fit(x, y, epochs=6, **how).step_losses
+
+    found = losses_of(backend, batch_size=8)
+    assert len(set(found)) == len(found) == 12
+    np.testing.assert_allclose(losses_of(backend, batch_size=4, accumulate=2), found, rtol=1e-5)
+    np.testing.assert_allclose(losses_of("numpy", batch_size=8), found, rtol=1e-5)
 
 
 @pytest.mark.polynet_part("kernels")
