@@ -35,12 +35,13 @@ def by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
 
 def validation(given: Any) -> tuple[Any, Any, Any]:
     """`validation_data` as x, y and sample_weight."""
-    if isinstance(given, Source) or callable(given):
+    batches = isinstance(given, list) and given and all(isinstance(b, tuple) for b in given)
+    if isinstance(given, Source) or callable(given) or batches:
         return given, None, None
     if not isinstance(given, tuple | list) or len(given) not in {2, 3}:
         raise TypeError(
-            "validation_data is (x, y), (x, y, sample_weight) or a source; got a "
-            f"{type(given).__name__}"
+            "validation_data is (x, y), (x, y, sample_weight), a list of such batches or a source; "
+            f"got a {type(given).__name__}"
         )
     return given[0], given[1], given[2] if len(given) > 2 else None
 

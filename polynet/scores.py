@@ -7,29 +7,30 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
+import numpy as np
+
 from polynet.arguments import Metric, target_check
 from polynet.backend import Array, backend_of, to_numpy
-from polynet.data import Feed, Resident
+from polynet.data import Feed
 from polynet.data.named import arrays_of, samples
 from polynet.nn import Module
 from polynet.step import called
 from polynet.tree import map as tree_map
 
 Loss = Callable[..., Array]
+AT_ONCE = 256
+"""Samples that go through a network which is not trained, where nobody says how many."""
 
 
-def outputs_of(net: Module, data: Feed, batch_size: int) -> tuple[Any, list[Any]]:
-    """The outputs for all samples; and their targets and weights, where there are any."""
+def outputs_of(net: Module, data: Feed, batch_size: int) -> Any:
+    """The outputs for all samples."""
     parts = []
     with closing(data.in_order(batch_size)) as batches:
-        for x, *others in batches:
+        for x, *_ in batches:
             outputs = applied(net, x)
             check_rows(outputs, samples(x))
-            parts.append((outputs, *others))
-    first, *others = zip(*parts, strict=True)
-    if isinstance(data, Resident):
-        return joined(first), list(data.arrays[1:])  # which lie where the user's do
-    return joined(first), [joined(column) for column in others]
+            parts.append(outputs)
+    return joined(parts)
 
 
 def applied(net: Module, x: Any) -> Any:
@@ -54,9 +55,20 @@ def check_rows(outputs: Any, count: int) -> None:
             )
 
 
-def joined(parts: Sequence[Any]) -> Any:
+def joined(parts: Sequence[Any], what: str = "the network's output") -> Any:
     """Arrays one after another along the axis of the samples."""
-    return tree_map(lambda *a: backend_of(a[0]).xp.concat(list(a), axis=0), parts[0], *parts[1:])
+
+    def of_one(*arrays: Any) -> Any:
+        sizes = {tuple(a.shape[1:]): tuple(a.shape) for a in arrays}
+        if len(sizes) > 1:
+            first, other, *_ = sizes.values()
+            raise ValueError(
+                f"{what} has shape {first} for one batch, and {other} for another: they cannot be "
+                "joined, as predict returns them and metrics are given them"
+            )
+        return backend_of(arrays[0]).xp.concat(list(arrays), axis=0)
+
+    return tree_map(of_one, parts[0], *parts[1:])
 
 
 def loss_of(loss: Loss, outputs: Any, targets: Any, weights: Sequence[Array], name: str) -> Array:
@@ -76,19 +88,48 @@ def loss_of(loss: Loss, outputs: Any, targets: Any, weights: Sequence[Array], na
     return value
 
 
+def whole_batches(size: int) -> int:
+    """Samples of as many batches as make `AT_ONCE`, or of one: a loss may need whole ones.
+
+    Of data that make their batches themselves, whose size is 0, any number: they come as made.
+    """
+    return size * max(1, AT_ONCE // size) if size else AT_ONCE
+
+
 def scores(
-    net: Module, data: Feed, loss: Loss, metrics: Mapping[str, Metric], batch_size: int = 256
+    net: Module, data: Feed, loss: Loss, metrics: Mapping[str, Metric], batch_size: int
 ) -> dict[str, float]:
-    """The loss and the metrics on the data, by name."""
-    outputs, (y, *weights) = outputs_of(net, data, batch_size)
-    targets, answers = tree_map(to_numpy, y), tree_map(to_numpy, outputs)
-    check = target_check(loss, outputs, y, data.names[1], weighed=bool(weights))
-    if check is not None:
-        check(targets)
-    numbers = {"loss": float(to_numpy(loss_of(loss, outputs, y, weights, data.names[2])))}
-    for name, metric in metrics.items():
-        with _given(f"metric {name!r}", answers, targets):
-            numbers[name] = _number(name, metric(targets, answers))
+    """The loss and the metrics on the data, by name.
+
+    The loss is the mean of those of the batches, each as heavy as its samples, or their weight: as
+    it is in training. Metrics are given all samples at once.
+    """
+    values, sizes, kept, seen = [], [], [], 0
+    with closing(data.in_order(batch_size)) as batches:
+        for x, y, *weights in batches:
+            outputs, count = applied(net, x), samples(x)
+            size = float(to_numpy(weights[0]).sum(dtype=float)) if weights else count
+            check = target_check(loss, outputs, y, data.names[1], weighed=bool(weights))
+            if check is not None:
+                check(to_numpy(y))
+            seen += count
+            if size:  # else the loss is a mean of nothing
+                values.append(loss_of(loss, outputs, y, weights, data.names[2]))
+                sizes.append(size)
+            if metrics:
+                check_rows(outputs, count)
+                kept.append((tree_map(to_numpy, y), tree_map(to_numpy, outputs)))
+    if not sizes:
+        why = "holds zeros only; give some samples a weight above 0"
+        raise ValueError(f"{data.names[2]} {why}" if seen else f"{data.names[0]} gave no batch")
+    numbers = {"loss": float(np.average([float(to_numpy(v)) for v in values], weights=sizes))}
+    if metrics:
+        of_all = zip(*kept, strict=True)
+        names = (data.names[1], "the network's output")
+        targets, answers = map(joined, of_all, names)
+        for name, metric in metrics.items():
+            with _given(f"metric {name!r}", answers, targets):
+                numbers[name] = _number(name, metric(targets, answers))
     return numbers
 
 

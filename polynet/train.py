@@ -34,7 +34,7 @@ from polynet.interrupt import interrupt_between_steps
 from polynet.nn import Module
 from polynet.optim import Optimizer
 from polynet.optim.checks import number
-from polynet.scores import Loss, outputs_of, scores
+from polynet.scores import AT_ONCE, Loss, outputs_of, scores, whole_batches
 from polynet.step import Kept, State, initial_state, make_step, weights_of
 from polynet.tree import map as tree_map
 from polynet.trial import try_out
@@ -234,9 +234,11 @@ class Trainer:
         where they are fewer, which are others each epoch: a layer may need many, such as batch
         normalisation, and no step is compiled for their number.
 
-        `validation_data` is `(x, y)`, `(x, y, sample_weight)` or a source; `validation_split`
-        holds out that share of the samples, drawn by the seed, with `stratify` in each class.
-        Metrics are computed on these, as `val_…`, and by `evaluate`; not on training batches.
+        `validation_data` is `(x, y)`, `(x, y, sample_weight)`, a list of such batches or a source;
+        `validation_split` holds out that share of the samples, drawn by the seed, with `stratify`
+        in each class. Loss and metrics are computed on these as by `evaluate`, of as many batches
+        at a time as have up to 256 samples, and called `val_…`; there are no metrics of training
+        batches.
         After each epoch every one of `callbacks` is called with this Trainer, whose `history`
         has the epoch's numbers; where one returns True, this was the last epoch.
 
@@ -271,7 +273,8 @@ class Trainer:
             if validation_data is not None:
                 given = validation(validation_data)
                 held_out = feed(place, *given, seed=self.seed, prefix="validation ")
-            try_out(self._bound(), self.loss, data, held_out, size, accumulate)
+            measured = bool(self.metrics)
+            try_out(self._bound(), self.loss, data, held_out, size, accumulate, measured=measured)
             self._position.check(size, data.samples)
             self._take_parts(size // accumulate if accumulate > 1 else None)
             getattr(self._compiled(), "refresh", lambda: None)()
@@ -285,7 +288,8 @@ class Trainer:
                 for _ in range(epochs):
                     numbers = {"loss": self._run_epoch(data, size, bar, interrupted)}
                     if held_out:
-                        found = scores(self._bound(), held_out, self.loss, self.metrics)
+                        at_once = whole_batches(size // accumulate)
+                        found = scores(self._bound(), held_out, self.loss, self.metrics, at_once)
                         numbers |= {f"val_{name}": value for name, value in found.items()}
                     self.history.record(numbers)
                     self._position = Position(self.epoch + 1)
@@ -298,18 +302,21 @@ class Trainer:
         return self.history
 
     def evaluate(
-        self, x: Any, y: Any = None, *, sample_weight: Any = None, batch_size: int = 256
+        self, x: Any, y: Any = None, *, sample_weight: Any = None, batch_size: int = AT_ONCE
     ) -> dict[str, float]:
         """The loss and the metrics on the data, as `fit` takes it, by name; nothing is trained.
 
-        `sample_weight` weighs the loss; a metric is given targets and outputs alone.
+        `batch_size` samples at a time go through the network and the loss, whose mean counts each
+        batch by its samples, or by their `sample_weight`: one that looks across the batch, such as
+        a loss of pairs, sees so many. Metrics are given targets and outputs of all samples at once;
+        without any, no outputs are kept.
         """
         batch_size = positive("batch_size", batch_size)
         with self._ready(x) as place:
             data = feed(place, x, y, sample_weight, seed=self.seed)
             return scores(self._bound(), data, self.loss, self.metrics, batch_size)
 
-    def predict(self, x: Any, *, batch_size: int = 256) -> Any:
+    def predict(self, x: Any, *, batch_size: int = AT_ONCE) -> Any:
         """The network's outputs for the rows of `x`: NumPy for host data, else of its kind.
 
         `x` may be a source too, whose samples come in their order, not augmented. Where the
@@ -318,7 +325,7 @@ class Trainer:
         batch_size = positive("batch_size", batch_size)
         with self._ready(x) as place:
             data = inputs(place, x, seed=self.seed)
-            outputs, _ = outputs_of(self._bound(), data, batch_size)
+            outputs = outputs_of(self._bound(), data, batch_size)
             here = any(is_device_array(a) for _, a in arrays_of(x))
             return outputs if here else tree_map(on_host, outputs)
 

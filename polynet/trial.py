@@ -25,9 +25,12 @@ ROUNDING = 64
 
 
 def try_out(
-    net: Module, loss: Loss, data: Feed, held_out: Feed | None, size: int, parts: int
-) -> None:
+    net: Module, loss: Loss, data: Feed, held_out: Feed | None, size: int, parts: int,
+    *, measured: bool,
+) -> None:  # fmt: skip
     """Try what `fit` is given: steps of `size` samples in so many parts, and validation data.
+
+    These have rows for each sample if they are `measured`: metrics are given all of them.
 
     As many samples go through the network as in training, since it or the loss may need so many:
     losses of triplets do. Of data that make their batches themselves it is the first batch.
@@ -36,7 +39,7 @@ def try_out(
     if parts > 1 and count < data.samples:
         _check_parts(net, loss, data, size, parts)
     if held_out is not None:
-        _tried(net, loss, held_out, count, joined_later=True)
+        _tried(net, loss, held_out, count, joined_later=measured)
 
 
 def _tried(net: Module, loss: Loss, data: Feed, count: int, *, joined_later: bool = False) -> int:
@@ -69,7 +72,10 @@ def _check_parts(net: Module, loss: Loss, data: Feed, size: int, parts: int) -> 
     x, y, *weights = data.mixed(FEW, size)
     count, at_a_time = samples(x), size // parts
     cuts = range(0, count, at_a_time)
-    outputs = joined([applied(net, part_of(x, i, min(i + at_a_time, count))) for i in cuts])
+    outputs = [applied(net, part_of(x, i, min(i + at_a_time, count))) for i in cuts]
+    for first, part in zip(cuts, outputs, strict=True):
+        check_rows(part, min(at_a_time, count - first))
+    outputs = joined(outputs)
     if not _is_mean(loss, outputs, y, *_ones(weights)):
         warnings.warn(
             f"accumulate={parts}: the loss of {count} samples is not the mean of the losses of "

@@ -163,7 +163,7 @@ def test_targets_and_outputs_come_in_one_order() -> None:
 
 @pytest.mark.parametrize("shape", [(), (1,), (N - 1,)])
 def test_an_output_that_is_no_row_a_sample_can_be_trained_on(shape: tuple[int, ...]) -> None:
-    """And is refused, before the first step, where outputs are to be joined."""
+    """And evaluated; it is refused, before the first step, where outputs are to be joined."""
 
     class Aside(nn.Module):
         def __init__(self) -> None:
@@ -180,14 +180,17 @@ def test_an_output_that_is_no_row_a_sample_can_be_trained_on(shape: tuple[int, .
 
     x, y = {"left": X["left"]}, Y["sum"]
     job = trainer(Aside(), loss)
-    assert len(job.fit(x, y).step_losses) == 1
+    assert len(job.fit(x, y, validation_data=(x, y)).step_losses) == 1
+    assert job.history["val_loss"] == [job.evaluate(x, y)["loss"]]
+    job.metrics = {"off": lambda *_: 0.0}
     words = rf"the network's output\['aside'\] has shape {re.escape(str(shape))} for 20 samples"
     for run in (
         lambda: job.fit(x, y, validation_data=(x, y)),
         lambda: job.evaluate(x, y),
         lambda: job.predict(x),
+        lambda: job.fit(x, y, batch_size=8, accumulate=2),
     ):
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(ValueError, match=words.replace("20 samples", r"\d+ samples")):
             run()
     assert len(job.history.step_losses) == 1
 

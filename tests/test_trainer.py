@@ -241,9 +241,70 @@ def in_batches(seed: int, epoch: int) -> list[tuple[np.ndarray, np.ndarray]]:
 def test_a_loss_may_need_as_many_samples_as_a_batch_has(given: Any, options: Any) -> None:
     job = Trainer(nn.Linear(4, 2), triplets, optim.Adam(1e-2))
     assert len(job.fit(*given, epochs=2, **options).step_losses) == 4
-    assert job.evaluate(X[:63], Y[:63], batch_size=8)["loss"] == pytest.approx(
+    assert job.evaluate(X[:63], Y[:63], batch_size=30)["loss"] == pytest.approx(
         float(triplets(job.predict(X[:63]), None)), rel=1e-5
     )
+
+
+def spread(outputs: Any, targets: Any) -> Any:
+    """A loss that looks across the batch."""
+    xp = array_namespace(outputs)
+    return xp.sum(outputs * outputs) + 0 * losses.cross_entropy(outputs, targets)
+
+
+def test_a_loss_that_looks_across_the_batch_is_given_batches_to_be_evaluated() -> None:
+    """Of the size given, or of as many whole batches as have up to 256 samples in validation."""
+    seen: list[int] = []
+
+    def watched(outputs: Any, targets: Any) -> Any:
+        seen.append(outputs.shape[0])
+        return spread(outputs, targets)
+
+    job = Trainer(nn.Linear(4, 2), watched, optim.SGD(lr=0.0), backend=OneByOne())
+    x, y = np.tile(X, (10, 1)), np.tile(Y, 10)
+    job.fit(x[:30], y[:30], batch_size=30, validation_data=(x[:500], y[:500]))
+    assert seen == [30, 30, 30, 240, 240, 20]
+    outputs = job.predict(x[:500]).astype(float)
+    whole = np.sum(outputs**2, axis=1)
+    parts = [whole[i : i + 240] for i in (0, 240, 480)]
+    expected = np.average([part.sum() for part in parts], weights=list(map(len, parts)))
+    assert job.history["val_loss"] == [pytest.approx(expected, rel=1e-5)]
+    seen.clear()
+    job.evaluate(x[:50], y[:50], batch_size=20)
+    assert seen == [20, 20, 10]
+
+
+def test_batches_that_count_for_nothing_are_left_out_of_the_mean() -> None:
+    job = trainer()
+    w = np.where(np.arange(64) < 32, 0.0, 2.0)
+    found = job.evaluate(X, Y, sample_weight=w, batch_size=16)["loss"]
+    assert found == pytest.approx(job.evaluate(X[32:], Y[32:])["loss"], rel=1e-6)
+    nothing = [(X[:8], Y[:8], np.zeros(8))]
+    with pytest.raises(ValueError, match="sample_weight holds zeros only"):
+        job.evaluate(nothing)
+    with pytest.raises(ValueError, match="x gave no batch"):
+        job.evaluate(lambda seed, epoch: [])
+
+
+def test_batches_of_several_shapes_are_evaluated_but_not_joined() -> None:
+    class Tags(nn.Module):
+        def __init__(self) -> None:
+            self.words, self.tags = nn.Embedding(7, 5), nn.Linear(5, 3)
+
+        def forward(self, x: Any) -> Any:
+            y = self.tags(self.words(x))
+            return array_namespace(y).permute_dims(y, (0, 2, 1))
+
+    texts = [np.arange(4 * n).reshape(4, n) % 7 for n in (6, 3, 9)]
+    batches = [(x, x % 3) for x in texts]
+    job = Trainer(Tags(), losses.cross_entropy, optim.Adam())
+    job.fit(batches, validation_data=batches)
+    assert job.history["val_loss"] == [job.evaluate(batches)["loss"]]
+    each = [job.evaluate([batch])["loss"] for batch in batches]
+    assert job.evaluate(batches)["loss"] == pytest.approx(np.mean(each), rel=1e-6)
+    job.metrics = {"accuracy": metrics.accuracy}
+    with pytest.raises(ValueError, match=r"\(4, 6\) for one batch, and \(4, 3\) for another"):
+        job.evaluate(batches)
 
 
 def test_one_pass_of_a_batch_is_the_trial() -> None:

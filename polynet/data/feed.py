@@ -81,7 +81,7 @@ class Resident:
 
     def first(self, count: int) -> Data:
         """Up to `count` samples, to try."""
-        return part_of(self.arrays, 0, min(count, self.samples))
+        return self._copied(0, count)
 
     def mixed(self, count: int, of: int) -> Data:  # noqa: ARG002 (all are here)
         """Up to `count` samples, whose labels differ as far as they can."""
@@ -103,7 +103,12 @@ class Resident:
     def in_order(self, batch_size: int) -> Generator[Data]:
         """All samples, cut into batches, for what trains nothing."""
         for start in range(0, self.samples, batch_size):
-            yield part_of(self.arrays, start, min(start + batch_size, self.samples))
+            yield self._copied(start, start + batch_size)
+
+    def _copied(self, start: int, end: int) -> Data:
+        """Samples as a step takes them: a layer may write over its input, not over the user's."""
+        xp, end = self._place.backend.xp, min(end, self.samples)
+        return tree_map(lambda a: xp.asarray(a[start:end, ...], copy=True), self.arrays)
 
 
 class Streamed:

@@ -334,6 +334,45 @@ def test_names_are_not_paths(backend: Backend) -> None:
     near(*jobs, NEAR[dtype])
 
 
+class Shifted(nn.Module):
+    """It writes over what it is given, where the library lets it."""
+
+    def __init__(self) -> None:
+        self.linear = nn.Linear(6, 2)
+
+    def forward(self, x: Any) -> Any:
+        x -= 1.0
+        return self.linear(x)
+
+
+def over_targets(outputs: Any, targets: Any) -> Any:
+    targets *= 2.0
+    return weighted_mse(outputs, targets)
+
+
+@pytest.mark.parametrize("where", ["host", "device"])
+def test_what_a_layer_or_loss_writes_over_is_its_own(backend: Backend, where: str) -> None:
+    """Not the user's array; and evaluation gives the same number each time, that of training."""
+    dtype = dtypes(backend)[-1]
+    given = [a.astype(dtype) for a in (X, Y)]
+    if where == "device":
+        given = [backend.from_host(a, backend.device(None)) for a in given]
+    job = Trainer(
+        Shifted(), over_targets, optim.SGD(0.0), metrics=[_size], backend=backend, dtype=dtype
+    )
+    history = job.fit(*given, batch_size=70, validation_data=tuple(given))
+    expected = pytest.approx(history["loss"][0], rel=1e-4)
+    assert history["val_loss"] == [expected]
+    assert [job.evaluate(*given)["loss"] for _ in range(2)] == [expected] * 2
+    job.predict(given[0])
+    for found, before in zip(given, (X, Y), strict=True):
+        assert np.array_equal(to_numpy(found), before.astype(dtype))
+
+
+def _size(targets: Any, outputs: Any) -> float:
+    return float(np.mean(targets**2)) + float(np.mean(outputs**2))
+
+
 def _looping(backend: Backend) -> Backend:
     """It keeps nothing of a step."""
     plain = copy.copy(backend)
