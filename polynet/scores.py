@@ -51,7 +51,7 @@ def check_rows(outputs: Any, count: int) -> None:
         if isinstance(outputs, dict) and tuple(a.shape[:1]) != (count,):
             raise ValueError(
                 f"{name} has shape {tuple(a.shape)} for {count} samples; outputs that are joined, "
-                "to be evaluated or predicted, have a row for each: broadcast it to them"
+                "for metrics or predict, have a row for each: broadcast it to them"
             )
 
 

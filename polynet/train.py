@@ -33,7 +33,7 @@ from polynet.integers import positive
 from polynet.interrupt import interrupt_between_steps
 from polynet.nn import Module
 from polynet.optim import Optimizer
-from polynet.optim.checks import number
+from polynet.optim.checks import number, said
 from polynet.scores import AT_ONCE, Loss, outputs_of, scores, whole_batches
 from polynet.step import Kept, State, initial_state, make_step, weights_of
 from polynet.tree import map as tree_map
@@ -444,7 +444,7 @@ class Trainer:
             "seed": int(self.seed),
             "dtype": self._place.dtype,
             "optimizer": kind,
-            **{f"{kind}'s {name}": repr(value) for name, value in vars(self.optimizer).items()},
+            **{f"{kind}'s {name}": said(value) for name, value in vars(self.optimizer).items()},
         }
 
     # How

@@ -198,6 +198,39 @@ def test_every_optimizers_state_is_kept(tmp_path: Path, optimizer: optim.Optimiz
     assert_same_run(second, stayed(optimizer=optimizer))
 
 
+class Descent(optim.Optimizer):
+    """One of a user's own, with a setting that has no words but its place in memory."""
+
+    def __init__(self, lr: float) -> None:
+        self.lr, self.turn = lr, lambda g: -g
+
+    def init(self, params: Any) -> Any:
+        return {}
+
+    def update(self, params: Any, grads: Any, state: Any, step: Any) -> Any:
+        return {n: p + self.lr * self.turn(grads[n]) for n, p in params.items()}, state
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda own: own,
+        lambda own: optim.EMA(optim.ClipNorm(own, 1.0)),
+        lambda own: optim.Groups({"*.bias": own}, others=optim.SGD(0.1)),
+    ],
+    ids=["alone", "in others", "in a group"],
+)
+def test_an_optimizer_of_ones_own_goes_on_wherever_it_stands(tmp_path: Path, around: Any) -> None:
+    """Another object, as in another process; with another setting it is refused."""
+    path = saved(tmp_path / "run", optimizer=around(Descent(0.1)))
+    second = trainer(optimizer=around(Descent(0.1)))
+    second.load(path)
+    second.fit(X, Y, epochs=EPOCHS - 2, **FIT)
+    assert_same_run(second, stayed(optimizer=around(Descent(0.1))))
+    with pytest.raises(ValueError, match=r"a run with .*0\.1.*this Trainer has .*0\.2"):
+        trainer(optimizer=around(Descent(0.2))).load(path)
+
+
 def test_a_run_before_its_first_step_and_a_trainer_that_did_something_else(tmp_path: Path) -> None:
     first = trainer()
     first.predict(X)

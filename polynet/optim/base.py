@@ -12,6 +12,7 @@ import array_api_compat
 from polynet import tree
 from polynet.backend import Array
 from polynet.ops import array_namespace
+from polynet.optim.checks import settings_of
 from polynet.optim.schedules import Schedule
 
 Arrays = dict[str, Array]
@@ -43,6 +44,10 @@ class Optimizer:
     ...     def update(self, params, grads, state, step):
     ...         return {name: p - 0.1 * grads[name] for name, p in params.items()}, state
     """
+
+    def __repr__(self) -> str:
+        """Its settings, by which a saved run knows it, also where it stands in another."""
+        return settings_of(self)
 
     def init(self, params: Arrays) -> State:
         """The state before the first update."""

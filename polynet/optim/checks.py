@@ -1,8 +1,9 @@
-"""Checks of settings."""
+"""Settings: checked, and as they are said."""
 
 from __future__ import annotations
 
 import math
+import re
 from numbers import Real
 from typing import Any
 
@@ -18,3 +19,14 @@ def number(
     bounds = "above 0" if above == 0 else f"at least {least:g}"
     bounds += "" if most == math.inf else f" and at most {most:g}"
     raise ValueError(f"{what} is a number, {bounds}; got {value!r}")
+
+
+def said(value: object) -> str:
+    """A setting in words, without places in memory: a saved run goes on where these are others."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
+def settings_of(thing: object) -> str:
+    """What it is and its settings, as a dataclass says them."""
+    words = ", ".join(f"{name}={said(value)}" for name, value in vars(thing).items())
+    return f"{type(thing).__qualname__}({words})"

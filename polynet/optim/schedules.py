@@ -21,7 +21,7 @@ from typing import Any
 from polynet.backend import Array
 from polynet.integers import positive
 from polynet.ops import array_namespace
-from polynet.optim.checks import number
+from polynet.optim.checks import number, settings_of
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,10 @@ class Schedule:
     >>> InverseRoot(0.5)(np.asarray([0, 3]))
     array([0.5 , 0.25])
     """
+
+    def __repr__(self) -> str:
+        """Its settings, by which a saved run knows it."""
+        return settings_of(self)
 
     def __call__(self, step: Array, *, dtype: Any = None) -> Array:
         """The rates at the steps in an array of integers, in its shape.
