@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 
 
 class BackendError(RuntimeError):
@@ -77,3 +80,13 @@ def fitting(samples: int) -> Iterator[None]:
             "smaller batch_size, or fit(…, accumulate=2) or more, which sends parts of a batch "
             "through the network one after another, with the same gradients"
         ) from error
+
+
+def asked_by(error: BaseException, inner: Iterable[str]) -> str:
+    """The line that asked for what failed: the last that is not polynet's, or these packages'."""
+    found = filter(None, map(find_spec, ("polynet", *inner)))
+    folders = [folder for s in found for folder in s.submodule_search_locations or ()]
+    frames = traceback.extract_tb(error.__traceback__)
+    named = [f for f in frames if f.line and not any(map(Path(f.filename).is_relative_to, folders))]
+    last = named[-1] if named else frames[-1]
+    return f"line {last.lineno} of {last.filename}: {last.line}"

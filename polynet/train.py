@@ -244,8 +244,9 @@ class Trainer:
 
         NumPy and CUDA record a step and replay it, JAX compiles it: layers and the loss run as
         Python in the first steps of a batch's shape only. What they print or count, they do then;
-        a number that the loss reads from elsewhere is compiled in, and `trainer.loss = loss`
-        compiles anew.
+        a branch taken, a random number of Python's or NumPy's and a number that the loss reads from
+        elsewhere stay as they were then. Random numbers of a step come from `nn.RandomStream`, and
+        `trainer.loss = loss` compiles anew.
 
         A second call of `fit` goes on where the first ended. Progress is shown where there is a
         terminal; `progress` says otherwise.

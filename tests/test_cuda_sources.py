@@ -426,7 +426,7 @@ def test_a_step_that_cannot_be_recorded_is_warned_of_by_its_line() -> None:
             cublaslt.call("cublasLtMatrixLayoutSetAttribute", None, 0, None, ctypes.c_size_t(0))
         return {"x": state["x"] + 1}, state["x"][0] * 1
 
-    run = StaticRunner(get_backend("numpy"), step, capture=own.record, memory=id)
+    run = StaticRunner(get_backend("numpy"), step, capture=own.record, memory=id, inner=graph.INNER)
     state, rows = {"x": np.zeros(1)}, np.zeros((6, 1), np.int64)
     words = r"answered 7.* \(line \d+ of .*test_cuda_sources.py: cublaslt.call"
     with pytest.warns(RuntimeWarning, match=words) as warned:

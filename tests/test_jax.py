@@ -11,6 +11,7 @@ import pytest
 import polynet
 from polynet import Trainer, losses, nn, optim
 from polynet.backend import get_backend
+from polynet.errors import NotCompiledError
 from polynet.functional import convolution, gru, lstm, rnn
 from polynet.ops import OPS
 from polynet.testing.samples import SAMPLES, Sample
@@ -52,6 +53,44 @@ def test_training_compiles_a_program_for_each_shape_once(
         job.fit(*data, epochs=2, batch_size=8)
     assert compiled() == programs
     assert len(job.history.step_losses) == 5 * -(-samples // 8)
+
+
+class Reads(nn.Module):
+    """A network that asks for numbers while it runs: of a batch of any size, or of a short one."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+        self.only = nn.Linear(6, 2)
+
+    def forward(self, x: Any) -> Any:
+        y = self.only(x)
+        xp = polynet.array_namespace(y)
+        if self.how == "float" and float(polynet.stop_gradient(y)[0, 0]) > 0:
+            return y * 2
+        if self.how == "a mask":
+            return y + xp.sum(y[y > 0])
+        if self.how == "a short batch" and x.shape[0] == 64 and bool(xp.any(x[:, 0] > 0)):
+            return y * 2
+        return y
+
+
+@pytest.mark.parametrize("how", ["float", "a mask", "a short batch"])
+def test_what_reads_a_number_goes_on_one_operation_at_a_time(how: str) -> None:
+    """After one warning, of the line that asked for the steps, which names the line that reads."""
+    runs = {}
+    for backend in ("jax", "numpy"):
+        job = Trainer(Reads(how), losses.cross_entropy, optim.SGD(0.1), backend=backend)
+        with pytest.warns(RuntimeWarning, match="one operation at a time.*test_jax.py: ") as warned:
+            job.fit(X, Y, epochs=6, batch_size=96)
+        assert [w.filename for w in warned] == [__file__]
+        runs[backend] = job.history.step_losses
+    assert len(runs["jax"]) == 18
+    np.testing.assert_allclose(runs["jax"], runs["numpy"], rtol=1e-5)
+    required = Trainer(
+        Reads(how), losses.cross_entropy, optim.SGD(0.1), backend="jax", compile="require"
+    )
+    with pytest.raises(NotCompiledError, match=r"test_jax\.py: "):
+        required.fit(X, Y, epochs=3, batch_size=96)
 
 
 WAYS: dict[str, Any] = {

@@ -50,17 +50,18 @@ class Writes(nn.Module):
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        (Reads, "reads an array's numbers on the host"),
+        (Reads, r"reads an array's numbers on the host.*test_numpy_unrecordable.py: return y \* 2"),
         (Rolls, "with the same numbers it gave others"),
-        (Writes, "reads an array's numbers on the host"),
+        (Writes, r"reads an array's numbers on the host.*_unrecordable.py: self.last\[0\]"),
     ],
 )
 def test_what_cannot_be_recorded_runs_step_by_step_and_says_so(net, message):
     step, state, _ = start(optim.Adam(0.01), net=net())
     rows = RNG.integers(0, 64, size=(9, 32))
     compiled = NUMPY.compile(step)
-    with pytest.warns(RuntimeWarning, match=message):
+    with pytest.warns(RuntimeWarning, match=message) as warned:
         state, found = compiled(state, DATA, rows)
+    assert [w.filename for w in warned] == [__file__], "of the line that asked for the steps"
     fresh, start_state, _ = start(optim.Adam(0.01), net=net())
     fresh.required = True
     with pytest.raises(NotCompiledError, match=message):

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from polynet.backend import Backend, StaticRunner, looped, over_its_own, use_backend
@@ -15,6 +11,8 @@ from polynet.errors import fitting
 
 NO_MEMORY = 2
 """CUDA's number for cudaErrorMemoryAllocation."""
+INNER = ("polynet_cupy", "cupy", "cupyx", "array_api_compat")
+"""Packages whose lines no user looks for."""
 Capture = Callable[[Callable[[], None]], Callable[[], object]]
 
 
@@ -30,6 +28,7 @@ def steps(backend: Backend, step: Callable[..., Any], capture: Capture) -> Calla
         capture=capture,
         memory=backend.xp.memory,
         required=getattr(step, "required", False),
+        inner=INNER,
     )
 
     def run(state: Any, data: Any, rows: Any) -> tuple[Any, Any]:
@@ -83,13 +82,7 @@ class Recorder:
 
         Other threads may go on using the device meanwhile: CuPy captures in relaxed mode.
         """
-        failed = None
-        try:
-            graph = self._graph(run)
-        except RuntimeError as error:
-            failed = error
-        if failed is not None:
-            raise RuntimeError(f"{failed} ({_where(failed)})") from failed
+        graph = self._graph(run)
 
         def replay() -> Recorder:
             graph.launch()
@@ -111,21 +104,3 @@ class Recorder:
             graph = stream.end_capture()
         graph.upload()
         return graph
-
-
-def _where(error: BaseException) -> str:
-    """The line that asked for what failed: the last that is nobody's own who takes the steps."""
-    frames = traceback.extract_tb(error.__traceback__)
-    named = [
-        f for f in frames if f.line and not any(map(Path(f.filename).is_relative_to, _inner()))
-    ]
-    last = named[-1] if named else frames[-1]
-    return f"line {last.lineno} of {last.filename}: {last.line}"
-
-
-@functools.cache
-def _inner() -> tuple[Path, ...]:
-    """The folders of polynet, of this plug-in, and of what it is built on."""
-    names = ("polynet", "polynet_cupy", "cupy", "cupyx", "array_api_compat")
-    found = [find_spec(name) for name in names]
-    return tuple(Path(place) for s in found if s for place in s.submodule_search_locations or ())

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from polynet.backend import Backend, looped
-from polynet.errors import MissingDependency
+from polynet.backend import Backend, looped, not_recorded
+from polynet.errors import MissingDependency, asked_by
 
 WIDE = ("float64", "int64", "uint64", "complex128")
+INNER = ("polynet_jax", "jax", "jaxlib", "array_api_compat")
+"""Packages whose lines no user looks for."""
 INSTALL = "pip install 'polynet-array[jax]'"
 
 
@@ -67,7 +69,8 @@ class JaxBackend(Backend):
         """The steps of a call as one program: a scan under jit, whose state is donated.
 
         On the CPU a step that convolves is a program of its own: in a loop XLA's convolutions take
-        several times as long there.
+        several times as long there. One that reads an array's value is no program at all: it runs
+        one operation at a time, from the call on that shows it.
         """
         jax = self._jax
 
@@ -79,9 +82,20 @@ class JaxBackend(Backend):
         chosen: list[Callable[..., Any]] = []
 
         def run(state: Any, data: Any, rows: Any) -> Any:
-            if not chosen:
-                slow = jax.default_backend() == "cpu" and self._convolves(step, state, data, rows)
-                chosen.append(one_by_one if slow else together)
+            try:
+                if not chosen:
+                    slow = jax.default_backend() == "cpu" and self._convolves(
+                        step, state, data, rows
+                    )
+                    chosen.append(one_by_one if slow else together)
+                return chosen[0](state, data, rows)
+            except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
+                first, *_ = str(error).splitlines()
+                not_recorded(
+                    f"{first} ({asked_by(error, INNER)})",
+                    required=getattr(step, "required", False),
+                )
+            chosen[:] = [looped(self, step)]
             return chosen[0](state, data, rows)
 
         return run

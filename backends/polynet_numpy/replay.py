@@ -15,6 +15,8 @@ from polynet_numpy.pool import Pool
 from polynet_numpy.recording import Recorded, Recording, active
 
 Step = Callable[[Any, Any, Array], tuple[Any, Array]]
+INNER = ("polynet_numpy", "numpy", "array_api_compat")
+"""Packages whose lines no user looks for."""
 
 
 def runner(backend: Backend, step: Step) -> StaticRunner:
@@ -22,7 +24,7 @@ def runner(backend: Backend, step: Step) -> StaticRunner:
     steps = _Steps(step, backend.xp)
     return StaticRunner(
         backend, steps, capture=steps.capture, memory=_memory, write=_write, own=side_by_side,
-        required=steps.required,
+        required=steps.required, inner=INNER,
     )  # fmt: skip
 
 
@@ -165,7 +167,6 @@ class _Replay:
             "numbers come from layers such as nn.Dropout, and nothing in Python changes from step "
             "to step",
             required=self._required,
-            stacklevel=6,
         )
 
 

@@ -81,7 +81,7 @@ class TorchBackend(Backend):
         held: list[Any] = []  # the leaves of the state that the loop returned last
         static = StaticRunner(
             self, step, capture=self._capture, memory=lambda a: a.untyped_storage().data_ptr(),
-            required=getattr(step, "required", False),
+            required=getattr(step, "required", False), inner=("polynet_torch", "torch"),
         )  # fmt: skip
 
         def loop(state: Any, data: Any, rows: Any) -> Any:

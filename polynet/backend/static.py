@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from polynet import tree
 from polynet.backend.contract import Array, Backend
-from polynet.errors import NotCompiledError
+from polynet.errors import NotCompiledError, asked_by
 
 
-def not_recorded(why: str, *, required: bool, stacklevel: int) -> None:
-    """Say once that a training step runs one operation at a time; raise where it may not."""
+def not_recorded(why: str, *, required: bool) -> None:
+    """Say once that a training step runs one operation at a time; raise where it may not.
+
+    The warning is of the line that asked polynet for the steps.
+    """
     if required:
         raise NotCompiledError(f'compile="require": this training step cannot be recorded: {why}')
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("polynet"):
+        frame, level = frame.f_back, level + 1
     warnings.warn(
         "this training step cannot be recorded and replayed as a whole, so it runs one operation "
         f"at a time, which is slower: {why}",
         RuntimeWarning,
-        stacklevel=stacklevel + 1,
+        stacklevel=level,
     )
 
 
@@ -108,7 +115,8 @@ class StaticRunner:
     anew, and whoever holds the earlier state keeps it.
 
     `memory(array)` is equal for arrays that share memory, `write(array, other)` writes, and
-    `own(state)` is a copy of a state, laid out as suits the library.
+    `own(state)` is a copy of a state, laid out as suits the library. `inner` are packages, the
+    plug-in's and its library's, whose lines a user is not told of where a step cannot be recorded.
     """
 
     def __init__(
@@ -121,6 +129,7 @@ class StaticRunner:
         write: Callable[[Array, Array], None] = _assign,
         own: Callable[[Any], Any] | None = None,
         required: bool = False,
+        inner: Sequence[str] = (),
     ) -> None:
         self._backend = backend
         self._step = step
@@ -128,6 +137,7 @@ class StaticRunner:
         self._memory = memory
         self._write = write
         self._required = required
+        self._inner = inner
         self._own_copy = own or (lambda state: tree.map(self._copy, state))
         self._state: Any = None
         self._own: list[int] | None = None
@@ -210,10 +220,9 @@ class StaticRunner:
         except RuntimeError as error:
             first = error.__context__ or error  # ending a recording that failed fails too
             not_recorded(
-                f"{type(first).__name__}: {first}. A step that can be recorded reads no array's "
-                "value: no float(x), no `if` on one",
+                f"{type(first).__name__}: {first} ({asked_by(first, self._inner)}). A step that "
+                "can be recorded reads no array's value: no float(x), no `if` on one",
                 required=self._required,
-                stacklevel=5,
             )
             self._capture = lambda run: run
             return run

@@ -216,7 +216,7 @@ def reads_the_host(outputs: Any, y: Any) -> Any:
 
 
 def test_a_step_that_must_be_one_program_is_or_raises(backend: Backend) -> None:
-    """By NotCompiledError, or by the error of a compiler that never goes on step by step."""
+    """By NotCompiledError; a compiler that never goes on step by step may say it by its own."""
     step, state, data, calls = training(backend, dtypes(backend)[0], reads_the_host)
     step.required = True  # type: ignore[attr-defined]
 
