@@ -10,7 +10,7 @@ import numpy as np
 
 from polynet import losses
 from polynet.backend import Array, Backend, backend_of, chosen_backend, common_backend, get_backend
-from polynet.data import Place, Source, is_device_array
+from polynet.data import Place, Source, is_batches, is_device_array
 from polynet.data.feed import Check
 from polynet.data.named import arrays_of
 from polynet.errors import MixedBackendsError
@@ -35,10 +35,12 @@ def by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
 
 def validation(given: Any) -> tuple[Any, Any, Any]:
     """`validation_data` as x, y and sample_weight."""
-    batches = isinstance(given, list) and given and all(isinstance(b, tuple) for b in given)
-    if isinstance(given, Source) or callable(given) or batches:
+    several = isinstance(given, tuple) or (
+        isinstance(given, list) and not all(isinstance(batch, tuple) for batch in given)
+    )
+    if not several and (isinstance(given, Source) or callable(given) or is_batches(given)):
         return given, None, None
-    if not isinstance(given, tuple | list) or len(given) not in {2, 3}:
+    if not several or len(given) not in {2, 3}:
         raise TypeError(
             "validation_data is (x, y), (x, y, sample_weight), a list of such batches or a source; "
             f"got a {type(given).__name__}"

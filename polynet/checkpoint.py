@@ -36,6 +36,8 @@ StrPath = str | os.PathLike[str]
 
 CHECKSUM = "polynet.sha256"
 RUN = "polynet.run"
+PICKLED = (b"PK\x03\x04", b"\x80\x02")
+"""How files begin that torch.save wrote, as it does now and as it did."""
 VERSION = 2
 """Of what a run's file holds under which names."""
 
@@ -321,7 +323,11 @@ def _parsed(path: StrPath, content: bytes) -> tuple[dict[str, np.ndarray], dict[
     try:
         arrays = safetensors.numpy.load(content)
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+        kind = " a file of torch.save, and" if content.startswith(PICKLED) else ""
+        raise ValueError(
+            f"{path} is{kind} not a whole safetensors file: {error}. PyTorch writes one that is "
+            "read here by safetensors.torch.save_file(net.state_dict(), path)"
+        ) from error
     except KeyError as error:
         raise ValueError(
             f"{path} holds arrays of {error}, a dtype that NumPy lacks; convert them where they "

@@ -42,8 +42,22 @@ class Unread:
                 step = len(history.step_losses)
                 raise NotFiniteError(
                     f"the loss is {values[len(fine)]} at step {step} (epoch {epoch}); the "
-                    "parameters are spoilt. Lower the learning rate, or look for extreme numbers "
-                    "in the data",
+                    f"parameters are spoilt. {_advice(step)}",
                     step,
                 )
             del self._calls[0]
+
+
+def _advice(step: int) -> str:
+    """Where to look: the first loss comes before any parameter changed, and any derivative."""
+    if not step:
+        return (
+            "No step was taken before: look for what is not finite in the network or the loss, "
+            "such as a logarithm of 0, or an index out of range"
+        )
+    if step == 1:
+        return (
+            "It was finite before the first step: a derivative may not be, such as that of a root "
+            "at 0; or lower the learning rate"
+        )
+    return "Lower the learning rate, or look for extreme numbers in the data"

@@ -91,6 +91,9 @@ def test_every_source_s_kernel_is_launched(monkeypatch: pytest.MonkeyPatch) -> N
         layer = [np.ones(n, np.float32) for n in ((2, 3), (4, 3), 4)]
         value_and_grad(lambda *a: total(functional.linear(*a)), (0, 1, 2))(*layer)
     agree(functional.linear_relu, *(rng.normal(size=s) for s in ((900, 3), (4, 3), 4)), atol=1e-11)
+    many = [rng.normal(size=s) for s in ((4, 32, 16, 16), (32, 32, 3, 3))]
+    same = {"stride": (1, 1), "padding": ((1, 1),) * 2, "dilation": (1, 1)}
+    agree(lambda *a: convolution(*a, **same), *many, atol=1e-11)
     assert started == set(launch.kernels())
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from polynet import Trainer, losses, metrics, nn, optim
-from polynet.backend import Backend
+from polynet import Trainer, losses, metrics, nn, optim, use_backend
+from polynet.backend import Backend, to_numpy
 
 X = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
 Y = np.arange(12) % 3
@@ -194,3 +194,53 @@ def test_classes_of_one_output_are_two() -> None:
 def test_equal_logits_are_taken_in_order() -> None:
     flat = np.zeros((3, 3))
     assert metrics.top_k(2)(np.asarray([0, 1, 2]), flat) == pytest.approx(2 / 3)
+
+
+# Labels that are no class
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "uint8"])
+@pytest.mark.parametrize("label", [-1, 4, 200])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("cross_entropy", {"label_smoothing": 0.1}),
+        ("cross_entropy", {"weight": [1.0, 2.0, 3.0, 4.0]}),
+        ("cross_entropy", {"ignore_index": -100}),
+        ("nll", {}),
+        ("multi_margin", {}),
+    ],
+)
+def test_a_label_that_is_no_class_spoils_the_loss(
+    backend: Backend, name: str, options: Any, label: int, dtype: str
+) -> None:
+    """In silence it would count as another number, or as nothing; a device cannot raise."""
+    if label < 0 and dtype == "uint8":
+        label = 255
+    loss = partial(getattr(losses, name), **options)
+    logits = backend.from_host(X[:3], backend.device(None))
+    for labels, fine in (([0, 3, 1], True), ([0, label, 1], False)):
+        host = np.asarray(labels).astype(dtype)
+        if not hasattr(backend.xp, dtype) or (dtype == "int64" and not wide(backend)):
+            continue
+        y = backend.from_host(host, backend.device(None))
+        assert bool(np.isfinite(to_numpy(loss(logits, y)))) == fine
+
+
+@pytest.mark.parametrize("options", [{}, {"ignore_index": 7}])
+def test_labels_out_of_range_without_a_kernel(backend: Backend, options: Any) -> None:
+    plain = backend.without_kernels()
+    logits = plain.from_host(X[:2], plain.device(None))
+    with use_backend(plain):
+        for label, fine in ((3, True), (4, False), (7, "ignore_index" in options)):
+            y = plain.from_host(np.asarray([1, label], np.int32), plain.device(None))
+            found = float(to_numpy(losses.cross_entropy(logits, y, **options)))
+            assert np.isfinite(found) == fine
+
+
+def wide(backend: Backend) -> bool:
+    try:
+        backend.from_host(np.zeros(1, np.int64), backend.device(None))
+    except TypeError:
+        return False
+    return True

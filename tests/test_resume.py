@@ -423,6 +423,18 @@ def test_a_file_that_is_no_run(tmp_path: Path) -> None:
     refused(tmp_path / "nothing", "nothing", FileNotFoundError)
 
 
+def test_a_file_of_torch_save_is_known(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    for zipped in (True, False):
+        torch.save(
+            {"0.weight": torch.zeros(3)}, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped
+        )
+        with pytest.raises(
+            ValueError, match=r"a file of torch\.save.*safetensors\.torch\.save_file"
+        ):
+            checkpoint.load(tmp_path / "x.pt", network())
+
+
 def test_nothing_to_save_yet(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="nothing to save yet"):
         trainer().save(tmp_path / "run")

@@ -285,7 +285,7 @@ class NoBatch(data.Source):
 
 BAD = np.where(np.arange(50) == 33, np.nan, X[:, 0])[:, None] * np.ones(4)
 CASES: dict[str, tuple[Any, type[Exception], str]] = {
-    "no y": (lambda: fit(X), TypeError, "y is missing: x is a ndarray; expected x and y, or a"),
+    "no y": (lambda: fit(X), TypeError, "y is missing: x is a ndarray; expected x and y "),
     "y twice": (lambda: fit(data.arrays(X, LABELS), LABELS), TypeError, "y was given beside a"),
     "weights twice": (
         lambda: fit(data.arrays(X, LABELS), sample_weight=X[:, 0]),
@@ -378,13 +378,34 @@ def test_refused(case: str) -> None:
         attempt()
 
 
-def test_arrays_of_a_device_are_refused() -> None:
+def test_arrays_of_a_device_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     strict = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
     x = strict.asarray(X)
     with pytest.raises(TypeError, match=r"takes arrays of the host; x is a Array"):
         data.arrays(x, LABELS)
-    with pytest.raises(TypeError, match="batch 0's x is a Array; a source makes arrays of the"):
+    monkeypatch.setattr(type(x), "__dlpack_device__", lambda self: (2, 0))  # as CUDA's arrays say
+    with pytest.raises(TypeError, match="batch 0's x is a Array on a device; a source makes array"):
         trainer().fit([(x, LABELS)])
+
+
+def test_batches_of_arrays_of_another_library_on_the_host() -> None:
+    strict = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
+    rows = list(data.batches(50, 8, seed=0, epoch=0))
+    job, other = trainer(), trainer()
+    job.fit([(strict.asarray(X[r]), strict.asarray(LABELS[r])) for r in rows])
+    other.fit([(X[r], LABELS[r]) for r in rows])
+    assert_same_run(job, other)
+
+
+def test_a_data_loader_of_pytorch_s() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    pairs = torch.utils.data.TensorDataset(torch.asarray(X), torch.asarray(LABELS))
+    loader = torch.utils.data.DataLoader(pairs, batch_size=8)
+    job, other = trainer(), trainer()
+    job.fit(loader, epochs=2, validation_data=loader)
+    batches = [(X[i : i + 8], LABELS[i : i + 8]) for i in range(0, 50, 8)]
+    other.fit(batches, epochs=2, validation_data=batches)
+    assert_same_run(job, other)
 
 
 def test_a_file_of_several_arrays_is_refused(tmp_path: Path) -> None:

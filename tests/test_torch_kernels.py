@@ -192,6 +192,24 @@ def test_a_compiled_step_leaves_no_record() -> None:
         assert not leaf.requires_grad, path
 
 
+def test_an_update_that_pytorch_would_record_for_ever_is_refused() -> None:
+    (w,) = drawn((3, 4))
+    params, grads, step = {"w": w}, {"w": torch.ones(3, 4)}, torch.zeros(1, dtype=torch.int32)
+    for optimizer in (optim.SGD(0.1), optim.Adam(optim.schedules.Constant(0.1))):
+        state = optimizer.init({"w": w.detach()})
+        with pytest.raises(TypeError, match=r"parameter 'w' requires grad.*p\.detach\(\)"):
+            optimizer.update(params, grads, state, step)
+        with torch.no_grad():
+            assert not optimizer.update(params, grads, state, step)[0]["w"].requires_grad
+
+
+def test_pytorch_s_functions_say_whose_to_call() -> None:
+    x = torch.ones(3)
+    for call in (torch.tanh, lambda t: torch.cat([x, t]), x.dot, lambda t: x[t > 0]):
+        with pytest.raises(TypeError, match=r"PyTorch's \w+ was given a polynet Tensor.*namespace"):
+            value_and_grad(call)(x)
+
+
 # What comes in
 
 

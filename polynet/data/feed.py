@@ -11,7 +11,7 @@ from polynet.backend import Array
 from polynet.backend.transfer import on_host
 from polynet.data.named import NAMES, arrays_of, each, same_length, samples
 from polynet.data.order import batches, chunks, count_of, rows_of, split_rows, varied
-from polynet.data.place import Place, check_host, is_device_array
+from polynet.data.place import Place, check_host, is_device_array, lies_on_the_host
 from polynet.data.prefetch import prefetched
 from polynet.data.source import (
     Batch,
@@ -197,9 +197,8 @@ class Streamed:
                     f"is a {type(batch).__name__}{size}"
                 )
             names = [f"batch {number}'s {name}" for name in self.names]
-            for a, name in zip(batch, names, strict=False):
-                each(_refuse_device_array, a, name)
-            x, y, *others = batch
+            pairs = zip(batch, names, strict=False)
+            x, y, *others = (each(_from_the_host, a, name) for a, name in pairs)
             found = [self._place.prepare(a, n) for a, n in zip((x, y), names, strict=False)]
             found += [_weights(on_host(w), self._place, names[2]) for w in others]
             for a, name in zip(found[1:], names[1:], strict=False):
@@ -227,12 +226,16 @@ def part_of(data: Any, start: int, end: int) -> Any:
     return tree_map(lambda a: a[start:end, ...], data)
 
 
-def _refuse_device_array(a: Any, name: str) -> None:
-    if is_device_array(a):
-        raise TypeError(
-            f"{name} is a {type(a).__name__}; a source makes arrays of the host: "
-            "polynet.to_numpy(x) moves it there"
-        )
+def _from_the_host(a: Any, name: str) -> Any:
+    """What a batch holds: of other libraries the arrays that lie on the host, such as PyTorch's."""
+    if not is_device_array(a):
+        return a
+    if lies_on_the_host(a):
+        return on_host(a)
+    raise TypeError(
+        f"{name} is a {type(a).__name__} on a device; a source makes arrays of the host: "
+        "polynet.to_numpy(x) moves it there"
+    )
 
 
 def _is_mapped(given: Sequence[Any]) -> bool:
@@ -241,7 +244,7 @@ def _is_mapped(given: Sequence[Any]) -> bool:
 
 def feed(place: Place, x: Any, y: Any, sample_weight: Any, *, seed: int, prefix: str = "") -> Feed:
     """What is given to a verb, as the step takes it. `y` is None for a source."""
-    if isinstance(x, Source) or callable(x) or (y is None and _is_batches(x)):
+    if isinstance(x, Source) or callable(x) or (y is None and is_batches(x)):
         for value, name in ((y, "y"), (sample_weight, "sample_weight")):
             if value is not None:
                 raise TypeError(
@@ -251,8 +254,9 @@ def feed(place: Place, x: Any, y: Any, sample_weight: Any, *, seed: int, prefix:
         return Streamed(place, x, seed, prefix)
     if y is None:
         raise TypeError(
-            f"{prefix}y is missing: x is a {type(x).__name__}; expected x and y, or a source of "
-            "both (polynet.data), a function (seed, epoch) -> batches, or a list of batches"
+            f"{prefix}y is missing: x is a {type(x).__name__}; expected x and y (any, such as "
+            "zeros, for a loss without targets), or a source of both (polynet.data), a function "
+            "(seed, epoch) -> batches, or a list of batches"
         )
     given = (x, y) if sample_weight is None else (x, y, sample_weight)
     if _is_mapped(given):
@@ -295,7 +299,8 @@ def hold_out(
     )
 
 
-def _is_batches(x: Any) -> bool:
+def is_batches(x: Any) -> bool:
+    """Whether it may be gone through for batches: a list, or PyTorch's DataLoader, and no array."""
     arrays_alone = isinstance(x, np.ndarray | str | Mapping) or is_device_array(x)
     return isinstance(x, Iterable) and not arrays_alone
 

@@ -15,6 +15,9 @@ from polynet.backend.transfer import on_host
 from polynet.data.named import each
 from polynet.errors import MixedBackendsError
 
+CPU = 1
+"""DLPack's number for it."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -112,7 +115,12 @@ def host_array(x: Any, name: str) -> np.ndarray:
 
 def is_device_array(x: Any) -> bool:
     """Whether `x` is some backend's array other than NumPy's, which counts as host data."""
-    return not isinstance(x, np.ndarray | np.generic) and is_claimed(x)
+    return hasattr(x, "shape") and not isinstance(x, np.ndarray | np.generic) and is_claimed(x)
+
+
+def lies_on_the_host(x: Any) -> bool:
+    """Whether a backend's array is in memory of the host, as DLPack says it."""
+    return hasattr(x, "__dlpack_device__") and x.__dlpack_device__()[0] == CPU
 
 
 def _check_size(shape: tuple[int, ...], name: str) -> None:

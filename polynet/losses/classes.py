@@ -9,6 +9,7 @@ from polynet.losses.shared import (
     check_like,
     is_label,
     mean_of_labels,
+    of_classes,
     per_class,
 )
 from polynet.tensor import composition
@@ -55,8 +56,8 @@ def cross_entropy(
     Labels equal to `ignore_index` do not count; unlike in PyTorch, none is ignored unless it says
     so. Where nothing counts, the loss is 0.
 
-    Raises ValueError for other shapes. A label out of range cannot be seen on a device;
-    `Trainer.fit` checks labels on the host.
+    Raises ValueError for other shapes. With a label out of range the loss is NaN, or it raises
+    where labels are seen; `Trainer.fit` looks at them on the host before it trains.
 
     >>> import numpy as np
     >>> float(cross_entropy(np.asarray([[0.0, 1000.0]]), np.asarray([0])))
@@ -74,9 +75,10 @@ def cross_entropy(
         _check_labels("cross_entropy", logits, targets)
         scores = log_softmax(logits, axis=1)
         right = is_label(xp, logits, targets, ignore_index)
-        return mean_of_labels(
+        value = mean_of_labels(
             xp, "cross_entropy", scores, right, sample_weight, weight, label_smoothing, ignore_index
         )
+        return of_classes(xp, value, scores, targets, ignore_index)
     _check_probabilities(logits, targets, ignore_index)
     values = -log_softmax(logits, axis=1) * (
         targets * (1 - label_smoothing) + label_smoothing / logits.shape[1]
@@ -101,9 +103,10 @@ def nll(xp, log_probabilities, targets, /, sample_weight=None, weight=None, *, i
         raise TypeError(f"nll: targets are {targets.dtype}; expected labels, which are integers")
     _check_labels("nll", log_probabilities, targets)
     right = is_label(xp, log_probabilities, targets, ignore_index)
-    return mean_of_labels(
+    value = mean_of_labels(
         xp, "nll", log_probabilities, right, sample_weight, weight, 0.0, ignore_index
     )
+    return of_classes(xp, value, log_probabilities, targets, ignore_index)
 
 
 @composition
@@ -151,7 +154,8 @@ def multi_margin(xp, logits, targets, /, sample_weight=None, weight=None, *, p=1
     if weight is not None:
         w = per_class(xp, weight, logits, 1, "multi_margin")
         values = values * xp.sum(xp.where(right, w, 0), axis=1)
-    return batch_mean(xp, values, sample_weight, "multi_margin")
+    value = batch_mean(xp, values, sample_weight, "multi_margin")
+    return of_classes(xp, value, logits, targets)
 
 
 def _check_labels(name, scores, targets):

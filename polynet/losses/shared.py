@@ -67,6 +67,15 @@ def is_label(xp, scores, targets, ignore_index):
     return right if ignore_index is None else right & (labels != ignore_index)
 
 
+def of_classes(xp, value, scores, targets, ignore_index=None):
+    """A loss; NaN where a label is no class, which on a device cannot raise."""
+    labels = xp.astype(targets, xp.int32)
+    known = (labels >= 0) & (labels < scores.shape[1])
+    if ignore_index is not None:
+        known = known | (labels == ignore_index)
+    return value + xp.where(xp.all(known), xp.zeros_like(value), xp.nan)
+
+
 def mean_of_labels(xp, name, scores, right, sample_weight, weight, label_smoothing, ignore_index):
     """-Σ s·w·x[class] / Σ s·w; the share ε of smoothing is -Σ s·Σ w·x / classes instead."""
     picked = xp.where(right, scores, 0)
@@ -101,4 +110,7 @@ def check_like(name, outputs, targets):
 def check_dtype(name, outputs, targets):
     """Raise TypeError unless the targets have the outputs' dtype."""
     if targets.dtype != outputs.dtype:
-        raise TypeError(f"{name}: targets are {targets.dtype}; expected {outputs.dtype}")
+        raise TypeError(
+            f"{name}: targets are {targets.dtype}; expected {outputs.dtype}, as the outputs are: "
+            "convert them, such as y.astype('float32')"
+        )

@@ -7,6 +7,8 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import array_api_compat
+
 from polynet import integers
 from polynet.backend import Array
 from polynet.nn.module import Module
@@ -43,9 +45,12 @@ def short(numbers: tuple[int | None, ...]) -> str:
 def same_dtype(layer: Module, x: Array, parameter: Array) -> None:
     """Raise TypeError unless the input has the parameters' dtype."""
     if x.dtype != parameter.dtype:
+        xp = array_api_compat.array_namespace(parameter)
+        todo = "convert the inputs, or draw the parameters with init(dtype=…)"
+        if not xp.isdtype(x.dtype, "real floating"):
+            todo = "integers are for an Embedding; give numbers, x.astype('float32')"
         raise TypeError(
-            f"{layer.label()}: the inputs are {x.dtype}, the parameters {parameter.dtype}; "
-            "convert the inputs, or draw the parameters with init(dtype=…)"
+            f"{layer.label()}: the inputs are {x.dtype}, the parameters {parameter.dtype}; {todo}"
         )
 
 

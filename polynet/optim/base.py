@@ -109,6 +109,18 @@ def updated(
     return result
 
 
+def _unrecorded(params: Arrays) -> Arrays:
+    """The parameters; TypeError where PyTorch recorded their update, as it then would for ever."""
+    if hasattr(next(iter(params.values()), None), "requires_grad"):
+        for name, p in params.items():
+            if p.requires_grad:
+                raise TypeError(
+                    f"parameter {name!r} requires grad: PyTorch records every update of it, and "
+                    "forgets none. Give p.detach()"
+                )
+    return params
+
+
 def _same_names(what: str, before: Any, after: Any) -> None:
     """Raise ValueError unless the leaves of two trees have the same names."""
     old, new = (dict(tree.named_leaves(leaves)) for leaves in (before, after))
@@ -178,16 +190,22 @@ class Rule(Optimizer):
         if set(grads) != set(params):
             odd = sorted(set(grads) ^ set(params))
             raise KeyError(f"parameters and gradients have different names: {', '.join(odd)}")
+        if tuple(getattr(step, "shape", ())) != (1,):
+            raise TypeError(
+                f"{type(self).__name__}.update: step is the number of steps before, an int32 array "
+                f"of shape (1,) on the parameters' device; got {step!r}"
+            )
         settings = dict(vars(self))
         lr = settings.pop("lr")
         if not isinstance(lr, Schedule):
-            return type(self)._rule(params, grads, state, step, lr, **settings)
+            params, state = type(self)._rule(params, grads, state, step, lr, **settings)
+            return _unrecorded(params), state
         rest = dict(state)
         factor = rest.pop("lr_factor")
         xp = array_namespace(factor)
         lr = xp.reshape(lr(step, dtype=factor.dtype) * factor, ())
         params, rest = type(self)._rule(params, grads, rest, step, lr, **settings)
-        return params, {name: rest.get(name, factor) for name in state}
+        return _unrecorded(params), {name: rest.get(name, factor) for name in state}
 
     def lr_factors(self, state: State) -> list[Array]:
         return [state["lr_factor"]] if "lr_factor" in state else []

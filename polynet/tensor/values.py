@@ -179,7 +179,8 @@ class Tensor:
     def _leave(self, convert: Callable[[Any], Any], what: str) -> Any:
         if is_recorded(self):
             raise RecordError(
-                f"{what} of a recorded Tensor would lose its gradient; take it of "
+                f"{what} of a recorded Tensor would lose its gradient: functions with a gradient "
+                "are those of polynet.array_namespace(x). Without it, take it of "
                 "polynet.stop_gradient(x), or return x from the differentiated function"
             )
         return convert(plain_value(self))
@@ -202,6 +203,17 @@ class Tensor:
     def _become(self, other: Tensor) -> None:
         """Take over another's value and line; who has read the old ones keeps them."""
         self._value, self._level, self._line = other._value, other._level, other._line
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> NoReturn:
+        """What PyTorch's functions call for a Tensor; its operators leave it to the Tensor's."""
+        name = getattr(function, "__name__", function)
+        raise TypeError(
+            f"PyTorch's {name} was given a polynet Tensor, whose gradient it would lose; functions "
+            "with a gradient are those of xp = polynet.array_namespace(x)"
+        )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         if copy is False:

@@ -7,6 +7,7 @@ typedef unsigned short bfloat16;  // the upper half of a float's bits
 #define KERNEL extern "C" __global__ void
 #define WARP 32
 #define INFINITY_ ((real)__longlong_as_double(0x7ff0000000000000LL))
+#define NOT_A_NUMBER ((real)__longlong_as_double(0x7ff8000000000000LL))
 
 // What one instruction reads or writes.
 struct alignas(16) Pack { real at[16 / sizeof(real)]; };

@@ -182,7 +182,7 @@ KERNEL cross_entropy_forward(
     if (threadIdx.x == 0) {
         tops[row] = top;
         logs[row] = log_sum;
-        losses[row] = 0 <= label && label < n ? log_sum - (scores[label] - top) : 0;
+        losses[row] = 0 <= label && label < n ? log_sum - (scores[label] - top) : NOT_A_NUMBER;
     }
 }
 
@@ -204,7 +204,7 @@ KERNEL cross_entropy_of_few(
         real log_sum = log(sum);
         tops[row] = top;
         logs[row] = log_sum;
-        if (0 <= label && label < n) loss = log_sum - (scores[label] - top);
+        loss = 0 <= label && label < n ? log_sum - (scores[label] - top) : NOT_A_NUMBER;
     }
     loss = block_sum(loss);
     if (row == 0) *mean = loss / (real)rows;
