@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
 from polynet import losses
-from polynet.backend import Array, Backend, backend_of, chosen_backend, common_backend, get_backend
+from polynet.backend import (
+    Array,
+    Backend,
+    backend_of,
+    chosen_backend,
+    common_backend,
+    get_backend,
+    use_backend,
+)
 from polynet.data import Place, Source, is_batches, is_device_array
 from polynet.data.feed import Check
 from polynet.data.named import arrays_of
@@ -164,7 +173,8 @@ def _where_drawn(
     drawn: list[Array], asked: str | Backend | None, device: str | None, dtype: str | None
 ) -> Place:
     """Where a network is that has its parameters."""
-    backend, native = common_backend(drawn, "the network's parameters")
+    with nullcontext() if asked is None else use_backend(asked):
+        backend, native = common_backend(drawn, "the network's parameters")
     if asked is not None:
         wanted = get_backend(asked)
         if wanted.name != backend.name:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
-
-import numpy as np
 
 from polynet.arguments import Metric, target_check
 from polynet.backend import Array, backend_of, to_numpy
@@ -122,7 +121,8 @@ def scores(
     if not sizes:
         why = "holds zeros only; give some samples a weight above 0"
         raise ValueError(f"{data.names[2]} {why}" if seen else f"{data.names[0]} gave no batch")
-    numbers = {"loss": float(np.average([float(to_numpy(v)) for v in values], weights=sizes))}
+    terms = (float(to_numpy(v)) * size for v, size in zip(values, sizes, strict=True))
+    numbers = {"loss": math.fsum(terms) / math.fsum(sizes)}
     if metrics:
         of_all = zip(*kept, strict=True)
         names = (data.names[1], "the network's output")

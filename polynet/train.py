@@ -517,6 +517,11 @@ class Trainer:
             step = make_step(self._described, self.loss, self.optimizer, backend.xp, self._part)
             step.required = self._required  # type: ignore[attr-defined]
             self._run = backend.compile(step)
+            if not callable(self._run):
+                raise TypeError(
+                    f"compile of backend {backend.name!r} returned a {type(self._run).__name__}; "
+                    "expected a function run(state, data, rows) -> (state, losses)"
+                )
         return self._run
 
     def _run_epoch(self, data: Feed, size: int, bar: Any, interrupted: threading.Event) -> float:
@@ -537,6 +542,12 @@ class Trainer:
                     raise KeyboardInterrupt
                 self._copy = None
                 self._state, launched = run(self._state, call.data, call.rows)
+                if tuple(launched.shape) != (len(call.weights),):
+                    raise TypeError(
+                        f"a run of {len(call.weights)} steps on {self._place.backend.name!r} gave "
+                        f"losses of shape {tuple(launched.shape)}; compile returns a function that "
+                        "gives one loss for each step, in an array of shape (steps,)"
+                    )
                 done += len(call.weights)
                 self._position = Position(self.epoch, done, size, data.samples)
                 self._unread.add(self._place.backend.to_host_later(launched))

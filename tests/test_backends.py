@@ -5,6 +5,7 @@ know, and stands for anybody's.
 """
 
 import contextvars
+import copy
 import json
 import re
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 import polynet
-from polynet import random, tree
+from polynet import Trainer, losses, nn, optim, random, tree
 from polynet.backend import (
     CONTRACT,
     Backend,
@@ -160,6 +161,9 @@ STATES = [
     ("misnamed", "broken", "calls itself 'another', but is registered as 'misnamed'", None),
     ("missing", "missing dependency", "Unobtainium is not installed", MissingDependency),
     ("careless", "missing dependency", "'a_library_that_nobody_has'", ModuleNotFoundError),
+    ("astray", "broken", "the module polynet_nowhere, which is not there", ModuleNotFoundError),
+    ("listing", "broken", "TypeError: devices() returned a list; expected a dict of", TypeError),
+    ("wordy", "incompatible", "version '1' of the contract; this polynet has 1", None),
     ("deviceless", "no device", "it found no device", None),
     ("driverless", "no device", "OSError: the driver is too old", OSError),
     ("miscounting", "no device", "the sum of four ones on cpu came out as 5.0", ArithmeticError),
@@ -253,6 +257,30 @@ def test_rule_06_precedence(plugins, monkeypatch):
     assert polynet.get_backend().name == "loopback"
     polynet.set_backend(None)
     assert polynet.get_backend().name == "same"
+
+
+def test_rule_06_who_is_asked_for_needs_no_claim(plugins, monkeypatch):
+    """Whose arrays these are where nobody chose is another matter."""
+    monkeypatch.setattr(registry, "claimants", lambda module: ("numpy",) * (module == "numpy"))
+    refresh_types()
+    x, y = np.ones((8, 2), np.float32), np.ones((8, 1), np.float32)
+    net = nn.Linear(2, 1).init(seed=0, backend="loopback")
+    job = Trainer(net, losses.mse, optim.SGD(0.1), backend="loopback")
+    job.fit(loopback(x), loopback(y), epochs=2)
+    job = Trainer(nn.Linear(2, 1), losses.mse, optim.SGD(0.1), backend="loopback")
+    job.fit(x, y, epochs=2)
+    assert job.predict(x).shape == (8, 1)
+    monkeypatch.undo()
+    refresh_types()
+
+
+def refresh_types():
+    selection._by_type.clear()
+
+
+def test_rule_06_a_claim_may_name_the_factory_in_other_words(plugins):
+    """Of the only plug-in of its distribution."""
+    assert registry.claimants("polynet_loopback_arrays") == ("loopback",)
 
 
 def test_rule_06_asarray_follows_the_choice(plugins):
@@ -431,10 +459,10 @@ def test_rule_09_the_contract_is_read_before_the_plugin_is_built(plugins):
 
 # 10. A small mandatory surface; everything else has a default.
 
-MANDATORY = {"devices", "is_array", "from_host", "to_host", "synchronize"}
+MANDATORY = {"devices", "is_array", "from_host", "to_host"}
 
 
-def test_rule_10_five_methods_and_four_attributes_are_a_backend(plugins):
+def test_rule_10_four_methods_and_four_attributes_are_a_backend(plugins):
     written = {name for name in vars(type(polynet.get_backend("loopback"))) if name[0] != "_"}
     assert Backend.__abstractmethods__ == MANDATORY
     assert written == MANDATORY | {"name", "contract", "version", "xp"}
@@ -449,6 +477,19 @@ def test_rule_10_the_default_step_runner_trains(plugins):
     x, losses = run(loopback([3.0, 4.0]), 1.0, loopback([0.25, 0.25]))
     assert polynet.to_numpy(x).tolist() == [0.75, 1.0]
     assert [float(loss) for loss in losses] == [25.0, 6.25]
+
+
+def test_rule_10_a_runner_is_a_function_and_gives_a_loss_a_step(plugins):
+    x, y = np.ones((8, 2), np.float32), np.ones((8, 1), np.float32)
+    for compile_, words in (
+        (lambda step: None, r"compile of backend 'loopback' returned a NoneType; expected a func"),
+        (lambda step: step, r"a run of 1 steps on 'loopback' gave losses of shape \(\)"),
+    ):
+        backend = copy.copy(polynet.get_backend("loopback"))
+        backend.compile = compile_
+        job = Trainer(nn.Linear(2, 1), losses.mse, optim.SGD(0.1), backend=backend)
+        with pytest.raises(TypeError, match=words):
+            job.fit(x, y, batch_size=8)
 
 
 # 11. Streams are counters: the same numbers everywhere.

@@ -47,9 +47,10 @@ class Backend(abc.ABC):
         metal_arrays = "polynet_metal:load"
 
     The second group names the top-level module of the array class; where nobody chose a
-    backend, an array from that module chooses this one.
+    backend, an array from that module chooses this one. Without it, whoever uses the arrays
+    chooses the backend first.
 
-    Set the four attributes and write the five methods below; everything else has a default.
+    Set the four attributes and write the four methods below; everything else has a default.
     """
 
     name: str
@@ -80,11 +81,13 @@ class Backend(abc.ABC):
     def to_host(self, array: Array) -> np.ndarray:
         """A copy as a NumPy array, with the same dtype."""
 
-    @abc.abstractmethod
-    def synchronize(self) -> None:
-        """Return once all work that was started on the devices has ended."""
-
     # Optional from here on.
+
+    def synchronize(self) -> None:  # noqa: B027 (a library may have nothing to do)
+        """Return once all work that was started on the devices has ended.
+
+        Whoever measures time calls it; a library that is done when it returns does nothing.
+        """
 
     kernels: Mapping[str, Callable[..., Any]] = {}
     """Compositions that this backend does faster, by name.
@@ -99,8 +102,17 @@ class Backend(abc.ABC):
     """How many training steps polynet hands to a compiled runner at a time."""
 
     def device_of(self, array: Array) -> Any:
-        """The native device that holds `array`."""
-        return array.device
+        """The native device that holds `array`: its `.device`, which arrays have by the standard.
+
+        Another answer is for arrays that have none yet, as within a compiler.
+        """
+        try:
+            return array.device
+        except AttributeError:
+            raise TypeError(
+                f"a {type(array).__qualname__} of {self.name!r} has no .device, which arrays have "
+                "by the Python array API standard; give the class one"
+            ) from None
 
     def on(self, device: Any) -> AbstractContextManager[Any]:  # noqa: ARG002 (others use it)
         """Within it new arrays are on `device`: for libraries whose work does not follow arrays."""
@@ -185,6 +197,8 @@ class Backend(abc.ABC):
             raise ValueError(
                 f"unknown dtype {name!r}: expected one of {', '.join(names)}, as a string"
             )
+        if not hasattr(self.xp, name):
+            raise TypeError(f"the library of backend {self.name!r} has no {name}")
         return getattr(self.xp, name)
 
     def without_kernels(self) -> Backend:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
@@ -24,6 +25,8 @@ NO_DEVICE = "no device"
 INCOMPATIBLE = "incompatible"
 BROKEN = "broken"
 
+MISTAKES = (AttributeError, NameError, TypeError)
+"""What a plug-in raises that is wrong; what says that there is no device, is of other kinds."""
 RESERVED = ("all", "auto")
 """Words that choose among backends, and so cannot be the name of one."""
 
@@ -92,11 +95,17 @@ class Registry:
         """The backends that arrays from the top-level package `module` choose."""
         with self._lock:
             if self._claims is None:
-                by_value = {p.value: name for name, ps in self._entry_points().items() for p in ps}
+                found = [(name, p) for name, ps in self._entry_points().items() for p in ps]
+                by_value = {point.value: name for name, point in found}
+                of_owner: dict[str, set[str]] = {}
+                for name, point in found:
+                    of_owner.setdefault(_owner(point), set()).add(name)
                 claims: dict[str, set[str]] = {}
                 for point in metadata.entry_points(group=ARRAYS_GROUP):
-                    if point.value in by_value:
-                        claims.setdefault(point.name, set()).add(by_value[point.value])
+                    only = of_owner.get(_owner(point), set())
+                    names = {by_value[point.value]} if point.value in by_value else only
+                    if len(names) == 1:  # else it does not say whose
+                        claims.setdefault(point.name, set()).update(names)
                 self._claims = claims
             return tuple(sorted(self._claims.get(module, ())))
 
@@ -166,6 +175,9 @@ def _load(point: metadata.EntryPoint) -> Any:
     except MissingDependency as error:
         raise _Refused(MISSING, f"{error.name} is not installed") from error
     except ImportError as error:
+        if getattr(error, "name", None) == point.module:
+            reason = f"its entry point names the module {point.module}, which is not there"
+            raise _Refused(BROKEN, reason) from error
         raise _Refused(MISSING, str(error)) from error
     except Exception as error:
         raise _Refused(BROKEN, f"loading it raised {_words(error)}") from error
@@ -178,7 +190,7 @@ def _check_contract(plugin: Any) -> None:
         raise _Refused(INCOMPATIBLE, reason)
     if contract != CONTRACT:
         reason = (
-            f"it was written for version {contract} of the contract; this polynet has {CONTRACT}"
+            f"it was written for version {contract!r} of the contract; this polynet has {CONTRACT}"
         )
         raise _Refused(INCOMPATIBLE, reason)
 
@@ -199,12 +211,13 @@ def _check(backend: Any, name: str) -> None:
 def _probe(backend: Backend) -> tuple[str, ...]:
     """The devices' names, the default one having computed something."""
     try:
-        devices = backend.devices()
+        devices = _by_name(backend.devices())
         if devices:
             backend.probe(next(iter(devices.values())))
     except Exception as error:
         reason = f"computing on its default device raised {_words(error)}"
-        raise _Refused(NO_DEVICE, reason) from error
+        state = BROKEN if isinstance(error, MISTAKES) else NO_DEVICE
+        raise _Refused(state, reason) from error
     if not devices:
         raise _Refused(NO_DEVICE, "it found no device")
     return tuple(devices)
@@ -215,3 +228,10 @@ def _words(error: Exception) -> str:
 
 
 registry = Registry()
+
+
+def _by_name(devices: Any) -> Mapping[str, Any]:
+    if not isinstance(devices, Mapping):
+        came = type(devices).__name__
+        raise TypeError(f"devices() returned a {came}; expected a dict of devices by name")
+    return devices

@@ -73,7 +73,7 @@ def of_classes(xp, value, scores, targets, ignore_index=None):
     known = (labels >= 0) & (labels < scores.shape[1])
     if ignore_index is not None:
         known = known | (labels == ignore_index)
-    return value + xp.where(xp.all(known), xp.zeros_like(value), xp.nan)
+    return value + xp.where(xp.all(known), xp.zeros_like(value), math.nan)
 
 
 def mean_of_labels(xp, name, scores, right, sample_weight, weight, label_smoothing, ignore_index):

@@ -7,11 +7,10 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-import array_api_compat
-
 from polynet import integers
 from polynet.backend import Array
 from polynet.nn.module import Module
+from polynet.ops import array_namespace
 
 
 def positive(layer: str, **settings: Any) -> tuple[int, ...]:
@@ -45,7 +44,7 @@ def short(numbers: tuple[int | None, ...]) -> str:
 def same_dtype(layer: Module, x: Array, parameter: Array) -> None:
     """Raise TypeError unless the input has the parameters' dtype."""
     if x.dtype != parameter.dtype:
-        xp = array_api_compat.array_namespace(parameter)
+        xp = array_namespace(parameter)
         todo = "convert the inputs, or draw the parameters with init(dtype=…)"
         if not xp.isdtype(x.dtype, "real floating"):
             todo = "integers are for an Embedding; give numbers, x.astype('float32')"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from polynet import random
-from polynet.backend import Array, Backend, asarray, common_backend, get_backend
+from polynet.backend import Array, Backend, asarray, common_backend, get_backend, use_backend
 from polynet.derivative import stop_gradient
 from polynet.errors import unknown
 from polynet.nn.described import (
@@ -204,7 +204,8 @@ class Module:
                 value = target.from_host(host.astype(own or dtype), native)
             drawn[path] = value
         if drawn:
-            common_backend(drawn.values(), "the network's parameters")
+            with use_backend(target):  # whose arrays these are, whoever else takes such
+                common_backend(drawn.values(), "the network's parameters")
         return self._bound(drawn, None, self._names_by_identity())
 
     def parameters(self) -> dict[str, Array]:

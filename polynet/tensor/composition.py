@@ -8,7 +8,7 @@ from functools import update_wrapper
 from typing import Any
 
 from polynet.tensor.arguments import highest_level, lifted, plain_backend
-from polynet.tensor.recording import apply_at, named_parameters, to_positional
+from polynet.tensor.recording import apply_at, check_kernel, named_parameters, to_positional
 
 
 def composition(definition: Callable[..., Any]) -> Callable[..., Any]:
@@ -42,11 +42,12 @@ def composition(definition: Callable[..., Any]) -> Callable[..., Any]:
             if kernel is not None:
                 result = kernel(backend.xp, *args, **options)
                 if result is not NotImplemented:
+                    check_kernel(name, backend, result, ())
                     return result[0]
             return definition(backend.xp, *args, **options)
         kernel = level.kernels.get(name)
         if kernel is not None and dict not in map(type, args):
-            result = apply_at(level, kernel, args, options)
+            result = apply_at(level, kernel, args, options, name)
             if result is not NotImplemented:
                 return result
         return definition(level.namespace, *lifted(level, args), **options)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import update_wrapper, wraps
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from polynet import tree
-from polynet.backend import Array
+from polynet.backend import Array, Backend
 from polynet.tensor.arguments import (
     each,
     highest_level,
@@ -17,6 +17,7 @@ from polynet.tensor.arguments import (
     plain_backend,
     unwrapped,
 )
+from polynet.tensor.sweep import needs
 from polynet.tensor.values import Level, Parts, Tensor
 
 _SEVERAL = (tuple, list)
@@ -269,8 +270,14 @@ def apply(rule: Callable[..., Any], args: tuple, options: dict[str, Any]) -> Any
     return apply_at(level, rule, args, options)
 
 
-def apply_at(level: Level, rule: Callable[..., Any], args: tuple, options: dict[str, Any]) -> Any:
-    """`apply`, where the highest level among the arguments is known."""
+def apply_at(
+    level: Level,
+    rule: Callable[..., Any],
+    args: tuple,
+    options: dict[str, Any],
+    kernel: str | None = None,
+) -> Any:
+    """`apply`, where the highest level among the arguments is known; the rule may be a `kernel`."""
     taken = _taken_off(level, args) if level.plain else None
     if taken is None:
         inner, xp = unwrapped(level, args)
@@ -280,11 +287,41 @@ def apply_at(level: Level, rule: Callable[..., Any], args: tuple, options: dict[
     result = rule(xp, *inner, **options)
     if result is NotImplemented:
         return result
+    if kernel is not None and not _is_usual(result, inputs):
+        check_kernel(kernel, level.backend, result, inputs)
     value, pullbacks, *saved = result
     result = _written(level, value, tuple(inputs), pullbacks, saved[0] if saved else None)
     if level.watch is not None:
         level.watch(rule, result)
     return result
+
+
+def _is_usual(result: Any, inputs: Sequence[Any]) -> bool:
+    """Whether it is a result and a pullback for each of the inputs."""
+    return (
+        type(result) is tuple
+        and len(result) == 2
+        and type(result[1]) is tuple
+        and len(result[1]) >= len(inputs)
+    )
+
+
+def check_kernel(name: str, backend: Backend, result: Any, inputs: Sequence[Any]) -> None:
+    """Refuse what is no result of a kernel, and one that loses a gradient without a word."""
+    came = f"a {type(result).__name__}"
+    if type(result) is tuple and len(result) == 2:
+        pullbacks = result[1]
+        if pullbacks is None or callable(pullbacks):
+            return
+        came = repr(pullbacks)
+        if type(pullbacks) is tuple:
+            if not any(needs(inputs[len(pullbacks) :])):
+                return
+            came = f"{len(pullbacks)} pullbacks"
+    raise TypeError(
+        f"the kernel {name!r} of backend {backend.name!r} returned {came}; expected its result and "
+        "a tuple of pullbacks, one for each array it was given, None for what has no gradient"
+    )
 
 
 def _taken_off(level: Level, args: tuple) -> tuple[list[Any], list[int | None]] | None:

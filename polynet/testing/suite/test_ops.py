@@ -153,9 +153,10 @@ def test_a_convolution_of_many_channels(backend: Backend) -> None:
 @pytest.mark.polynet_part("kernels")
 @pytest.mark.parametrize("kernel", COMPOSITIONS)
 def test_kernel_equals_its_definition(backend: Backend, kernel: str) -> None:
-    dtype = dtypes(backend)[-1]
     compared = 0
-    for device, sample in itertools.product(backend.devices().values(), SAMPLES[kernel]):
+    for dtype, device, sample in itertools.product(
+        dtypes(backend), backend.devices().values(), SAMPLES[kernel]
+    ):
         args = to_backend_args(sample, backend, dtype, device)
         with backend.on(device):
             result = backend.kernels[kernel](backend.xp, *args, **sample.options)
@@ -165,8 +166,18 @@ def test_kernel_equals_its_definition(backend: Backend, kernel: str) -> None:
         with about(f"{what(kernel, sample, backend)}, beside its definition"):
             for got, wanted in zip(leaves([result[0]]), leaves([expected]), strict=True):
                 np.testing.assert_allclose(to_numpy(got), to_numpy(wanted), **TOLERANCE[dtype])
+                assert got.dtype == wanted.dtype, f"its result is {got.dtype}"
+            _check_dtypes(backend, args, *result)
         compared += 1
     assert compared, f"the kernel {kernel!r} declines every sample"
+
+
+def _check_dtypes(backend: Backend, args: tuple[Any, ...], y: Any, pullbacks: Any) -> None:
+    """Each gradient has the dtype of its array; one in another would be converted in silence."""
+    if isinstance(pullbacks, tuple):
+        for x, pullback in zip(args, pullbacks, strict=False):
+            back = x if pullback is None else pullback(backend.xp.ones_like(y))
+            assert back.dtype == x.dtype, f"a gradient of {x.dtype} is {back.dtype}"
 
 
 # The functions that the tests above are made of

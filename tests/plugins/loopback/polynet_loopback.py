@@ -158,8 +158,5 @@ class LoopbackBackend(Backend):
     def to_host(self, array):
         return np.array(array.value)
 
-    def synchronize(self):
-        """NumPy returns when it is done."""
-
 
 load = LoopbackBackend

@@ -20,7 +20,7 @@ def wrong_type():
 
 
 class Bare(Backend):
-    """The five methods, and nothing else: not even the contract's version."""
+    """The four methods, and nothing else: not even the contract's version."""
 
     def devices(self):
         return {"cpu": "cpu"}
@@ -33,9 +33,6 @@ class Bare(Backend):
 
     def to_host(self, array):
         return np.array(array)
-
-    def synchronize(self):
-        pass
 
 
 class Lacking(Bare):
@@ -59,6 +56,17 @@ def older():
 
 class Misnamed(NumpyBackend):
     name = "another"
+
+
+class Wordy(Bare):
+    contract = "1"
+
+
+class Listing(NumpyBackend):
+    name = "listing"
+
+    def devices(self):
+        return ["cpu"]
 
 
 class Deviceless(NumpyBackend):
