@@ -6,13 +6,14 @@ fixed seed. A backend gets them in its own dtype.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from polynet import functional, losses
+from polynet import functional, losses, optim, random
 from polynet.ops import EXTENSIONS, OPS
 from polynet.tensor import Tensor
 from polynet.testing import extensions, layers
@@ -428,6 +429,17 @@ def functions() -> dict[str, Callable[..., Any]]:
             if hasattr(f, "rule") or hasattr(f, "definition"):
                 found.setdefault(name, f)
     return found
+
+
+def compositions() -> list[str]:
+    """What a backend may have a kernel for, each with the arguments that come after `xp`.
+
+    >>> [line for line in compositions() if line.startswith("relu(")]
+    ['relu(x, /)']
+    """
+    found = {**vars(optim), **vars(random), **functions()}
+    own = {n: f for n, f in found.items() if n not in OPS and "." not in n}
+    return sorted(f"{n}{inspect.signature(f)}" for n, f in own.items() if hasattr(f, "definition"))
 
 
 def is_differentiable(argument: Any) -> bool:
