@@ -8,9 +8,10 @@
 `resume`: from NumPy to the GPU and back; `suite`: the conformance suite, and every activation,
 loss and optimizer recorded; `examples`: as they stand; `optimizer`: Adam's bytes a second beside a
 copy's; `product`: a large matrix product beside PyTorch's; `choices`: which algorithms products
-get; `steps`: training steps beside PyTorch (eager, in a CUDA graph, compiled) and `jax.jit`;
-`sanitizer`, only where it is named: the kernels under NVIDIA's compute-sanitizer. Without a GPU it
-says so, and exits with 2. What is done stands in the file after each part, and each network.
+get, and which way convolutions go; `steps`: training steps beside PyTorch (eager, in a CUDA graph,
+compiled) and `jax.jit`; `sanitizer`, only where it is named: the kernels under NVIDIA's
+compute-sanitizer. Without a GPU it says so, and exits with 2. What is done stands in the file after
+each part, and each network.
 """
 
 from __future__ import annotations
@@ -178,9 +179,11 @@ class Program:
         return f"## Adam on {PARAMETERS:,} parameters, float32\n\n" + table(header, [cells])
 
     def choices(self) -> str:
+        programs = [("gpu_products.py", precision) for precision in PRECISIONS]
+        programs += [("gpu_convolutions.py",)]
         tables = []
-        for precision in PRECISIONS:
-            done = _python(str(HERE / "gpu_products.py"), precision, limit=60)
+        for program, *settings in programs:
+            done = _python(str(HERE / program), *settings, limit=60)
             failed = f"\nFAILED: {done.stderr[-2000:]}" if done.returncode else ""
             tables.append(f"{done.stdout}{failed}")
         return "\n".join(tables)
