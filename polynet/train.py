@@ -124,8 +124,9 @@ class Trainer:
     def optimizer(self, optimizer: Optimizer) -> None:  # noqa: ARG002 (no other is taken)
         raise AttributeError(
             "the optimizer cannot be exchanged: the state of the run belongs to it. Make a new "
-            "Trainer(trainer.net, loss, optimizer); a learning rate that changes is one of "
-            "optim.schedules, which trainer.lr_factor multiplies"
+            "Trainer(trainer.net, loss, optimizer, seed=1): with another seed, samples come in another "
+            "order. A learning rate that changes is one of optim.schedules, which trainer.lr_factor "
+            "multiplies"
         )
 
     @property
