@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from polynet import random
-from polynet.backend import Array, common_backend
+from polynet.backend import Array, Backend, common_backend
 from polynet.data.named import each
 from polynet.derivative import differentiated
 from polynet.nn import Context, Module
@@ -93,6 +93,27 @@ def make_step(
 
     step.consumes = optimizer.consumes  # type: ignore[attr-defined]
     return step
+
+
+def compiled(backend: Backend, step: Callable[..., Any]) -> Callable[..., Any]:
+    """What the backend makes of a step: a runner of several."""
+    run = backend.compile(step)
+    if not callable(run):
+        raise TypeError(
+            f"compile of backend {backend.name!r} returned a {type(run).__name__}; expected a "
+            "function run(state, data, rows) -> (state, losses)"
+        )
+    return run
+
+
+def check_losses(losses: Array, steps: int, backend: Backend) -> None:
+    """Refuse what a runner gave that is no loss for each step."""
+    if tuple(losses.shape) != (steps,):
+        raise TypeError(
+            f"a run of {steps} steps on {backend.name!r} gave losses of shape "
+            f"{tuple(losses.shape)}; compile returns a function that gives one loss for each step, "
+            "in an array of shape (steps,)"
+        )
 
 
 def called(net: Callable[..., Any], x: Any) -> Any:

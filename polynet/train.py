@@ -35,7 +35,15 @@ from polynet.nn import Module
 from polynet.optim import Optimizer
 from polynet.optim.checks import number, said
 from polynet.scores import AT_ONCE, Loss, outputs_of, scores, whole_batches
-from polynet.step import Kept, State, initial_state, make_step, weights_of
+from polynet.step import (
+    Kept,
+    State,
+    check_losses,
+    compiled,
+    initial_state,
+    make_step,
+    weights_of,
+)
 from polynet.tree import map as tree_map
 from polynet.trial import try_out
 from polynet.unread import Unread
@@ -124,9 +132,9 @@ class Trainer:
     def optimizer(self, optimizer: Optimizer) -> None:  # noqa: ARG002 (no other is taken)
         raise AttributeError(
             "the optimizer cannot be exchanged: the state of the run belongs to it. Make a new "
-            "Trainer(trainer.net, loss, optimizer, seed=1): with another seed, samples come in another "
-            "order. A learning rate that changes is one of optim.schedules, which trainer.lr_factor "
-            "multiplies"
+            "Trainer(trainer.net, loss, optimizer, seed=1): with another seed, samples come in "
+            "another order. A learning rate that changes is one of optim.schedules, which "
+            "trainer.lr_factor multiplies"
         )
 
     @property
@@ -517,12 +525,7 @@ class Trainer:
             backend = self._place.backend
             step = make_step(self._described, self.loss, self.optimizer, backend.xp, self._part)
             step.required = self._required  # type: ignore[attr-defined]
-            self._run = backend.compile(step)
-            if not callable(self._run):
-                raise TypeError(
-                    f"compile of backend {backend.name!r} returned a {type(self._run).__name__}; "
-                    "expected a function run(state, data, rows) -> (state, losses)"
-                )
+            self._run = compiled(backend, step)
         return self._run
 
     def _run_epoch(self, data: Feed, size: int, bar: Any, interrupted: threading.Event) -> float:
@@ -543,12 +546,7 @@ class Trainer:
                     raise KeyboardInterrupt
                 self._copy = None
                 self._state, launched = run(self._state, call.data, call.rows)
-                if tuple(launched.shape) != (len(call.weights),):
-                    raise TypeError(
-                        f"a run of {len(call.weights)} steps on {self._place.backend.name!r} gave "
-                        f"losses of shape {tuple(launched.shape)}; compile returns a function that "
-                        "gives one loss for each step, in an array of shape (steps,)"
-                    )
+                check_losses(launched, len(call.weights), self._place.backend)
                 done += len(call.weights)
                 self._position = Position(self.epoch, done, size, data.samples)
                 self._unread.add(self._place.backend.to_host_later(launched))
