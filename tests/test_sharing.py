@@ -312,7 +312,7 @@ def test_data_that_is_here_is_taken_as_it_is(backend: Backend, kind):
 
 
 def test_training_reads_the_users_own_arrays(backend: Backend, monkeypatch):
-    """The data that the step and the loss are given lies where the user's does."""
+    """The data that the step is given lies where the user's does; what is evaluated is copied."""
     native = backend.device(None)
     x, y = (backend.from_host(aligned("float32"), native) for _ in range(2))
     before = polynet.to_numpy(x)
@@ -334,7 +334,8 @@ def test_training_reads_the_users_own_arrays(backend: Backend, monkeypatch):
     trainer.evaluate(x, y)
     trainer.predict(x)
     assert {(address(a), address(b)) for a, b in trained} == {(address(x), address(y))}
-    assert [address(targets) for targets in scored] == [address(y)] * 2
+    assert len(scored) == 2
+    assert address(y) not in map(address, scored), "a loss may write over what it is given"
     assert np.array_equal(polynet.to_numpy(x), before)
 
 
