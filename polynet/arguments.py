@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -17,11 +17,12 @@ from polynet.backend import (
     chosen_backend,
     common_backend,
     get_backend,
+    to_numpy,
     use_backend,
 )
 from polynet.data import Place, Source, is_batches, is_device_array
 from polynet.data.feed import Check
-from polynet.data.named import arrays_of
+from polynet.data.named import arrays_of, samples
 from polynet.errors import MixedBackendsError
 from polynet.nn import Module
 from polynet.optim import Optimizer
@@ -44,9 +45,7 @@ def by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
 
 def validation(given: Any) -> tuple[Any, Any, Any]:
     """`validation_data` as x, y and sample_weight."""
-    several = isinstance(given, tuple) or (
-        isinstance(given, list) and not all(isinstance(batch, tuple) for batch in given)
-    )
+    several = isinstance(given, tuple) or (isinstance(given, list) and not all(map(_batch, given)))
     if not several and (isinstance(given, Source) or callable(given) or is_batches(given)):
         return given, None, None
     if not several or len(given) not in {2, 3}:
@@ -55,6 +54,12 @@ def validation(given: Any) -> tuple[Any, Any, Any]:
             f"got a {type(given).__name__}"
         )
     return given[0], given[1], given[2] if len(given) > 2 else None
+
+
+def _batch(x: Any) -> bool:
+    """Whether it is (x, y) or (x, y, sample_weight), of arrays or dicts of them."""
+    several = isinstance(x, tuple | list) and len(x) in {2, 3}
+    return several and all(hasattr(a, "shape") or isinstance(a, Mapping) for a in x)
 
 
 def in_turn(callbacks: Any) -> list[Callback]:
@@ -122,6 +127,27 @@ def target_check(
     if kind is losses.hinge and not weighed:
         return functools.partial(_check_signs, name)
     return None
+
+
+def counted(loss: Any, targets: Any, weights: list[Any]) -> float:
+    """What of a batch its loss is the mean over: its samples, or what they weigh.
+
+    Of losses of labels that have `weight` or `ignore_index` it is what the labels weigh.
+    """
+    w = np.asarray(to_numpy(weights[0]), float) if weights else np.ones(samples(targets))
+    options = loss.keywords if isinstance(loss, functools.partial) else {}
+    kind = loss.func if isinstance(loss, functools.partial) else loss
+    classes, ignored = options.get("weight"), options.get("ignore_index")
+    if kind in (losses.cross_entropy, losses.nll) and (classes is not None or ignored is not None):
+        labels = to_numpy(targets)
+        if labels.dtype.kind not in "iu":
+            return float(w.sum())
+        each = np.ones(labels.shape)
+        if classes is not None:
+            each = np.asarray(to_numpy(classes), float).take(labels, mode="clip")
+        each = np.where(labels == ignored, 0, each) if ignored is not None else each
+        w = w.reshape(-1, *(1,) * (labels.ndim - 1)) * each
+    return float(w.sum())
 
 
 def _check_chances(name: str, targets: np.ndarray) -> None:

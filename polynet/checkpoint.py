@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import uuid
 import warnings
 from collections.abc import Mapping
@@ -36,7 +37,9 @@ StrPath = str | os.PathLike[str]
 
 CHECKSUM = "polynet.sha256"
 RUN = "polynet.run"
-PICKLED = (b"PK\x03\x04", b"\x80\x02")
+PICKLED = re.compile(
+    rb"PK\x03\x04.{26}[^/]*/data\.pkl|\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19\.", re.DOTALL
+)
 """How files begin that torch.save wrote, as it does now and as it did."""
 VERSION = 2
 """Of what a run's file holds under which names."""
@@ -323,7 +326,7 @@ def _parsed(path: StrPath, content: bytes) -> tuple[dict[str, np.ndarray], dict[
     try:
         arrays = safetensors.numpy.load(content)
     except safetensors.SafetensorError as error:
-        kind = " a file of torch.save, and" if content.startswith(PICKLED) else ""
+        kind = " a file of torch.save, and" if PICKLED.match(content) else ""
         raise ValueError(
             f"{path} is{kind} not a whole safetensors file: {error}. PyTorch writes one that is "
             "read here by safetensors.torch.save_file(net.state_dict(), path)"

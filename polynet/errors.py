@@ -87,6 +87,7 @@ def asked_by(error: BaseException, inner: Iterable[str]) -> str:
     found = filter(None, map(find_spec, ("polynet", *inner)))
     folders = [folder for s in found for folder in s.submodule_search_locations or ()]
     frames = traceback.extract_tb(error.__traceback__)
-    named = [f for f in frames if f.line and not any(map(Path(f.filename).is_relative_to, folders))]
+    named = [f for f in frames if not any(map(Path(f.filename).is_relative_to, folders))]
     last = named[-1] if named else frames[-1]
-    return f"line {last.lineno} of {last.filename}: {last.line}"
+    text = f": {last.line}" if last.line else ""
+    return f"line {last.lineno} of {last.filename}{text}"

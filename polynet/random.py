@@ -78,7 +78,7 @@ def keep_mask(
 def draw_uniform(
     xp: Any, key: Array, step: Array, *, shape: tuple[int, ...], dtype: Any, first: int = 0
 ) -> Array:
-    """Numbers in [0, 1), multiples of 2**-24, in a floating dtype; the same on every backend.
+    """Numbers in [0, 1), multiples of 2**-24, float32 or float64; the same on every backend.
 
     As with `keep_mask`, a number depends on `key`, `step`, the sample's position and its place in
     the sample alone.
@@ -102,6 +102,10 @@ def _uniform_pairs(
     xp: Any, key: Array, step: Array, shape: tuple[int, ...], dtype: Any, first: int
 ) -> tuple[Array, Array]:
     """Two numbers for every two places of a sample: a block of random bits has two words."""
+    if dtype not in (xp.float32, getattr(xp, "float64", None)):
+        raise TypeError(f"random numbers are float32 or float64; got {dtype}: convert them then")
+    if not shape:
+        raise ValueError("random numbers are drawn for samples, along the first axis; got shape ()")
     rows, blocks = shape[0], -(-math.prod(shape[1:]) // 2)
     device = array_api_compat.device(step)
     counters = xp.arange(first * blocks, (first + rows) * blocks, dtype=xp.int32, device=device)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
-from polynet.arguments import Metric, target_check
-from polynet.backend import Array, backend_of, to_numpy
+from polynet.arguments import Metric, counted, target_check
+from polynet.backend import Array, backend_of, to_numpy, use_backend
 from polynet.data import Feed
 from polynet.data.named import arrays_of, samples
 from polynet.nn import Module
@@ -50,7 +50,7 @@ def check_rows(outputs: Any, count: int) -> None:
         if isinstance(outputs, dict) and tuple(a.shape[:1]) != (count,):
             raise ValueError(
                 f"{name} has shape {tuple(a.shape)} for {count} samples; outputs that are joined, "
-                "for metrics or predict, have a row for each: broadcast it to them"
+                "for metrics, predict or a step in parts, have a row for each: broadcast it to them"
             )
 
 
@@ -88,11 +88,24 @@ def loss_of(loss: Loss, outputs: Any, targets: Any, weights: Sequence[Array], na
 
 
 def whole_batches(size: int) -> int:
-    """Samples of as many batches as make `AT_ONCE`, or of one: a loss may need whole ones.
+    """Samples of as many batches as make `AT_ONCE`, or of one: a loss may need whole ones."""
+    return size * max(1, AT_ONCE // size)
 
-    Of data that make their batches themselves, whose size is 0, any number: they come as made.
+
+def _with_the_rest(batches: Iterator[Any], size: int) -> Iterator[Any]:
+    """Batches, of which a last one that is shorter is joined to the one before.
+
+    A loss that looks across the batch has no number for a sample that is alone.
     """
-    return size * max(1, AT_ONCE // size) if size else AT_ONCE
+    held = None
+    for batch in batches:
+        if held is not None and samples(batch[0]) < size:
+            batch = joined([held, batch])
+        elif held is not None:
+            yield held
+        held = batch
+    if held is not None:
+        yield held
 
 
 def scores(
@@ -100,33 +113,36 @@ def scores(
 ) -> dict[str, float]:
     """The loss and the metrics on the data, by name.
 
-    The loss is the mean of those of the batches, each as heavy as its samples, or their weight: as
-    it is in training. Metrics are given all samples at once.
+    The loss is the mean of those of the batches, each as heavy as what it is the mean over: its
+    samples, or their weight. Metrics are given all samples at once.
     """
-    values, sizes, kept, seen = [], [], [], 0
-    with closing(data.in_order(batch_size)) as batches:
+    values, sizes, kept, weights, seen = [], [], [], [], 0
+    with closing(data.in_order(batch_size)) as made:
+        batches = made if data.makes_batches else _with_the_rest(made, batch_size)
         for x, y, *weights in batches:
             outputs, count = applied(net, x), samples(x)
-            size = float(to_numpy(weights[0]).sum(dtype=float)) if weights else count
             check = target_check(loss, outputs, y, data.names[1], weighed=bool(weights))
             if check is not None:
                 check(to_numpy(y))
+            if metrics:  # before the loss, which may write over what it is given
+                check_rows(outputs, count)
+                kept.append((tree_map(to_numpy, y), tree_map(to_numpy, outputs)))
             seen += count
+            size = counted(loss, y, weights)
             if size:  # else the loss is a mean of nothing
                 values.append(loss_of(loss, outputs, y, weights, data.names[2]))
                 sizes.append(size)
-            if metrics:
-                check_rows(outputs, count)
-                kept.append((tree_map(to_numpy, y), tree_map(to_numpy, outputs)))
-    if not sizes:
+    if not seen:
+        raise ValueError(f"{data.names[0]} gave no batch")
+    if weights and not sizes:
         why = "holds zeros only; give some samples a weight above 0"
-        raise ValueError(f"{data.names[2]} {why}" if seen else f"{data.names[0]} gave no batch")
+        raise ValueError(f"{data.names[2]} {why}")
     terms = (float(to_numpy(v)) * size for v, size in zip(values, sizes, strict=True))
-    numbers = {"loss": math.fsum(terms) / math.fsum(sizes)}
+    numbers = {"loss": math.fsum(terms) / (math.fsum(sizes) or 1.0)}
     if metrics:
-        of_all = zip(*kept, strict=True)
         names = (data.names[1], "the network's output")
-        targets, answers = map(joined, of_all, names)
+        with use_backend("numpy"):
+            targets, answers = map(joined, zip(*kept, strict=True), names)
         for name, metric in metrics.items():
             with _given(f"metric {name!r}", answers, targets):
                 numbers[name] = _number(name, metric(targets, answers))

@@ -284,7 +284,9 @@ class Trainer:
                 given = validation(validation_data)
                 held_out = feed(place, *given, seed=self.seed, prefix="validation ")
             measured = bool(self.metrics)
-            try_out(self._bound(), self.loss, data, held_out, size, accumulate, measured=measured)
+            tried = try_out(
+                self._bound(), self.loss, data, held_out, size, accumulate, measured=measured
+            )
             self._position.check(size, data.samples)
             self._take_parts(size // accumulate if accumulate > 1 else None)
             getattr(self._compiled(), "refresh", lambda: None)()
@@ -298,7 +300,7 @@ class Trainer:
                 for _ in range(epochs):
                     numbers = {"loss": self._run_epoch(data, size, bar, interrupted)}
                     if held_out:
-                        at_once = whole_batches(size // accumulate)
+                        at_once = whole_batches(tried)
                         found = scores(self._bound(), held_out, self.loss, self.metrics, at_once)
                         numbers |= {f"val_{name}": value for name, value in found.items()}
                     self.history.record(numbers)
@@ -316,10 +318,11 @@ class Trainer:
     ) -> dict[str, float]:
         """The loss and the metrics on the data, as `fit` takes it, by name; nothing is trained.
 
-        `batch_size` samples at a time go through the network and the loss, whose mean counts each
-        batch by its samples, or by their `sample_weight`: one that looks across the batch, such as
-        a loss of pairs, sees so many. Metrics are given targets and outputs of all samples at once;
-        without any, no outputs are kept.
+        `batch_size` samples at a time go through the network and the loss; those that are left are
+        joined to the last of them. The mean counts each batch by its samples, or their
+        `sample_weight`, or by what `weight` and `ignore_index` of cross entropy let count: of a
+        mean it is that of all samples, and a loss of pairs sees those of a batch. Metrics are given
+        targets and outputs of all samples at once; without any, no outputs are kept.
         """
         batch_size = positive("batch_size", batch_size)
         with self._ready(x) as place:

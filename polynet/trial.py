@@ -27,8 +27,10 @@ ROUNDING = 64
 def try_out(
     net: Module, loss: Loss, data: Feed, held_out: Feed | None, size: int, parts: int,
     *, measured: bool,
-) -> None:  # fmt: skip
+) -> int:  # fmt: skip
     """Try what `fit` is given: steps of `size` samples in so many parts, and validation data.
+
+    How many samples went through the network at a time.
 
     These have rows for each sample if they are `measured`: metrics are given all of them.
 
@@ -40,6 +42,7 @@ def try_out(
         _check_parts(net, loss, data, size, parts)
     if held_out is not None:
         _tried(net, loss, held_out, count, joined_later=measured)
+    return count
 
 
 def _tried(net: Module, loss: Loss, data: Feed, count: int, *, joined_later: bool = False) -> int:

@@ -238,6 +238,22 @@ def test_labels_out_of_range_without_a_kernel(backend: Backend, options: Any) ->
             assert np.isfinite(found) == fine
 
 
+@pytest.mark.parametrize("loss", [losses.cross_entropy, losses.nll, losses.multi_margin])
+def test_a_label_that_weighs_nothing_may_be_none(loss: Any) -> None:
+    w = np.asarray([1.0, 0.0], np.float32)
+    found = loss(X[:2], np.asarray([0, -1]), w)
+    if loss is losses.multi_margin:
+        assert np.isfinite(found)
+    else:
+        assert float(found) == pytest.approx(float(loss(X[:1], np.asarray([0]))), rel=1e-6)
+    assert np.isnan(loss(X[:2], np.asarray([-1, 0]), w))
+
+
+def test_a_label_of_more_bits_than_32() -> None:
+    loss = partial(losses.cross_entropy, label_smoothing=0.1)
+    assert np.isnan(loss(X[:1], np.asarray([2**32 + 1])))
+
+
 def wide(backend: Backend) -> bool:
     try:
         backend.from_host(np.zeros(1, np.int64), backend.device(None))

@@ -183,3 +183,18 @@ def test_an_error_of_the_users_own_comes_as_it_is():
     labels[60] = 3
     with pytest.raises(ValueError, match="labels from 0 to 3 for 3 classes"):
         compiled(state, (DATA[0], labels), np.arange(56, 64)[None])
+
+
+def test_code_without_a_module_or_a_text_is_warned_of():
+    """As an interpreter has it that runs what it was sent."""
+    code = (
+        "import numpy as np\n"
+        "from polynet import Trainer, losses, nn, optim, stop_gradient\n"
+        "def loss(o, y):\n"
+        "    return losses.mse(o, y) * (1 if float(stop_gradient(o)[0, 0]) > 0 else 2)\n"
+        "job = Trainer(nn.Linear(2, 1), loss, optim.SGD(0.1), backend='numpy')\n"
+        "job.fit(np.ones((64, 2)), np.ones((64, 1)), epochs=9, batch_size=16)\n"
+    )
+    with pytest.warns(RuntimeWarning, match=r"line 4 of <a program>\)") as warned:
+        exec(compile(code, "<a program>", "exec"), {})
+    assert [w.filename for w in warned] == ["<a program>"]

@@ -81,7 +81,7 @@ NOT_EVERYWHERE = {
         "torch": "invalid combination of arguments",
     },
     "right, but for PyTorch, whose own function SciPy calls with Tensors": {
-        "torch": "invalid combination of arguments",
+        "torch": "was given a polynet Tensor",
     },
 }
 """By section: the backends whose library ends it with a TypeError, and its words."""

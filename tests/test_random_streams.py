@@ -69,3 +69,13 @@ def test_a_context_without_the_key_says_how_keys_are_made() -> None:
     bound = Noise().bind({}, Context(np, STEP, {}))
     with pytest.raises(KeyError, match=r"no key of the random stream stream: .*net\.streams\(\)"):
         bound(np.zeros((2, 2)))
+
+
+def test_what_cannot_be_drawn_is_refused() -> None:
+    key = random.key(0)
+    for draw in (random.draw_uniform, random.draw_normal):
+        for dtype in (np.float16, np.int32):
+            with pytest.raises(TypeError, match=r"are float32 or float64; got .*: convert them"):
+                draw(np, key, STEP, shape=(2,), dtype=np.dtype(dtype))
+        with pytest.raises(ValueError, match=r"drawn for samples, along the first axis; got shape"):
+            draw(np, key, STEP, shape=(), dtype=np.dtype("float32"))

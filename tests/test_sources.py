@@ -402,7 +402,7 @@ def test_a_data_loader_of_pytorch_s() -> None:
     pairs = torch.utils.data.TensorDataset(torch.asarray(X), torch.asarray(LABELS))
     loader = torch.utils.data.DataLoader(pairs, batch_size=8)
     job, other = trainer(), trainer()
-    job.fit(loader, epochs=2, validation_data=loader)
+    job.fit(loader, epochs=2, validation_data=list(loader))
     batches = [(X[i : i + 8], LABELS[i : i + 8]) for i in range(0, 50, 8)]
     other.fit(batches, epochs=2, validation_data=batches)
     assert_same_run(job, other)

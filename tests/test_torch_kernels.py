@@ -203,6 +203,16 @@ def test_an_update_that_pytorch_would_record_for_ever_is_refused() -> None:
             assert not optimizer.update(params, grads, state, step)[0]["w"].requires_grad
 
 
+def test_places_of_labels_on_a_device_stay_within() -> None:
+    """There a place that is not would end the process."""
+    from polynet_torch.kernels import within
+
+    for labels, fine in (([0, 2], True), ([0, 3], False), ([-1, 2], False)):
+        places, spoilt = within(torch.asarray(labels), 3)
+        assert places.tolist() == [min(max(n, 0), 2) for n in labels]
+        assert bool(torch.isfinite(spoilt)) == fine
+
+
 def test_pytorch_s_functions_say_whose_to_call() -> None:
     x = torch.ones(3)
     for call in (torch.tanh, lambda t: torch.cat([x, t]), x.dot, lambda t: x[t > 0]):

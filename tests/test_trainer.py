@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import pickle
 import signal
@@ -253,7 +254,10 @@ def spread(outputs: Any, targets: Any) -> Any:
 
 
 def test_a_loss_that_looks_across_the_batch_is_given_batches_to_be_evaluated() -> None:
-    """Of the size given, or of as many whole batches as have up to 256 samples in validation."""
+    """Of the size given, or of as many whole batches as have up to 256 samples in validation.
+
+    What is left is joined to the last: a sample that is alone may have no such loss.
+    """
     seen: list[int] = []
 
     def watched(outputs: Any, targets: Any) -> Any:
@@ -263,15 +267,42 @@ def test_a_loss_that_looks_across_the_batch_is_given_batches_to_be_evaluated() -
     job = Trainer(nn.Linear(4, 2), watched, optim.SGD(lr=0.0), backend=OneByOne())
     x, y = np.tile(X, (10, 1)), np.tile(Y, 10)
     job.fit(x[:30], y[:30], batch_size=30, validation_data=(x[:500], y[:500]))
-    assert seen == [30, 30, 30, 240, 240, 20]
+    assert seen == [30, 30, 30, 240, 260]
     outputs = job.predict(x[:500]).astype(float)
     whole = np.sum(outputs**2, axis=1)
-    parts = [whole[i : i + 240] for i in (0, 240, 480)]
+    parts = [whole[:240], whole[240:]]
     expected = np.average([part.sum() for part in parts], weights=list(map(len, parts)))
     assert job.history["val_loss"] == [pytest.approx(expected, rel=1e-5)]
     seen.clear()
     job.evaluate(x[:50], y[:50], batch_size=20)
-    assert seen == [20, 20, 10]
+    assert seen == [20, 30]
+    seen.clear()
+    job.fit(lambda seed, epoch: [(x[:30], y[:30])], validation_data=(x[:500], y[:500]))
+    assert seen[-2:] == [240, 260], "of as many as the batches that the data make"
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "nll"])
+@pytest.mark.parametrize(
+    "options",
+    [{"ignore_index": 1}, {"weight": [1.0, 3.0]}, {"weight": [2.0, 0.5], "ignore_index": -7}],
+)
+@pytest.mark.parametrize("weighed", [False, True])
+def test_what_labels_count_for_is_what_their_batches_count_for(
+    name: str, options: Any, weighed: bool
+) -> None:
+    """The first batches hold labels of one class, one of them nothing that counts."""
+    x, y = np.tile(X, (5, 1)), np.sort(np.tile(Y, 5))[::-1]
+    y = np.where(np.arange(len(y)) % 5 == 0, -7, y) if "ignore_index" in options else y
+    y = np.where(y == -7, options["ignore_index"], y) if "ignore_index" in options else y
+    loss = functools.partial(getattr(losses, name), **options)
+    job = Trainer(nn.Linear(4, 2), loss, optim.SGD(0.1), dtype="float64")
+    w = np.random.default_rng(0).uniform(0, 2, len(y)) if weighed else None
+    whole = job.evaluate(x, y, sample_weight=w, batch_size=len(y))["loss"]
+    expected = loss(job.predict(x), np.ascontiguousarray(y), w)
+    assert whole == pytest.approx(float(expected), rel=1e-12)
+    for size in (10, 32, 64):
+        found = job.evaluate(x, y, sample_weight=w, batch_size=size)["loss"]
+        assert found == pytest.approx(whole, rel=1e-12)
 
 
 def test_batches_that_count_for_nothing_are_left_out_of_the_mean() -> None:
@@ -321,7 +352,7 @@ def test_one_pass_of_a_batch_is_the_trial() -> None:
     assert passes == [*tried, (24, True), (24, True), (16, True), (20, False)]
     passes.clear()
     job.evaluate(X, Y, batch_size=40)
-    assert passes == [(40, False), (24, False)]  # what fits no network says so in the first
+    assert passes == [(64, False)]  # 40, and the rest; what fits no network says so in the first
 
 
 def test_lists_and_integers_are_taken() -> None:

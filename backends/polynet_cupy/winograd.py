@@ -2,7 +2,8 @@
 
 What windows at 2 × 2 places see becomes 16 numbers, each window becomes 16 numbers, and what is
 summed over the channels is their product, number by number: 16 products of matrices. See
-`sources/winograd.cu`.
+`sources/winograd.cu`. What is no finite number comes out as NaN where it is seen, and nowhere else;
+numbers near the largest may overflow, since tiles are summed.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ right.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import Any
@@ -129,14 +130,25 @@ def cross_entropy(
     if not labels or not rows or recorded((logits,)):
         return NotImplemented
     places = targets.to(torch.int64).unsqueeze(1)
+    spoilt = None
+    if logits.device.type != "cpu":  # where a place that is not there ends more than this call
+        places, spoilt = within(places, logits.shape[1])
     scores = torch.log_softmax(logits, 1)
     truth = scores.gather(1, places)
+    value = truth.mean().neg_()
 
     def pullback(g: torch.Tensor) -> torch.Tensor:
         out = scores.exp().scatter_(1, places, truth.expm1())
         return out.mul_(g / len(logits))
 
-    return truth.mean().neg_(), (pullback, None, *weights)
+    return value if spoilt is None else value + spoilt, (pullback, None, *weights)
+
+
+def within(places: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Places, those that are not among so many put there; and 0, or NaN if there were such."""
+    found = places.clamp(0, count - 1)
+    nothing = torch.zeros((), device=places.device)
+    return found, torch.where((found == places).all(), nothing, math.nan)
 
 
 # Optimizers: each operation on all parameters at once

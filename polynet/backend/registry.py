@@ -175,7 +175,8 @@ def _load(point: metadata.EntryPoint) -> Any:
     except MissingDependency as error:
         raise _Refused(MISSING, f"{error.name} is not installed") from error
     except ImportError as error:
-        if getattr(error, "name", None) == point.module:
+        lost = f"{error.name}." if isinstance(error, ModuleNotFoundError) else None
+        if lost and f"{point.module}.".startswith(lost):
             reason = f"its entry point names the module {point.module}, which is not there"
             raise _Refused(BROKEN, reason) from error
         raise _Refused(MISSING, str(error)) from error

@@ -24,7 +24,7 @@ def not_recorded(why: str, *, required: bool) -> None:
     if required:
         raise NotCompiledError(f'compile="require": this training step cannot be recorded: {why}')
     frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith("polynet"):
+    while frame.f_back is not None and _is_inner(frame.f_globals.get("__name__", "")):
         frame, level = frame.f_back, level + 1
     warnings.warn(
         "this training step cannot be recorded and replayed as a whole, so it runs one operation "
@@ -32,6 +32,12 @@ def not_recorded(why: str, *, required: bool) -> None:
         RuntimeWarning,
         stacklevel=level,
     )
+
+
+def _is_inner(module: str) -> bool:
+    """Whether a module is of polynet, or of one of its plug-ins."""
+    package = module.partition(".")[0]
+    return package == "polynet" or package.startswith("polynet_")
 
 
 class _Uncollected:

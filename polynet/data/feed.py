@@ -45,6 +45,8 @@ class Call(NamedTuple):
 class Resident:
     """`(x, y[, sample_weight])` that are on the device whole; `predict` has `x` alone."""
 
+    makes_batches = False
+
     def __init__(self, place: Place, given: tuple[Any, ...], seed: int, prefix: str = "") -> None:
         self.names = names = [prefix + name for name in NAMES]
         self.arrays: Data = tuple(map(place.take_in, given[:2], names))

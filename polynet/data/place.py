@@ -15,8 +15,8 @@ from polynet.backend.transfer import on_host
 from polynet.data.named import each
 from polynet.errors import MixedBackendsError
 
-CPU = 1
-"""DLPack's number for it."""
+HOSTS = {1, 3, 11}
+"""DLPack's numbers for memory of the host: as it is, and pinned for CUDA or ROCm."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def is_device_array(x: Any) -> bool:
 
 def lies_on_the_host(x: Any) -> bool:
     """Whether a backend's array is in memory of the host, as DLPack says it."""
-    return hasattr(x, "__dlpack_device__") and x.__dlpack_device__()[0] == CPU
+    return hasattr(x, "__dlpack_device__") and x.__dlpack_device__()[0] in HOSTS
 
 
 def _check_size(shape: tuple[int, ...], name: str) -> None:

@@ -56,8 +56,8 @@ def cross_entropy(
     Labels equal to `ignore_index` do not count; unlike in PyTorch, none is ignored unless it says
     so. Where nothing counts, the loss is 0.
 
-    Raises ValueError for other shapes. With a label out of range the loss is NaN, or it raises
-    where labels are seen; `Trainer.fit` looks at them on the host before it trains.
+    Raises ValueError for other shapes. With a label out of range that counts the loss is NaN, or it
+    raises where labels are seen; `Trainer.fit` looks at them on the host before it trains.
 
     >>> import numpy as np
     >>> float(cross_entropy(np.asarray([[0.0, 1000.0]]), np.asarray([0])))
@@ -78,7 +78,7 @@ def cross_entropy(
         value = mean_of_labels(
             xp, "cross_entropy", scores, right, sample_weight, weight, label_smoothing, ignore_index
         )
-        return of_classes(xp, value, scores, targets, ignore_index)
+        return of_classes(xp, value, scores, targets, sample_weight, ignore_index)
     _check_probabilities(logits, targets, ignore_index)
     values = -log_softmax(logits, axis=1) * (
         targets * (1 - label_smoothing) + label_smoothing / logits.shape[1]
@@ -106,7 +106,7 @@ def nll(xp, log_probabilities, targets, /, sample_weight=None, weight=None, *, i
     value = mean_of_labels(
         xp, "nll", log_probabilities, right, sample_weight, weight, 0.0, ignore_index
     )
-    return of_classes(xp, value, log_probabilities, targets, ignore_index)
+    return of_classes(xp, value, log_probabilities, targets, sample_weight, ignore_index)
 
 
 @composition
@@ -155,7 +155,7 @@ def multi_margin(xp, logits, targets, /, sample_weight=None, weight=None, *, p=1
         w = per_class(xp, weight, logits, 1, "multi_margin")
         values = values * xp.sum(xp.where(right, w, 0), axis=1)
     value = batch_mean(xp, values, sample_weight, "multi_margin")
-    return of_classes(xp, value, logits, targets)
+    return of_classes(xp, value, logits, targets, sample_weight)
 
 
 def _check_labels(name, scores, targets):

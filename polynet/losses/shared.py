@@ -67,12 +67,15 @@ def is_label(xp, scores, targets, ignore_index):
     return right if ignore_index is None else right & (labels != ignore_index)
 
 
-def of_classes(xp, value, scores, targets, ignore_index=None):
-    """A loss; NaN where a label is no class, which on a device cannot raise."""
-    labels = xp.astype(targets, xp.int32)
+def of_classes(xp, value, scores, targets, sample_weight=None, ignore_index=None):
+    """A loss; NaN where a label that counts is no class, which on a device cannot raise."""
+    wide = [getattr(xp, name) for name in ("int32", "int64") if hasattr(xp, name)]
+    labels = targets if targets.dtype in wide else xp.astype(targets, xp.int32)
     known = (labels >= 0) & (labels < scores.shape[1])
     if ignore_index is not None:
         known = known | (labels == ignore_index)
+    if sample_weight is not None:
+        known = known | xp.reshape(sample_weight == 0, (-1, *(1,) * (known.ndim - 1)))
     return value + xp.where(xp.all(known), xp.zeros_like(value), math.nan)
 
 

@@ -110,12 +110,12 @@ class Stream:
         return random.keep_mask(self._key(), self.context.step, **self._place(shape), keep=keep)
 
     def uniform(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Numbers in [0, 1), multiples of 2**-24, of a floating dtype, on the network's device."""
+        """Numbers in [0, 1), multiples of 2**-24, float32 or float64, on the network's device."""
         xp, step, place = self.context.xp, self.context.step, self._place(shape)
         return random.draw_uniform(xp, self._key(), step, **place, dtype=dtype)
 
     def normal(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Standard normal numbers of a floating dtype, on the network's device."""
+        """Standard normal numbers, float32 or float64, on the network's device."""
         xp, step, place = self.context.xp, self.context.step, self._place(shape)
         return random.draw_normal(xp, self._key(), step, **place, dtype=dtype)
 
@@ -135,7 +135,8 @@ class Stream:
 
     def _place(self, shape: tuple[int, ...]) -> dict[str, Any]:
         shape = tuple(shape)
-        return {"shape": shape, "first": self.context.first_row(self.name, shape[0])}
+        first = self.context.first_row(self.name, shape[0]) if shape else 0
+        return {"shape": shape, "first": first}
 
 
 class Context:

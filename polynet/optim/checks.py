@@ -23,7 +23,7 @@ def number(
 
 def said(value: object) -> str:
     """A setting in words, without places in memory: a saved run goes on where these are others."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
 def settings_of(thing: object) -> str:

@@ -309,7 +309,7 @@ def _is_usual(result: Any, inputs: Sequence[Any]) -> bool:
 def check_kernel(name: str, backend: Backend, result: Any, inputs: Sequence[Any]) -> None:
     """Refuse what is no result of a kernel, and one that loses a gradient without a word."""
     came = f"a {type(result).__name__}"
-    if type(result) is tuple and len(result) == 2:
+    if isinstance(result, tuple) and len(result) == 2:
         pullbacks = result[1]
         if pullbacks is None or callable(pullbacks):
             return
