@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_resume import EPOCHS, FIT, X, Y, assert_same_run, saved, stayed, trainer
+from runs import EPOCHS, FIT, X, Y, assert_same_run, saved, stayed, trainer
 
 
 def spoilings(content: bytes) -> dict[str, bytes | None]:
