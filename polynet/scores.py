@@ -122,13 +122,14 @@ def scores(
         for x, y, *weights in batches:
             outputs, count = applied(net, x), samples(x)
             check = target_check(loss, outputs, y, data.names[1], weighed=bool(weights))
+            targets = tree_map(to_numpy, y) if metrics or check is not None else y
             if check is not None:
-                check(to_numpy(y))
+                check(targets)
             if metrics:  # before the loss, which may write over what it is given
                 check_rows(outputs, count)
-                kept.append((tree_map(to_numpy, y), tree_map(to_numpy, outputs)))
+                kept.append((targets, tree_map(to_numpy, outputs)))
             seen += count
-            size = counted(loss, y, weights)
+            size = counted(loss, targets, weights)
             if size:  # else the loss is a mean of nothing
                 values.append(loss_of(loss, outputs, y, weights, data.names[2]))
                 sizes.append(size)
@@ -142,10 +143,10 @@ def scores(
     if metrics:
         names = (data.names[1], "the network's output")
         with use_backend("numpy"):
-            targets, answers = map(joined, zip(*kept, strict=True), names)
+            truths, answers = map(joined, zip(*kept, strict=True), names)
         for name, metric in metrics.items():
-            with _given(f"metric {name!r}", answers, targets):
-                numbers[name] = _number(name, metric(targets, answers))
+            with _given(f"metric {name!r}", answers, truths):
+                numbers[name] = _number(name, metric(truths, answers))
     return numbers
 
 

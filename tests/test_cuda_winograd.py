@@ -59,7 +59,10 @@ def _any_size(monkeypatch: pytest.MonkeyPatch) -> None:
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[list[np.ndarray], dict[str, Any]]:
     """Images that a window of 3 × 3 fits into, padded as may be."""
-    each = lambda low, high: draw(st.tuples(*[st.integers(low, high)] * 2))  # noqa: E731
+
+    def each(low: int, high: int) -> tuple[int, ...]:
+        return draw(st.tuples(*[st.integers(low, high)] * 2))
+
     padding = tuple(zip(each(0, 4), each(0, 4), strict=True))
     least = [max(1, 3 - sum(ends)) for ends in padding]
     sizes = tuple(m + more for m, more in zip(least, each(0, 6), strict=True))

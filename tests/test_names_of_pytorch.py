@@ -40,6 +40,6 @@ def test_what_they_name_is_there() -> None:
 
 def test_others_are_compared_with_what_is_there() -> None:
     with pytest.raises(AttributeError, match=r"nn has no 'Linaer'\. Did you mean 'Linear'\?$"):
-        nn.Linaer  # noqa: B018
+        _ = nn.Linaer
     with pytest.raises(AttributeError, match=r"Linear has no attribute 'foo'$"):
-        nn.Linear(1, 1).foo  # noqa: B018
+        _ = nn.Linear(1, 1).foo

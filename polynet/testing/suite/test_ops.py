@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -136,7 +137,7 @@ def test_a_convolution_of_many_channels(backend: Backend) -> None:
         )
         for a in (x, g)
     )
-    sums = lambda how, *a: np.einsum(how, *a, optimize=True)  # noqa: E731
+    sums = partial(np.einsum, optimize=True)
     expected = [
         sums("ncyxij,ocij->noyx", seen, w),
         sums("noyxij,ocij->ncyx", met, w[..., ::-1, ::-1]),
