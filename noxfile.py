@@ -339,6 +339,7 @@ SMALL = {
     "cat_or_not.py": ["--epochs", "2"],
     "characters.py": ["--epochs", "1"],
     "digits.py": ["--epochs", "2"],
+    "forger.py": ["--epochs", "2"],
 }
 """Settings with which an example is quick."""
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from polynet import functional, losses, nn, optim
-from polynet.nn.pytorch_names import OF_A_MODULE, OF_NN
+from polynet.pytorch_names import OF_A_MODULE, OF_FUNCTIONAL, OF_LOSSES, OF_NN, OF_OPTIM
 
 HOUSES = {"nn": nn, "optim": optim, "losses": losses, "functional": functional}
 
@@ -23,15 +23,19 @@ def test_of_a_module(name: str) -> None:
     assert not hasattr(net, name)
 
 
-@pytest.mark.parametrize("name", OF_NN)
-def test_of_torch_nn(name: str) -> None:
-    with pytest.raises(AttributeError, match=f"polynet.nn has no {name!r}, as PyTorch has: "):
-        getattr(nn, name)
+TABLES = {"nn": OF_NN, "losses": OF_LOSSES, "functional": OF_FUNCTIONAL, "optim": OF_OPTIM}
+
+
+@pytest.mark.parametrize(("house", "name"), [(h, name) for h, t in TABLES.items() for name in t])
+def test_of_a_package(house: str, name: str) -> None:
+    found = f"polynet.{house} has no {name!r}, as PyTorch has: {TABLES[house][name]}"
+    with pytest.raises(AttributeError, match=f"^{re.escape(found)}$"):
+        getattr(HOUSES[house], name)
 
 
 def test_what_they_name_is_there() -> None:
-    words = " ".join([*OF_A_MODULE.values(), *OF_NN.values()])
-    named = re.findall(r"\b(nn|optim|losses)\.(\w+)", words)
+    words = " ".join([text for table in (OF_A_MODULE, *TABLES.values()) for text in table.values()])
+    named = re.findall(r"\b(nn|optim|losses|functional)\.(\w+)", words)
     assert len(named) > 10
     assert [name for house, name in named if not hasattr(HOUSES[house], name)] == []
     own = set(re.findall(r"\bnet\.(\w+)", words))
@@ -41,5 +45,9 @@ def test_what_they_name_is_there() -> None:
 def test_others_are_compared_with_what_is_there() -> None:
     with pytest.raises(AttributeError, match=r"nn has no 'Linaer'\. Did you mean 'Linear'\?$"):
         _ = nn.Linaer
+    with pytest.raises(
+        AttributeError, match=r"losses has no 'cross_entropy_loss'\. Did you mean 'cr"
+    ):
+        _ = losses.cross_entropy_loss
     with pytest.raises(AttributeError, match=r"Linear has no attribute 'foo'$"):
         _ = nn.Linear(1, 1).foo

@@ -6,6 +6,8 @@ derivative; a backend may bring a kernel of the same name. Some are ops of their
 parts.
 """
 
+from typing import TYPE_CHECKING
+
 from polynet.functional.activation import (
     celu,
     elu,
@@ -57,6 +59,7 @@ from polynet.functional.pooling import adaptive_avg_pool, adaptive_max_pool, avg
 from polynet.functional.recurrent import gru, lstm, rnn
 from polynet.ops.assignment import setitem
 from polynet.ops.indexing import put_slice, segment_sum
+from polynet.pytorch_names import named_in
 
 __all__ = [
     "adaptive_avg_pool",
@@ -113,3 +116,6 @@ __all__ = [
     "tanhshrink",
     "threshold",
 ]
+
+if not TYPE_CHECKING:  # which would believe that every name exists
+    __getattr__ = named_in(__name__, __all__)

@@ -7,6 +7,8 @@ nothing counts. Options go by keyword; a loss with other options than the defaul
 softmax or sigmoid; only `nll` and `kl_div` take log-probabilities.
 """
 
+from typing import TYPE_CHECKING
+
 from polynet.losses.classes import (
     binary_cross_entropy_with_logits,
     cross_entropy,
@@ -15,8 +17,12 @@ from polynet.losses.classes import (
     nll,
 )
 from polynet.losses.numbers import cosine_distance, huber, kl_div, l1, mse, smooth_l1
+from polynet.pytorch_names import named_in
 
 __all__ = [
     "binary_cross_entropy_with_logits", "cosine_distance", "cross_entropy", "hinge", "huber",
     "kl_div", "l1", "mse", "multi_margin", "nll", "smooth_l1",
 ]  # fmt: skip
+
+if not TYPE_CHECKING:  # which would believe that every name exists
+    __getattr__ = named_in(__name__, __all__)

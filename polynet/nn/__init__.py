@@ -1,5 +1,7 @@
 """Layers and networks: modules that hold parameters and call the functions below."""
 
+from typing import TYPE_CHECKING
+
 from polynet.nn import init
 from polynet.nn.activation import (
     CELU,
@@ -51,6 +53,7 @@ from polynet.nn.pooling import (
     MaxPool2d,
 )
 from polynet.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
+from polynet.pytorch_names import named_in
 
 __all__ = [
     "CELU",
@@ -125,10 +128,5 @@ __all__ = [
     "init",
 ]
 
-
-def __getattr__(name: str) -> object:
-    from polynet.errors import did_you_mean
-    from polynet.nn.pytorch_names import OF_NN, instead
-
-    what = instead(name, OF_NN) or "." + did_you_mean(name, __all__)
-    raise AttributeError(f"polynet.nn has no {name!r}{what}", name=name)
+if not TYPE_CHECKING:  # which would believe that every name exists
+    __getattr__ = named_in(__name__, __all__)

@@ -28,7 +28,7 @@ from polynet.nn.described import (
     Stream,
     check_like,
 )
-from polynet.nn.pytorch_names import OF_A_MODULE, instead
+from polynet.pytorch_names import OF_A_MODULE, instead
 from polynet.tensor import Tensor
 from polynet.tree import leaves
 

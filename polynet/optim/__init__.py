@@ -10,6 +10,8 @@ state, step)` gives the next parameters and state. Formulas, names and defaults 
 - `EMA`: an optimizer that also averages the parameters.
 """
 
+from typing import TYPE_CHECKING
+
 from polynet.optim import schedules
 from polynet.optim.adam import Adam, AdamW, NAdam, adam, adamw, nadam
 from polynet.optim.averaging import EMA, moving_average
@@ -18,9 +20,13 @@ from polynet.optim.clipping import ClipNorm, ClipValue, clip_norm, clip_value
 from polynet.optim.groups import Frozen, Groups
 from polynet.optim.sgd import SGD, sgd
 from polynet.optim.squares import Adagrad, RMSprop, adagrad, rmsprop
+from polynet.pytorch_names import named_in
 
 __all__ = [
     "EMA", "SGD", "Adagrad", "Adam", "AdamW", "ClipNorm", "ClipValue", "Frozen", "Groups", "NAdam",
     "Optimizer", "RMSprop", "adagrad", "adam", "adamw", "clip_norm", "clip_value", "moving_average",
     "nadam", "rmsprop", "schedules", "sgd",
 ]  # fmt: skip
+
+if not TYPE_CHECKING:  # which would believe that every name exists
+    __getattr__ = named_in(__name__, __all__)
