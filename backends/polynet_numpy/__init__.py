@@ -11,7 +11,7 @@ from polynet.backend import Backend
 from polynet_numpy import compiled
 from polynet_numpy.kernels import KERNELS
 from polynet_numpy.namespace import namespace
-from polynet_numpy.recording import Recorded
+from polynet_numpy.recording import Recorded, copy
 from polynet_numpy.replay import runner
 
 _ARRAYS = (np.ndarray, np.generic, Recorded)  # a union would be made anew for every question
@@ -43,6 +43,8 @@ class NumpyBackend(Backend):
         return np.array(array)
 
     def owned(self, array: np.ndarray) -> np.ndarray:
+        if type(array) is Recorded:
+            return copy(array)
         alone = isinstance(array, np.ndarray) and array.flags.owndata and array.flags.c_contiguous
         return array if alone else np.array(array, order="C")
 

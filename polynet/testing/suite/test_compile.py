@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from polynet import losses, nn, optim
+from polynet import array_namespace, losses, nn, optim, value_and_grad
 from polynet.backend import Backend, to_numpy
 from polynet.errors import NotCompiledError
 from polynet.step import initial_state, make_step
@@ -229,18 +229,60 @@ def test_a_step_that_must_be_one_program_is_or_raises(backend: Backend) -> None:
         train(state)
 
 
+def adversaries(backend: Backend, dtype: str) -> tuple[Any, Any, tuple[Any, Any], list[Any]]:
+    """As `training`, of one's own: two networks in turn, each by its own loss and optimizer."""
+    _, _, data, calls = training(backend, dtype)
+    nets = {"forger": nn.Linear(3, 2), "judge": nn.Linear(2, 1)}
+    nets = {k: net.init(seed=5, backend=backend, dtype=dtype) for k, net in nets.items()}
+    optimizers = {"forger": optim.SGD(lr=0.1, momentum=0.9), "judge": optim.Adam(0.01, eps=1e-5)}
+
+    def update(state: Any, which: str, loss: Callable[..., Any]) -> tuple[Any, Any]:
+        loss_and_slopes = value_and_grad(loss)
+        value, slopes = loss_and_slopes(state[which]["params"])
+        old = state[which]
+        params, inner = optimizers[which].update(old["params"], slopes, old["inner"], state["step"])
+        return {**state, which: {"params": params, "inner": inner}}, value
+
+    def far(scores: Any, wanted: float) -> Any:
+        return array_namespace(scores).mean((scores - wanted) ** 2)
+
+    def step(state: Any, data: Any, rows: Any) -> tuple[Any, Any]:
+        x, y = (backend.xp.take(a, rows, axis=0) for a in data)
+        forged = nets["forger"].replace(state["forger"]["params"])(x)
+
+        def wrong(judge: Any) -> Any:
+            said = nets["judge"].replace(judge)
+            return far(said(y), 1) + far(said(forged), 0)
+
+        state, value = update(state, "judge", wrong)
+        judge = nets["judge"].replace(state["judge"]["params"])
+
+        def found_out(forger: Any) -> Any:
+            return far(judge(nets["forger"].replace(forger)(x)), 1)
+
+        state, more = update(state, "forger", found_out)
+        return {**state, "step": state["step"] + 1}, value + more
+
+    starts = {k: initial_state(net, optimizers[k], seed=5) for k, net in nets.items()}
+    state = {k: {"params": s["params"], "inner": s["optimizer"]} for k, s in starts.items()}
+    return step, {**state, "step": starts["judge"]["step"]}, data, calls
+
+
 TOLERANCE = {"float32": 1e-4, "float64": 1e-12}
 """As near as sums in another order come: eight steps, in which Adam divides by its slopes."""
 
 
-def test_compile_trains_as_the_loop_does(backend: Backend) -> None:
+@pytest.mark.parametrize("make", [training, adversaries])
+def test_compile_trains_as_the_loop_does(
+    backend: Backend, make: Callable[..., tuple[Any, Any, Any, list[Any]]]
+) -> None:
     for dtype in dtypes(backend):
         runs = {}
         for name, compile_step in (
             ("the loop", lambda step: Backend.compile(backend, step)),
             ("compile", backend.compile),
         ):
-            step, state, data, calls = training(backend, dtype)
+            step, state, data, calls = make(backend, dtype)
             before = read(backend, list(data))
             run, found = compile_step(step), []
             for batches in calls:
