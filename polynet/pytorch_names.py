@@ -54,7 +54,8 @@ OF_NN = {
     **dict.fromkeys(("ModuleList", "ModuleDict"), _LISTS),
     **dict.fromkeys(("ParameterList", "ParameterDict"), "set each Parameter as an attribute"),
     "functional": "polynet.functional has the functions",
-    "utils": "optim.ClipNorm and optim.ClipValue clip gradients around an optimizer",
+    "utils": "optim.ClipNorm and optim.ClipValue clip gradients around an optimizer, and recurrent "
+    "layers take lengths, lstm(x, lengths=lengths)",
     **_LOSSES,
 }
 """By the name in torch.nn."""

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 import polynet
-from polynet import nn, random
+from polynet import Trainer, losses, nn, optim, random
+from polynet.backend import registry
 from polynet.nn import Context
 from polynet.ops import OPS
+from polynet.tree import leaves
 
 KINDS = (nn.RNN, nn.LSTM, nn.GRU)
 
@@ -79,6 +81,13 @@ BAD: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
     "state of three": (lambda: lstm()(X, (H, H, H)), TypeError, ["pair (h, c)", "tuple of 3"]),
     "state shape": (lambda: lstm()(X, (H, H[:, :5])), ValueError, ["(1, 6, 4)", "(1, 5, 4)"]),
     "state dtype": (lambda: lstm()(X, (H, H.astype("float64"))), TypeError, ["float64"]),
+    "lengths of others": (lambda: lstm()(X, None, np.ones(5, int)), ValueError, ["(6,)", "(5,)"]),
+    "one length": (lambda: lstm()(X, lengths=3), ValueError, ["(6,)", "got int"]),
+    "floating lengths": (
+        lambda: lstm()(X, lengths=np.ones(6)),
+        TypeError,
+        ["LSTM(3, 4)", "integers", "float64"],
+    ),
     "cell": (
         lambda: nn.GRUCell(3, 4).init(0, backend="numpy")(X),
         ValueError,
@@ -114,3 +123,58 @@ def test_a_state_of_another_backend_is_refused() -> None:
 def test_a_batch_of_no_samples(kind: Any) -> None:
     net = kind(3, 4, batch_first=True).init(seed=0, backend="numpy")
     assert net(X[:0])[0].shape == (0, 5, 4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_beyond_a_sequence_is_not_read(kind: Any) -> None:
+    """And no gradient goes there. A sequence of no times leaves the state as it was."""
+    net = kind(3, 4, 2, bidirectional=True).init(seed=0, backend="numpy", dtype="float64")
+    lengths, x = np.array([5, 2, 0]), numbers(5, 3, 3)
+    beyond = np.broadcast_to((np.arange(5)[:, None] >= lengths)[..., None], x.shape)
+
+    def everything(x: Any) -> Any:
+        return OPS["concat"](leaves(net(x, lengths=lengths)), axis=None)
+
+    y = everything(x)
+    assert np.array_equal(everything(np.where(beyond, 1e3, x)), y)
+    slope = polynet.grad(lambda x: OPS["sum"](everything(x)))(x)
+    assert np.all(slope[~beyond] != 0)
+    assert not np.any(slope[beyond])
+    outputs, last = net(x, lengths=lengths)
+    assert not np.any(outputs[2:, 1])
+    assert not np.any(np.asarray(last)[..., 2, :])
+    alone, _ = net(x[:2, 1:2])
+    np.testing.assert_allclose(outputs[:2, 1:2], alone, rtol=1e-12)
+
+
+class Sum(nn.Module):
+    """The sum of a sequence's numbers, of what is remembered at its end."""
+
+    def __init__(self) -> None:
+        self.read = nn.GRU(1, 16, batch_first=True, bidirectional=True)
+        self.out = nn.Linear(32, 1)
+
+    def forward(self, x: Any, lengths: Any) -> Any:
+        _, h = self.read(x, lengths=lengths)
+        return self.out(OPS["concat"]([h[0, ...], h[1, ...]], axis=1))
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch", "jax", "strict"])
+def test_training_on_sequences_of_several_lengths(name: str) -> None:
+    """As one program where there is one; the loss is that on NumPy."""
+    if not registry.status(name).available:
+        pytest.skip(f"{name}: {registry.status(name).reason}")
+    made = np.random.default_rng(1)
+    lengths = made.integers(1, 9, 256)
+    x = made.uniform(-1, 1, (256, 8, 1))
+    y = np.array([[x[i, :n].sum()] for i, n in enumerate(lengths)])
+    found = {}
+    for backend in {name, "numpy"}:
+        compiled = "require" if backend in ("numpy", "jax") else "auto"
+        trainer = Trainer(
+            Sum(), losses.mse, optim.Adam(3e-2, eps=1e-5), backend=backend, compile=compiled
+        )
+        history = trainer.fit({"x": x, "lengths": lengths}, y, epochs=3, batch_size=32)
+        found[backend] = history.step_losses
+    assert found[name][-1] < 0.5 * found[name][0]
+    np.testing.assert_allclose(found[name], found["numpy"], rtol=1e-3)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from beside_pytorch import DTYPES, TOLERANCE, compare, numbers, same, torch
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from polynet import Trainer, losses, nn, optim
 from polynet.ops import OPS
@@ -43,8 +44,8 @@ class Everything(nn.Module):
     def __init__(self, layer: nn.Module) -> None:
         self.layer = layer
 
-    def forward(self, x: Any, *state: Any) -> Any:
-        return OPS["concat"](leaves(self.layer(x, *_given(state))), axis=None)
+    def forward(self, x: Any, *state: Any, **lengths: Any) -> Any:
+        return OPS["concat"](leaves(self.layer(x, *_given(state), **lengths)), axis=None)
 
 
 class EverythingTwin(torch.nn.Module):
@@ -52,8 +53,19 @@ class EverythingTwin(torch.nn.Module):
         super().__init__()
         self.layer = layer
 
-    def forward(self, x: Any, *state: Any) -> Any:
-        return torch.concat([a.reshape(-1) for a in leaves(self.layer(x, *_given(state)))])
+    def forward(self, x: Any, *state: Any, lengths: Any = None) -> Any:
+        if lengths is None:
+            outputs, last = self.layer(x, *_given(state)), []
+        else:
+            outputs, last = self._packed(x, *_given(state), lengths=lengths)
+        return torch.concat([a.reshape(-1) for a in leaves([outputs, last])])
+
+    def _packed(self, x: Any, *state: Any, lengths: Any) -> Any:
+        """Of sequences of several lengths, as PyTorch takes them."""
+        how = {"batch_first": self.layer.batch_first}
+        packed = pack_padded_sequence(x, lengths, enforce_sorted=False, **how)
+        outputs, last = self.layer(packed, *state)
+        return pad_packed_sequence(outputs, total_length=LENGTH, **how)[0], last
 
 
 def _given(state: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -78,6 +90,22 @@ def test_layer(
     x = numbers(BATCH, LENGTH, INPUTS) if batch_first else numbers(LENGTH, BATCH, INPUTS)
     given = states(kind, layers * (1 + both), BATCH, HIDDEN) if state else []
     compare(Everything(ours), EverythingTwin(theirs), [x, *given], dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("layers", "both", "batch_first", "state"), list(product((1, 2), *[(False, True)] * 3))
+)
+@pytest.mark.parametrize("lengths", [[4, LENGTH, 1], [LENGTH] * BATCH], ids=str)
+def test_sequences_of_several_lengths(
+    layers: int, both: bool, batch_first: bool, state: bool, lengths: Any, kind: str, dtype: str
+) -> None:
+    options = {"batch_first": batch_first, "bidirectional": both}
+    ours, theirs = (make(INPUTS, HIDDEN, layers, **options) for make in twins(kind))
+    x = numbers(BATCH, LENGTH, INPUTS) if batch_first else numbers(LENGTH, BATCH, INPUTS)
+    given = states(kind, layers * (1 + both), BATCH, HIDDEN) if state else []
+    compare(Everything(ours), EverythingTwin(theirs), [x, *given], dtype, lengths=np.array(lengths))
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)

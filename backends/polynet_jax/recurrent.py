@@ -24,13 +24,14 @@ def rnn(
     weight_hh: Any,
     bias_ih: Any = None,
     bias_hh: Any = None,
+    lengths: Any = None,
     *,
     activation: str,
     reverse: bool = False,
 ) -> Any:
     """Returns (outputs, h)."""
     step = {"tanh": _tanh, "relu": _relu}[activation]
-    return _layer(step, reverse, x, (hidden,), weight_ih, weight_hh, bias_ih, bias_hh)
+    return _layer(step, reverse, x, (hidden,), weight_ih, weight_hh, bias_ih, bias_hh, lengths)
 
 
 def lstm(
@@ -42,11 +43,14 @@ def lstm(
     weight_hh: Any,
     bias_ih: Any = None,
     bias_hh: Any = None,
+    lengths: Any = None,
     *,
     reverse: bool = False,
 ) -> Any:
     """Returns (outputs, h, c)."""
-    return _layer(_lstm, reverse, x, (hidden, cell), weight_ih, weight_hh, bias_ih, bias_hh)
+    return _layer(
+        _lstm, reverse, x, (hidden, cell), weight_ih, weight_hh, bias_ih, bias_hh, lengths
+    )
 
 
 def gru(
@@ -57,11 +61,12 @@ def gru(
     weight_hh: Any,
     bias_ih: Any = None,
     bias_hh: Any = None,
+    lengths: Any = None,
     *,
     reverse: bool = False,
 ) -> Any:
     """Returns (outputs, h)."""
-    return _layer(_gru, reverse, x, (hidden,), weight_ih, weight_hh, bias_ih, bias_hh)
+    return _layer(_gru, reverse, x, (hidden,), weight_ih, weight_hh, bias_ih, bias_hh, lengths)
 
 
 # One time: the new states, of what comes of x (a), what comes of h (b), and the old states.
@@ -87,12 +92,13 @@ def _gru(a: Any, b: Any, h: Any) -> Any:
     return (n + jax.nn.sigmoid(a_z + b_z) * (h - n),)
 
 
-def _layer(step: Callable[..., Any], reverse: bool, x: Any, states: Any, *weights: Any) -> Any:
+def _layer(step: Callable[..., Any], reverse: bool, x: Any, states: Any, *others: Any) -> Any:
     """What a kernel returns; it declines what is not the rule, such as dtypes that mix.
 
     The carry of a scan keeps its shape and dtype: no state is broadcast, nothing is promoted.
     """
-    weight_hh, *biases = weights[1:]
+    *weights, lengths = others
+    _, weight_hh, *biases = weights
     given = [a for a in (x, *states, *weights) if a is not None]
     if (
         x.ndim != 3
@@ -103,22 +109,22 @@ def _layer(step: Callable[..., Any], reverse: bool, x: Any, states: Any, *weight
         or (biases[0] is None) != (biases[1] is None)
     ):
         return NotImplemented
-    value, back = _forth(step, reverse, x, states, *weights)
+    value, back = _forth(step, reverse, lengths, x, states, *weights)
 
     def pullback(gs: tuple[Any, ...], needs: tuple[bool, ...]) -> Any:
         to_x, to_states, *to_weights = _back(back, gs)
         return tuple(
             g if needed else None
-            for g, needed in zip((to_x, *to_states, *to_weights), needs, strict=False)
+            for g, needed in zip((to_x, *to_states, *to_weights, None), needs, strict=False)
         )
 
     return value, pullback
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _forth(step: Callable[..., Any], reverse: bool, *args: Any) -> Any:
+def _forth(step: Callable[..., Any], reverse: bool, lengths: Any, *args: Any) -> Any:
     """The result, and its derivative, with what it keeps, as JAX hands it from jit to jit."""
-    return jax.vjp(partial(_scan, step, reverse), *args)
+    return jax.vjp(partial(_scan, step, reverse, lengths), *args)
 
 
 @jax.jit
@@ -129,6 +135,7 @@ def _back(derivative: Any, gs: tuple[Any, ...]) -> Any:
 def _scan(
     step: Callable[..., Any],
     reverse: bool,
+    lengths: Any,
     x: Any,
     states: Any,
     weight_ih: Any,
@@ -139,12 +146,18 @@ def _scan(
     """The outputs of all times, and the states after the last."""
     zeros = jnp.zeros((x.shape[1], weight_hh.shape[1]), dtype=x.dtype)
 
-    def one_time(states: Any, a: Any) -> Any:
-        states = step(a, _linear(states[0], weight_hh, bias_hh), *states)
-        return states, states[0]
+    def one_time(old: Any, inputs: Any) -> Any:
+        a, read = inputs
+        new = step(a, _linear(old[0], weight_hh, bias_hh), *old)
+        if read is None:
+            return new, new[0]
+        return tuple(map(partial(jnp.where, read), new, old)), jnp.where(read, new[0], 0)
 
     start = tuple(zeros if s is None else s for s in states)
-    last, outputs = lax.scan(one_time, start, _linear(x, weight_ih, bias_ih), reverse=reverse)
+    times = jnp.arange(x.shape[0])[:, None, None]
+    read = None if lengths is None else lengths[:, None] > times
+    inputs = _linear(x, weight_ih, bias_ih), read
+    last, outputs = lax.scan(one_time, start, inputs, reverse=reverse)
     return outputs, *last
 
 

@@ -6,6 +6,9 @@ PyTorch's layout: `weight_ih` (gates·hidden, inputs), `weight_hh` (gates·hidde
 biases (gates·hidden,) both or neither. It returns the outputs of all times (length, batch,
 hidden) and the state after the last one read; with `reverse` that is the first in `x`.
 
+Where samples have fewer times than `x`, `lengths` (batch,) says how many: the times beyond are not
+read. Outputs are 0 there, and the state stays as it is.
+
 What does not depend on the state, the product of all inputs with `weight_ih`, is one product.
 The rest is a loop in Python: a product and a few ops for each time, forward and back, which
 all stay in memory until the gradient has passed. `unstack` and `stack` cut and join the times,
@@ -23,22 +26,26 @@ from polynet.tensor import composition, op
 
 @composition
 def rnn(
-    xp, x, hidden, weight_ih, weight_hh, bias_ih=None, bias_hh=None, *, activation, reverse=False
-):
+    xp, x, hidden, weight_ih, weight_hh, bias_ih=None, bias_hh=None, lengths=None, *,
+    activation, reverse=False,
+):  # fmt: skip
     """h ← activation(W_ih x + b_ih + W_hh h + b_hh); `activation` is "tanh" or "relu".
 
     Returns (outputs, h). Elman, "Finding Structure in Time", Cognitive Science 14 (1990).
     """
     activate = {"tanh": xp.tanh, "relu": relu}[activation]
     h, weight, outputs = _state(xp, hidden, x, weight_hh), weight_hh.mT, []
-    for inputs in _times(xp, x, weight_ih, _sum(bias_ih, bias_hh), reverse):
-        h = activate(inputs + xp.matmul(h, weight))
-        outputs.append(h)
+    for inputs, read in _times(xp, x, weight_ih, _sum(bias_ih, bias_hh), lengths, reverse):
+        h = _where(xp, read, activate(inputs + xp.matmul(h, weight)), h)
+        outputs.append(_where(xp, read, h))
     return _joined(xp, outputs, reverse), h
 
 
 @composition
-def lstm(xp, x, hidden, cell, weight_ih, weight_hh, bias_ih=None, bias_hh=None, *, reverse=False):
+def lstm(
+    xp, x, hidden, cell, weight_ih, weight_hh, bias_ih=None, bias_hh=None, lengths=None, *,
+    reverse=False,
+):  # fmt: skip
     """c ← σ(f)·c + σ(i)·tanh(g);  h ← σ(o)·tanh(c).
 
     The gates (i, f, g, o) are the parts of W_ih x + b_ih + W_hh h + b_hh, side by side.
@@ -47,9 +54,10 @@ def lstm(xp, x, hidden, cell, weight_ih, weight_hh, bias_ih=None, bias_hh=None, 
     """
     h, c = (_state(xp, s, x, weight_hh) for s in (hidden, cell))
     weight, outputs = weight_hh.mT, []
-    for inputs in _times(xp, x, weight_ih, _sum(bias_ih, bias_hh), reverse):
-        h, c = _lstm_gates(inputs + xp.matmul(h, weight), c)
-        outputs.append(h)
+    for inputs, read in _times(xp, x, weight_ih, _sum(bias_ih, bias_hh), lengths, reverse):
+        new = _lstm_gates(inputs + xp.matmul(h, weight), c)
+        h, c = (_where(xp, read, *states) for states in zip(new, (h, c), strict=True))
+        outputs.append(_where(xp, read, h))
     return _joined(xp, outputs, reverse), h, c
 
 
@@ -72,7 +80,9 @@ def _lstm_gates(xp, gates, cell, /):
 
 
 @composition
-def gru(xp, x, hidden, weight_ih, weight_hh, bias_ih=None, bias_hh=None, *, reverse=False):
+def gru(
+    xp, x, hidden, weight_ih, weight_hh, bias_ih=None, bias_hh=None, lengths=None, *, reverse=False
+):
     """r = σ(a_r + b_r);  z = σ(a_z + b_z);  n = tanh(a_n + r·b_n);  h ← (1 - z)·n + z·h.
 
     a = W_ih x + b_ih and b = W_hh h + b_hh are each three parts, (r, z, n), side by side.
@@ -81,9 +91,9 @@ def gru(xp, x, hidden, weight_ih, weight_hh, bias_ih=None, bias_hh=None, *, reve
     Encoder–Decoder", EMNLP 2014, with b_n inside the reset, as in PyTorch.
     """
     h, outputs = _state(xp, hidden, x, weight_hh), []
-    for inputs in _times(xp, x, weight_ih, bias_ih, reverse):
-        h = _gru_gates(inputs, linear(h, weight_hh, bias_hh), h)
-        outputs.append(h)
+    for inputs, read in _times(xp, x, weight_ih, bias_ih, lengths, reverse):
+        h = _where(xp, read, _gru_gates(inputs, linear(h, weight_hh, bias_hh), h), h)
+        outputs.append(_where(xp, read, h))
     return _joined(xp, outputs, reverse), h
 
 
@@ -131,10 +141,22 @@ def _state(xp, state, x, weight_hh):
     return xp.zeros(shape, dtype=x.dtype, device=device)
 
 
-def _times(xp, x, weight, bias, reverse):
-    """W x + b of each time, in the order in which they are read."""
+def _times(xp, x, weight, bias, lengths, reverse):
+    """Of each time, in the order in which they are read, W x + b, and which samples have it.
+
+    The latter is (batch, 1), or None where all have all.
+    """
     times = xp.unstack(linear(x, weight, bias), axis=0)
-    return times[::-1] if reverse else times
+    read = [None] * len(times)
+    if lengths is not None:
+        read = [lengths[:, None] > time for time in range(len(times))]
+    both = list(zip(times, read, strict=True))
+    return both[::-1] if reverse else both
+
+
+def _where(xp, read, new, old=0.0):
+    """The new numbers of the samples that have a time, and the old ones of the others."""
+    return new if read is None else xp.where(read, new, old)
 
 
 def _joined(xp, outputs, reverse):

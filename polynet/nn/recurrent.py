@@ -13,6 +13,7 @@ from polynet.nn.checks import positive, same_dtype, wrong_shape
 from polynet.nn.described import Parameter
 from polynet.nn.dropout import Dropout
 from polynet.nn.module import Module
+from polynet.ops import array_namespace
 from polynet.ops.manipulation import concat, permute_dims, stack
 
 State = Array | tuple[Array, ...] | None
@@ -40,7 +41,9 @@ class _Recurrent(Module):
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         return [getattr(self, name + suffix) for name in names]
 
-    def _read(self, x: Array, state: Any, suffix: str, reverse: bool = False) -> tuple[Array, ...]:
+    def _read(
+        self, x: Array, state: Any, suffix: str, lengths: Any = None, reverse: bool = False
+    ) -> tuple[Array, ...]:
         """One layer in one direction: the outputs of all times, and each part of the last state."""
         raise NotImplementedError
 
@@ -103,7 +106,9 @@ class _Layers(_Recurrent):
     def _suffixes(self, layer: int) -> list[str]:
         return [f"_l{layer}", f"_l{layer}_reverse"][: 1 + self.bidirectional]
 
-    def forward(self, x: Array, hx: State = None) -> tuple[Array, Any]:
+    def forward(
+        self, x: Array, hx: State = None, lengths: Array | None = None
+    ) -> tuple[Array, Any]:
         order = "batch, length" if self.batch_first else "length, batch"
         fits = len(x.shape) == 3 and x.shape[2] == self.input_size
         if not fits or x.shape[1 if self.batch_first else 0] == 0:
@@ -112,6 +117,7 @@ class _Layers(_Recurrent):
         batch = x.shape[0 if self.batch_first else 1]
         count = self.num_layers * (1 + self.bidirectional)
         starts = self._taken_apart(x, hx, (count, batch, self.hidden_size))
+        self._check_lengths(lengths, batch)
         swapped = (1, 0, 2)
         y = permute_dims(x, swapped) if self.batch_first else x
         ends: list[tuple[Array, ...]] = []
@@ -121,13 +127,26 @@ class _Layers(_Recurrent):
             found = []
             for backward, suffix in enumerate(self._suffixes(layer)):
                 state = [None if s is None else s[len(ends), ...] for s in starts]
-                outputs, *end = self._read(y, state, suffix, bool(backward))
+                outputs, *end = self._read(y, state, suffix, lengths, bool(backward))
                 found.append(outputs)
                 ends.append(tuple(end))
             y = concat(found, axis=2) if self.bidirectional else found[0]
         parts = tuple(stack(list(part), axis=0) for part in zip(*ends, strict=True))
         y = permute_dims(y, swapped) if self.batch_first else y
         return y, parts if self._states > 1 else parts[0]
+
+    def _check_lengths(self, lengths: Any, batch: int) -> None:
+        """Raise unless they are one whole number for each sample."""
+        if lengths is None:
+            return
+        if tuple(getattr(lengths, "shape", ())) != (batch,):
+            found = getattr(lengths, "shape", type(lengths).__name__)
+            raise ValueError(
+                f"{self.label()}: lengths are an array of one number for each sample, ({batch},); "
+                f"got {found}"
+            )
+        if not array_namespace(lengths).isdtype(lengths.dtype, "integral"):
+            raise TypeError(f"{self.label()}: lengths are integers; got {lengths.dtype}")
 
     def settings(self) -> str:
         layers = f", num_layers={self.num_layers}" if self.num_layers > 1 else ""
@@ -148,9 +167,13 @@ class RNN(_Layers):
     `dropout`. With `bidirectional`, each layer also reads from the end: outputs have
     2·hidden_size numbers, forward ones first, and states 2·num_layers entries. Parameters have
     PyTorch's names, `weight_ih_l0` and so on, with `_reverse` where a layer reads from the end;
-    all are drawn uniformly in ±1/√hidden_size. The times are a loop in Python, so that a step
-    costs time and memory in proportion to the length; JAX compiles it as one long program, which
-    takes seconds for a few times and minutes for a hundred.
+    all are drawn uniformly in ±1/√hidden_size. A step costs time and memory in proportion to the
+    length: the times are a loop, in Python but on JAX.
+
+    Samples that have fewer times than the longest stand in one array with it, filled up with any
+    finite numbers; `lengths`, an integer array (batch,), says how many times each has. The others
+    are not read, in either direction: outputs are 0 there, and the last state is that after a
+    sample's own last time. (In PyTorch that is `pack_padded_sequence`.)
 
     Raises ValueError for other shapes, TypeError for another dtype.
 
@@ -185,9 +208,11 @@ class RNN(_Layers):
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
         )
 
-    def _read(self, x: Array, state: Any, suffix: str, reverse: bool = False) -> tuple[Array, ...]:
+    def _read(
+        self, x: Array, state: Any, suffix: str, lengths: Any = None, reverse: bool = False
+    ) -> tuple[Array, ...]:
         how = {"activation": self.nonlinearity, "reverse": reverse}
-        return functional.rnn(x, *state, *self._weights(suffix), **how)
+        return functional.rnn(x, *state, *self._weights(suffix), lengths, **how)
 
 
 class LSTM(_Layers):
@@ -210,8 +235,10 @@ class LSTM(_Layers):
     _gates = 4
     _states = 2
 
-    def _read(self, x: Array, state: Any, suffix: str, reverse: bool = False) -> tuple[Array, ...]:
-        return functional.lstm(x, *state, *self._weights(suffix), reverse=reverse)
+    def _read(
+        self, x: Array, state: Any, suffix: str, lengths: Any = None, reverse: bool = False
+    ) -> tuple[Array, ...]:
+        return functional.lstm(x, *state, *self._weights(suffix), lengths, reverse=reverse)
 
 
 class GRU(_Layers):
@@ -233,8 +260,10 @@ class GRU(_Layers):
 
     _gates = 3
 
-    def _read(self, x: Array, state: Any, suffix: str, reverse: bool = False) -> tuple[Array, ...]:
-        return functional.gru(x, *state, *self._weights(suffix), reverse=reverse)
+    def _read(
+        self, x: Array, state: Any, suffix: str, lengths: Any = None, reverse: bool = False
+    ) -> tuple[Array, ...]:
+        return functional.gru(x, *state, *self._weights(suffix), lengths, reverse=reverse)
 
 
 class _Cell(_Recurrent):

@@ -407,6 +407,10 @@ for _name, _gates, _parts, _how in (
         [
             Sample(tuple(_given), {**_how, "reverse": True}),
             Sample((_given[0], *[None] * _parts, *_given[1 + _parts : 3 + _parts]), _how),
+            *(
+                Sample((*_given, np.asarray([3, 5])), {**_how, "reverse": reverse})
+                for reverse in (False, True)
+            ),
         ]
     )
 SAMPLES |= {
