@@ -42,7 +42,7 @@ class NumpyBackend(Backend):
     def to_host(self, array: np.ndarray) -> np.ndarray:
         return np.array(array)
 
-    def owned(self, array: np.ndarray) -> np.ndarray:
+    def owned(self, array: Any) -> Any:
         if type(array) is Recorded:
             return copy(array)
         alone = isinstance(array, np.ndarray) and array.flags.owndata and array.flags.c_contiguous
