@@ -12,7 +12,6 @@ import json
 import os
 import re
 import uuid
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +24,7 @@ import safetensors.numpy
 from polynet.backend import Array, Backend, asarray, common_backend, to_numpy
 from polynet.data import Place
 from polynet.data.place import cast
-from polynet.errors import unknown
+from polynet.errors import unknown, warn
 from polynet.history import History, Position
 from polynet.nn import Module
 from polynet.nn.described import Described
@@ -206,7 +205,7 @@ def load_run(
             error.add_note(f"The run before it is in {before}: load(path, or_previous=True)")
             raise
         arrays, run, _ = _read_run(before)
-        warnings.warn(f"{error}; {before} is loaded instead", RuntimeWarning, stacklevel=3)
+        warn(f"{error}; {before} is loaded instead")
         path = before
     if run["version"] != VERSION:
         raise ValueError(

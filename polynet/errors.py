@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import sys
 import traceback
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -67,6 +69,20 @@ def did_you_mean(given: object, choices: Iterable[str], near: float = 0.6) -> st
     by_lower = {name.lower(): name for name in choices}
     found = difflib.get_close_matches(str(given).lower(), by_lower, n=1, cutoff=near)
     return f" Did you mean {by_lower[found[0]]!r}?" if found else ""
+
+
+def warn(message: str) -> None:
+    """Warn of the line that asked polynet, or one of its plug-ins, for what is warned of."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and _is_inner(frame.f_globals.get("__name__", "")):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, RuntimeWarning, stacklevel=level)
+
+
+def _is_inner(module: str) -> bool:
+    """Whether a module is of polynet, or of one of its plug-ins."""
+    package = module.partition(".")[0]
+    return package == "polynet" or package.startswith("polynet_")
 
 
 @contextmanager

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from polynet.arguments import target_check
 from polynet.backend import Array, backend_of, to_numpy
 from polynet.data import Feed
 from polynet.data.feed import part_of
 from polynet.data.named import samples
-from polynet.errors import fitting
+from polynet.errors import fitting, warn
 from polynet.nn import Module
 from polynet.scores import Loss, applied, check_rows, joined, loss_of
+from polynet.targets import check_outputs, target_check
 
 FEW = 8
 """Samples of which a mean is told from other sums."""
@@ -53,9 +52,10 @@ def _tried(net: Module, loss: Loss, data: Feed, count: int, *, joined_later: boo
         outputs = applied(net, x)
     if joined_later:
         check_rows(outputs, tried)
-    check = target_check(loss, outputs, y, data.names[1], weighed=bool(weights))
+    check_outputs(loss, outputs)
+    check = target_check(loss, outputs, y, data.names[1])
     if check is not None:
-        check(to_numpy(y))
+        check(to_numpy(y), to_numpy(weights[0]) if weights else None)
         data.check_targets(check)
     loss_of(loss, outputs, y, _ones(weights), data.names[2])
     return tried
@@ -80,13 +80,11 @@ def _check_parts(net: Module, loss: Loss, data: Feed, size: int, parts: int) -> 
         check_rows(part, min(at_a_time, count - first))
     outputs = joined(outputs)
     if not _is_mean(loss, outputs, y, *_ones(weights)):
-        warnings.warn(
+        warn(
             f"accumulate={parts}: the loss of {count} samples is not the mean of the losses of "
             f"each, so a step in parts is not that of {size} samples at once. Give weights of "
             "classes, and zeros for what is to be ignored, as sample_weight: by it parts are "
             "weighed",
-            RuntimeWarning,
-            stacklevel=4,  # where fit was called
         )
 
 

@@ -13,7 +13,6 @@ import math
 import os
 import sys
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from polynet.errors import warn
 from polynet_numpy import loops
 
 WORTH = 300_000_000
@@ -68,11 +68,9 @@ def _numba() -> Any:
     try:
         import numba
     except ImportError as error:  # one made for another NumPy
-        warnings.warn(
+        warn(
             f"Numba {version()} cannot be imported, so that NumPy's own ways are taken, which are "
             f"slower: {error}",
-            RuntimeWarning,
-            stacklevel=2,
         )
         return None
     for inner in (loops.summed_by_8, loops.summed, loops.standardise_row):  # which other loops call

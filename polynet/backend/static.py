@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import sys
 import threading
-import warnings
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +11,7 @@ from typing import Any
 
 from polynet import tree
 from polynet.backend.contract import Array, Backend
-from polynet.errors import NotCompiledError, asked_by
+from polynet.errors import NotCompiledError, asked_by, warn
 
 
 def not_recorded(why: str, *, required: bool) -> None:
@@ -23,21 +21,10 @@ def not_recorded(why: str, *, required: bool) -> None:
     """
     if required:
         raise NotCompiledError(f'compile="require": this training step cannot be recorded: {why}')
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and _is_inner(frame.f_globals.get("__name__", "")):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(
+    warn(
         "this training step cannot be recorded and replayed as a whole, so it runs one operation "
-        f"at a time, which is slower: {why}",
-        RuntimeWarning,
-        stacklevel=level,
+        f"at a time, which is slower: {why}"
     )
-
-
-def _is_inner(module: str) -> bool:
-    """Whether a module is of polynet, or of one of its plug-ins."""
-    package = module.partition(".")[0]
-    return package == "polynet" or package.startswith("polynet_")
 
 
 class _Uncollected:

@@ -8,6 +8,7 @@ from typing import Any
 
 from polynet import tree
 from polynet.backend import Array, Backend, common_backend
+from polynet.errors import warn
 from polynet.ops import namespace
 from polynet.ops.complex_numbers import in_dtype, is_complex
 from polynet.tensor import CONSTANT, Level, Tensor, plain_value, sweep
@@ -59,9 +60,15 @@ class Run:
             full = list(args)
             for place, branch in zip(places, tree.map(level.leaf, wanted), strict=True):
                 full[place] = branch
-            result = f(*full, **(options or {}))
+            result = _called(f, full, options or {})
             output, aux = _pair(result) if has_aux else (result, None)
             self.lines = _lines(level, output, scalar)
+            if scalar and type(output) is not Tensor:
+                warn(
+                    "the differentiated function returned a number that it computed of none of the "
+                    "arrays to differentiate by, so that its gradient is 0 everywhere. A network "
+                    "takes them by net.bind(parameters)(x)"
+                )
             self.value = tree.map(lambda y: without(level, y), output)
             self.aux = tree.map(lambda a: (without if own else _off)(level, a), aux)
             self.record = level.record
@@ -176,14 +183,30 @@ def _open(wanted: list[Any], places: Sequence[int], nested: bool, scalar: bool) 
 def _backend_of_leaves(found: list[tuple[str, Any]]) -> tuple[Backend, bool]:
     for where, leaf in found:
         if not hasattr(leaf, "dtype"):
-            raise TypeError(
-                f"cannot differentiate by {where}, a {type(leaf).__name__}; expected an array: "
-                "polynet.asarray(x) makes one"
+            how = (
+                "differentiate by its parameters: value_and_grad(lambda p: loss(net.bind(p)(x), y))"
+                "(net.parameters())"
+                if hasattr(leaf, "parameters")
+                else "expected an array: polynet.asarray(x) makes one"
             )
+            raise TypeError(f"cannot differentiate by {where}, a {type(leaf).__name__}; {how}")
     for _, leaf in found:
         if type(leaf) is Tensor:
             return leaf._level.backend, True
     return common_backend((leaf for _, leaf in found), "the arrays to differentiate by")[0], False
+
+
+def _called(f: Callable[..., Any], args: list[Any], options: dict[str, Any]) -> Any:
+    """What `f` returns; where NumPy refused a Tensor, the error says what takes one."""
+    try:
+        return f(*args, **options)
+    except TypeError as error:
+        if "__array_ufunc__=None" in str(error):
+            error.add_note(
+                "NumPy's functions know no gradient: in place of np.exp(x) write xp.exp(x), with "
+                "xp = polynet.array_namespace(x)"
+            )
+        raise
 
 
 def _pair(result: Any) -> tuple[Any, Any]:

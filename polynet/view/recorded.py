@@ -68,10 +68,13 @@ class Record:
         titles = ("line", "op", "from", "in", "shape", "value", "gradient")
         rows = [titles, *(self._row(i, line) for i, line in enumerate(self.lines))]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join(
+        lines = [
             "  ".join(f"{cell:<{n}}" for cell, n in zip(row, widths, strict=True)).rstrip()
             for row in rows
-        )
+        ]
+        if self.result is None:
+            lines.append("The result was computed of none of these: its gradient is 0 everywhere.")
+        return "\n".join(lines)
 
     def _row(self, number: int, line: Line) -> tuple[str, ...]:
         sources = ", ".join("constant" if at is None else str(at) for at in line.inputs)
