@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
-from polynet import losses
 from polynet.backend import (
     Array,
     Backend,
@@ -17,12 +15,10 @@ from polynet.backend import (
     chosen_backend,
     common_backend,
     get_backend,
-    to_numpy,
     use_backend,
 )
 from polynet.data import Place, Source, is_batches, is_device_array
-from polynet.data.feed import Check
-from polynet.data.named import arrays_of, samples
+from polynet.data.named import arrays_of
 from polynet.errors import MixedBackendsError
 from polynet.nn import Module
 from polynet.optim import Optimizer
@@ -31,8 +27,10 @@ Metric = Callable[[np.ndarray, np.ndarray], float]
 Callback = Callable[[Any], object]
 
 
-def by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
+def by_name(given: Iterable[Metric]) -> dict[str, Metric]:
     """The metrics by their functions' names, which must differ."""
+    what = "Trainer: metrics is a list of functions (targets, outputs) -> number"
+    metrics = functions(given, what)
     names = [getattr(metric, "__name__", None) for metric in metrics]
     for name, metric in zip(names, metrics, strict=True):
         if name is None or name == "loss" or names.count(name) > 1:
@@ -62,13 +60,21 @@ def _batch(x: Any) -> bool:
     return several and all(hasattr(a, "shape") or isinstance(a, Mapping) for a in x)
 
 
-def in_turn(callbacks: Any) -> list[Callback]:
+def functions(given: Any, what: str) -> list[Callable[..., Any]]:
+    """A list of functions; TypeError, which says what it is, for anything else."""
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    found = list(given) if several else []
+    if not several or callable(given) or not all(map(callable, found)):
+        raise TypeError(what)
+    return found
+
+
+def in_turn(given: Any) -> list[Callback]:
     """The callbacks as given, but those last that save what the others did.
 
     One that saves says now, before anything is trained, if its folder is missing.
     """
-    if callable(callbacks) or not all(map(callable, callbacks)):
-        raise TypeError("fit: callbacks is a list of functions (trainer) -> bool or None")
+    callbacks = functions(given, "fit: callbacks is a list of functions (trainer) -> bool or None")
     for callback in callbacks:
         if isinstance(callback, type):
             name = callback.__name__
@@ -83,7 +89,7 @@ def call_each(callbacks: Sequence[Callback], trainer: Any) -> bool:
     return any(isinstance(a, bool | np.bool_) and a for a in answers)
 
 
-def check_kinds(net: Any, loss: Any, optimizer: Any, metrics: Any) -> None:
+def check_kinds(net: Any, loss: Any, optimizer: Any) -> None:
     """Raise TypeError for what is not what its name says."""
     if not isinstance(net, Module):
         raise TypeError(f"Trainer: net is a {type(net).__name__}; expected a polynet.nn.Module")
@@ -93,8 +99,6 @@ def check_kinds(net: Any, loss: Any, optimizer: Any, metrics: Any) -> None:
             "the class itself" if isinstance(optimizer, type) else f"a {type(optimizer).__name__}"
         )
         raise TypeError(f"Trainer: optimizer is {given}; expected one such as optim.Adam(lr=1e-3)")
-    if callable(metrics) or not all(callable(m) for m in metrics):
-        raise TypeError("Trainer: metrics is a list of functions (targets, outputs) -> number")
 
 
 def check_loss(loss: Any) -> None:
@@ -102,79 +106,6 @@ def check_loss(loss: Any) -> None:
     if not callable(loss):
         raise TypeError(
             f"Trainer: loss is {loss!r}; expected a function such as polynet.losses.mse"
-        )
-
-
-def target_check(
-    loss: Any, outputs: Any, targets: Any, name: str, *, weighed: bool
-) -> Check | None:
-    """What refuses targets that the loss, with options or without, does not know.
-
-    It looks at them on the host; None where there is nothing to look for. Targets that are
-    `weighed` may hold others than those that count.
-    """
-    if isinstance(outputs, dict) or isinstance(targets, dict):
-        return None  # what is made of them, a loss of one's own knows
-    options = loss.keywords if isinstance(loss, functools.partial) else {}
-    kind = loss.func if isinstance(loss, functools.partial) else loss
-    of_labels = kind in (losses.cross_entropy, losses.nll, losses.multi_margin)
-    integral = backend_of(targets).xp.isdtype(targets.dtype, "integral")
-    if of_labels and integral and outputs.ndim > 1:
-        ignored = options.get("ignore_index")
-        return functools.partial(_check_labels, outputs.shape[1], ignored, name)
-    if kind is losses.binary_cross_entropy_with_logits and not integral:
-        return functools.partial(_check_chances, name)
-    if kind is losses.hinge and not weighed:
-        return functools.partial(_check_signs, name)
-    return None
-
-
-def counted(loss: Any, targets: Any, weights: list[Any]) -> float:
-    """What of a batch its loss is the mean over: its samples, or what they weigh.
-
-    Of losses of labels that have `weight` or `ignore_index` it is what the labels weigh.
-    """
-    w = np.asarray(to_numpy(weights[0]), float) if weights else np.ones(samples(targets))
-    options = loss.keywords if isinstance(loss, functools.partial) else {}
-    kind = loss.func if isinstance(loss, functools.partial) else loss
-    classes, ignored = options.get("weight"), options.get("ignore_index")
-    if kind in (losses.cross_entropy, losses.nll) and (classes is not None or ignored is not None):
-        labels = to_numpy(targets)
-        if labels.dtype.kind not in "iu":
-            return float(w.sum())
-        each = np.ones(labels.shape)
-        if classes is not None:
-            each = np.asarray(to_numpy(classes), float).take(labels, mode="clip")
-        each = np.where(labels == ignored, 0, each) if ignored is not None else each
-        w = w.reshape(-1, *(1,) * (labels.ndim - 1)) * each
-    return float(w.sum())
-
-
-def _check_chances(name: str, targets: np.ndarray) -> None:
-    low, high = targets.min(initial=0), targets.max(initial=0)
-    if low < 0 or high > 1:
-        raise ValueError(
-            f"{name} holds numbers from {low} to {high}; binary_cross_entropy_with_logits takes "
-            "0, 1, and what is between: of -1 and 1 make (y + 1) / 2, of two labels y == label"
-        )
-
-
-def _check_signs(name: str, targets: np.ndarray) -> None:
-    other = targets[np.abs(targets) != 1]
-    if other.size:
-        raise ValueError(
-            f"{name} holds {other.flat[0]}; hinge takes -1 and 1: of 0 and 1 make 2.0 * y - 1"
-        )
-
-
-def _check_labels(classes: int, ignored: int | None, name: str, labels: np.ndarray) -> None:
-    counted = labels if ignored is None else labels[labels != ignored]
-    low, high = counted.min(initial=0), counted.max(initial=0)
-    if low < 0 or high >= classes:
-        raise ValueError(
-            f"{name} holds class {high if high >= classes else low}, the network has {classes} "
-            f"outputs: classes count from 0 to {classes - 1}; labels that do not count are "
-            "ignore_index= of the loss"
         )
 
 

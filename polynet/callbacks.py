@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING
 
 from polynet.checkpoint import check_folder
 from polynet.errors import did_you_mean, unknown
-from polynet.integers import positive
+from polynet.integers import at_least_0, positive
+from polynet.optim.checks import number
 
 if TYPE_CHECKING:
     from polynet.train import Trainer
@@ -52,17 +53,21 @@ class _Best:
 
     def best_epoch(self, trainer: Trainer) -> int:
         """The epoch, counted from 1, which no later one improved upon by more than `min_delta`."""
+        best, epoch = math.inf, 1
+        for i, cost in enumerate(self._costs(trainer), start=1):
+            if cost < best - self.min_delta:
+                best, epoch = cost, i
+        return epoch
+
+    def _costs(self, trainer: Trainer) -> list[float]:
+        """The numbers of all epochs, of which less is better; NaN where there was none."""
         if self.monitor not in trainer.history:
             raise KeyError(
                 f"{type(self).__name__}: {unknown('number', self.monitor, trainer.history)} "
                 "Those that begin with val_ need validation data"
             )
-        best, epoch = math.inf, 1
-        for i, value in enumerate(trainer.history[self.monitor], start=1):
-            cost = value if self.mode == "min" else -value
-            if cost < best - self.min_delta:
-                best, epoch = cost, i
-        return epoch
+        sign = 1 if self.mode == "min" else -1
+        return [sign * value for value in trainer.history[self.monitor]]
 
 
 class EarlyStopping(_Best):
@@ -167,3 +172,70 @@ class Checkpoint(_Best):
             return
         if not self.save_best_only or self.best_epoch(trainer) == trainer.epoch:
             trainer.save(self.path)
+
+
+class ReduceLROnPlateau(_Best):
+    """Lowers `trainer.lr_factor` where a number no longer improves.
+
+    The optimizer's lr is a schedule, such as `Constant(1e-3)`. The factor is multiplied by
+    `factor`, down to `min_factor`, after more than `patience` epochs in a row in which `monitor`
+    (see `EarlyStopping`) was not better than the best by `threshold`: times the best's size, or
+    with `threshold_mode` "abs" as it is. The next `cooldown` epochs do not count. It is PyTorch's.
+
+    >>> import numpy as np
+    >>> from polynet import Trainer, losses, nn, optim
+    >>> x = np.linspace(-1, 1, 64)[:, None]
+    >>> optimizer = optim.SGD(optim.schedules.Constant(0.5))
+    >>> trainer = Trainer(nn.Linear(1, 1), losses.mse, optimizer)
+    >>> _ = trainer.fit(x, x, epochs=50, callbacks=[ReduceLROnPlateau("loss", patience=1)])
+    >>> trainer.lr_factor < 1
+    True
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        *,
+        mode: str | None = None,
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_factor: float = 0.0,
+    ) -> None:
+        super().__init__(monitor, mode)
+        if not 0 < factor < 1:
+            raise ValueError(f"ReduceLROnPlateau: factor is between 0 and 1; got {factor!r}")
+        if threshold_mode not in ("rel", "abs"):
+            raise ValueError(
+                f"ReduceLROnPlateau: threshold_mode is 'rel' or 'abs'; got {threshold_mode!r}"
+            )
+        self.factor = factor
+        self.patience = at_least_0("ReduceLROnPlateau: patience", patience)
+        self.threshold = number("ReduceLROnPlateau: threshold", threshold)
+        self.threshold_mode = threshold_mode
+        self.cooldown = at_least_0("ReduceLROnPlateau: cooldown", cooldown)
+        self.min_factor = number("ReduceLROnPlateau: min_factor", min_factor, most=1.0)
+
+    def __call__(self, trainer: Trainer) -> None:
+        """Set the factor after an epoch."""
+        trainer.lr_factor = self._factor_after(self._costs(trainer))
+
+    def _factor_after(self, costs: list[float]) -> float:
+        """The factor after epochs with these numbers, of which less is better."""
+        best, factor, bad, cooling = math.inf, 1.0, 0, 0
+        for cost in costs:
+            if math.isnan(cost):
+                continue
+            margin = self.threshold * (abs(best) if self.threshold_mode == "rel" else 1.0)
+            if cost < (best if best == math.inf else best - margin):
+                best, bad = cost, 0
+            else:
+                bad += 1
+            if cooling:
+                cooling, bad = cooling - 1, 0
+            if bad > self.patience:
+                factor, bad = max(factor * self.factor, self.min_factor), 0
+                cooling = self.cooldown
+        return factor

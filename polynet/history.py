@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from polynet.errors import unknown
+
 
 class History(Mapping[str, list[float]]):
-    """What training recorded: by name, a list of one number an epoch.
+    """What training recorded: by name, a list of one number an epoch, NaN where there was none.
 
     They are `"loss"` (the mean over the epoch's samples, as it went), and `"val_loss"`,
     `"val_…"` of the metrics where there is validation data. `step_losses` has one number a step;
@@ -20,6 +23,9 @@ class History(Mapping[str, list[float]]):
         self.step_weights: list[float] = []
 
     def __getitem__(self, name: str) -> list[float]:
+        if name not in self.epochs:
+            also = " Metrics are measured on validation data, as val_…" if self.epochs else ""
+            raise KeyError(unknown("number of the history", name, self.epochs) + also)
         return self.epochs[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -29,8 +35,12 @@ class History(Mapping[str, list[float]]):
         return len(self.epochs)
 
     def record(self, numbers: Mapping[str, float]) -> None:
-        for name, value in numbers.items():
-            self.epochs.setdefault(name, []).append(value)
+        """The numbers of one more epoch."""
+        done = max(map(len, self.epochs.values()), default=0)
+        for name in [*self.epochs, *numbers]:
+            column = self.epochs.setdefault(name, [math.nan] * done)
+            if len(column) == done:
+                column.append(numbers.get(name, math.nan))
 
     def last(self) -> dict[str, float]:
         """The newest number of each."""

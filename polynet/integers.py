@@ -31,6 +31,14 @@ def positive(what: str, value: Any) -> int:
     return number
 
 
+def at_least_0(what: str, value: Any) -> int:
+    """An integer that is not negative; ValueError, which names `what`, for anything else."""
+    number = integer(value, least=0)
+    if number is None:
+        raise ValueError(f"{what} is an integer, at least 0; got {value!r}")
+    return number
+
+
 def sides(what: str, size: Any) -> tuple[int, int]:
     """(height, width) of an image: one positive integer for both, or two.
 

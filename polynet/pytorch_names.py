@@ -89,11 +89,17 @@ OF_OPTIM = {
     "swa_utils": "optim.EMA averages the parameters of an optimizer",
 }
 """By the name in torch.optim."""
+OF_SCHEDULES = {
+    "ReduceLROnPlateau": "it goes by epochs, and so is one of polynet.callbacks",
+    "LambdaLR": "a schedule of your own is a Schedule with a method rate(self, xp, step, dtype)",
+}
+"""By the name in torch.optim.lr_scheduler."""
 _OF = {
     "polynet.nn": OF_NN,
     "polynet.losses": OF_LOSSES,
     "polynet.functional": OF_FUNCTIONAL,
     "polynet.optim": OF_OPTIM,
+    "polynet.optim.schedules": OF_SCHEDULES,
 }
 
 

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
-from polynet.arguments import Metric, counted, target_check
+from polynet.arguments import Metric
 from polynet.backend import Array, backend_of, to_numpy, use_backend
 from polynet.data import Feed
 from polynet.data.named import arrays_of, samples
 from polynet.nn import Module
 from polynet.step import called
+from polynet.targets import target_check, what_counts
 from polynet.tree import map as tree_map
 
 Loss = Callable[..., Array]
@@ -121,15 +122,15 @@ def scores(
         batches = made if data.makes_batches else _with_the_rest(made, batch_size)
         for x, y, *weights in batches:
             outputs, count = applied(net, x), samples(x)
-            check = target_check(loss, outputs, y, data.names[1], weighed=bool(weights))
+            check = target_check(loss, outputs, y, data.names[1])
             targets = tree_map(to_numpy, y) if metrics or check is not None else y
             if check is not None:
-                check(targets)
+                check(targets, *map(to_numpy, weights) if weights else (None,))
             if metrics:  # before the loss, which may write over what it is given
                 check_rows(outputs, count)
                 kept.append((targets, tree_map(to_numpy, outputs)))
             seen += count
-            size = counted(loss, targets, weights)
+            size = what_counts(loss, targets, weights)
             if size:  # else the loss is a mean of nothing
                 values.append(loss_of(loss, outputs, y, weights, data.names[2]))
                 sizes.append(size)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import operator
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, NoReturn
 
-import numpy as np
 from tqdm import tqdm
 
 from polynet import checkpoint, random
@@ -44,6 +45,7 @@ from polynet.step import (
     make_step,
     weights_of,
 )
+from polynet.targets import check_last_layer
 from polynet.tree import map as tree_map
 from polynet.trial import try_out
 from polynet.unread import Unread
@@ -68,8 +70,7 @@ class Trainer:
     loss do, runs one operation at a time, after a warning that says what; with
     `compile="require"`, `fit` raises NotCompiledError instead, as on a backend that never can.
 
-    >>> import numpy as np
-    >>> from polynet import Trainer, losses, nn, optim
+    >>>     >>> from polynet import Trainer, losses, nn, optim
     >>> x = np.linspace(-1, 1, 64)[:, None]
     >>> trainer = Trainer(nn.Linear(1, 1), losses.mse, optim.Adam(lr=0.1))
     >>> history = trainer.fit(x, 3 * x + 1, epochs=40)
@@ -90,13 +91,14 @@ class Trainer:
         dtype: str | None = None,
         compile: str = "auto",  # noqa: A002 (the field's word for it)
     ) -> None:
-        check_kinds(net, loss, optimizer, metrics)
+        check_kinds(net, loss, optimizer)
         if compile not in COMPILE:
             raise ValueError(unknown("compile", compile, COMPILE))
         random.key(seed)
         self._loss = loss
         self._optimizer = optimizer
         self.metrics = by_name(metrics)
+        check_last_layer(net, loss, self.metrics.values())
         self.seed = seed
         self.history = History()
         self._described = net
@@ -305,7 +307,7 @@ class Trainer:
                         numbers |= {f"val_{name}": value for name, value in found.items()}
                     self.history.record(numbers)
                     self._position = Position(self.epoch + 1)
-                    bar.set_postfix({k: f"{v:.4g}" for k, v in self.history.last().items()})
+                    bar.set_postfix({k: f"{v:.4g}" for k, v in numbers.items()})
                     ends = call_each(calls, self)
                     if interrupted.is_set():
                         raise KeyboardInterrupt
@@ -428,8 +430,7 @@ class Trainer:
         TypeError for an array of another dtype. The Trainer then stays as it was.
 
         >>> import tempfile
-        >>> import numpy as np
-        >>> from polynet import Trainer, losses, nn, optim
+        >>>         >>> from polynet import Trainer, losses, nn, optim
         >>> def trainer():
         ...     return Trainer(nn.Linear(1, 1), losses.mse, optim.Adam(lr=0.1), backend="numpy")
         >>> x = np.linspace(-1, 1, 64)[:, None]
@@ -478,6 +479,7 @@ class Trainer:
             except Exception:
                 if first and not self.history.step_losses:
                     self._place, self._described, self._run = None, described, None
+                    self._state = {}
                     self._position = Position()
                     self._unread.clear()
                     self.history.step_weights.clear()
@@ -559,5 +561,5 @@ class Trainer:
         self._unread.read(self.history, self.epoch)
         if not done:
             raise ValueError(f"the data gave no batch in epoch {self.epoch}; expected at least one")
-        newest = self.history.step_losses[-done:], self.history.step_weights[-done:]
-        return float(np.average(newest[0], weights=newest[1]))
+        values, weights = self.history.step_losses[-done:], self.history.step_weights[-done:]
+        return math.fsum(map(operator.mul, values, weights)) / (math.fsum(weights) or 1.0)

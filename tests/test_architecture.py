@@ -36,6 +36,7 @@ FLOORS = {
     "step": 5,
     "arguments": 5,
     "scores": 5,
+    "targets": 5,
     "trial": 5,
     "unread": 5,
     "train": 5,
@@ -48,7 +49,7 @@ FLOORS = {
 """Which floor each room of `polynet/` is on; a room imports from its own floor and those below."""
 
 NUMPY = {
-    "arguments": "checks labels, which are on the host",
+    "arguments": "says what metrics are given, which is on the host",
     "backend.contract": "types of what moves between host and device",
     "backend.transfer": "moves arrays between host and device",
     "checkpoint": "writes and reads arrays of the host",
@@ -62,7 +63,7 @@ NUMPY = {
     "nn.init": "draws parameters on the host, so that they are the same everywhere",
     "random": "draws on the host, so that numbers are the same everywhere",
     "step": "makes the step counter on the host",
-    "train": "averages losses that were read to the host",
+    "targets": "checks labels, which are on the host",
     "trial": "lets a loss divide by nothing on the host, while it is tried",
     "unread": "holds losses that were read to the host",
 }

@@ -96,6 +96,38 @@ def test_a_best_epoch_without_weights_is_refused() -> None:
         EarlyStopping().restore(job)
 
 
+def test_numbers_stand_at_their_epochs(tmp_path: Path) -> None:
+    """Those of validation that began later, too: a best epoch is one of all."""
+    job = trainer()
+    job.fit(X, Y, epochs=3, batch_size=8)
+    path = tmp_path / "best.safetensors"
+    fit(job, EarlyStopping(patience=2), Checkpoint(path, save_best_only=True), epochs=30)
+    costs = job.history["val_loss"]
+    assert np.array_equal(np.isnan(costs), np.arange(len(costs)) < 3)
+    best = EarlyStopping().best_epoch(job)
+    assert best == int(np.nanargmin(costs)) + 1 == job.epoch - 2
+    saved = trainer()
+    saved.load(path)
+    assert saved.epoch == best
+    np.testing.assert_array_equal(saved.history["val_loss"], costs[:best])
+    job.fit(X, Y, epochs=1, batch_size=8)
+    assert np.isnan(job.history["val_loss"][-1])
+    assert len(job.history["loss"]) == len(job.history["val_loss"]) == job.epoch
+
+
+def test_a_number_that_the_history_lacks() -> None:
+    job = trainer().fit(X, Y)
+    with pytest.raises(KeyError, match=r"unknown number.*'val_accuracy'.*one of: loss.*val_…"):
+        _ = job["val_accuracy"]
+    assert "val_accuracy" not in job
+
+
+def test_a_generator_of_callbacks_is_a_list_of_them() -> None:
+    called: list[int] = []
+    trainer().fit(X, Y, epochs=2, callbacks=(called.append for _ in range(1)))
+    assert len(called) == 2
+
+
 def history_of(*costs: float) -> Trainer:
     job = trainer()
     fit(job, epochs=1)

@@ -98,8 +98,14 @@ def test_what_is_wrong_is_refused(name: str) -> None:
 # Labels, which fit sees on the host
 
 
-def trainer(loss: Any, **options: Any) -> Trainer:
-    return Trainer(nn.Linear(4, 3), loss, optim.Adam(0.1), **options)
+def trainer(loss: Any, *, last: Any = None, **options: Any) -> Trainer:
+    net = nn.Linear(4, 3) if last is None else nn.Sequential(nn.Linear(4, 3), last)
+    return Trainer(net, loss, optim.Adam(0.1), **options)
+
+
+def last_of(name: str) -> Any:
+    """The layer that outputs pass before a loss of this name."""
+    return nn.LogSoftmax(1) if name == "nll" else None
 
 
 OF_LABELS = {
@@ -115,8 +121,68 @@ OF_LABELS = {
 @pytest.mark.parametrize("label", [3, -2])
 def test_fit_refuses_labels_that_are_no_class(name: str, label: int) -> None:
     labels = np.where(np.arange(12) == 7, label, Y)
+    run = trainer(OF_LABELS[name], last=last_of(name))
     with pytest.raises(ValueError, match=rf"y holds class {label}, the network has 3 outputs"):
-        trainer(OF_LABELS[name]).fit(X, labels)
+        run.fit(X, labels)
+    run.fit(X, labels, sample_weight=(labels != label).astype(float))  # it weighs nothing
+
+
+def single(loss: Any, *last: nn.Module, metrics: Any = ()) -> Trainer:
+    net = nn.Sequential(nn.Linear(4, 1), *last)
+    return Trainer(net, loss, optim.Adam(0.1), metrics=metrics)
+
+
+BCE = losses.binary_cross_entropy_with_logits
+COLUMN = (Y[:, None] > 0).astype("float32")
+NOT_MEANT: dict[str, tuple[Any, str]] = {
+    "sigmoid twice": (lambda: single(BCE, nn.Sigmoid()), r"ends in Sigmoid\(\), and binary"),
+    "softmax twice": (
+        lambda: trainer(partial(losses.cross_entropy, label_smoothing=0.1), last=nn.Softmax(1)),
+        r"Softmax\(dim=1\), and cross_entropy takes the scores before it.*leave the layer out",
+    ),
+    "within another": (
+        lambda: trainer(losses.cross_entropy, last=nn.Sequential(nn.ReLU(), nn.Softmax(1))),
+        "cross_entropy takes the scores before it",
+    ),
+    "accuracy of chances": (
+        lambda: single(losses.mse, nn.Sigmoid(), metrics=[metrics.accuracy]),
+        r"accuracy takes the scores before it, above 0 meaning 1.*outputs > 0\.5",
+    ),
+    "one class": (
+        lambda: single(losses.cross_entropy).fit(X, COLUMN),
+        "cross_entropy is of two classes or more.*binary_cross_entropy_with_logits",
+    ),
+    "numbers for classes": (
+        lambda: trainer(losses.cross_entropy).fit(X, 7 * X[:, :3]),
+        r"y holds numbers from -?[\d.]+ to [\d.]+, whose sum for sample 0 is not 1.*for mse",
+    ),
+    "several labels for classes": (
+        lambda: trainer(losses.cross_entropy).fit(X, np.ones((12, 3))),
+        r"y holds numbers from 0 to 1, whose sum for sample 0 is not 1.*several labels a sample",
+    ),
+    "scores for log-probabilities": (
+        lambda: trainer(losses.nll).fit(X + 10, Y),
+        r"nll takes log-probabilities, which are at most 0; the network gives \d",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOT_MEANT)
+def test_what_a_loss_or_accuracy_does_not_mean_is_refused(name: str) -> None:
+    do, words = NOT_MEANT[name]
+    with pytest.raises(ValueError, match=words):
+        do()
+
+
+def test_what_they_mean_is_not_refused() -> None:
+    single(losses.mse, nn.Sigmoid()).fit(X, COLUMN)
+    single(BCE, metrics=[metrics.accuracy]).fit(X, COLUMN)
+    trainer(losses.mse, last=nn.Sigmoid(), metrics=[metrics.accuracy]).fit(X, np.eye(3)[Y])
+    trainer(losses.cross_entropy, last=nn.LogSoftmax(1)).fit(X, Y)
+    trainer(losses.cross_entropy).fit(X, np.full((12, 3), 1 / 3, dtype="float16"))
+    weights = (np.arange(12) > 0).astype(float)
+    trainer(losses.cross_entropy).fit(X, np.eye(3)[Y] * weights[:, None], sample_weight=weights)
+    single(BCE).fit(X, COLUMN - 2 * (weights[:, None] == 0), sample_weight=weights)
 
 
 def test_ignored_labels_are_no_mistake_and_change_nothing() -> None:
@@ -149,7 +215,9 @@ def test_every_loss_is_a_mean_over_samples(
         targets = Y
     elif name == "hinge":
         targets = 2 * targets - 1
-    job = trainer(getattr(losses, name), backend=backend)
+    elif name == "cross_entropy":
+        targets = np.eye(3)[Y]
+    job = trainer(getattr(losses, name), last=last_of(name), backend=backend)
     job.fit(X, targets, sample_weight=weights, batch_size=3, accumulate=2)
 
 

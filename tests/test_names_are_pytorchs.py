@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from beside_pytorch import torch
 
-from polynet import nn, optim
+from polynet import callbacks, nn, optim
 from polynet.optim import schedules
 
 OUR_OWN = {
@@ -82,6 +82,7 @@ DEFAULTS = {
     "LogSoftmax.dim": "likewise",
     "Softmin.dim": "likewise",
     "TransformerEncoderLayer.activation": "relu, our own",
+    "ReduceLROnPlateau.mode": "min where the number's name ends in loss; else it is to be said",
     "OneCycleLR.total_steps": "has none, as there are no epochs to count instead",
 }
 """Defaults that differ."""
@@ -92,6 +93,7 @@ PARTS = {
         ("layer", nn, torch.nn),
         ("optimizer", optim, torch.optim),
         ("schedule", schedules, torch.optim.lr_scheduler),
+        ("schedule", callbacks, torch.optim.lr_scheduler),
     )
     for name, ours in vars(here).items()
     if inspect.isclass(ours) and name not in ("Any", "Buffer", "Module", "Optimizer", "Parameter")

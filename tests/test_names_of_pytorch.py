@@ -7,9 +7,22 @@ import re
 import pytest
 
 from polynet import functional, losses, nn, optim
-from polynet.pytorch_names import OF_A_MODULE, OF_FUNCTIONAL, OF_LOSSES, OF_NN, OF_OPTIM
+from polynet.pytorch_names import (
+    OF_A_MODULE,
+    OF_FUNCTIONAL,
+    OF_LOSSES,
+    OF_NN,
+    OF_OPTIM,
+    OF_SCHEDULES,
+)
 
-HOUSES = {"nn": nn, "optim": optim, "losses": losses, "functional": functional}
+HOUSES = {
+    "optim.schedules": optim.schedules,
+    "nn": nn,
+    "optim": optim,
+    "losses": losses,
+    "functional": functional,
+}
 
 
 @pytest.mark.parametrize("name", OF_A_MODULE)
@@ -23,7 +36,13 @@ def test_of_a_module(name: str) -> None:
     assert not hasattr(net, name)
 
 
-TABLES = {"nn": OF_NN, "losses": OF_LOSSES, "functional": OF_FUNCTIONAL, "optim": OF_OPTIM}
+TABLES = {
+    "nn": OF_NN,
+    "losses": OF_LOSSES,
+    "functional": OF_FUNCTIONAL,
+    "optim": OF_OPTIM,
+    "optim.schedules": OF_SCHEDULES,
+}
 
 
 @pytest.mark.parametrize(("house", "name"), [(h, name) for h, t in TABLES.items() for name in t])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from polynet import Trainer, losses, nn, op, optim, value_and_grad
+from polynet.callbacks import ReduceLROnPlateau
 from polynet.ops import OPS
 from polynet.optim import schedules
 
@@ -206,7 +207,7 @@ def test_a_changed_factor_compiles_nothing_anew(caplog: pytest.LogCaptureFixture
 
 
 def test_a_plateau_lowers_the_rate() -> None:
-    plateau = schedules.ReduceLROnPlateau("loss", factor=0.5, patience=1, threshold=10.0)
+    plateau = ReduceLROnPlateau("loss", factor=0.5, patience=1, threshold=10.0)
     trainer = Trainer(network(), losses.mse, optim.SGD(schedules.Constant(0.01)))
     factors = []
     for _ in range(6):
@@ -214,8 +215,10 @@ def test_a_plateau_lowers_the_rate() -> None:
         plateau(trainer)
         factors.append(trainer.lr_factor)
     assert factors == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
-    with pytest.raises(KeyError, match=r"val_loss.*it has loss"):
-        schedules.ReduceLROnPlateau()(trainer)
+    with pytest.raises(
+        KeyError, match=r"ReduceLROnPlateau: unknown number 'val_loss'.*one of: loss"
+    ):
+        ReduceLROnPlateau()(trainer)
 
 
 # Saved and taken up
@@ -292,8 +295,14 @@ def test_settings_are_plain_numbers_that_say_what_they_are() -> None:
         (lambda: schedules.OneCycleLR(0.1, 3), r"OneCycleLR.*no step to go up"),
         (lambda: schedules.OneCycleLR(0.1, 9, anneal_strategy="sin"), r'"cos" or "linear".*sin'),
         (lambda: schedules.SequentialLR([schedules.Constant(1)], [3]), r"1 schedules.*got 1"),
-        (lambda: schedules.ReduceLROnPlateau(factor=1.0), r"factor is between 0 and 1"),
-        (lambda: schedules.ReduceLROnPlateau(mode="low"), r"mode is 'min' or 'max'; got 'low'"),
+        (lambda: ReduceLROnPlateau(factor=1.0), r"factor is between 0 and 1"),
+        (lambda: ReduceLROnPlateau(mode="low"), r"mode is 'low'; for 'val_loss' say mode='max'"),
+        (lambda: ReduceLROnPlateau("val_accuracy"), r"ReduceLROnPlateau: mode is None"),
+        (lambda: ReduceLROnPlateau(patience=-3), r"patience is an integer, at least 0; got -3"),
+        (lambda: ReduceLROnPlateau(cooldown=2.5), r"cooldown is an integer, at least 0; got 2\.5"),
+        (lambda: ReduceLROnPlateau(threshold=-1), r"threshold is a number, at least 0; got -1"),
+        (lambda: ReduceLROnPlateau(threshold_mode="r"), r"threshold_mode is 'rel' or 'abs'; got"),
+        (lambda: ReduceLROnPlateau(min_factor=7), r"min_factor is a number.*at most 1; got 7"),
         (lambda: optim.SGD(lr="fast"), r"SGD: lr must be a number, at least 0, or a schedule"),
         (lambda: optim.ClipNorm(optim.SGD(), 0), r"ClipNorm: max_norm is a number, above 0"),
         (lambda: optim.ClipValue(optim.SGD(), "1"), r"ClipValue: clip_value is a number"),

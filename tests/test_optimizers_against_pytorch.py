@@ -13,6 +13,7 @@ import pytest
 from beside_pytorch import DTYPES, TOLERANCE, numbers, same, torch
 
 from polynet import Trainer, losses, nn, optim
+from polynet.callbacks import ReduceLROnPlateau
 from polynet.optim import schedules
 
 LR = torch.optim.lr_scheduler
@@ -399,9 +400,11 @@ def test_reduce_on_plateau(
     }  # fmt: skip
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
     theirs = LR.ReduceLROnPlateau(optimizer, min_lr=least, eps=0.0, **options)
-    ours = schedules.ReduceLROnPlateau(min_factor=least, **options)
+    ours = ReduceLROnPlateau(min_factor=least, **options)
+    sign = 1 if mode == "min" else -1
     rng = np.random.default_rng(3)
     values = list(np.exp(-np.arange(60) / 10) + 0.1 * rng.random(60) + 0.2)
     for i in range(1, 61):
         theirs.step(values[i - 1])
-        assert ours.factor_after(values[:i]) == pytest.approx(optimizer.param_groups[0]["lr"])
+        costs = [sign * value for value in values[:i]]
+        assert ours._factor_after(costs) == pytest.approx(optimizer.param_groups[0]["lr"])

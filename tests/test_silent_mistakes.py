@@ -408,6 +408,44 @@ def test_a_first_call_that_fails_settles_nothing():
     assert isinstance(trainer.net.weight, np.ndarray)
 
 
+def test_a_first_call_that_fails_leaves_no_weights():
+    job = Trainer(nn.Linear(3, 1), losses.mse, optim.EMA(optim.SGD(), 0.9))
+    with pytest.raises(ValueError, match="x has 4 samples, y 3"):
+        job.fit(np.ones((4, 3)), np.ones((3, 1)))
+    with pytest.raises(RuntimeError):
+        _ = job.averaged_net
+
+
+@pytest.mark.parametrize("count", [5, 50])
+def test_weights_of_other_samples_are_refused_where_some_are_held_out(count):
+    job = Trainer(nn.Linear(3, 1), losses.mse, optim.SGD())
+    x, y = np.ones((12, 3)), np.ones((12, 1))
+    with pytest.raises(ValueError, match=f"x has 12 samples, sample_weight {count}"):
+        job.fit(x, y, sample_weight=np.ones(count), validation_split=0.25)
+
+
+def test_an_epoch_that_weighs_nothing_has_a_loss_of_0():
+    """As the mean of nothing has, by the losses' own words."""
+    x, y = np.ones((4, 3)), np.ones((4, 1))
+    job = Trainer(nn.Linear(3, 1), losses.mse, optim.SGD())
+    job.fit(lambda seed, epoch: [(x, y, np.zeros(4) + (epoch == 1))], epochs=2)
+    assert job.history["loss"][0] == 0.0 < job.history["loss"][1]
+
+
+def test_iterators_are_gone_through_once():
+    job = Trainer(nn.Linear(3, 1), losses.mse, optim.SGD(), metrics=(m for m in [shifted]))
+    assert list(job.metrics) == ["shifted"]
+    flip = data.augment.RandomHorizontalFlip()
+    assert data.augment.Compose(a for a in [flip]).augmentations == (flip,)
+    lr = optim.schedules.Constant(0.5)
+    rates = optim.schedules.SequentialLR((s for s in [lr, lr]), [3])
+    assert rates.schedulers == (lr, lr)
+
+
+def shifted(targets, outputs):
+    return float((outputs - targets).mean())
+
+
 def test_dropout_divides_by_what_its_mask_keeps():
     with pytest.raises(ValueError, match="at most"):
         nn.Dropout(1 - 1e-6)

@@ -14,7 +14,7 @@ what `Source.augmented` draws from. Names and settings are torchvision's. One of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,13 +42,14 @@ Augmentation = Callable[[np.ndarray, Draws], np.ndarray]
 class Compose:
     """One augmentation after the other."""
 
-    def __init__(self, augmentations: Sequence[Augmentation]) -> None:
-        if callable(augmentations) or not all(map(callable, augmentations)):
+    def __init__(self, augmentations: Iterable[Augmentation]) -> None:
+        found = () if callable(augmentations) else tuple(augmentations)
+        if callable(augmentations) or not all(map(callable, found)):
             raise TypeError(
                 "Compose: expected a list of functions (images, rng) -> images; got "
                 f"{augmentations!r}"
             )
-        self.augmentations = tuple(augmentations)
+        self.augmentations = found
 
     def __call__(self, images: np.ndarray, rng: Draws) -> np.ndarray:
         for augmentation in self.augmentations:

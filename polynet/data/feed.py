@@ -26,7 +26,8 @@ from polynet.tree import map as tree_map
 
 Data = tuple[Any, ...]
 """x, y and, where there are any, the samples' weights, on the device; x and y may be dicts."""
-Check = Callable[[np.ndarray], None]
+Check = Callable[[np.ndarray, np.ndarray | None], None]
+"""What looks at targets and, where there are any, the samples' weights, on the host."""
 CALL = 1 << 27
 """Bytes of the batches that a call gets, at most: a step of large ones is worth a call."""
 
@@ -79,7 +80,7 @@ class Resident:
 
     def check_targets(self, check: Check) -> None:
         """Let `check` look at the targets, on the host, before they are used."""
-        check(on_host(self.arrays[1]))
+        check(on_host(self.arrays[1]), self._weights)
 
     def first(self, count: int) -> Data:
         """Up to `count` samples, to try."""
@@ -206,7 +207,7 @@ class Streamed:
             for a, name in zip(found[1:], names[1:], strict=False):
                 same_length(found[0], a, (names[0], name))
             if self._check is not None:
-                self._check(found[1])
+                self._check(found[1], found[2] if others else None)
             yield tuple(found)
 
 
@@ -290,7 +291,9 @@ def hold_out(
             "validation_split is for arrays and sources, whose samples can be held out; give "
             "validation_data"
         )
-    kept, held = split_rows(same_length(x, y), share, seed=seed, y=y if stratify else None)
+    for a, name in zip(given[1:], NAMES[1:], strict=False):
+        same_length(x, a, ("x", name))
+    kept, held = split_rows(samples(x), share, seed=seed, y=y if stratify else None)
     if _is_mapped(given):
         source = arrays(*given)
         return (source.subset(kept), None, None), source.subset(held)

@@ -13,15 +13,16 @@ The rate is computed on the device, so that no step is compiled or recorded anew
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from polynet.backend import Array
 from polynet.integers import positive
 from polynet.ops import array_namespace
 from polynet.optim.checks import number, settings_of
+from polynet.pytorch_names import named_in
 
 
 @dataclass(frozen=True)
@@ -283,9 +284,10 @@ class ChainedScheduler(Schedule):
 
 
 def _several(who: str, schedules: Any) -> tuple[Schedule, ...]:
-    if not schedules or not all(isinstance(s, Schedule) for s in schedules):
+    found = tuple(schedules) if isinstance(schedules, Iterable) else ()
+    if not found or not all(isinstance(s, Schedule) for s in found):
         raise TypeError(f"{who}: schedulers is a list of schedules; got {schedules!r}")
-    return tuple(schedules)
+    return found
 
 
 # Formulas that float32 keeps to its last digits, also where the rate is small or the step large
@@ -322,66 +324,5 @@ def _line(xp: Any, low: float, high: float, left: Array, length: float) -> Array
     return low + left * ((high - low) / length)
 
 
-# What goes by the numbers of the epochs
-
-
-@dataclass(frozen=True)
-class ReduceLROnPlateau:
-    """A callback of `fit`: it lowers `trainer.lr_factor` when a number no longer improves.
-
-    The optimizer's lr is a schedule, such as `Constant(1e-3)`. The factor is multiplied by
-    `factor`, down to `min_factor`, after more than `patience` epochs in a row in which
-    `trainer.history[monitor]` was not better than the best by `threshold` (times the best's size,
-    or with `threshold_mode` "abs" as it is). The next `cooldown` epochs do not count. `mode` says
-    whether better is lower, "min", or higher, "max".
-
-    It is PyTorch's, and a function of the history alone: a run that was stopped decides the same.
-
-    >>> ReduceLROnPlateau(patience=1).factor_after([3.0, 2.0, 2.0, 2.0, 2.0])
-    0.1
-    """
-
-    monitor: str = "val_loss"
-    mode: str = "min"
-    factor: float = 0.1
-    patience: int = 10
-    threshold: float = 1e-4
-    threshold_mode: str = "rel"
-    cooldown: int = 0
-    min_factor: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.factor < 1:
-            raise ValueError(f"ReduceLROnPlateau: factor is between 0 and 1; got {self.factor!r}")
-        for name, choice in (("mode", ("min", "max")), ("threshold_mode", ("rel", "abs"))):
-            if getattr(self, name) not in choice:
-                raise ValueError(
-                    f"ReduceLROnPlateau: {name} is {choice[0]!r} or {choice[1]!r}; "
-                    f"got {getattr(self, name)!r}"
-                )
-
-    def __call__(self, trainer: Any) -> None:
-        """Set the factor after an epoch."""
-        if self.monitor not in trainer.history:
-            raise KeyError(
-                f"ReduceLROnPlateau: the history has no {self.monitor!r}; "
-                f"it has {', '.join(trainer.history)}"
-            )
-        trainer.lr_factor = self.factor_after(trainer.history[self.monitor])
-
-    def factor_after(self, values: Sequence[float]) -> float:
-        """The factor after epochs with these numbers."""
-        sign = 1 if self.mode == "min" else -1
-        best, factor, bad, cooling = math.inf, 1.0, 0, 0
-        for value in values:
-            margin = self.threshold * (abs(best) if self.threshold_mode == "rel" else 1.0)
-            if sign * value < (best if best == math.inf else best - margin):
-                best, bad = sign * value, 0
-            else:
-                bad += 1
-            if cooling:
-                cooling, bad = cooling - 1, 0
-            if bad > self.patience:
-                factor, bad = max(factor * self.factor, self.min_factor), 0
-                cooling = self.cooldown
-        return factor
+if not TYPE_CHECKING:  # which would believe that every name exists
+    __getattr__ = named_in(__name__, [n for n, kind in vars().items() if isinstance(kind, type)])

@@ -1,0 +1,158 @@
+"""What a loss takes its targets and the network's outputs for, and what is none of it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from polynet import losses, metrics, nn
+from polynet.backend import Array, backend_of, to_numpy
+from polynet.data.feed import Check
+from polynet.data.named import samples
+
+CONTAINED = {
+    losses.binary_cross_entropy_with_logits: (nn.Sigmoid, nn.LogSigmoid, nn.Softmax),
+    losses.cross_entropy: (nn.Sigmoid, nn.LogSigmoid, nn.Softmax),
+}
+"""Losses of scores, and layers that turn scores into what these compute themselves."""
+
+
+def check_last_layer(net: nn.Module, loss: Any, measured: Iterable[Callable[..., float]]) -> None:
+    """Raise ValueError where a network ends in a layer that its loss or accuracy contains."""
+    function, _ = parts_of(loss)
+    last = before = net
+    while isinstance(last, nn.Sequential) and len(last):
+        before, last = list(last)[-2] if len(last) > 1 else before, last[-1]
+    if type(last) in CONTAINED.get(function, ()):
+        raise ValueError(
+            f"Trainer: the network ends in {last.label()}, and {function.__name__} takes the "
+            "scores before it, as it contains that function: leave the layer out. Afterwards "
+            "polynet.functional.sigmoid(outputs), or softmax, gives numbers from 0 to 1"
+        )
+    single = isinstance(before, nn.Linear) and before.out_features == 1
+    if type(last) is nn.Sigmoid and single and metrics.accuracy in measured:
+        raise ValueError(
+            f"Trainer: the network ends in {last.label()}, and accuracy takes the scores before "
+            "it, above 0 meaning 1: leave the layer out, with "
+            "losses.binary_cross_entropy_with_logits; or give a metric of your own, such as "
+            "def right(targets, outputs): return ((outputs > 0.5) == targets).mean()"
+        )
+
+
+def check_outputs(loss: Any, outputs: Any) -> None:
+    """Raise ValueError for outputs that a loss takes for what they cannot be."""
+    function, _ = parts_of(loss)
+    if function is losses.nll and not isinstance(outputs, dict):
+        host = to_numpy(outputs)
+        if host.max(initial=0) > 1e-3:
+            raise ValueError(
+                f"nll takes log-probabilities, which are at most 0; the network gives "
+                f"{host.max():.4g}. Of scores there is cross_entropy, or end it in nn.LogSoftmax(1)"
+            )
+    if function is losses.cross_entropy and tuple(getattr(outputs, "shape", ()))[1:2] == (1,):
+        raise ValueError(
+            "cross_entropy is of two classes or more, and the network has 1 output, for which it "
+            "is 0 always; give it an output a class, or binary_cross_entropy_with_logits, whose "
+            "targets are 0 and 1"
+        )
+
+
+def target_check(loss: Any, outputs: Any, targets: Any, name: str) -> Check | None:
+    """What refuses targets that the loss, with options or without, does not know.
+
+    It looks at them on the host, but for those that weigh 0; None where there is nothing to look
+    for.
+    """
+    if isinstance(outputs, dict) or isinstance(targets, dict):
+        return None  # what is made of them, a loss of one's own knows
+    function, options = parts_of(loss)
+    of_labels = function in (losses.cross_entropy, losses.nll, losses.multi_margin)
+    integral = backend_of(targets).xp.isdtype(targets.dtype, "integral")
+    check: Callable[[np.ndarray], None]
+    if of_labels and integral and outputs.ndim > 1:
+        ignored = options.get("ignore_index")
+        check = functools.partial(_check_labels, outputs.shape[1], ignored, name)
+    elif function is losses.cross_entropy and tuple(targets.shape) == tuple(outputs.shape):
+        check = functools.partial(_check_probabilities, name)
+    elif function is losses.binary_cross_entropy_with_logits and not integral:
+        check = functools.partial(_check_chances, name)
+    elif function is losses.hinge:
+        check = functools.partial(_check_signs, name)
+    else:
+        return None
+    return lambda host, weights: check(host if weights is None else host[weights != 0])
+
+
+def what_counts(loss: Any, targets: Any, weights: list[Any]) -> float:
+    """What of a batch its loss is the mean over: its samples, or what they weigh.
+
+    Of losses of labels that have `weight` or `ignore_index` it is what the labels weigh.
+    """
+    w = np.asarray(to_numpy(weights[0]), float) if weights else np.ones(samples(targets))
+    function, options = parts_of(loss)
+    classes, ignored = options.get("weight"), options.get("ignore_index")
+    weighs = classes is not None or ignored is not None
+    if function in (losses.cross_entropy, losses.nll) and weighs:
+        labels = to_numpy(targets)
+        if labels.dtype.kind not in "iu":
+            return float(w.sum())
+        each = np.ones(labels.shape)
+        if classes is not None:
+            each = np.asarray(to_numpy(classes), float).take(labels, mode="clip")
+        each = np.where(labels == ignored, 0, each) if ignored is not None else each
+        w = w.reshape(-1, *(1,) * (labels.ndim - 1)) * each
+    return float(w.sum())
+
+
+def parts_of(loss: Any) -> tuple[Callable[..., Array], dict[str, Any]]:
+    """A loss without its options, and these."""
+    if isinstance(loss, functools.partial):
+        return loss.func, loss.keywords
+    return loss, {}
+
+
+def _check_chances(name: str, targets: np.ndarray) -> None:
+    low, high = targets.min(initial=0), targets.max(initial=0)
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"{name} holds numbers from {low} to {high}; binary_cross_entropy_with_logits takes "
+            "0, 1, and what is between: of -1 and 1 make (y + 1) / 2, of two labels y == label"
+        )
+
+
+def _check_probabilities(name: str, targets: np.ndarray) -> None:
+    """Of classes, on axis 1; rounding aside, as of half precision."""
+    low, high = targets.min(initial=0), targets.max(initial=0)
+    sums = targets.sum(axis=1)
+    odd = np.abs(sums - 1) > 1e-2
+    if low < 0 or high > 1 or odd.any():
+        row = int(np.argwhere(odd)[0][0]) if odd.any() else None
+        found = f"numbers from {low:.4g} to {high:.4g}"
+        found = found if row is None else f"{found}, whose sum for sample {row} is not 1"
+        raise ValueError(
+            f"{name} holds {found}; floating targets of cross_entropy are the probabilities of the "
+            "classes. Labels are integers, y.astype('int64'); several labels a sample are for "
+            "binary_cross_entropy_with_logits, and numbers for mse"
+        )
+
+
+def _check_signs(name: str, targets: np.ndarray) -> None:
+    other = targets[np.abs(targets) != 1]
+    if other.size:
+        raise ValueError(
+            f"{name} holds {other.flat[0]}; hinge takes -1 and 1: of 0 and 1 make 2.0 * y - 1"
+        )
+
+
+def _check_labels(classes: int, ignored: int | None, name: str, labels: np.ndarray) -> None:
+    counted = labels if ignored is None else labels[labels != ignored]
+    low, high = counted.min(initial=0), counted.max(initial=0)
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"{name} holds class {high if high >= classes else low}, the network has {classes} "
+            f"outputs: classes count from 0 to {classes - 1}; labels that do not count are "
+            "ignore_index= of the loss"
+        )
