@@ -17,16 +17,23 @@ def named_leaves(tree: Tree, prefix: str = "") -> list[tuple[str, Any]]:
     >>> named_leaves({"layer": {"weight": 1, "bias": 2}, "scale": (3, 4)})
     [('layer.weight', 1), ('layer.bias', 2), ('scale.0', 3), ('scale.1', 4)]
     """
+    dot = [prefix] if prefix else []
+    return [(".".join([*dot, *map(str, path)]), leaf) for path, leaf in paths(tree)]
+
+
+def paths(tree: Tree, before: tuple[Hashable, ...] = ()) -> list[tuple[tuple[Hashable, ...], Any]]:
+    """Every leaf with the keys that lead to it: no two leaves have the same, as two names may.
+
+    >>> paths({"a.b": 1, "a": {"b": 2}})
+    [(('a.b',), 1), (('a', 'b'), 2)]
+    """
     if isinstance(tree, dict):
-        items = list(tree.items())
+        items: Iterable[tuple[Hashable, Any]] = tree.items()
     elif isinstance(tree, _SEQUENCES):
-        items = list(enumerate(tree))
-    elif tree is None:
-        return []
+        items = enumerate(tree)
     else:
-        return [(prefix, tree)]
-    dot = f"{prefix}." if prefix else ""
-    return [leaf for name, branch in items for leaf in named_leaves(branch, f"{dot}{name}")]
+        return [] if tree is None else [(before, tree)]
+    return [leaf for key, branch in items for leaf in paths(branch, (*before, key))]
 
 
 def leaves(tree: Tree) -> list[Any]:

@@ -50,6 +50,16 @@ EDGES: dict[str, tuple[Callable[..., Any], list[list[float]], list[list[float]]]
         [[0, -1, 1], [0, 0, 0]],
     ),
     "equal values in a sort": (lambda xp, x: xp.sort(x)[1:], [[1, 1, 0]], [[1, 1, 0]]),
+    "logaddexp of infinity": (
+        lambda xp, x, y: xp.logaddexp(x, y),
+        [[math.inf, 1], [1, -math.inf]],
+        [[1, 1], [0, 0]],
+    ),
+    "roll of several axes by one number": (
+        lambda xp, x: xp.roll(x, 1, axis=(0, 1)) * x,
+        [[[1, 2], [3, 4]]],
+        [[[8, 6], [4, 2]]],
+    ),
     "repeat by no count": (lambda xp, x: xp.repeat(x, 0) * 2, [[1, 2]], [[0, 0]]),
 }
 

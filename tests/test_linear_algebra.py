@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from polynet import array_namespace, check_grad, grad, stop_gradient, value_and_grad
+from polynet import (
+    array_namespace,
+    check_grad,
+    grad,
+    hessian,
+    jvp,
+    stop_gradient,
+    value_and_grad,
+    vjp,
+)
 from polynet.backend import get_backend
 from polynet.ops import EXTENSIONS, OPS, linalg, namespace
 from polynet.testing.extensions import PROBES
@@ -100,6 +109,57 @@ def test_equal_values_have_a_gradient_where_no_vector_is_used(
         return total(EXTENSIONS["linalg"][name](a, **options)[which] ** 3)
 
     np.testing.assert_allclose(grad(f)(x), 3 * x**2, atol=1e-12)
+
+
+DOUBLE = np.diag([2.0, 2.0, 5.0])
+TALL = np.asarray([[1.0, 0], [0, 0], [0, 0]])
+
+
+def square_root(a: Any) -> Any:
+    xp = array_namespace(a)
+    w, v = xp.linalg.eigh(a)
+    return (v * xp.sqrt(w)) @ v.mT
+
+
+def left(a: Any) -> Any:
+    return array_namespace(a).linalg.svd(a, full_matrices=False)[0]
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+@pytest.mark.parametrize(("f", "x"), [(square_root, DOUBLE), (left, TALL)])
+def test_a_direction_through_vectors_of_equal_values_is_not_finite(f: Any, x: Any) -> None:
+    """As the gradient is not: JAX and PyTorch say so too. It was finite, and wrong."""
+    t = np.arange(x.size, dtype=float).reshape(x.shape)
+    t = t + t.T if x.shape[0] == x.shape[1] else t
+    (back,) = vjp(f, x)[1](np.ones(x.shape))
+    assert np.isnan(back).any()
+    assert np.isnan(jvp(f, (x,), (t,))[1]).any()
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+def test_a_direction_through_the_vector_of_a_simple_value_is_finite() -> None:
+    def projector(a: Any) -> Any:
+        v = array_namespace(a).linalg.eigh(a)[1][:, 2:]
+        return v @ v.mT
+
+    t = np.asarray([[0.0, 1, 2], [1, 0, 3], [2, 3, 0]])
+    by_differences = (projector(DOUBLE + 1e-6 * t) - projector(DOUBLE - 1e-6 * t)) / 2e-6
+    found = jvp(projector, (DOUBLE,), (t,))[1]
+    np.testing.assert_allclose(found, by_differences, atol=1e-8)
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+@pytest.mark.parametrize("name", ["eigvalsh", "svdvals"])
+def test_second_derivatives_of_equal_values_are_not_finite(name: str) -> None:
+    """They came out as 0, where the values are; of values that differ they are right."""
+
+    def f(a: Any) -> Any:
+        return total(EXTENSIONS["linalg"][name](a) ** 2)  # the squares of all elements
+
+    assert np.isnan(hessian(f)(np.zeros((2, 2)))).any()
+    second = hessian(f)(np.diag([1.0, 3.0])).reshape(4, 4)
+    both = np.eye(4) + np.eye(4)[[0, 2, 1, 3]]  # of a symmetric matrix, or of any
+    np.testing.assert_allclose(second, both if name == "eigvalsh" else 2 * np.eye(4), atol=1e-12)
 
 
 def test_rank_is_constant() -> None:

@@ -81,6 +81,42 @@ def test_a_pullback_keeps_the_record_and_gives_it_back() -> None:
         assert not any(r() is not None for r in kept)
 
 
+MASK, PLACES = np.eye(3, dtype=bool), np.arange(3)
+OF_SHAPES: dict[str, Callable[[Any, Any], Any]] = {
+    "by a mask": lambda xp, x: x[MASK],
+    "by integers": lambda xp, x: x[PLACES, PLACES],
+    "take_along_axis": lambda xp, x: xp.take_along_axis(x, PLACES[None, :], axis=0),
+    "meshgrid": lambda xp, x: xp.meshgrid(x[0, :], x[1, :])[0],
+    "cholesky": lambda xp, x: xp.linalg.cholesky(x),
+    "eigh": lambda xp, x: xp.linalg.eigh(x)[0],
+    "eigvalsh": lambda xp, x: xp.linalg.eigvalsh(x),
+    "qr": lambda xp, x: xp.linalg.qr(x[:, :2])[1],
+    "svd": lambda xp, x: xp.linalg.svd(x)[1],
+    "svdvals": lambda xp, x: xp.linalg.svdvals(x),
+    "sum": lambda xp, x: xp.sum(x),
+    "inv": lambda xp, x: xp.linalg.inv(x),
+}
+
+
+@pytest.mark.parametrize("name", OF_SHAPES)
+def test_a_pullback_keeps_no_array_for_its_shape_or_dtype(name: str) -> None:
+    made: list[Any] = []
+
+    @op
+    def copied(xp, x):
+        y = np.array(x)
+        made.append(weakref.ref(y))
+        return y, (lambda g: g,)
+
+    def f(x: Any) -> Any:
+        return OF_SHAPES[name](polynet.array_namespace(x), copied(x))
+
+    with no_collection():
+        value, pullback = vjp(f, 3 * np.eye(3) + 1)
+        assert made[0]() is None
+        pullback(np.ones_like(value))
+
+
 def test_the_sweep_needs_no_more_memory_than_the_record() -> None:
     x = np.linspace(0.1, 0.2, 100_000)
     size, length = x.nbytes, 30

@@ -159,6 +159,26 @@ def test_lists_and_tuples_of_arrays_are_alike():
     assert slope.tolist() == [3.0, 3.0]
 
 
+@pytest.mark.parametrize(("one", "other"), [("a.b", ("a", "b")), (1, ("1",))])
+def test_names_that_are_written_alike_are_two(one, other):
+    """A leaf is known by its keys: {"a.b": x, "a": {"b": y}} has two."""
+    x = np.asarray([1.0, 2.0, 3.0])
+
+    def tree(first, second):
+        inner = {other[1]: second} if other[1:] else second
+        return {one: first, other[0]: inner}
+
+    def second_of(branches):
+        return branches[other[0]][other[1]] if other[1:] else branches[other[0]]
+
+    _, pullback = polynet.vjp(lambda p: tree(p * 2, p * 3), x)
+    assert np.array_equal(pullback(tree(x, 0 * x))[0], 2 * x)
+    assert np.array_equal(pullback(tree(0 * x, x))[0], 3 * x)
+    given = tree(x, 10 * x), tree(np.ones(3), np.zeros(3))
+    _, tangent = polynet.jvp(lambda p: p[one] ** 2 + second_of(p), (given[0],), (given[1],))
+    assert np.array_equal(tangent, 2 * x)
+
+
 def test_whole_numbers_have_bitwise_operators():
     def f(x):
         xp = array_namespace(x)

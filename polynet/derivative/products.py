@@ -123,16 +123,13 @@ def _tuple(given: Any, name: str) -> tuple[Any, ...]:
 
 def _like(expected: tree.Tree, given: tree.Tree, name: str, level: Level) -> list[Array]:
     """The leaves of `given`, which must be a tree like `expected`; copies, kept by nobody else."""
-    found = dict(tree.named_leaves(given))
-    wanted = tree.named_leaves(expected)
+    found = dict(tree.paths(given))
+    wanted = tree.paths(expected)
     if set(found) != {path for path, _ in wanted}:
-        raise ValueError(
-            f"the {name} is {_structure(list(found))}; expected "
-            f"{_structure([path for path, _ in wanted])}"
-        )
+        raise ValueError(f"the {name} is {_structure(given)}; expected {_structure(expected)}")
     for path, like in wanted:
         g = found[path]
-        what = f"the {name} {path!r}" if path else f"the {name}"
+        what = f"the {name} {'.'.join(map(str, path))!r}" if path else f"the {name}"
         if type(g) is not Tensor:
             level.admit(g)
         shape, dtype = tuple(like.shape), like.dtype
@@ -148,7 +145,8 @@ def _like(expected: tree.Tree, given: tree.Tree, name: str, level: Level) -> lis
     return [without(level, found[path]) for path, _ in wanted]
 
 
-def _structure(paths: list[str]) -> str:
+def _structure(given: tree.Tree) -> str:
+    names = [name for name, _ in tree.named_leaves(given)]
     return (
-        "one array" if paths == [""] else f"a tree with the leaves {', '.join(paths) or '(none)'}"
+        "one array" if names == [""] else f"a tree with the leaves {', '.join(names) or '(none)'}"
     )

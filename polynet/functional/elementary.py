@@ -82,7 +82,8 @@ def logsumexp(xp, x, /, *, axis=-1, keepdims=False):
 
 @with_pullbacks(lambda xp, g, out, x: g * xp.exp(x - out))
 def _logsumexp(xp, x, /, *, axis):
-    top = _top(xp, x, axis)
+    top = xp.max(x, axis=axis, keepdims=True)
+    top = xp.where(xp.isfinite(top), top, 0)
     return xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
 
 
@@ -130,9 +131,9 @@ def _log_softmax(xp, x, /, *, axis):
 
 
 def _top(xp, x, axis):
-    """The largest along `axis`, where it is finite: what keeps exp from overflow."""
+    """The largest along `axis`, which keeps exp from overflow; 0 where all are -∞."""
     top = xp.max(x, axis=axis, keepdims=True)
-    return xp.where(xp.isfinite(top), top, 0)
+    return xp.where(top == -math.inf, 0, top)
 
 
 # Linear maps

@@ -100,7 +100,7 @@ def _to_integers(xp, x, keys, value):
     value = xp.broadcast_to(value, x[keys].shape)
     if 0 in value.shape:
         return x
-    flat = flat_places(xp, x, keys, value.shape)
+    flat = flat_places(xp, x.shape, keys, value)
     order = xp.argsort(flat, stable=True)  # who comes last to a place is the last of its run
     runs = xp.take(flat, order)
     every = xp.arange(math.prod(x.shape), dtype=flat.dtype, device=array_api_compat.device(x))

@@ -34,11 +34,12 @@ def meshgrid(xp, *arrays, indexing="xy"):
     axes = list(range(len(arrays)))
     if indexing == "xy":
         axes[:2] = axes[1::-1]  # the axis along which each array varies
+    shapes = [a.shape for a in arrays]
 
     def pullback(g, needs):
         def along(i):
             others = tuple(a for a in axes if a != axes[i])
-            return xp.reshape(xp.sum(g[i], axis=others), arrays[i].shape)
+            return xp.reshape(xp.sum(g[i], axis=others), shapes[i])
 
         return [along(i) if need else None for i, need in enumerate(needs)]
 

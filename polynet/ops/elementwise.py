@@ -129,8 +129,14 @@ def log10(xp, x, /):
     return xp.log10(x)
 
 
+def _share(xp, g, x, out):
+    """Of the gradient of log(… + exp x), what goes to x: all of it where x is ∞, as `out` is."""
+    all_of_it = x == out
+    return g * xp.exp(xp.where(all_of_it, 0, x) - xp.where(all_of_it, 0, out))
+
+
 @with_pullbacks(
-    lambda xp, g, out, x, y: g * xp.exp(x - out), lambda xp, g, out, x, y: g * xp.exp(y - out)
+    lambda xp, g, out, x, y: _share(xp, g, x, out), lambda xp, g, out, x, y: _share(xp, g, y, out)
 )
 def logaddexp(xp, x, y, /):
     return xp.logaddexp(x, y)

@@ -121,7 +121,7 @@ def put_slice(xp, x, places, shape, /):
             gaps = _zeros(xp, (*before, len(r), r.step - 1, *after), x)
             x = xp.concat([xp.expand_dims(x, axis=axis + 1), gaps], axis=axis + 1)
             x = xp.reshape(x, (*before, len(r) * r.step, *after))
-            x = x[(slice(None),) * axis + (slice(0, r[-1] - r[0] + 1), ...)]
+            x = part(x, axis, 0, r[-1] - r[0] + 1)
         ends = (r.start, length - r.start - x.shape[axis]) if r else (0, length)
         zeros = [_zeros(xp, (*before, n, *after), x) for n in ends]
         x = xp.concat([zeros[0], x, zeros[1]], axis=axis)
@@ -134,7 +134,7 @@ def _by_mask(xp, x, mask):
 
     def pullback(g):
         chosen = xp.reshape(mask, (-1,))
-        order = xp.cumulative_sum(xp.astype(chosen, index_dtype(xp, x))) - 1
+        order = xp.cumulative_sum(xp.astype(chosen, index_dtype(xp, g))) - 1
         with_zero = xp.concat([g, _zeros(xp, (1, *rest), g)], axis=0)
         rows = xp.take(with_zero, xp.where(chosen, order, g.shape[0]), axis=0)
         return xp.reshape(rows, shape)
@@ -155,7 +155,7 @@ def _by_integers(xp, x, keys):
     y = x[keys]
 
     def pullback(g):
-        places = flat_places(xp, x, keys, g.shape)
+        places = flat_places(xp, shape, keys, g)
         total = segment_sum(xp.reshape(g, (-1,)), places, math.prod(shape))
         return xp.reshape(total, shape)
 
@@ -171,13 +171,16 @@ def require_all_axes(shape, keys):
         )
 
 
-def flat_places(xp, x, keys, shape):
-    """Where integer `keys`, of `shape` together, point to in x as a vector."""
-    flat, dtype = 0, index_dtype(xp, x)
-    for k, n in zip(keys, x.shape, strict=True):
+def flat_places(xp, shape, keys, y):
+    """Where integer `keys`, one for each axis of `shape`, point to in it as a vector.
+
+    `y`, of the shape of the keys together, is what stands there.
+    """
+    flat, dtype = 0, index_dtype(xp, y)
+    for k, n in zip(keys, shape, strict=True):
         k = xp.astype(k, dtype, copy=False) if hasattr(k, "dtype") else k
         flat = flat * n + k % n
-    return xp.reshape(xp.broadcast_to(flat, shape), (-1,))
+    return xp.reshape(xp.broadcast_to(flat, y.shape), (-1,))
 
 
 @composition
@@ -199,7 +202,7 @@ def take(xp, x, indices, /, *, axis=None):
     shape, axis = x.shape, 0 if axis is None else axis % x.ndim
     count = shape[axis]
     to_front = (axis, *range(axis), *range(axis + 1, x.ndim))
-    back = tuple(sorted(range(x.ndim), key=to_front.__getitem__))
+    back = inverse(to_front)
 
     def pullback(g):
         total = segment_sum(xp.permute_dims(g, to_front), indices % count, count)
@@ -214,15 +217,23 @@ def take_along_axis(xp, x, indices, /, *, axis=-1):
     shape, axis = x.shape, axis % x.ndim
 
     def pullback(g):  # each element has its place in a vector as long as x
-        flat = 0
-        for a, n in enumerate(shape):
-            place = indices % n if a == axis else steps(xp, indices, g.shape, a)
-            flat = flat * n + place
-        flat = xp.broadcast_to(flat, g.shape)
-        total = segment_sum(xp.reshape(g, (-1,)), xp.reshape(flat, (-1,)), math.prod(shape))
+        axes = range(len(shape))
+        keys = [indices if a == axis else steps(xp, indices, g.shape, a) for a in axes]
+        places = flat_places(xp, shape, keys, g)
+        total = segment_sum(xp.reshape(g, (-1,)), places, math.prod(shape))
         return xp.reshape(total, shape)
 
     return y, (pullback, None)
+
+
+def inverse(axes):
+    """The permutation that puts axes back which came in this order."""
+    return tuple(sorted(range(len(axes)), key=axes.__getitem__))
+
+
+def part(x, axis, start, stop):
+    """The places from `start` to `stop` along one axis, which is not negative."""
+    return x[(slice(None),) * axis + (slice(start, stop), ...)]
 
 
 def steps(xp, like, shape, axis):

@@ -8,6 +8,7 @@ read, and the gradient is that of the symmetric matrix: symmetric itself.
 from __future__ import annotations
 
 import math
+from operator import truediv
 from typing import Any, NamedTuple
 
 import array_api_compat
@@ -15,6 +16,7 @@ import array_api_compat
 from polynet.ops import indexing
 from polynet.ops.complex_numbers import in_dtype, real_only
 from polynet.ops.linear_algebra import matmul, matrix_transpose, tensordot, vecdot
+from polynet.ops.statistical import axes_of, kept_by
 from polynet.tensor import composition, op, with_pullbacks
 
 __all__ = ["matmul", "matrix_transpose", "tensordot", "vecdot"]
@@ -49,9 +51,14 @@ class SVDResult(NamedTuple):
     Vh: Any
 
 
-def _over(xp, above, below):
-    """above / below, and 0 where both are 0: what no gradient reaches has none, gap or no gap."""
-    return above / xp.where((above == 0) & (below == 0), 1, below)
+@op
+def _over(xp, above, below, /):
+    """above / below, and 0 where both are 0: what no gradient reaches has none, gap or no gap.
+
+    Its derivative by `above` is that of a quotient, whatever value `above` has: 1 / below.
+    """
+    y = above / xp.where((above == 0) & (below == 0), 1, below)
+    return y, (lambda g: _over(g, below), lambda g: -_over(g * y, below))
 
 
 def _eye(xp, x, n, m=None, *, k=0, dtype=None):
@@ -181,7 +188,7 @@ def cholesky(xp, x, /, *, upper=False):
     y = xp.linalg.cholesky(x, upper=upper)
 
     def pullback(g):
-        real_only(xp, "linalg.cholesky", x)
+        real_only(xp, "linalg.cholesky", y)
         t = y if upper else y.mT
         middle = _lower(xp, xp.matmul(t, g.mT if upper else g), diagonal=0.5)
         return _symmetric(xp.linalg.solve(t, xp.linalg.solve(t, middle.mT).mT))
@@ -196,14 +203,24 @@ def eigh(xp, x, /):
     Eigenvectors have no derivative where two eigenvalues are equal: a gradient that comes from
     them is not finite there. The eigenvalues' is.
     """
+    return _eigh(xp, x, _over)
+
+
+@op
+def _eigh_of_values(xp, x, /):
+    """`eigh` for second derivatives of values: vectors that turn freely make them NaN."""
+    return _eigh(xp, x, truediv)
+
+
+def _eigh(xp, x, over):
     w, v = xp.linalg.eigh(x)
 
     def pullback(g, _needs):
-        real_only(xp, "linalg.eigh", x)
+        real_only(xp, "linalg.eigh", v)
         to_w, to_v = g
-        eye = _eye(xp, x, x.shape[-1])
+        eye = _eye(xp, v, v.shape[-1])
         gaps = _row(xp, w) - _column(xp, w) + eye
-        turn = _over(xp, xp.matmul(v.mT, to_v), gaps) * (1 - eye)
+        turn = over(xp.matmul(v.mT, to_v), gaps) * (1 - eye)
         middle = turn + eye * _row(xp, to_w)
         return (_symmetric(xp.matmul(v, xp.matmul(middle, v.mT))),)
 
@@ -212,10 +229,10 @@ def eigh(xp, x, /):
 
 @op
 def eigvalsh(xp, x, /):
-    w, v = xp.linalg.eigh(x)
+    w, v = _eigh_of_values(x)
 
     def pullback(g):
-        real_only(xp, "linalg.eigvalsh", x)
+        real_only(xp, "linalg.eigvalsh", v)
         return xp.matmul(v * _row(xp, g), v.mT)
 
     return w, (pullback,)
@@ -226,6 +243,7 @@ def qr(xp, x, /, *, mode="reduced"):
     """Walter and Lehmann, "Algorithmic differentiation of linear algebra functions" (2010)."""
     q, r = xp.linalg.qr(x, mode=mode)
     m, n = x.shape[-2:]
+    rest = x[..., m:] if n > m else None  # x = [x₁ x₂], r = [r₁ r₂], x₁ = q r₁ and x₂ = q r₂
 
     def tall(g_q, g_r, r):
         product = xp.matmul(r, g_r.mT) - xp.matmul(g_q.mT, q)
@@ -234,7 +252,7 @@ def qr(xp, x, /, *, mode="reduced"):
         return xp.linalg.solve(r, middle.mT).mT
 
     def pullback(g, _needs):
-        real_only(xp, "linalg.qr", x)
+        real_only(xp, "linalg.qr", q)
         g_q, g_r = g
         if m >= n:
             if mode == "complete" and m > n:
@@ -243,8 +261,8 @@ def qr(xp, x, /, *, mode="reduced"):
                     "the last columns of Q may be any that complete it; use mode='reduced'"
                 )
             return (tall(g_q, g_r, r),)
-        g_rest = g_r[..., m:]  # x = [x₁ x₂], r = [r₁ r₂]: x₁ = q r₁ and x₂ = q r₂
-        first = tall(g_q + xp.matmul(x[..., m:], g_rest.mT), g_r[..., :m], r[..., :m])
+        g_rest = g_r[..., m:]
+        first = tall(g_q + xp.matmul(rest, g_rest.mT), g_r[..., :m], r[..., :m])
         return (xp.concat([first, xp.matmul(q, g_rest)], axis=-1),)
 
     return QRResult(q, r), pullback
@@ -257,11 +275,21 @@ def svd(xp, x, /, *, full_matrices=True):
     Singular vectors have no derivative where two singular values are equal: a gradient that
     comes from them is not finite there. The singular values' is.
     """
+    return _svd(xp, x, _over, full_matrices)
+
+
+@op
+def _svd_of_values(xp, x, /):
+    """`svd` for second derivatives of values: vectors that turn freely make them NaN."""
+    return _svd(xp, x, truediv, full_matrices=False)
+
+
+def _svd(xp, x, over, full_matrices):
     u, s, vh = xp.linalg.svd(x, full_matrices=full_matrices)
     m, n = x.shape[-2:]
 
     def pullback(g, _needs):
-        real_only(xp, "linalg.svd", x)
+        real_only(xp, "linalg.svd", u)
         if full_matrices and m != n:
             raise ValueError(
                 f"linalg.svd(full_matrices=True) has no derivative for {m} rows and {n} columns: "
@@ -270,22 +298,22 @@ def svd(xp, x, /, *, full_matrices=True):
             )
         g_u, g_s, g_v = g[0], g[1], g[2].mT
         v = vh.mT
-        eye = _eye(xp, x, min(m, n))
+        eye = _eye(xp, u, min(m, n))
         row, column = _row(xp, s), _column(xp, s)
         gaps = (row - column) * (row + column) + eye
 
         def turned(basis, back):
             product = xp.matmul(basis.mT, back)
-            return _over(xp, product - product.mT, gaps)
+            return over(product - product.mT, gaps)
 
         middle = turned(u, g_u) * row + column * turned(v, g_v) + eye * _row(xp, g_s)
         out = xp.matmul(u, xp.matmul(middle, vh))
         if m > n:  # and what turns u out of its own space
             rest = g_u - xp.matmul(u, xp.matmul(u.mT, g_u))
-            out = out + xp.matmul(_over(xp, rest, row), vh)
+            out = out + xp.matmul(over(rest, row), vh)
         if n > m:
             rest = g_v - xp.matmul(v, xp.matmul(vh, g_v))
-            out = out + xp.matmul(u, _over(xp, rest, row).mT)
+            out = out + xp.matmul(u, over(rest, row).mT)
         return (out,)
 
     return SVDResult(u, s, vh), pullback
@@ -293,10 +321,10 @@ def svd(xp, x, /, *, full_matrices=True):
 
 @op
 def svdvals(xp, x, /):
-    u, s, vh = xp.linalg.svd(x, full_matrices=False)
+    u, s, vh = _svd_of_values(x)
 
     def pullback(g):
-        real_only(xp, "linalg.svdvals", x)
+        real_only(xp, "linalg.svdvals", u)
         return xp.matmul(u * _row(xp, g), vh)
 
     return s, (pullback,)
@@ -307,14 +335,12 @@ def svdvals(xp, x, /):
 
 @op
 def vector_norm(xp, x, /, *, axis=None, keepdims=False, ord=2):  # noqa: A002 (the standard's name)
-    """(Σ|x|^ord)^(1/ord); at x = 0 the derivative is 0."""
+    """(Σ|x|^ord)^(1/ord); at x = 0 the derivative is 0, and so are those of higher order."""
     y = xp.linalg.vector_norm(x, axis=axis, keepdims=keepdims, ord=ord)
     if ord == 0:  # a count
         return y, None
-    axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    axes = tuple(a % x.ndim for a in axes)
-    kept = tuple(1 if a in axes else n for a, n in enumerate(x.shape))
-    dtype = y.dtype
+    axes = axes_of(x, axis)
+    kept, dtype = kept_by(x, axes), y.dtype
 
     def pullback(g):
         g, norm = xp.reshape(in_dtype(xp, g, dtype), kept), xp.reshape(y, kept)

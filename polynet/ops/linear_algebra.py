@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from polynet.ops.indexing import inverse
 from polynet.tensor import op, with_pullbacks
 
 
@@ -66,11 +67,11 @@ def tensordot(xp, x, y, /, *, axes=2):
 
     def to_x(g):  # its axes come in the order of free_x, then as the summed ones stand in y
         back = xp.tensordot(g, y, axes=(tuple(of_y), tuple(free_y)))
-        return xp.permute_dims(back, _places(free_x + _partners(summed_y, summed_x)))
+        return xp.permute_dims(back, inverse(free_x + _partners(summed_y, summed_x)))
 
     def to_y(g):
         back = xp.tensordot(g, x, axes=(tuple(of_x), tuple(free_x)))
-        return xp.permute_dims(back, _places(free_y + _partners(summed_x, summed_y)))
+        return xp.permute_dims(back, inverse(free_y + _partners(summed_x, summed_y)))
 
     return xp.tensordot(x, y, axes=axes), (to_x, to_y)
 
@@ -78,8 +79,3 @@ def tensordot(xp, x, y, /, *, axes=2):
 def _partners(axes, others):
     """The partners of some axes among the `others`, in the order in which the axes stand."""
     return [other for _, other in sorted(zip(axes, others, strict=True))]
-
-
-def _places(axes):
-    """The permutation that puts `axes`, which came in this order, where they belong."""
-    return tuple(sorted(range(len(axes)), key=axes.__getitem__))

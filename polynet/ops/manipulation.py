@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 import array_api_compat
 
 from polynet.ops.complex_numbers import in_dtype
-from polynet.ops.indexing import segment_sum, steps
+from polynet.ops.indexing import inverse, part, segment_sum, steps
 from polynet.tensor import op
 
 
@@ -21,7 +21,7 @@ def reshape(xp, x, /, shape, *, copy=None):
 @op
 def permute_dims(xp, x, /, axes):
     axes = tuple(a % x.ndim for a in axes)
-    back = tuple(sorted(range(x.ndim), key=axes.__getitem__))
+    back = inverse(axes)
     return xp.permute_dims(x, axes), (lambda g: xp.permute_dims(g, back),)
 
 
@@ -49,7 +49,9 @@ def flip(xp, x, /, *, axis=None):
 
 @op
 def roll(xp, x, /, shift, *, axis=None):
-    back = tuple(-s for s in shift) if isinstance(shift, tuple) else -shift
+    if isinstance(axis, tuple) and not isinstance(shift, tuple | list):
+        shift = (shift,) * len(axis)  # one for all axes, which not every library knows
+    back = tuple(-s for s in shift) if isinstance(shift, tuple | list) else -shift
     return xp.roll(x, shift, axis=axis), (lambda g: xp.roll(g, back, axis=axis),)
 
 
@@ -103,10 +105,10 @@ def concat(xp, arrays, /, *, axis=0):
     cuts = list(pairwise(accumulate(lengths, initial=0)))
 
     def pullback(g):
-        parts = [g[(slice(None),) * place + (slice(start, stop), ...)] for start, stop in cuts]
+        parts = [part(g, place, start, stop) for start, stop in cuts]
         if axis is not None:
             return parts
-        return [xp.reshape(part, s) for part, s in zip(parts, shapes, strict=True)]
+        return [xp.reshape(p, s) for p, s in zip(parts, shapes, strict=True)]
 
     return xp.concat(arrays, axis=axis), (pullback,)
 

@@ -5,24 +5,20 @@ from __future__ import annotations
 import math
 
 from polynet.ops.complex_numbers import in_dtype, real_only
+from polynet.ops.indexing import inverse, part
 from polynet.tensor import op
 
 
-def _axes(x, axis):
+def axes_of(x, axis):
     """The axes reduced, as non-negative numbers."""
     if axis is None:
         return tuple(range(x.ndim))
     return tuple(a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,)))
 
 
-def _kept(x, axes):
+def kept_by(x, axes):
     """The shape of `x` with the reduced axes kept as 1."""
     return tuple(1 if i in axes else n for i, n in enumerate(x.shape))
-
-
-def part(x, axis, start, stop):
-    """The places from `start` to `stop` along one axis, which is not negative."""
-    return x[(slice(None),) * axis + (slice(start, stop), ...)]
 
 
 def _in_dtype(xp, x, dtype, pullback):
@@ -38,7 +34,7 @@ def _in_dtype(xp, x, dtype, pullback):
 @op
 def sum(xp, x, /, *, axis=None, dtype=None, keepdims=False):  # noqa: A001 (the standard's name)
     y = xp.sum(x, axis=axis, dtype=dtype, keepdims=keepdims)
-    shape, kept = x.shape, _kept(x, _axes(x, axis))
+    shape, kept = x.shape, kept_by(x, axes_of(x, axis))
     return y, _in_dtype(xp, x, dtype, lambda g: xp.broadcast_to(xp.reshape(g, kept), shape))
 
 
@@ -46,9 +42,9 @@ def sum(xp, x, /, *, axis=None, dtype=None, keepdims=False):  # noqa: A001 (the 
 def prod(xp, x, /, *, axis=None, dtype=None, keepdims=False):
     """The gradient of each factor is the product of all others, also where some are 0."""
     y = xp.prod(x, axis=axis, dtype=dtype, keepdims=keepdims)
-    axes = _axes(x, axis)
+    axes = axes_of(x, axis)
     order = (*(a for a in range(x.ndim) if a not in axes), *axes)
-    back = tuple(sorted(range(x.ndim), key=order.__getitem__))
+    back = inverse(order)
     rest = len(order) - len(axes)
 
     def pullback(g):
@@ -71,16 +67,16 @@ def _exclusive_products(xp, x, axis):
 @op
 def mean(xp, x, /, *, axis=None, keepdims=False):
     y = xp.mean(x, axis=axis, keepdims=keepdims)
-    axes = _axes(x, axis)
-    shape, kept, count = x.shape, _kept(x, axes), math.prod(x.shape[a] for a in axes)
+    axes = axes_of(x, axis)
+    shape, kept, count = x.shape, kept_by(x, axes), math.prod(x.shape[a] for a in axes)
     return y, (lambda g: xp.broadcast_to(xp.reshape(g / count, kept), shape),)
 
 
 @op
 def var(xp, x, /, *, axis=None, correction=0.0, keepdims=False):
     y = xp.var(x, axis=axis, correction=correction, keepdims=keepdims)
-    axes = _axes(x, axis)
-    kept, freedom = _kept(x, axes), _freedom(x, axes, correction)
+    axes = axes_of(x, axis)
+    kept, freedom = kept_by(x, axes), _freedom(x, axes, correction)
 
     def pullback(g):
         real_only(xp, "var", x)
@@ -93,8 +89,8 @@ def var(xp, x, /, *, axis=None, correction=0.0, keepdims=False):
 @op
 def std(xp, x, /, *, axis=None, correction=0.0, keepdims=False):
     y = xp.std(x, axis=axis, correction=correction, keepdims=keepdims)
-    axes = _axes(x, axis)
-    kept, freedom = _kept(x, axes), _freedom(x, axes, correction)
+    axes = axes_of(x, axis)
+    kept, freedom = kept_by(x, axes), _freedom(x, axes, correction)
 
     def pullback(g):  # 0 at the tip of the cone, where all are equal
         real_only(xp, "std", x)
@@ -113,8 +109,8 @@ def _freedom(x, axes, correction):
 
 def _extremum(xp, x, y, axis):
     """The pullback of max and min: equal shares to all who attain the extremum."""
-    axes = _axes(x, axis)
-    kept = _kept(x, axes)
+    axes = axes_of(x, axis)
+    kept = kept_by(x, axes)
 
     def pullback(g):
         attained = xp.astype(x == xp.reshape(y, kept), x.dtype)

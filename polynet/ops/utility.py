@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from polynet.ops.indexing import put_slice
-from polynet.ops.statistical import part
+from polynet.ops.indexing import part, put_slice
 from polynet.tensor import op
 
 

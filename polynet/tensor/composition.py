@@ -8,7 +8,9 @@ from functools import update_wrapper
 from typing import Any
 
 from polynet.tensor.arguments import highest_level, lifted, plain_backend
-from polynet.tensor.recording import apply_at, check_kernel, named_parameters, to_positional
+from polynet.tensor.recording import apply_at, named_parameters, to_positional
+from polynet.tensor.rules import check_kernel
+from polynet.tensor.values import Tensor
 
 
 def composition(definition: Callable[..., Any]) -> Callable[..., Any]:
@@ -35,7 +37,7 @@ def composition(definition: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **options: Any) -> Any:
         if options:
             args, options = to_positional(args, options, by_name)
-        level = highest_level(args)
+        level = highest_level((*args, *options.values()) if options else args)
         if level is None:
             backend = plain_backend(args)
             kernel = backend.kernels.get(name)
@@ -46,7 +48,7 @@ def composition(definition: Callable[..., Any]) -> Callable[..., Any]:
                     return result[0]
             return definition(backend.xp, *args, **options)
         kernel = level.kernels.get(name)
-        if kernel is not None and dict not in map(type, args):
+        if kernel is not None and dict not in map(type, args) and not _recorded(options):
             result = apply_at(level, kernel, args, options, name)
             if result is not NotImplemented:
                 return result
@@ -56,3 +58,8 @@ def composition(definition: Callable[..., Any]) -> Callable[..., Any]:
     call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     call.definition = definition  # type: ignore[attr-defined]
     return call
+
+
+def _recorded(options: dict[str, Any]) -> bool:
+    """Whether a number among the options is recorded: a kernel knows no gradient of one."""
+    return bool(options) and Tensor in map(type, options.values())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import update_wrapper, wraps
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from polynet import tree
-from polynet.backend import Array, Backend
+from polynet.backend import Array
 from polynet.tensor.arguments import (
     each,
     highest_level,
@@ -17,7 +17,7 @@ from polynet.tensor.arguments import (
     plain_backend,
     unwrapped,
 )
-from polynet.tensor.sweep import needs
+from polynet.tensor.rules import check_kernel, checked, is_usual
 from polynet.tensor.values import Level, Parts, Tensor
 
 _SEVERAL = (tuple, list)
@@ -50,7 +50,7 @@ def op(rule: Callable[..., Any]) -> Callable[..., Any]:
     >>> cube(np.asarray([2.0]))
     array([8.])
     """
-    return _recorded(rule, inspect.signature(rule))
+    return _recorded(checked(rule), inspect.signature(rule))
 
 
 def _recorded(
@@ -58,8 +58,7 @@ def _recorded(
 ) -> Callable[..., Any]:
     """The function that runs `rule` and records it, with the rule's signature less `xp`."""
     parameters = list(signature.parameters.values())[1:]
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    positional = [p.name for p in parameters if p.kind in kinds]
+    positional = _positional(signature)
     by_name = named_parameters(parameters)
     if len(parameters) == len(positional) == 1:
         call = _unary(rule, static)
@@ -77,6 +76,12 @@ def _recorded(
     call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     call.rule = rule  # type: ignore[attr-defined]
     return update_wrapper(call, rule)
+
+
+def _positional(signature: inspect.Signature) -> list[str]:
+    """The names of the arguments that may be given by position, after the namespace."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [p.name for p in list(signature.parameters.values())[1:] if p.kind in kinds]
 
 
 class _Static(NamedTuple):
@@ -113,6 +118,12 @@ def with_pullbacks(*pullbacks: Callable[..., Any] | None) -> Callable[..., Any]:
 
     def decorate(formula: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(formula)
+        given = _positional(signature)
+        if len(pullbacks) < len(given):
+            raise TypeError(
+                f"{formula.__name__} takes {', '.join(given)} by position, and has "
+                f"{len(pullbacks)} pullbacks; expected one for each, None for what has no gradient"
+            )
         names = ["out", *list(signature.parameters)[1:]]
         saved = _selection(formula, pullbacks, names)
 
@@ -287,41 +298,13 @@ def apply_at(
     result = rule(xp, *inner, **options)
     if result is NotImplemented:
         return result
-    if kernel is not None and not _is_usual(result, inputs):
+    if kernel is not None and not is_usual(result, inputs):
         check_kernel(kernel, level.backend, result, inputs)
     value, pullbacks, *saved = result
     result = _written(level, value, tuple(inputs), pullbacks, saved[0] if saved else None)
     if level.watch is not None:
         level.watch(rule, result)
     return result
-
-
-def _is_usual(result: Any, inputs: Sequence[Any]) -> bool:
-    """Whether it is a result and a pullback for each of the inputs."""
-    return (
-        type(result) is tuple
-        and len(result) == 2
-        and type(result[1]) is tuple
-        and len(result[1]) >= len(inputs)
-    )
-
-
-def check_kernel(name: str, backend: Backend, result: Any, inputs: Sequence[Any]) -> None:
-    """Refuse what is no result of a kernel, and one that loses a gradient without a word."""
-    came = f"a {type(result).__name__}"
-    if isinstance(result, tuple) and len(result) == 2:
-        pullbacks = result[1]
-        if pullbacks is None or callable(pullbacks):
-            return
-        came = repr(pullbacks)
-        if type(pullbacks) is tuple:
-            if not any(needs(inputs[len(pullbacks) :])):
-                return
-            came = f"{len(pullbacks)} pullbacks"
-    raise TypeError(
-        f"the kernel {name!r} of backend {backend.name!r} returned {came}; expected its result and "
-        "a tuple of pullbacks, one for each array it was given, None for what has no gradient"
-    )
 
 
 def _taken_off(level: Level, args: tuple) -> tuple[list[Any], list[int | None]] | None:

@@ -1,0 +1,116 @@
+"""What a rule or a kernel that is not ours returns, looked at: no gradient is lost in silence."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+from polynet.backend import Backend
+from polynet.errors import is_inner
+from polynet.tensor.sweep import needs
+from polynet.tensor.values import Tensor
+
+EXPECTED = (
+    "a rule is rule(xp, *arrays, **options) and returns its result and a tuple of pullbacks, one "
+    "for each array, None for what has no gradient: return y, (lambda g: …,)"
+)
+
+
+def checked(rule: Callable[..., Any]) -> Callable[..., Any]:
+    """The rule, which says what is wrong with it; polynet's own, which are tested, as they are."""
+    if is_inner(getattr(rule, "__module__", "") or ""):
+        return rule
+    signature, name = inspect.signature(rule), f"op {rule.__name__}"
+    if not _takes_arrays(signature):
+        raise TypeError(f"{name}{signature}: {EXPECTED}")
+
+    @wraps(rule)
+    def checking(xp: Any, *args: Any, **options: Any) -> Any:
+        for option, value in options.items():
+            if type(value) is Tensor:
+                raise TypeError(
+                    f"{name} was given a recorded array by keyword, as {option}; arrays with a "
+                    "gradient are arguments by position"
+                )
+        result = rule(xp, *args, **options)
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise TypeError(f"{name} returned a {type(result).__name__}; {EXPECTED}")
+        return result[0], _checked_pullbacks(name, *result, args)
+
+    return checking
+
+
+def _takes_arrays(signature: inspect.Signature) -> bool:
+    """Whether it takes anything by position after the namespace."""
+    kinds = [p.kind for p in signature.parameters.values()]
+    several = inspect.Parameter.VAR_POSITIONAL in kinds
+    return several or sum(kind < inspect.Parameter.VAR_POSITIONAL for kind in kinds) > 1
+
+
+def _checked_pullbacks(name: str, value: Any, pullbacks: Any, args: tuple[Any, ...]) -> Any:
+    if pullbacks is None:
+        return None
+    several = isinstance(value, tuple | list)
+    if callable(pullbacks):
+        if getattr(getattr(pullbacks, "__code__", None), "co_argcount", 2) == 1:
+            raise TypeError(
+                f"{name} returned one function of the gradient alone; one for all arrays is "
+                "pullback(g, needs), and a tuple of one has a comma: (lambda g: …,)"
+            )
+        return pullbacks
+    if several or not isinstance(pullbacks, tuple):
+        raise TypeError(
+            f"{name} returned {'several results' if several else 'a result'} and a "
+            f"{type(pullbacks).__name__}; {EXPECTED}. Of several results it is one function, "
+            "pullback(gs, needs)"
+        )
+    if any(hasattr(a, "dtype") for a in args[len(pullbacks) :]):
+        raise TypeError(
+            f"{name} returned {len(pullbacks)} pullbacks for {len(args)} arguments; {EXPECTED}"
+        )
+    return tuple(p if p is None else _giving_arrays(name, p) for p in pullbacks)
+
+
+def _giving_arrays(name: str, pullback: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The pullback, which says so where it gives no array."""
+
+    def giving(g: Any) -> Any:
+        back = pullback(g)
+        if not hasattr(back, "shape") and not isinstance(back, list):
+            raise TypeError(
+                f"a pullback of {name} returned a {type(back).__name__}; expected the gradient, "
+                "an array. Where there is none, None stands in place of the pullback"
+            )
+        return back
+
+    return giving
+
+
+def is_usual(result: Any, inputs: Sequence[Any]) -> bool:
+    """Whether it is a result and a pullback for each of the inputs."""
+    return (
+        type(result) is tuple
+        and len(result) == 2
+        and type(result[1]) is tuple
+        and len(result[1]) >= len(inputs)
+    )
+
+
+def check_kernel(name: str, backend: Backend, result: Any, inputs: Sequence[Any]) -> None:
+    """Refuse what is no result of a kernel, and one that loses a gradient without a word."""
+    came = f"a {type(result).__name__}"
+    if isinstance(result, tuple) and len(result) == 2:
+        pullbacks = result[1]
+        if pullbacks is None or callable(pullbacks):
+            return
+        came = repr(pullbacks)
+        if type(pullbacks) is tuple:
+            if not any(needs(inputs[len(pullbacks) :])):
+                return
+            came = f"{len(pullbacks)} pullbacks"
+    raise TypeError(
+        f"the kernel {name!r} of backend {backend.name!r} returned {came}; expected its result and "
+        "a tuple of pullbacks, one for each array it was given, None for what has no gradient"
+    )

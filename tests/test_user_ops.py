@@ -1,0 +1,153 @@
+"""Ops of a user's own: what is wrong with a rule is said, and no gradient is lost in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import polynet
+from polynet import array_namespace, functional, grad, op, with_pullbacks
+
+X = np.asarray([2.0, 3.0])
+
+
+def total(f: Callable[..., Any]) -> Callable[..., Any]:
+    def sum_of(*args: Any) -> Any:
+        y = f(*args)
+        return array_namespace(y).sum(y)
+
+    return sum_of
+
+
+@op
+def too_few(xp, x, y):
+    return x * y, (lambda g: g * y,)
+
+
+@op
+def no_comma(xp, x):
+    return x * 2, (lambda g: g * 2)
+
+
+@op
+def none_at_all(xp, x):
+    return x * 2
+
+
+@op
+def a_number(xp, x):
+    return x * 2, (lambda g: 2.0,)
+
+
+@op
+def nothing(xp, x):
+    return x * 2, (lambda g: None,)
+
+
+@op
+def several(xp, x):
+    return (x, x * 2), (lambda g: g,)
+
+
+@op
+def by_keyword(xp, x, *, k):
+    return x * k, (lambda g: g * k,)
+
+
+WRONG: dict[str, tuple[Callable[[], Any], str]] = {
+    "fewer pullbacks than arrays": (
+        lambda: grad(total(too_few), (0, 1))(X, X),
+        r"op too_few returned 1 pullbacks for 2 arguments; a rule is.*one for each array",
+    ),
+    "a tuple of one without its comma": (
+        lambda: grad(total(no_comma))(X),
+        r"op no_comma.*has a comma: \(lambda g: …,\)",
+    ),
+    "a result alone": (
+        lambda: none_at_all(X),
+        r"op none_at_all returned a ndarray; a rule is rule\(xp, \*arrays",
+    ),
+    "a pullback that gives a number": (
+        lambda: grad(total(a_number))(X),
+        r"a pullback of op a_number returned a float; expected the gradient, an array",
+    ),
+    "a pullback that gives None": (
+        lambda: grad(total(nothing))(X),
+        r"op nothing returned a NoneType.*None stands in place of the pullback",
+    ),
+    "a pullback for each of several results": (
+        lambda: several(X),
+        r"op several returned several results and a tuple.*pullback\(gs, needs\)",
+    ),
+    "a recorded array by keyword": (
+        lambda: grad(lambda k: total(by_keyword)(X) if k is None else by_keyword(X, k=k))(X[0]),
+        r"op by_keyword was given a recorded array by keyword, as k",
+    ),
+    "a rule without its namespace": (
+        lambda: op(lambda x: x),
+        r"op <lambda>\(x\): a rule is rule\(xp, \*arrays",
+    ),
+    "a formula with fewer pullbacks": (
+        lambda: with_pullbacks(lambda xp, g, x, y: g * y)(lambda xp, x, y: x * y),
+        r"takes x, y by position, and has 1 pullbacks; expected one for each",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_with_a_rule_is_said(name: str) -> None:
+    do, words = WRONG[name]
+    with pytest.raises(TypeError, match=words):
+        do()
+
+
+def test_numbers_need_no_pullback() -> None:
+    assert np.array_equal(too_few(X, 3.0), 3 * X)
+    assert np.array_equal(grad(lambda x: total(too_few)(x, 3.0))(X), [3.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "at"), [("elu", "alpha", 2.0), ("leaky_relu", "negative_slope", 0.1)]
+)
+def test_a_number_of_a_composition_may_be_recorded(name: str, option: str, at: float) -> None:
+    """Also where nothing else is: the definition runs, and no kernel."""
+    x = np.asarray([-1.0, 2.0, -0.5])
+    f = getattr(functional, name)
+
+    def value(k: Any) -> Any:
+        return total(lambda a: f(a, **{option: k}))(x)
+
+    k, step = np.asarray(at), 1e-6
+    by_differences = (value(float(k) + step) - value(float(k) - step)) / (2 * step)
+    assert float(grad(value)(k)) == pytest.approx(by_differences, rel=1e-6)
+
+
+@pytest.mark.parametrize("function", ["sin", "maximum", "matmul"])
+def test_numpys_functions_are_not_those_of_a_gradient(function: str) -> None:
+    def f(x: Any) -> Any:
+        return getattr(np, function)(*[x] * (1 if function == "sin" else 2))
+
+    with pytest.raises(TypeError, match="__array_ufunc__=None") as raised:
+        grad(f)(X)
+    assert any("xp = polynet.array_namespace(x)" in note for note in raised.value.__notes__)
+
+
+def test_a_network_is_differentiated_by_its_parameters() -> None:
+    net = polynet.nn.Linear(2, 1).init(0, backend="numpy")
+    with pytest.raises(TypeError, match=r"argument 0, a Linear; differentiate by its parameters"):
+        grad(lambda n: total(n)(X))(net)
+
+
+@pytest.mark.parametrize("derivative", [polynet.value_and_grad, grad])
+def test_a_value_of_none_of_the_arrays_is_warned_of(derivative: Any) -> None:
+    """At the user's line; a constant that was computed of them is none of it."""
+    net = polynet.nn.Linear(2, 1).init(0, backend="numpy")
+    with pytest.warns(
+        RuntimeWarning, match=r"none of the arrays.*net\.bind\(parameters\)"
+    ) as found:
+        derivative(lambda p: total(net)(X.astype("float32")))(net.parameters())
+    assert found[0].filename == __file__
+    assert not np.any(grad(total(lambda x: array_namespace(x).floor(x)))(X))
