@@ -7,6 +7,7 @@ small windows slide over the picture, each looking for a pattern of its own.
     python examples/cat_or_not.py                      # pieces of scikit-image's photographs
     python examples/cat_or_not.py --data faces         # 100 faces and 100 pictures without
     python examples/cat_or_not.py --data my_pictures   # a folder: one sub-folder a class
+    python examples/cat_or_not.py --data my_pictures --picture mine.jpg   # and of this one?
     python examples/cat_or_not.py --backend torch --epochs 40 --seed 7
 """
 
@@ -226,14 +227,15 @@ def read_folder(folder: Path) -> list[np.ndarray]:
     return found
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """The middle square of the picture, upright, in red, green and blue from 0 to 1."""
+def read_picture(path: Path, channels: int = 3, side: int = FOLDER_SIDE) -> np.ndarray:
+    """The middle square of the picture, upright, in red, green and blue, or grey, from 0 to 1."""
     from PIL import Image, ImageOps
 
     with Image.open(path) as file:
-        upright = ImageOps.exif_transpose(file).convert("RGB")
-        small = ImageOps.fit(upright, (FOLDER_SIDE, FOLDER_SIDE))
-    return np.asarray(small, dtype=np.float32).transpose(2, 0, 1) / 255
+        upright = ImageOps.exif_transpose(file).convert("RGB" if channels == 3 else "L")
+        small = ImageOps.fit(upright, (side, side))
+    pixels = np.asarray(small, dtype=np.float32).reshape(side, side, channels)
+    return pixels.transpose(2, 0, 1) / 255
 
 
 # From pictures to what the network sees
@@ -498,6 +500,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"backend {backend.name}, device {device}, seed {options.seed}")
 
     task = find_task(options.data, options.seed)
+    asked = [read_picture(path, *task.test.x.shape[1:3]) for path in options.picture]
     show_data(task)
     scale = scale_of(task.train.x)
     train, test = changing(task.train, scale), ready(task.test, scale)
@@ -525,6 +528,12 @@ def main(argv: list[str] | None = None) -> None:
     after = trainer.evaluate(*test)
     show_losses(trainer, few, task)
     show_scores(after, len(test.y))
+    if asked:
+        heading("The pictures asked about")
+        for path, answer in zip(
+            options.picture, answers(trainer, scale(np.stack(asked))), strict=True
+        ):
+            print(f"  {answer:.3f}  {task.yes if answer > 0.5 else task.no}: {path}")
 
     pictures = {
         "cat_numbers.png": draw_numbers(picture, task.yes, untrained),
@@ -560,6 +569,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         default="pieces",
         help="pieces (of scikit-image's photographs; the default), faces, or a folder with two "
         "sub-folders of pictures, one a class: the first by name counts as 1",
+    )
+    parser.add_argument(
+        "--picture", type=Path, nargs="+", default=[], help="files to be asked about at last"
     )
     parser.add_argument("--backend", help="such as numpy, torch, jax; python -m polynet lists them")
     parser.add_argument("--device", help="such as cpu or cuda:0; the backend's first if not given")

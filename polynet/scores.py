@@ -83,8 +83,12 @@ def loss_of(loss: Loss, outputs: Any, targets: Any, weights: Sequence[Array], na
         )
     with _given("the loss", outputs, targets):
         value = loss(outputs, targets, **dict(zip(["sample_weight"], weights, strict=False)))
-    if tuple(getattr(value, "shape", (0,))) != ():
-        raise TypeError("the loss must return a 0-d array, such as the mean over the batch")
+    shape = getattr(value, "shape", None)
+    if shape is None or tuple(shape) != ():
+        came = f"a {type(value).__name__}" if shape is None else f"an array of shape {tuple(shape)}"
+        raise TypeError(
+            f"the loss returned {came}; expected a 0-d array, such as the mean over the batch"
+        )
     return value
 
 

@@ -166,6 +166,12 @@ def test_the_middle_square_is_taken_upright(example, tmp_path):
     assert np.array_equal(example.read_picture(tmp_path / "turned.png"), half[:, ::-1])
 
 
+def test_a_picture_in_grey_and_of_another_size(example, tmp_path):
+    grey = example.read_picture(fill(tmp_path / "a", 128, 1) / "00.png", 1, 25)
+    assert grey.shape == (1, 25, 25)
+    assert 0.4 < grey.mean() < 0.6
+
+
 def test_a_folder_that_is_missing(example, tmp_path):
     with pytest.raises(SystemExit, match=r"no such folder.*'pieces' or 'faces'"):
         example.folder_task(tmp_path / "nowhere", seed=0)
@@ -292,8 +298,17 @@ def test_the_program_on_a_folder(example, folder, capsys, tmp_path):
     for library in ("skimage", "matplotlib"):
         pytest.importorskip(library, reason="the example needs it")
     (folder / "cat" / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n, and no more")
-    example.main(["--data", str(folder), "--epochs", "3", "--out", str(tmp_path / "out")])
+    mine = [
+        str(p) for p in (fill(tmp_path / k, v, 1) / "00.png" for k, v in (("a", 190), ("b", 70)))
+    ]
+    options = ["--data", str(folder), "--picture", *mine, "--epochs", "3"]
+    example.main([*options, "--out", str(tmp_path / "out")])
     said = capsys.readouterr()
+    found = re.findall(r"^  (0\.\d{3})  (cat|other): (\S+)$", said.out, re.MULTILINE)
+    assert [(name, path) for _, name, path in found] == list(
+        zip(("cat", "other"), mine, strict=True)
+    )
+    assert float(found[0][0]) > 0.5 > float(found[1][0])
     assert f"skipped {folder / 'cat' / 'torn.png'}: " in said.err
     assert "9 cat (1),    9 other (0)" in said.out
     assert accuracies(said.out)[1] == 1.0
