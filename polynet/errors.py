@@ -86,7 +86,7 @@ def is_inner(module: str) -> bool:
 
 
 @contextmanager
-def fitting(samples: int) -> Iterator[None]:
+def advising_on_memory(samples: int) -> Iterator[None]:
     """Say of steps of so many samples what to lower, where they do not fit on the device."""
     try:
         yield

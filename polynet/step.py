@@ -14,7 +14,7 @@ from polynet.derivative import differentiated
 from polynet.nn import Context, Module
 from polynet.optim import Optimizer
 from polynet.optim.base import updated
-from polynet.tensor import Tensor
+from polynet.tensor import is_recorded
 from polynet.tree import map as tree_map
 
 State = dict[str, Any]
@@ -127,7 +127,7 @@ def called(net: Callable[..., Any], x: Any) -> Any:
 
 def _check_reached(value: Any) -> None:
     """Refuse a loss that no parameter has a part in: a step would change nothing."""
-    if type(value) is not Tensor or value._line is None:
+    if not is_recorded(value):
         raise ValueError(
             "the loss does not depend on the parameters that are trained: no gradient reaches "
             f"them from the {type(value).__name__} that it returned. Compute it from the "

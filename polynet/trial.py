@@ -12,7 +12,7 @@ from polynet.backend import Array, backend_of, to_numpy
 from polynet.data import Feed
 from polynet.data.feed import part_of
 from polynet.data.named import samples
-from polynet.errors import fitting, warn
+from polynet.errors import advising_on_memory, warn
 from polynet.nn import Module
 from polynet.scores import Loss, applied, check_rows, joined, loss_of
 from polynet.targets import check_outputs, target_check
@@ -48,7 +48,7 @@ def _tried(net: Module, loss: Loss, data: Feed, count: int, *, joined_later: boo
     """Let `count` samples through the network and the loss, or as many as there are; how many."""
     x, y, *weights = data.first(count)
     tried = samples(x)
-    with fitting(tried):
+    with advising_on_memory(tried):
         outputs = applied(net, x)
     if joined_later:
         check_rows(outputs, tried)

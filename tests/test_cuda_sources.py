@@ -339,7 +339,7 @@ def test_steps_that_do_not_fit_say_what_to_lower() -> None:
     with (
         pytest.raises(MemoryError, match=r"steps of 512 samples do not fit .* 4,096 bytes .*"
                       r"8,192 bytes.*smaller batch_size, or fit\(…, accumulate=2\)") as caught,
-        graph.fitting(512),
+        graph.advising_on_memory(512),
     ):  # fmt: skip
         raise cupy.cuda.memory.OutOfMemoryError(4096, 8192)
     assert isinstance(caught.value.__cause__, cupy.cuda.memory.OutOfMemoryError)

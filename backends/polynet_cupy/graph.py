@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from polynet.backend import Backend, StaticRunner, looped, over_its_own, use_backend
-from polynet.errors import fitting
+from polynet.errors import advising_on_memory
 
 NO_MEMORY = 2
 """CUDA's number for cudaErrorMemoryAllocation."""
@@ -32,7 +32,7 @@ def steps(backend: Backend, step: Callable[..., Any], capture: Capture) -> Calla
     )
 
     def run(state: Any, data: Any, rows: Any) -> tuple[Any, Any]:
-        with fitting(rows.shape[-1]), use_backend(backend):  # and so its precision
+        with advising_on_memory(rows.shape[-1]), use_backend(backend):  # and so its precision
             state, losses = static(state, data, rows[None, ...])
         return state, losses[0, ...]
 

@@ -11,7 +11,7 @@ from polynet.backend import Array, Backend, common_backend
 from polynet.errors import warn
 from polynet.ops import namespace
 from polynet.ops.complex_numbers import in_dtype, is_complex
-from polynet.tensor import CONSTANT, Level, Tensor, plain_value, sweep
+from polynet.tensor import Level, Tensor, off, plain_value, sweep
 
 Argnums = int | tuple[int, ...]
 
@@ -70,7 +70,7 @@ class Run:
                     "takes them by net.bind(parameters)(x)"
                 )
             self.value = tree.map(lambda y: without(level, y), output)
-            self.aux = tree.map(lambda a: (without if own else _off)(level, a), aux)
+            self.aux = tree.map(lambda a: (without if own else off)(level, a), aux)
             self.record = level.record
         finally:
             level.close()
@@ -111,7 +111,7 @@ class Run:
                 g = xp.conj(g)
             shared = any(g is other for other in gradients)
             gradients.append(xp.asarray(g, copy=True) if shared else g)
-        plain = [_off(level, g) for g in gradients]
+        plain = [off(level, g) for g in gradients]
         if not own:
             return plain
         owned, is_array = level.backend.owned, level.backend.is_array
@@ -139,15 +139,8 @@ def places_of(argnums: Argnums, args: Sequence[Any]) -> tuple[int, ...]:
 
 def without(level: Level, x: Any) -> Any:
     """`x` for the user: with `level` taken off, and a copy, since it may be an input."""
-    x = _off(level, x)
+    x = off(level, x)
     return level.xp.asarray(x, copy=True) if level.backend.is_array(x) else x
-
-
-def _off(level: Level, x: Any) -> Any:
-    """`x` with `level` taken off, and what is constant for every derivative."""
-    while type(x) is Tensor and (x._level is level or x._level.id == CONSTANT):
-        x = x._value
-    return x
 
 
 def _open(wanted: list[Any], places: Sequence[int], nested: bool, scalar: bool) -> Level:

@@ -22,13 +22,15 @@ BINARY = {
     "matmul": "matmul",
     "mod": "remainder",
 }
-CONSTANT = {
+COMPARISONS = {
     "eq": "equal",
     "ne": "not_equal",
     "lt": "less",
     "le": "less_equal",
     "gt": "greater",
     "ge": "greater_equal",
+}
+WHOLE = {
     "and": "bitwise_and",
     "or": "bitwise_or",
     "xor": "bitwise_xor",
@@ -36,8 +38,7 @@ CONSTANT = {
     "rshift": "bitwise_right_shift",
     "floordiv": "floor_divide",
 }
-REFLECTED = ("and", "or", "xor", "lshift", "rshift", "floordiv")
-COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
+"""Operators of whole numbers, which no gradient passes, as it passes no comparison."""
 UNARY = {"neg": "negative", "pos": "positive", "abs": "abs", "getitem": "getitem"}
 
 ELSEWHERE = {
@@ -105,15 +106,14 @@ def attach() -> None:
     for operator, name in BINARY.items():
         setattr(Tensor, f"__{operator}__", OPS[name])
         setattr(Tensor, f"__r{operator}__", _reflected(OPS[name]))
-    for operator, name in CONSTANT.items():
+    for operator, name in {**COMPARISONS, **WHOLE}.items():
         setattr(Tensor, f"__{operator}__", _by_name(name))
-    for operator in REFLECTED:
-        setattr(Tensor, f"__r{operator}__", _reflected(_by_name(CONSTANT[operator])))
+    for operator, name in WHOLE.items():
+        setattr(Tensor, f"__r{operator}__", _reflected(_by_name(name)))
     for operator, name in UNARY.items():
         setattr(Tensor, f"__{operator}__", OPS[name])
-    for operator in {**BINARY, **CONSTANT}:
-        if operator not in COMPARISONS:
-            setattr(Tensor, f"__i{operator}__", _in_place(operator))
+    for operator in (*BINARY, *WHOLE):
+        setattr(Tensor, f"__i{operator}__", _in_place(operator))
     transposes = {"mT": property(OPS["matrix_transpose"]), "T": property(_transpose)}
     methods = {
         "__invert__": _by_name("bitwise_invert"),

@@ -14,10 +14,17 @@ from polynet.tensor.arguments import highest_level, plain_backend
 from polynet.tensor.composition import composition
 from polynet.tensor.recording import op, with_pullbacks
 from polynet.tensor.sweep import sweep
-from polynet.tensor.values import CONSTANT, LINE, Level, Tensor, is_recorded, mixed, plain_value
+from polynet.tensor.values import (
+    LINE,
+    Level,
+    Tensor,
+    is_recorded,
+    mixed,
+    off,
+    plain_value,
+)
 
 __all__ = [
-    "CONSTANT",
     "LINE",
     "Level",
     "Tensor",
@@ -25,6 +32,7 @@ __all__ = [
     "highest_level",
     "is_recorded",
     "mixed",
+    "off",
     "op",
     "plain_backend",
     "plain_value",

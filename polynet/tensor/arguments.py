@@ -8,7 +8,7 @@ from typing import Any
 from polynet import tree
 from polynet.backend import Backend, backend_of
 from polynet.errors import RecordError
-from polynet.tensor.values import CONSTANT, Level, Tensor, mixed
+from polynet.tensor.values import Level, Tensor, mixed, off
 
 CONTAINERS = frozenset({list, tuple, dict})
 """Arguments of an op that are opened, to find the arrays inside."""
@@ -48,13 +48,7 @@ def unwrapped(level: Level, args: tuple) -> tuple[list[Any], Any]:
 
     Where Tensors of lower levels remain, the rule meets Tensors only, and records in turn.
     """
-
-    def inside(a: Any) -> Any:
-        while type(a) is Tensor and (a._level is level or a._level.id == CONSTANT):
-            a = a._value
-        return a
-
-    inner = each(inside, args)
+    inner = each(lambda a: off(level, a), args)
     for a in members(inner):
         if type(a) is Tensor:
             if level.plain:

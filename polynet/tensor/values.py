@@ -267,6 +267,13 @@ def plain_value(x: Any) -> Any:
     return x
 
 
+def off(level: Level, x: Any) -> Any:
+    """`x` with `level` taken off, and what is constant for every derivative."""
+    while type(x) is Tensor and (x._level is level or x._level.id == CONSTANT):
+        x = x._value
+    return x
+
+
 def mixed(array: Any, backend: Backend) -> MixedBackendsError:
     """The error for an array of another library than `backend`'s."""
     kind = type(array)
