@@ -29,12 +29,10 @@ def try_out(
 ) -> int:  # fmt: skip
     """Try what `fit` is given: steps of `size` samples in so many parts, and validation data.
 
-    How many samples went through the network at a time.
-
-    These have rows for each sample if they are `measured`: metrics are given all of them.
-
-    As many samples go through the network as in training, since it or the loss may need so many:
-    losses of triplets do. Of data that make their batches themselves it is the first batch.
+    Returns how many samples go through the network at a time: as many as in training, since it or
+    the loss may need so many, as losses of triplets do; of data that make their batches themselves
+    those of the first. Where `measured`, outputs for validation data must have a row for each
+    sample: metrics get them joined.
     """
     count = _tried(net, loss, data, size // parts)
     if parts > 1 and count < data.samples:

@@ -141,14 +141,7 @@ class CupyBackend(Backend):
                 recorders[device] = Recorder(self._cupy)
             return recorders[device].record(run)
 
-        compiled = steps(self, step, capture)
-
-        def run(state: Any, data: Any, rows: Any) -> Any:
-            with rows.device:
-                return compiled(state, data, rows)
-
-        run.refresh, run.replace = compiled.refresh, compiled.replace  # type: ignore[attr-defined]
-        return run
+        return steps(self, step, capture)
 
     def synchronize(self) -> None:
         for device in self.devices().values():

@@ -32,9 +32,10 @@ def steps(backend: Backend, step: Callable[..., Any], capture: Capture) -> Calla
     )
 
     def run(state: Any, data: Any, rows: Any) -> tuple[Any, Any]:
-        with advising_on_memory(rows.shape[-1]), use_backend(backend):  # and so its precision
+        here = backend.on(backend.device_of(rows))
+        with here, advising_on_memory(rows.shape[-1]), use_backend(backend):  # and its precision
             state, losses = static(state, data, rows[None, ...])
-        return state, losses[0, ...]
+            return state, losses[0, ...]
 
     run.refresh, run.replace = static.refresh, static.replace  # type: ignore[attr-defined]
     return run

@@ -55,8 +55,5 @@ class NumpyBackend(Backend):
     def compile(self, step: Any) -> Any:
         return runner(self, step)
 
-    def synchronize(self) -> None:
-        """NumPy returns when it is done."""
-
 
 load = NumpyBackend

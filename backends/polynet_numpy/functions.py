@@ -23,7 +23,6 @@ BY_NUMBERS = {
         "argwhere compress extract flatnonzero nonzero unique unique_all unique_counts "
         "unique_inverse unique_values"
     ).split()
-    if hasattr(np, name)
 }
 """Those whose result has a shape that depends on the numbers in an array."""
 

@@ -43,8 +43,5 @@ class StrictBackend(Backend):
     def to_host(self, array: Any) -> np.ndarray:
         return np.array(array.to_device(self.xp.Device("CPU_DEVICE")))
 
-    def synchronize(self) -> None:
-        """It returns when it is done."""
-
 
 load = StrictBackend

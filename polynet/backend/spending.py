@@ -16,8 +16,8 @@ _running = threading.local()
 def over_its_own(step: Callable[[Any, Any, Array], Any]) -> Callable[[Any, Any, Array], Any]:
     """A step whose optimizer's kernel may write the next state over the one it is given.
 
-    It is for a runner that gives the step a state nobody else holds. Where the step has a use for
-    that state later, since `step.consumes` is false, it comes back as it is.
+    It is for a runner that gives the step a state nobody else holds. A step whose `consumes` is
+    false reads that state later: it is returned as it is.
     """
     if not getattr(step, "consumes", False):
         return step

@@ -11,15 +11,18 @@ template <typename At, typename See> __device__ void over_row(integer n, At at, 
     over((integer)0, n, at, see);
 }
 
-// The largest number of a row where it is finite, else 0: what keeps exp from overflow. One that is
-// not a number needs no care: it makes the sum, and so the row, NaN.
+// What is taken off a row before exp, which keeps it from overflow: its largest number; 0 where all
+// are -∞. One that is not a number needs no care: it makes the sum, and so the row, NaN.
+__device__ real taken_off(real top) {
+    return top == -INFINITY_ ? 0 : top;
+}
+
 template <typename At> __device__ real row_top(integer n, At at) {
     real top = -INFINITY_;
     over_row(n, at, [&](integer, real value) {
         if (value > top) top = value;
     });
-    top = block_max(top);
-    return top - top == 0 ? top : 0;
+    return taken_off(block_max(top));
 }
 
 // y = exp(x) / Σ exp(x)
@@ -175,8 +178,7 @@ KERNEL cross_entropy_forward(
     each_of_row(scores, n, [&](real value) {
         if (value > top) top = value;
     });
-    top = block_max(top);
-    top = top - top == 0 ? top : 0;  // as in row_top
+    top = taken_off(block_max(top));
     each_of_row(scores, n, [&](real value) { sum += exp(value - top); });
     real log_sum = log(block_sum(sum));
     if (threadIdx.x == 0) {
@@ -199,7 +201,7 @@ KERNEL cross_entropy_of_few(
         real top = -INFINITY_, sum = 0;
         for (integer j = 0; j < n; ++j)
             if (scores[j] > top) top = scores[j];
-        if (top - top != 0) top = 0;
+        top = taken_off(top);
         for (integer j = 0; j < n; ++j) sum += exp(scores[j] - top);
         real log_sum = log(sum);
         tops[row] = top;
