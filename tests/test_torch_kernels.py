@@ -21,7 +21,7 @@ OPTIMIZERS = {
     "rmsprop": optim.RMSprop(0.1, weight_decay=0.1),
     "rmsprop with momentum": optim.RMSprop(0.1, momentum=0.9),
     "adam": optim.Adam(0.1, weight_decay=0.1),
-    "adamw": optim.AdamW(0.1),
+    "adam decoupled": optim.AdamW(0.1),
 }
 COMPOSITIONS: dict[str, Any] = {
     "linear": (functional.linear, [(5, 4), (3, 4), (3,)]),
@@ -41,6 +41,12 @@ def drawn(*shapes: tuple[int, ...], seed: int = 0) -> list[Any]:
 
 def kernel(name: str) -> Any:
     return get_backend("torch").kernels[name.partition(" ")[0]]
+
+
+def settings(name: str) -> dict[str, Any]:
+    """What an optimizer gives its kernel by keyword, and the rate."""
+    also = {"decoupled": True} if name == "adam decoupled" else {}
+    return {**vars(OPTIMIZERS[name]), **also}
 
 
 def optimizing(name: str, dtypes: tuple[Any, Any]) -> list[Any]:
@@ -67,7 +73,7 @@ def optimizing(name: str, dtypes: tuple[Any, Any]) -> list[Any]:
 def test_optimizers_leave_alone_what_they_are_given(name: str) -> None:
     args = optimizing(name, (torch.float64,) * 2)
     before = {path: a.clone() for path, a in named_leaves(args)}
-    results = [kernel(name)(None, *args, **vars(OPTIMIZERS[name]))[0] for _ in range(2)]
+    results = [kernel(name)(None, *args, **settings(name))[0] for _ in range(2)]
     for path, a in named_leaves(args):
         assert torch.equal(a, before[path]), path
     given = {a.data_ptr() for _, a in named_leaves(args)}
@@ -81,7 +87,7 @@ def test_optimizers_leave_alone_what_they_are_given(name: str) -> None:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers_decline_parameters_of_several_dtypes(name: str) -> None:
     args = optimizing(name, (torch.float64, torch.float32))
-    assert kernel(name)(None, *args, **vars(OPTIMIZERS[name])) is NotImplemented
+    assert kernel(name)(None, *args, **settings(name)) is NotImplemented
     params, state = OPTIMIZERS[name].update(*args)
     for tree in (params, *state.values()):
         assert [a.dtype for a in tree.values()] == [torch.float64, torch.float32]
@@ -91,8 +97,8 @@ def test_optimizers_decline_parameters_of_several_dtypes(name: str) -> None:
 def test_a_learning_rate_of_zero_changes_no_parameter(name: str) -> None:
     params, _, state, step = optimizing(name, (torch.float64,) * 2)
     zeros = {n: torch.zeros_like(a) for n, a in params.items()}
-    settings = {**vars(OPTIMIZERS[name]), "lr": 0.0, "weight_decay": 0.0}
-    (after, _), _ = kernel(name)(None, params, zeros, dict.fromkeys(state, zeros), step, **settings)
+    given = {**settings(name), "lr": 0.0, "weight_decay": 0.0}
+    (after, _), _ = kernel(name)(None, params, zeros, dict.fromkeys(state, zeros), step, **given)
     for n, a in params.items():
         assert torch.equal(after[n], a)
 
@@ -101,9 +107,9 @@ def test_a_learning_rate_of_zero_changes_no_parameter(name: str) -> None:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_learning_rate_may_be_a_tensor(name: str, dtype: Any) -> None:
     args = optimizing(name, (dtype,) * 2)
-    settings = {**vars(OPTIMIZERS[name]), "lr": torch.asarray(0.1, dtype=dtype)}
-    found = kernel(name)(None, *args, **settings)[0]
-    expected = kernel(name)(None, *args, **vars(OPTIMIZERS[name]))[0]
+    given = {**settings(name), "lr": torch.asarray(0.1, dtype=dtype)}
+    found = kernel(name)(None, *args, **given)[0]
+    expected = kernel(name)(None, *args, **settings(name))[0]
     for (path, a), (_, wanted) in zip(*map(named_leaves, (found, expected)), strict=True):
         assert a.dtype == dtype, path
         torch.testing.assert_close(a, wanted)

@@ -59,11 +59,6 @@ def adam(
     return _updated(xp, "adam", params, grads, state, ("exp_avg", "exp_avg_sq"), rest, lr)
 
 
-def adamw(xp: Any, *arrays: Any, **settings: Any) -> Any:
-    """Adam, whose weight decay shrinks the parameters instead of adding to the gradient."""
-    return adam(xp, *arrays, decoupled=True, **settings)
-
-
 def moving_average(xp: Any, averages: Arrays, params: Arrays, step: Any, *, decay: float) -> Any:
     """a ← δ·a + (1-δ)·p; at the first step a ← p."""
     rest = (xp.contiguous(step), float(decay))
@@ -142,5 +137,5 @@ def _tables(xp: Any, columns: dict[str, Arrays]) -> Iterator[tuple[np.ndarray, i
 
 
 KERNELS: dict[str, Callable[..., Any]] = {
-    kernel.__name__: kernel for kernel in (adam, adamw, clip_norm, moving_average, rmsprop, sgd)
+    kernel.__name__: kernel for kernel in (adam, clip_norm, moving_average, rmsprop, sgd)
 }

@@ -168,11 +168,6 @@ def adam(*, betas: Any, eps: Any, weight_decay: Any, decoupled: bool = False) ->
     return ("exp_avg", "exp_avg_sq"), make
 
 
-def adamw(xp: Any, *arrays: Any, **settings: Any) -> Any:
-    """Adam, whose weight decay shrinks the parameters instead of adding to the gradient."""
-    return adam(xp, *arrays, decoupled=True, **settings)
-
-
 @optimizer
 def sgd(*, momentum: Any, nesterov: Any, weight_decay: Any) -> Any:
     """g ← ∇ + λp;  b ← μb + g;  p ← p - η·(g + μb if Nesterov, else b)."""
@@ -195,4 +190,4 @@ def sgd(*, momentum: Any, nesterov: Any, weight_decay: Any) -> Any:
     return ("momentum_buffer",) if momentum else (), make
 
 
-KERNELS: Mapping[str, Callable[..., Any]] = {"adam": adam, "adamw": adamw, "sgd": sgd}
+KERNELS: Mapping[str, Callable[..., Any]] = {"adam": adam, "sgd": sgd}

@@ -271,14 +271,9 @@ def adam(
     return p, {"exp_avg": m, "exp_avg_sq": v}
 
 
-def adamw(xp: Any, *arrays: Any, **settings: Any) -> Any:
-    """Adam, whose weight decay shrinks the parameters instead of adding to the gradient."""
-    return adam(xp, *arrays, decoupled=True, **settings)
-
-
 KERNELS: Mapping[str, Kernel] = {
     kernel.__name__: kernel
     for kernel in (
-        adam, adamw, cross_entropy, gelu, linear, log_softmax, mse, relu, rmsprop, sgd, softmax,
+        adam, cross_entropy, gelu, linear, log_softmax, mse, relu, rmsprop, sgd, softmax,
     )
 }  # fmt: skip
