@@ -60,45 +60,42 @@ def optimizer(rule: Callable[..., tuple[Iterable[str], Make]]) -> Callable[..., 
     return kernel
 
 
-def in_pieces(scratches: int) -> Callable[[Update], Callable[[Rows], Update]]:
-    """Of an update written for pieces, with `scratches` vectors to work in, one for all rows.
+def in_pieces(update: Update) -> Callable[[Rows], Update]:
+    """Of an update written for pieces, with two vectors to work in, one for all rows.
 
     Small vectors are put together, since a call costs as much as some thousand elements; those
     of a recorded step's state lie side by side already.
     """
 
-    def decorate(update: Update) -> Callable[[Rows], Update]:
-        def of(rows: Rows) -> Update:
-            small = [row for row in rows if row[0].size <= SMALL]
-            large = [row for row in rows if row[0].size > SMALL]
-            columns = [list(column) for column in zip(*small, strict=True)]
-            lying = [_side_by_side(column) for column in columns]
-            apart = [i for i, vector in enumerate(lying) if vector is None]
-            work = [
-                np.concatenate(column) if vector is None else vector
-                for vector, column in zip(lying, columns, strict=True)
-            ]
-            pieces = [p for row in (*large, work) if row for p in _pieces(row, scratches)]
+    def of(rows: Rows) -> Update:
+        small = [row for row in rows if row[0].size <= SMALL]
+        large = [row for row in rows if row[0].size > SMALL]
+        columns = [list(column) for column in zip(*small, strict=True)]
+        lying = [_side_by_side(column) for column in columns]
+        scattered = [i for i, vector in enumerate(lying) if vector is None]
+        work = [
+            np.concatenate(column) if vector is None else vector
+            for vector, column in zip(lying, columns, strict=True)
+        ]
+        pieces = [p for row in (*large, work) if row for p in _pieces(row)]
 
-            def whole(*numbers: Any) -> None:
-                for i in apart:
-                    np.concatenate(columns[i], out=work[i])
-                for piece in pieces:
-                    update(*piece, *numbers)
-                for i in apart:
-                    if i != GRADIENT:
-                        _take_apart(work[i], columns[i])
+        def whole(*numbers: Any) -> None:
+            for i in scattered:
+                np.concatenate(columns[i], out=work[i])
+            for piece in pieces:
+                update(*piece, *numbers)
+            for i in scattered:
+                if i != GRADIENT:
+                    _take_apart(work[i], columns[i])
 
-            return whole
+        return whole
 
-        return of
-
-    return decorate
+    return of
 
 
-def _pieces(row: list[np.ndarray], scratches: int) -> Iterator[list[np.ndarray]]:
-    """Pieces of vectors, with as much of `scratches` vectors, the same for all pieces."""
-    scratch = [np.empty(min(row[0].size, PIECE), row[0].dtype) for _ in range(scratches)]
+def _pieces(row: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """Pieces of vectors, each with as much of two others, the same for all, to work in."""
+    scratch = [np.empty(min(row[0].size, PIECE), row[0].dtype) for _ in range(2)]
     for start in range(0, row[0].size, PIECE):
         pieces = [v[start : start + PIECE] for v in row]
         yield [*pieces, *(s[: pieces[0].size] for s in scratch)]
@@ -131,7 +128,7 @@ def adam(*, betas: Any, eps: Any, weight_decay: Any, decoupled: bool = False) ->
     beta1, beta2 = betas
     decay, shrinking = (0.0, weight_decay) if decoupled else (weight_decay, 0.0)
 
-    @in_pieces(2)
+    @in_pieces
     def by_numpy(
         p: Any, g: Any, m: Any, v: Any, s: Any, t: Any, rate: float, floor: float, shrink: float
     ) -> None:
@@ -172,7 +169,7 @@ def adam(*, betas: Any, eps: Any, weight_decay: Any, decoupled: bool = False) ->
 def sgd(*, momentum: Any, nesterov: Any, weight_decay: Any) -> Any:
     """g ← ∇ + λp;  b ← μb + g;  p ← p - η·(g + μb if Nesterov, else b)."""
 
-    @in_pieces(2)
+    @in_pieces
     def by_numpy(p: Any, g: Any, *rest: Any) -> None:
         *slots, s, t, lr = rest
         if weight_decay:
