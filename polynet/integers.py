@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -21,6 +22,18 @@ def integer(value: Any, *, least: float = 1) -> int | None:
     except TypeError:
         return None
     return None if number < least else number
+
+
+def several(given: Any, *, least: float = 1) -> tuple[int, ...] | None:
+    """A list of integers as a tuple of Python's; None for what is none, or holds anything else.
+
+    >>> several([2, 3]), several((2, 0)), several(2)
+    ((2, 3), None, None)
+    """
+    if not isinstance(given, Sequence):
+        return None
+    numbers = tuple(n for v in given if (n := integer(v, least=least)) is not None)
+    return numbers if len(numbers) == len(given) else None
 
 
 def positive(what: str, value: Any) -> int:
@@ -44,8 +57,7 @@ def sides(what: str, size: Any) -> tuple[int, int]:
 
     ValueError, which names `what`, for anything else.
     """
-    given = size if isinstance(size, tuple | list) else (size, size)
-    found = [n for n in map(integer, given) if n is not None]
-    if len(given) != 2 or len(found) != 2:
+    found = several(size if isinstance(size, Sequence) else (size, size))
+    if found is None or len(found) != 2:
         raise ValueError(f"{what}: size is a positive integer, or (height, width); got {size!r}")
     return found[0], found[1]

@@ -29,8 +29,8 @@ def of_either_sign(layer: str, **settings: Any) -> tuple[int, ...]:
 def each_axis(layer: str, name: str, value: Any, axes: int, *, least: int = 1) -> tuple[int, ...]:
     """One number for every axis: an integer stands for all."""
     given = value if isinstance(value, Sequence) else (value,) * axes
-    numbers = tuple(n for n in (integers.integer(v, least=least) for v in given) if n is not None)
-    if len(given) != axes or len(numbers) != axes:
+    numbers = integers.several(given, least=least)
+    if numbers is None or len(numbers) != axes:
         several = f" or {axes} of them" if axes > 1 else ""
         raise ValueError(f"{layer}: {name} is an integer from {least}{several}; got {value!r}")
     return numbers
@@ -51,6 +51,21 @@ def same_dtype(layer: Module, x: Array, parameter: Array) -> None:
         raise TypeError(
             f"{layer.label()}: the inputs are {x.dtype}, the parameters {parameter.dtype}; {todo}"
         )
+
+
+def images(layer: Module, x: Array, axes: int, channels: int | None = None) -> None:
+    """Raise ValueError unless inputs are images, or sequences: so many `axes` after the channels.
+
+    With `channels`, there are as many.
+    """
+    if len(x.shape) != 2 + axes or channels not in (None, x.shape[1]):
+        raise wrong_shape(layer, shape_of_images(axes, channels), x)
+
+
+def shape_of_images(axes: int, channels: int | None = None) -> str:
+    """The shape of images, of two `axes`, or of sequences, of one."""
+    sizes = ", ".join(("height", "width")[-axes:])
+    return f"(batch, {channels or 'channels'}, {sizes})"
 
 
 def wrong_shape(layer: Module, expected: str, x: Array) -> ValueError:

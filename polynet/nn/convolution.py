@@ -8,7 +8,7 @@ from typing import Any
 from polynet import functional
 from polynet.backend import Array
 from polynet.nn import init
-from polynet.nn.checks import each_axis, positive, same_dtype, short, wrong_shape
+from polynet.nn.checks import each_axis, images, positive, same_dtype, short
 from polynet.nn.described import Parameter
 from polynet.nn.module import Module
 
@@ -53,9 +53,7 @@ class _Windows(Module):
         self.bias: Array | None = Parameter((self.out_channels,), bias_init) if bias else None
 
     def _check(self, x: Array) -> None:
-        if len(x.shape) != 2 + self._axes or x.shape[1] != self.in_channels:
-            sizes = ", ".join(("height", "width")[-self._axes :])
-            raise wrong_shape(self, f"(batch, {self.in_channels}, {sizes})", x)
+        images(self, x, self._axes, self.in_channels)
         same_dtype(self, x, self.weight)
 
     def _padding(self) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from polynet import functional
 from polynet.backend import Array
-from polynet.nn.checks import wrong_shape
+from polynet.nn.checks import images
 from polynet.nn.described import RandomStream
 from polynet.nn.module import Module
 
@@ -63,9 +63,7 @@ class _ChannelDropout(_Dropout):
     _axes: int
 
     def forward(self, x: Array) -> Array:
-        if len(x.shape) != 2 + self._axes:
-            sizes = ", ".join(("height", "width")[-self._axes :])
-            raise wrong_shape(self, f"(batch, channels, {sizes})", x)
+        images(self, x, self._axes)
         if not self.active:
             return x
         batch, channels = x.shape[:2]

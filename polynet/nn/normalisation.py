@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from polynet import functional
 from polynet.backend import Array
-from polynet.integers import integer
+from polynet.integers import several
 from polynet.nn import init
-from polynet.nn.checks import positive, same_dtype, wrong_shape
+from polynet.nn.checks import images, positive, same_dtype, shape_of_images, wrong_shape
 from polynet.nn.described import Parameter
 from polynet.nn.module import Module
 
@@ -22,12 +22,13 @@ class _LastAxes(Module):
 
     def _set_shape(self, normalized_shape: int | tuple[int, ...]) -> None:
         given = normalized_shape if isinstance(normalized_shape, Sequence) else (normalized_shape,)
-        self.normalized_shape = tuple(n for n in map(integer, given) if n is not None)
-        if not given or len(self.normalized_shape) != len(given):
+        sizes = several(given)
+        if not sizes:
             raise ValueError(
                 f"{type(self).__name__}: normalized_shape has positive sizes; "
                 f"got {normalized_shape!r}"
             )
+        self.normalized_shape = sizes
 
     def _axes(self, x: Array) -> int:
         """How many axes are normalised, in inputs that fit."""
@@ -158,11 +159,10 @@ class _InstanceNorm(_Groups):
         self._describe(self.num_features, eps, affine)
 
     def forward(self, x: Array) -> Array:
-        sizes = ", ".join(("height", "width")[-self._axes :])
-        if len(x.shape) != 2 + self._axes or x.shape[1] != self.num_features:
-            raise wrong_shape(self, f"(batch, {self.num_features}, {sizes})", x)
+        images(self, x, self._axes, self.num_features)
         if math.prod(x.shape[2:]) == 1:
-            raise wrong_shape(self, f"(batch, {self.num_features}, {sizes}) of several numbers", x)
+            expected = shape_of_images(self._axes, self.num_features)
+            raise wrong_shape(self, f"{expected} of several numbers", x)
         return self._normalised(x, self.num_features)
 
     def settings(self) -> str:

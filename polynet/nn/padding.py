@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from polynet.backend import Array
 from polynet.functional.windows import padded
-from polynet.nn.checks import each_axis, wrong_shape
+from polynet.nn.checks import each_axis, images
 from polynet.nn.module import Module
 from polynet.ops import array_namespace
 
@@ -25,8 +25,7 @@ class ZeroPad2d(Module):
         self.padding = each_axis("ZeroPad2d", "padding", padding, 4, least=0)
 
     def forward(self, x: Array) -> Array:
-        if len(x.shape) != 4:
-            raise wrong_shape(self, "(batch, channels, height, width)", x)
+        images(self, x, 2)
         left, right, top, bottom = self.padding
         return padded(array_namespace(x), x, ((top, bottom), (left, right)))
 

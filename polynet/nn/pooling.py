@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from polynet import functional
 from polynet.backend import Array
-from polynet.nn.checks import each_axis, short, wrong_shape
+from polynet.nn.checks import each_axis, images, shape_of_images, short, wrong_shape
 from polynet.nn.module import Module
 
 Numbers = int | tuple[int, ...]
@@ -20,9 +20,9 @@ class _Pooling(Module):
     _function: ClassVar[Callable[..., Any]]
 
     def _check(self, x: Array) -> None:
-        if len(x.shape) != 2 + self._axes or 0 in x.shape[2:]:
-            sizes = ", ".join(("height", "width")[-self._axes :])
-            raise wrong_shape(self, f"(batch, channels, {sizes})", x)
+        images(self, x, self._axes)
+        if 0 in x.shape[2:]:
+            raise wrong_shape(self, shape_of_images(self._axes), x)
 
 
 class _Pool(_Pooling):
