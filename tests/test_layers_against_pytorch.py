@@ -104,6 +104,28 @@ def test_pooling(
     compare(ours(*settings, **options), theirs(*settings, **options), [x], dtype)
 
 
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        (nn.MaxPool2d(2), "MaxPool2d(2)"),
+        (
+            nn.MaxPool1d(3, 2, 1, ceil_mode=True),
+            "MaxPool1d(3, stride=2, padding=1, ceil_mode=True)",
+        ),
+        (nn.MaxPool2d(3, dilation=(1, 2)), "MaxPool2d(3, dilation=(1, 2))"),
+        (nn.AvgPool1d(2), "AvgPool1d(2)"),
+        (nn.AvgPool2d(2, count_include_pad=False), "AvgPool2d(2, count_include_pad=False)"),
+    ],
+)
+def test_poolings_keep_pytorchs_settings_and_print_those_that_are_given(
+    layer: Any, said: str
+) -> None:
+    theirs = getattr(torch.nn, type(layer).__name__)(2)
+    names = {"dilation", "ceil_mode", "count_include_pad"}
+    assert {n for n in names if hasattr(layer, n)} == {n for n in names if hasattr(theirs, n)}
+    assert repr(layer) == said
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("settings", [(2,), (3, 2, 1), (4, 3, 2), (3, 1)])
 @pytest.mark.parametrize(("kind", "options"), [p for p in POOLS if p[1].get("dilation") != (1, 2)])

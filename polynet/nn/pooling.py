@@ -26,18 +26,18 @@ class _Pooling(Module):
 
 
 class _Pool(_Pooling):
-    """What poolings with a window share; `options` are those that are not as by default."""
+    """What poolings with a window share."""
 
-    def _describe(
-        self, kernel_size: Numbers, stride: Numbers | None, padding: Numbers, **options: Any
-    ) -> None:
+    _options: ClassVar[dict[str, str]]
+    """The settings beside size, stride and padding, each with its default as people write it."""
+
+    def _describe(self, kernel_size: Numbers, stride: Numbers | None, padding: Numbers) -> None:
         kind = type(self).__name__
         self.kernel_size = each_axis(kind, "kernel_size", kernel_size, self._axes)
         self.stride = each_axis(
             kind, "stride", self.kernel_size if stride is None else stride, self._axes
         )
         self.padding = each_axis(kind, "padding", padding, self._axes, least=0)
-        self.options = options
         if any(2 * p > k for p, k in zip(self.padding, self.kernel_size, strict=True)):
             raise ValueError(
                 f"{kind}: padding is at most half of kernel_size {short(self.kernel_size)}; "
@@ -46,8 +46,9 @@ class _Pool(_Pooling):
 
     def forward(self, x: Array) -> Array:
         self._check(x)
+        options = {name: getattr(self, name) for name in self._options}
         return type(self)._function(
-            x, window=self.kernel_size, stride=self.stride, padding=self.padding, **self.options
+            x, window=self.kernel_size, stride=self.stride, padding=self.padding, **options
         )
 
     def settings(self) -> str:
@@ -56,8 +57,11 @@ class _Pool(_Pooling):
             said.append(f"stride={short(self.stride)}")
         if any(self.padding):
             said.append(f"padding={short(self.padding)}")
-        for name, value in self.options.items():
-            said.append(f"{name}={short(value) if isinstance(value, tuple) else value}")
+        for name, default in self._options.items():
+            value = getattr(self, name)
+            text = short(value) if isinstance(value, tuple) else str(value)
+            if text != default:
+                said.append(f"{name}={text}")
         return ", ".join(said)
 
 
@@ -65,6 +69,7 @@ class _MaxPool(_Pool):
     """What largest numbers of one and two dimensions share."""
 
     _function = functional.max_pool
+    _options: ClassVar = {"dilation": "1", "ceil_mode": "False"}
 
     def __init__(
         self,
@@ -75,11 +80,9 @@ class _MaxPool(_Pool):
         *,
         ceil_mode: bool = False,
     ) -> None:
-        apart = each_axis(type(self).__name__, "dilation", dilation, self._axes)
-        options = {"dilation": apart} if set(apart) != {1} else {}
-        self._describe(
-            kernel_size, stride, padding, **options, **({"ceil_mode": True} if ceil_mode else {})
-        )
+        self._describe(kernel_size, stride, padding)
+        self.dilation = each_axis(type(self).__name__, "dilation", dilation, self._axes)
+        self.ceil_mode = bool(ceil_mode)
 
 
 class MaxPool1d(_MaxPool):
@@ -109,6 +112,7 @@ class _AvgPool(_Pool):
     """What means of one and two dimensions share."""
 
     _function = functional.avg_pool
+    _options: ClassVar = {"ceil_mode": "False", "count_include_pad": "True"}
 
     def __init__(
         self,
@@ -118,9 +122,9 @@ class _AvgPool(_Pool):
         ceil_mode: bool = False,
         count_include_pad: bool = True,
     ) -> None:
-        options = {"ceil_mode": True} if ceil_mode else {}
-        counting = {} if count_include_pad else {"count_include_pad": False}
-        self._describe(kernel_size, stride, padding, **options, **counting)
+        self._describe(kernel_size, stride, padding)
+        self.ceil_mode = bool(ceil_mode)
+        self.count_include_pad = bool(count_include_pad)
 
 
 class AvgPool1d(_AvgPool):
