@@ -14,6 +14,8 @@ from polynet.nn.linear import Linear
 from polynet.nn.module import Module
 from polynet.nn.normalisation import LayerNorm
 from polynet.ops import array_namespace
+from polynet.ops.elementwise import add
+from polynet.ops.manipulation import permute_dims
 
 
 class MultiheadAttention(Module):
@@ -185,9 +187,8 @@ class TransformerEncoderLayer(Module):
         *,
         is_causal: bool = False,
     ) -> Array:
-        turn = lambda x: array_namespace(x).permute_dims(x, (1, 0, 2))  # noqa: E731
-        add = lambda x, y: array_namespace(x, y).add(x, y)  # noqa: E731 (`x` may be plain)
-        x = x if self.batch_first else turn(x)
+        swapped = (1, 0, 2)
+        x = x if self.batch_first else permute_dims(x, swapped)
 
         def attend(x: Array) -> Array:
             y = self.self_attn(x, x, x, key_padding_mask, mask, is_causal=is_causal)
@@ -202,7 +203,7 @@ class TransformerEncoderLayer(Module):
         else:
             x = self.norm1(add(x, attend(x)))
             x = self.norm2(add(x, feed(x)))
-        return x if self.batch_first else turn(x)
+        return x if self.batch_first else permute_dims(x, swapped)
 
     def settings(self) -> str:
         return f"{self.linear1.in_features}, {self.self_attn.num_heads}"
