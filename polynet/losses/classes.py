@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from polynet.functional import log_softmax, relu
 from polynet.losses.shared import (
     batch_mean,
@@ -72,7 +74,7 @@ def cross_entropy(
             f"cross_entropy: label_smoothing is a number from 0 to 1; got {label_smoothing!r}"
         )
     if xp.isdtype(targets.dtype, "integral"):
-        _check_labels("cross_entropy", logits, targets)
+        _check_labels(xp, "cross_entropy", logits, targets)
         scores = log_softmax(logits, axis=1)
         right = is_label(xp, logits, targets, ignore_index)
         value = mean_of_labels(
@@ -99,9 +101,7 @@ def nll(xp, log_probabilities, targets, /, sample_weight=None, weight=None, *, i
     >>> float(nll(np.asarray([[-1.0, -2.0], [-3.0, -4.0]]), np.asarray([0, 1])))
     2.5
     """
-    if not xp.isdtype(targets.dtype, "integral"):
-        raise TypeError(f"nll: targets are {targets.dtype}; expected labels, which are integers")
-    _check_labels("nll", log_probabilities, targets)
+    _check_labels(xp, "nll", log_probabilities, targets)
     right = is_label(xp, log_probabilities, targets, ignore_index)
     value = mean_of_labels(
         xp, "nll", log_probabilities, right, sample_weight, weight, 0.0, ignore_index
@@ -138,15 +138,8 @@ def multi_margin(xp, logits, targets, /, sample_weight=None, weight=None, *, p=1
     """
     if p not in (1, 2):
         raise ValueError(f"multi_margin: p is 1 or 2; got {p!r}")
-    if not xp.isdtype(targets.dtype, "integral"):
-        raise TypeError(
-            f"multi_margin: targets are {targets.dtype}; expected labels, which are integers"
-        )
-    if logits.ndim > 2:
-        raise ValueError(
-            f"multi_margin: expected logits of shape (batch, classes), got {tuple(logits.shape)}"
-        )
-    _check_labels("multi_margin", logits, targets)
+    _check_scores("multi_margin", logits, most=2)
+    _check_labels(xp, "multi_margin", logits, targets)
     right = is_label(xp, logits, targets, None)
     own = xp.sum(xp.where(right, logits, 0), axis=1, keepdims=True)
     short = xp.where(right, 0, relu(logits - own + margin))
@@ -158,11 +151,17 @@ def multi_margin(xp, logits, targets, /, sample_weight=None, weight=None, *, p=1
     return of_classes(xp, value, logits, targets, sample_weight)
 
 
-def _check_labels(name, scores, targets):
-    if scores.ndim < 2:
+def _check_scores(name, scores, most=math.inf):
+    if not 2 <= scores.ndim <= most:
         raise ValueError(
             f"{name}: expected logits of shape (batch, classes), got {tuple(scores.shape)}"
         )
+
+
+def _check_labels(xp, name, scores, targets):
+    if not xp.isdtype(targets.dtype, "integral"):
+        raise TypeError(f"{name}: targets are {targets.dtype}; expected labels, which are integers")
+    _check_scores(name, scores)
     expected = (scores.shape[0], *scores.shape[2:])
     if tuple(targets.shape) != expected:
         raise ValueError(
@@ -172,10 +171,7 @@ def _check_labels(name, scores, targets):
 
 
 def _check_probabilities(logits, targets, ignore_index):
-    if logits.ndim < 2:
-        raise ValueError(
-            f"cross_entropy: expected logits of shape (batch, classes), got {tuple(logits.shape)}"
-        )
+    _check_scores("cross_entropy", logits)
     if tuple(targets.shape) != tuple(logits.shape):
         raise ValueError(
             f"cross_entropy: targets of {targets.dtype} are probabilities, of the logits' shape "
