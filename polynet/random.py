@@ -67,9 +67,7 @@ def keep_mask(
     """
     rows, size = shape[0], math.prod(shape[1:])
     blocks = -(-size // HALVES_PER_BLOCK)
-    device = array_api_compat.device(step)
-    counters = xp.arange(first * blocks, (first + rows) * blocks, dtype=xp.int32, device=device)
-    low, high = threefry2x32(key, counters, step)
+    low, high = _words(xp, key, step, rows, blocks, first)
     halves = xp.stack([low, low >> 16, high, high >> 16], axis=-1) & 0xFFFF
     flat = xp.reshape(halves, (rows, blocks * HALVES_PER_BLOCK))[:, :size]
     return xp.reshape(flat < round(keep * 65536), shape)
@@ -94,7 +92,7 @@ def draw_normal(
     On another backend they may differ in the last place, as its logarithms do.
     """
     u, v = _uniform_pairs(xp, key, step, shape, dtype, first)
-    radius, angle = xp.sqrt(-2.0 * xp.log1p(-u)), v * (2.0 * math.pi)
+    radius, angle = _polar(xp, u, v)
     return _side_by_side(xp, (radius * xp.cos(angle), radius * xp.sin(angle)), shape)
 
 
@@ -106,12 +104,27 @@ def _uniform_pairs(
         raise TypeError(f"random numbers are float32 or float64; got {dtype}: convert them then")
     if not shape:
         raise ValueError("random numbers are drawn for samples, along the first axis; got shape ()")
-    rows, blocks = shape[0], -(-math.prod(shape[1:]) // 2)
+    low, high = _words(xp, key, step, shape[0], -(-math.prod(shape[1:]) // 2), first)
+    return _fractions(xp, low, dtype), _fractions(xp, high, dtype)
+
+
+def _words(
+    xp: Any, key: Array, step: Array, rows: int, blocks: int, first: int
+) -> tuple[Array, Array]:
+    """The two words of each block of random bits, of which each sample has as many."""
     device = array_api_compat.device(step)
     counters = xp.arange(first * blocks, (first + rows) * blocks, dtype=xp.int32, device=device)
-    words = threefry2x32(key, counters, step)
-    low, high = (xp.astype((w >> 8) & 0xFFFFFF, dtype) * 2.0**-24 for w in words)
-    return low, high
+    return threefry2x32(key, counters, step)
+
+
+def _fractions(xp: Any, words: Array, dtype: Any) -> Array:
+    """Words of random bits as numbers in [0, 1), multiples of 2**-24."""
+    return xp.astype((words >> 8) & 0xFFFFFF, dtype) * 2.0**-24
+
+
+def _polar(xp: Any, u: Array, v: Array) -> tuple[Array, Array]:
+    """Radius and angle of pairs of normal numbers, of pairs of uniform ones (Box and Muller)."""
+    return xp.sqrt(-2.0 * xp.log1p(-u)), v * (2.0 * math.pi)
 
 
 def _side_by_side(xp: Any, pairs: tuple[Array, Array], shape: tuple[int, ...]) -> Array:
@@ -127,14 +140,17 @@ def _side_by_side(xp: Any, pairs: tuple[Array, Array], shape: tuple[int, ...]) -
 def bits(key: np.ndarray, count: int) -> np.ndarray:
     """`count` words of 32 random bits, as int32."""
     blocks = np.arange(-(-count // 2), dtype=np.int32)
-    with np.errstate(over="ignore"):
-        pair = threefry2x32(key, blocks, np.zeros(1, dtype=np.int32))
+    pair = threefry2x32(key, blocks, np.zeros(1, dtype=np.int32))
     return np.stack(pair, axis=-1).reshape(-1)[:count]
 
 
 def uniform(key: np.ndarray, count: int) -> np.ndarray:
     """`count` numbers in [0, 1), multiples of 2**-24, as float64."""
-    return ((bits(key, count) >> 8) & 0xFFFFFF).astype(np.float64) * 2.0**-24
+    return _doubles(bits(key, count))
+
+
+def _doubles(words: np.ndarray) -> np.ndarray:
+    return _fractions(array_api_compat.array_namespace(words), words, np.float64)
 
 
 def normal(key: np.ndarray, count: int) -> np.ndarray:
@@ -144,8 +160,7 @@ def normal(key: np.ndarray, count: int) -> np.ndarray:
     """
     pairs = -(-count // 2)
     u = uniform(key, 2 * pairs)
-    radius = np.sqrt(-2.0 * np.log1p(-u[:pairs]))
-    angle = 2.0 * np.pi * u[pairs:]
+    radius, angle = _polar(np, u[:pairs], u[pairs:])
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
 
 
@@ -179,8 +194,8 @@ class SampleStream:
     def standard_normal(self, size: int | tuple[int, ...]) -> np.ndarray:
         """Standard normal numbers, float64, shaped alike (Box and Muller, as in `normal`)."""
         shape = size if isinstance(size, tuple) else (size,)
-        u, v = self._uniform(shape), self._uniform(shape)
-        return np.sqrt(-2.0 * np.log1p(-u)) * np.cos(2.0 * np.pi * v)
+        radius, angle = _polar(np, self._uniform(shape), self._uniform(shape))
+        return radius * np.cos(angle)
 
     def _uniform(self, shape: tuple[int, ...]) -> np.ndarray:
         if not shape or shape[0] != len(self._samples):
@@ -191,7 +206,6 @@ class SampleStream:
         each = math.prod(shape[1:])
         blocks = np.arange(self._drawn, self._drawn + -(-each // 2), dtype=np.int32)
         self._drawn += len(blocks)
-        with np.errstate(over="ignore"):
-            pair = threefry2x32(self._key, self._samples[:, None], blocks[None, :])
+        pair = threefry2x32(self._key, self._samples[:, None], blocks[None, :])
         words = np.stack(pair, axis=-1).reshape(len(self._samples), -1)[:, :each]
-        return (((words >> 8) & 0xFFFFFF).astype(np.float64) * 2.0**-24).reshape(shape)
+        return _doubles(words).reshape(shape)
