@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from polynet import Trainer, losses, nn, op, optim, value_and_grad
+from polynet import Trainer, array_namespace, losses, nn, op, optim, value_and_grad
 from polynet.callbacks import ReduceLROnPlateau
 from polynet.ops import OPS
 from polynet.optim import schedules
@@ -304,6 +304,11 @@ def test_settings_are_plain_numbers_that_say_what_they_are() -> None:
         (lambda: ReduceLROnPlateau(threshold_mode="r"), r"threshold_mode is 'rel' or 'abs'; got"),
         (lambda: ReduceLROnPlateau(min_factor=7), r"min_factor is a number.*at most 1; got 7"),
         (lambda: optim.SGD(lr="fast"), r"SGD: lr must be a number, at least 0, or a schedule"),
+        (
+            lambda: optim.SGD(lr=lambda step: 0.1),
+            r"or a schedule; got <function.*of your own is a class: .*optim\.schedules\.Schedule$",
+        ),
+        (lambda: optim.SGD(lr=schedules.StepLR), r"got <class.*StepLR'>\. A schedule of your own"),
         (lambda: optim.ClipNorm(optim.SGD(), 0), r"ClipNorm: max_norm is a number, above 0"),
         (lambda: optim.ClipValue(optim.SGD(), "1"), r"ClipValue: clip_value is a number"),
         (lambda: optim.EMA(optim.SGD(), 1.5), r"EMA: decay.*at most 1; got 1\.5"),
@@ -343,6 +348,50 @@ class Returning(optim.Optimizer):
 
     def update(self, params: Any, grads: Any, state: Any, step: Any) -> Any:
         return self.make(params, state)
+
+
+class Halved(optim.Optimizer):
+    """Nothing but a name."""
+
+
+class Sine(schedules.Schedule):
+    """Likewise."""
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: run(Halved()), r"^Halved defines no init\(self, params\); it returns the state"),
+        (
+            lambda: Halved().update({}, {}, {}, np.zeros(1, "int32")),
+            r"^Halved defines no update\(self, params, grads, state, step\)$",
+        ),
+        (lambda: run(optim.SGD(Sine())), r"^Sine defines no rate\(self, xp, step, dtype\)$"),
+    ],
+)
+def test_what_a_class_of_ones_own_lacks_is_named(call: Any, words: str) -> None:
+    with pytest.raises(NotImplementedError, match=words):
+        call()
+
+
+def test_a_rate_may_be_made_of_the_step_as_the_docstring_says() -> None:
+    (formula,) = re.findall(r"is `(0\.1 / .*?)`", optim.Optimizer.__doc__ or "")
+
+    class Falling(optim.Optimizer):
+        def init(self, params: Any) -> Any:
+            return {}
+
+        def update(self, params: Any, grads: Any, state: Any, step: Any) -> Any:
+            def rate(p: Any) -> Any:
+                return eval(formula, {"xp": array_namespace(p), "step": step, "p": p})
+
+            return {n: p - rate(p) * grads[n] for n, p in params.items()}, state
+
+    p, step = np.ones((), "float32"), np.ones(1, "int32")
+    params, _ = Falling().update({"p": p}, {"p": p}, {}, step)
+    assert params["p"].shape == ()
+    assert params["p"] == np.float32(0.95)
+    assert run(Falling()).history["loss"][-1] < run(Falling(), epochs=1).history["loss"][0]
 
 
 def without(tree: dict[str, Any], *names: str) -> dict[str, Any]:

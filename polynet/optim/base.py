@@ -35,7 +35,8 @@ class Optimizer:
     The arrays given are to be read only: `update` makes new ones, `p - lr * g` and not `p -= lr *
     g`, with which a step on NumPy is not recorded, and slower. Where steps are recorded or
     compiled, `update` runs as Python for a few of them only, and for some twice: what it counts
-    itself is not the steps. Their number is `step`.
+    itself is not the steps. Their number is `step`, an int32 array of shape (1,): a rate that falls
+    is `0.1 / (1 + xp.reshape(xp.astype(step, p.dtype), ()))`, with `xp = array_namespace(p)`.
 
     >>> from polynet import optim
     >>> class Descent(optim.Optimizer):
@@ -51,7 +52,10 @@ class Optimizer:
 
     def init(self, params: Arrays) -> State:
         """The state before the first update."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} defines no init(self, params); it returns the state, which is "
+            "{} where nothing is kept"
+        )
 
     def update(
         self, params: Arrays, grads: Arrays, state: State, step: Array
@@ -60,7 +64,9 @@ class Optimizer:
 
         `step` is int32 of shape (1,), from 0.
         """
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} defines no update(self, params, grads, state, step)"
+        )
 
     def trains(self, names: Iterable[str]) -> list[str]:
         """Those of the parameters named whose gradients it needs: all, unless some are frozen."""
@@ -68,10 +74,10 @@ class Optimizer:
 
     @property
     def consumes(self) -> bool:
-        """Whether `update` is done with what it was given wherever a rule has computed the next.
+        """Whether the next parameters and state may be written over the old ones.
 
-        Then a compiled step may write the next over it. False unless `update` is marked so, by
-        `consuming`: not that of a class of one's own, also where it calls one that is.
+        `update` reads neither once a rule's kernel has run. Only an `update` marked by `consuming`
+        says so; one written in a subclass does not, even if it calls a marked one.
         """
         return getattr(type(self).update, "consuming", False)
 
@@ -154,9 +160,15 @@ class Rule(Optimizer):
             numbers = value if isinstance(value, tuple | list) else (value,)
             if not all(isinstance(n, Real) and float(n) >= 0 for n in numbers):
                 also = ", or a schedule" if name == "lr" else ""
+                todo = ""
+                if name == "lr" and callable(value):
+                    todo = (
+                        ". A schedule of your own is a class: see the docstring of "
+                        "optim.schedules.Schedule"
+                    )
                 raise ValueError(
                     f"{type(self).__name__}: {name} must be a number, at least 0{also}; "
-                    f"got {value!r}"
+                    f"got {value!r}{todo}"
                 )
             if not isinstance(value, bool):  # NumPy's numbers would change the parameters' dtype
                 plain = tuple(map(float, numbers))

@@ -46,7 +46,9 @@ class ClipNorm(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "max_norm", number("ClipNorm: max_norm", self.max_norm, above=0))
+        object.__setattr__(
+            self, "max_norm", number("ClipNorm: max_norm", self.max_norm, above_0=True)
+        )
 
     @consuming
     def update(
@@ -70,7 +72,7 @@ class ClipValue(Wrapper):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(
-            self, "clip_value", number("ClipValue: clip_value", self.clip_value, above=0)
+            self, "clip_value", number("ClipValue: clip_value", self.clip_value, above_0=True)
         )
 
     @consuming

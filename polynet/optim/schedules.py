@@ -59,22 +59,18 @@ class Schedule:
 
     def rate(self, xp: Any, step: Array, dtype: Any) -> Array:
         """The formula, with the functions of `xp`, in `dtype` and the shape of `step`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no rate(self, xp, step, dtype)")
 
-    def _check(self, *positive: str, **numbers: Any) -> None:
-        """Raise ValueError unless all are numbers, and none is negative; make floats of them.
+    def _check(self, *names: str, above_0: bool = False) -> None:
+        """Raise ValueError unless these are numbers from 0, or above 0; make floats of them."""
+        for name in names:
+            what = f"{type(self).__name__}: {name}"
+            object.__setattr__(self, name, number(what, getattr(self, name), above_0=above_0))
 
-        Those whose names are in `positive` may not be 0 either.
-        """
-        for name, value in numbers.items():
-            above = 0.0 if name in positive else -1.0
-            plain = number(f"{type(self).__name__}: {name}", value, above=above)
-            object.__setattr__(self, name, plain)
-
-    def _check_steps(self, **counts: Any) -> None:
-        """Raise ValueError unless all are positive integers; make them Python's."""
-        for name, value in counts.items():
-            object.__setattr__(self, name, positive(f"{type(self).__name__}: {name}", value))
+    def _check_steps(self, name: str) -> None:
+        """Raise ValueError unless this is a positive integer; make it Python's."""
+        steps = positive(f"{type(self).__name__}: {name}", getattr(self, name))
+        object.__setattr__(self, name, steps)
 
     def _check_milestones(self, milestones: Any) -> None:
         """Raise ValueError unless they are rising positive integers; make a tuple of them."""
@@ -91,7 +87,7 @@ class Constant(Schedule):
     lr: float
 
     def __post_init__(self) -> None:
-        self._check(lr=self.lr)
+        self._check("lr")
 
     def rate(self, xp: Any, step: Array, dtype: Any) -> Array:
         return xp.astype(xp.ones_like(step), dtype) * self.lr
@@ -106,8 +102,9 @@ class StepLR(Schedule):
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        self._check("gamma", lr=self.lr, gamma=self.gamma)
-        self._check_steps(step_size=self.step_size)
+        self._check("lr")
+        self._check("gamma", above_0=True)
+        self._check_steps("step_size")
 
     def rate(self, xp: Any, step: Array, dtype: Any) -> Array:
         return self.lr * power(xp, self.gamma, step // self.step_size, dtype)
@@ -122,7 +119,7 @@ class MultiStepLR(Schedule):
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        self._check(lr=self.lr, gamma=self.gamma)
+        self._check("lr", "gamma")
         self._check_milestones(self.milestones)
 
     def rate(self, xp: Any, step: Array, dtype: Any) -> Array:
@@ -140,7 +137,8 @@ class ExponentialLR(Schedule):
     gamma: float
 
     def __post_init__(self) -> None:
-        self._check("gamma", lr=self.lr, gamma=self.gamma)
+        self._check("lr")
+        self._check("gamma", above_0=True)
 
     def rate(self, xp: Any, step: Array, dtype: Any) -> Array:
         return self.lr * power(xp, self.gamma, step, dtype)
@@ -156,8 +154,8 @@ class LinearLR(Schedule):
     total_iters: int = 5
 
     def __post_init__(self) -> None:
-        self._check(lr=self.lr, start_factor=self.start_factor, end_factor=self.end_factor)
-        self._check_steps(total_iters=self.total_iters)
+        self._check("lr", "start_factor", "end_factor")
+        self._check_steps("total_iters")
 
     def rate(self, xp: Any, step: Array, dtype: Any) -> Array:
         done = xp.minimum(step, self.total_iters)
@@ -178,8 +176,8 @@ class CosineAnnealingLR(Schedule):
     eta_min: float = 0.0
 
     def __post_init__(self) -> None:
-        self._check(lr=self.lr, eta_min=self.eta_min)
-        self._check_steps(T_max=self.T_max)
+        self._check("lr", "eta_min")
+        self._check_steps("T_max")
 
     def rate(self, xp: Any, step: Array, dtype: Any) -> Array:
         left = xp.abs(self.T_max - step % (2 * self.T_max))
@@ -205,9 +203,8 @@ class OneCycleLR(Schedule):
     final_div_factor: float = 1e4
 
     def __post_init__(self) -> None:
-        names = ("max_lr", "pct_start", "div_factor", "final_div_factor")
-        self._check(*names, **{name: getattr(self, name) for name in names})
-        self._check_steps(total_steps=self.total_steps)
+        self._check("max_lr", "pct_start", "div_factor", "final_div_factor", above_0=True)
+        self._check_steps("total_steps")
         if self.anneal_strategy not in ("cos", "linear"):
             raise ValueError(
                 f'OneCycleLR: anneal_strategy is "cos" or "linear"; got {self.anneal_strategy!r}'
