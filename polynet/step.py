@@ -149,7 +149,14 @@ def _not_parameters(xp: Any, grads: dict[str, Array], params: dict[str, Array]) 
 def initial_state(net: Module, optimizer: Optimizer, seed: int) -> State:
     """The state before the first step; `net` has its parameters."""
     params = net.parameters()
-    if params and not optimizer.trains(params):
+    if not params:
+        raise ValueError(
+            f"{type(net).__name__} has no parameters: there is nothing to train. Set them in "
+            "__init__: layers, self.layer = nn.Linear(2, 1), or arrays of its own, self.w = "
+            "nn.Parameter((2, 1), nn.init.normal(0.0, 0.1)); what forward makes, and plain arrays, "
+            "are none"
+        )
+    if not optimizer.trains(params):
         raise ValueError("the optimizer freezes every parameter: there is nothing to train")
     backend, device = common_backend(params.values(), "the network's parameters")
     keys = {

@@ -134,6 +134,81 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], str]] = {
         r"such as nn\.init\.zeros; got 0\.0$",
     ),
     "a parameter's initialiser": (lambda: nn.Parameter((3,), None), TypeError, r"got None"),
+    "a parameter without initialiser": (
+        lambda: nn.Parameter((2, 1)),
+        TypeError,
+        r"give the second too: nn\.Parameter\(\(2, 1\), nn\.init\.normal",
+    ),
+    "what makes an initialiser": (
+        lambda: nn.Parameter((2, 1), nn.init.normal),
+        TypeError,
+        r"nn\.init\.normal makes an initialiser: call it, nn\.init\.normal\(…\)$",
+    ),
+    "what makes a layer's initialiser": (
+        lambda: nn.Linear(2, 1, weight_init=nn.init.kaiming_normal),
+        TypeError,
+        r"call it, nn\.init\.kaiming_normal\(…\)$",
+    ),
+    "an initialiser of no array": (
+        lambda: drawn(nn.Linear(2, 1, weight_init=lambda key, shape: [1.0])),
+        ValueError,
+        r"parameter 'weight' has shape \(1, 2\), but its initialiser drew a list$",
+    ),
+    "a number as shape": (
+        lambda: nn.Parameter(2, nn.init.ones),
+        TypeError,
+        r"^Parameter: the shape is a tuple.*such as \(2, 1\) or \(2,\); got 2$",
+    ),
+    "a size below 0": (
+        lambda: nn.Buffer((2, -1), nn.init.ones),
+        TypeError,
+        r"^Buffer: .*got \(2, -1\)$",
+    ),
+    "an array as shape": (
+        lambda: nn.Parameter(np.zeros((2, 1)), nn.init.ones),
+        TypeError,
+        r"got an array: give its shape, \(2, 1\)$",
+    ),
+    "a list as weight": (
+        lambda: drawn(nn.Linear(2, 1)).replace({"weight": [[1, 2]]}),
+        TypeError,
+        r"'weight' is replaced by an array; got a list: make one with polynet\.asarray$",
+    ),
+    "a class in Sequential": (
+        lambda: nn.Sequential(nn.Linear(1, 5), nn.Tanh),
+        TypeError,
+        r"^Sequential: layer 1 is the class Tanh itself: give one, nn\.Tanh\(\)$",
+    ),
+    "a class that needs settings": (
+        lambda: nn.Sequential(nn.Linear),
+        TypeError,
+        r"give one, nn\.Linear\(…\)$",
+    ),
+    "a class of one's own": (
+        lambda: nn.Sequential(Width),
+        TypeError,
+        r"layer 0 is the class Width itself: give one, Width\(\)$",
+    ),
+    "a function in Sequential": (
+        lambda: nn.Sequential(np.tanh),
+        TypeError,
+        r"layer 0 is a function, tanh: give a layer of nn, such as nn\.Tanh\(\), or a Module whose",
+    ),
+    "a number in Sequential": (
+        lambda: nn.Sequential(3),
+        TypeError,
+        r"is a int; expected a Module, such as nn\.Linear\(4, 2\)$",
+    ),
+    "a layer that there is not": (
+        lambda: nn.Sequential(nn.ReLU(), nn.ReLU())[2],
+        IndexError,
+        r"^Sequential\(\) has 2 layers, whose numbers are from 0; got 2$",
+    ),
+    "a layer before the first": (
+        lambda: nn.Sequential(nn.ReLU())[-2],
+        IndexError,
+        r"has 1 layers, whose numbers are from 0; got -2$",
+    ),
     "a recurrent layer in Sequential": (
         lambda: drawn(nn.Sequential(nn.LSTM(4, 3), nn.Linear(3, 2)))(F32),
         TypeError,
@@ -185,6 +260,39 @@ def test_error_says_what_and_where_and_what_to_do(case: str) -> None:
     action, kind, words = CASES[case]
     with pytest.raises(kind, match=words):
         action()
+
+
+ONE_SAMPLE: dict[str, tuple[nn.Module, tuple[int, ...], str]] = {
+    "an image": (nn.Conv2d(3, 2, 3), (3, 16, 16), "None, ..."),
+    "an image of other channels": (nn.Conv2d(3, 2, 3), (16, 16, 3), ""),
+    "images of other channels": (nn.Conv2d(3, 2, 3), (2, 4, 16, 16), ""),
+    "a sequence": (nn.MaxPool1d(2), (3, 16), "None, ..."),
+    "numbers": (nn.Flatten(), (4,), "None, ..."),
+    "groups": (nn.GroupNorm(2, 4), (4, 8, 8), "None, ..."),
+    "groups of other channels": (nn.GroupNorm(2, 4), (3, 8, 8), ""),
+    "one of two shapes": (nn.BatchNorm1d(3), (3,), "None, ..."),
+    "the other": (nn.BatchNorm1d(3), (3, 9), "None, ..."),
+    "neither": (nn.BatchNorm1d(3), (4, 9), ""),
+    "times": (nn.LSTM(4, 2), (7, 4), ":, None, ..."),
+    "times, batch first": (nn.GRU(4, 2, batch_first=True), (7, 4), "None, ..."),
+    "a word": (nn.MultiheadAttention(4, 2, batch_first=True), (7, 4), "None, ..."),
+}
+
+
+@pytest.mark.parametrize("case", ONE_SAMPLE)
+def test_one_sample_is_told_apart_from_a_batch(case: str) -> None:
+    layer, shape, index = ONE_SAMPLE[case]
+    net, x = drawn(layer), np.ones(shape, "float32")
+    inputs = 3 if isinstance(layer, nn.MultiheadAttention) else 1
+    with pytest.raises(ValueError, match="expected inputs of shape") as error:
+        net(*[x] * inputs)
+    _, told, todo = str(error.value).partition("One sample is a batch of one: ")
+    assert todo == (f"x[{index}]" if index else "")
+    if told:
+        batch = eval(todo, {"x": x})
+        outputs = net(*[batch] * inputs)
+        first = outputs[0] if isinstance(outputs, tuple) else outputs
+        assert 1 in first.shape[:2]
 
 
 def test_a_layer_of_ones_own_may_take_what_a_recurrent_layer_returns() -> None:

@@ -87,8 +87,30 @@ def fit(pair: tuple[Trainer, np.ndarray], **options: Any) -> Any:
     return pair[0].fit(X, pair[1], **options)
 
 
+class Plain(nn.Module):
+    """A network whose weights are no parameters."""
+
+    def __init__(self) -> None:
+        self.weight = X[:4, :1]
+
+    def forward(self, x: Any) -> Any:
+        return x @ self.weight
+
+
 # name: (what is done, the error, words that its message must hold)
 CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
+    # networks
+    "plain arrays as weights": (
+        lambda: Trainer(Plain(), losses.mse, optim.SGD()).fit(X, X[:, :1]),
+        ValueError,
+        [
+            "Plain has no parameters: there is nothing to train",
+            "__init__",
+            "self.layer = nn.Linear(2, 1)",
+            "self.w = nn.Parameter((2, 1), nn.init.normal(0.0, 0.1))",
+            "plain arrays, are none",
+        ],
+    ),
     # targets
     "signs as targets": (
         lambda: fit(binary(Y % 2 * 2 - 1)),

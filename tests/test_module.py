@@ -20,6 +20,20 @@ def test_a_part_of_a_network_is_a_network():
     assert np.array_equal(net[2].weight, part.weight)
 
 
+def test_some_of_a_sequential_s_layers_are_one():
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).init(seed=0)
+    x = np.ones((1, 4), dtype="float32")
+    first, rest = net[:-1], net[1:]
+    assert repr(rest) == repr(nn.Sequential(nn.ReLU(), nn.Linear(3, 2)))
+    assert list(rest.parameters()) == ["1.weight", "1.bias"]
+    assert rest.parameters()["1.weight"] is net[2].weight
+    np.testing.assert_array_equal(rest(first(x)), net(x))
+    doubled = rest.replace({"1.weight": 2 * net[-1].weight})
+    np.testing.assert_array_equal(doubled[1].weight, 2 * net[2].weight)
+    assert len(net[3:]) == 0
+    assert np.array_equal(net[::2][1].bias, net[2].bias)
+
+
 def test_a_trained_part_stays_in_a_new_network():
     body = nn.Linear(4, 3).init(seed=5)
     net = nn.Sequential(body, nn.ReLU(), nn.Linear(3, 2)).init(seed=0)

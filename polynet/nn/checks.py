@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,5 +70,23 @@ def shape_of_images(axes: int, channels: int | None = None) -> str:
 
 
 def wrong_shape(layer: Module, expected: str, x: Array) -> ValueError:
-    """The error for inputs of another shape than `expected` says."""
-    return ValueError(f"{layer.label()}: expected inputs of shape {expected}, got {tuple(x.shape)}")
+    """The error for inputs of another shape than `expected` says: "(batch, 3, …)", in words."""
+    found = tuple(x.shape)
+    return ValueError(
+        f"{layer.label()}: expected inputs of shape {expected}, got {found}"
+        f"{_without_batch(expected, found)}"
+    )
+
+
+def _without_batch(expected: str, found: tuple[int, ...]) -> str:
+    """What to do, where the axis of the batch, and nothing else, is missing."""
+    for shape in re.findall(r"\((.*?)\)", expected):
+        before, batch, after = shape.partition("batch")
+        sizes = [size for size in (before + after).split(", ") if size]
+        if sizes[-1:] == ["…"]:
+            sizes[-1:] = ["any"] * (len(found) - len(sizes) + 1)
+        fits = [not size.isdigit() or int(size) == n for size, n in zip(sizes, found, strict=False)]
+        if batch and len(sizes) == len(found) and all(fits):
+            index = ":, None, ..." if before else "None, ..."
+            return f". One sample is a batch of one: x[{index}]"
+    return ""

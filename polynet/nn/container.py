@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from inspect import signature
+from typing import Any, overload
 
 from polynet.backend import Array
 from polynet.nn.activation import ReLU
@@ -44,10 +46,7 @@ class Sequential(Module):
     def __init__(self, *layers: Module) -> None:
         for i, layer in enumerate(layers):
             if not isinstance(layer, Module):
-                raise TypeError(
-                    f"Sequential: layer {i} is a {type(layer).__name__}; expected a Module, "
-                    "such as nn.Linear(4, 2): layers are given one by one, not in a list"
-                )
+                raise TypeError(f"Sequential: layer {i} is {_no_layer(layer)}")
             setattr(self, str(i), layer)
         self._count = len(layers)
 
@@ -57,8 +56,23 @@ class Sequential(Module):
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, i: int) -> Module:
-        return list(self)[i]
+    @overload
+    def __getitem__(self, i: int) -> Module: ...
+
+    @overload
+    def __getitem__(self, i: slice) -> Sequential: ...
+
+    def __getitem__(self, i: int | slice) -> Module:
+        """A layer, or with a slice a Sequential of some, whose names are "0", "1" and so on."""
+        layers = list(self)
+        if isinstance(i, slice):
+            return Sequential(*layers[i])
+        try:
+            return layers[i]
+        except IndexError:
+            raise IndexError(
+                f"{self.label()} has {len(layers)} layers, whose numbers are from 0; got {i}"
+            ) from None
 
     def forward(self, x: Array) -> Array:
         layers = list(self)
@@ -74,6 +88,23 @@ class Sequential(Module):
             else:
                 x = layer(x)
         return x
+
+
+def _no_layer(given: Any) -> str:
+    """What stands where a layer is expected, and what to do."""
+    if isinstance(given, type) and issubclass(given, Module):
+        needed = [p for p in signature(given).parameters.values() if p.default is p.empty]
+        house = "nn." * given.__module__.startswith("polynet.nn.")
+        one = f"{house}{given.__name__}({'…' * bool(needed)})"
+        return f"the class {given.__name__} itself: give one, {one}"
+    if isinstance(given, list | tuple):
+        return f"a {type(given).__name__}: layers are given one by one, not in a list"
+    if callable(given) and hasattr(given, "__name__") and not isinstance(given, type):
+        return (
+            f"a function, {given.__name__}: give a layer of nn, such as nn.Tanh(), or a Module "
+            "whose forward calls it"
+        )
+    return f"a {type(given).__name__}; expected a Module, such as nn.Linear(4, 2)"
 
 
 def _refuse_pair(layer: Module, before: Module | None) -> None:

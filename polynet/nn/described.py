@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from polynet import random
 from polynet.backend import Array
+from polynet.integers import several
 from polynet.nn.init import Initialiser, check
+
+
+def _no_initialiser() -> Initialiser:
+    raise TypeError(
+        "a Parameter, or a Buffer, has a shape and an initialiser; give the second too: "
+        "nn.Parameter((2, 1), nn.init.normal(0.0, 0.1))"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,10 +27,20 @@ class Described:
     """
 
     shape: tuple[int, ...]
-    init: Initialiser
+    init: Initialiser = field(default_factory=_no_initialiser)
 
     def __post_init__(self) -> None:
         check(self.init)
+        sizes = several(self.shape, least=0)
+        if sizes is None:
+            given: Any = self.shape
+            shape = getattr(given, "shape", None)
+            found = repr(given) if shape is None else f"an array: give its shape, {tuple(shape)}"
+            raise TypeError(
+                f"{type(self).__name__}: the shape is a tuple of integers, such as (2, 1) or (2,); "
+                f"got {found}"
+            )
+        object.__setattr__(self, "shape", sizes)
 
 
 class Parameter(Described):
@@ -60,6 +78,11 @@ class Buffer(Described):
 
 def check_like(what: str, array: Array, now: Any) -> None:
     """Refuse an array that has not the shape and dtype of the one, or of what it was described."""
+    if not hasattr(array, "shape"):
+        raise TypeError(
+            f"{what} is replaced by an array; got a {type(array).__name__}: make one with "
+            "polynet.asarray"
+        )
     if tuple(array.shape) != tuple(now.shape):
         raise ValueError(
             f"{what} has shape {tuple(now.shape)}; got an array of shape {tuple(array.shape)}"

@@ -26,7 +26,10 @@ NAMES = (
 
 
 def check(given: Any) -> None:
-    """Raise TypeError unless it is a function, as an initialiser is."""
+    """Raise TypeError unless it is a function, as an initialiser is, and none that makes one."""
+    for name in NAMES:
+        if given is globals()[name] and not isinstance(given, partial):
+            raise TypeError(f"nn.init.{name} makes an initialiser: call it, nn.init.{name}(…)")
     if not callable(given):
         hint = did_you_mean(f"nn.init.{given}", (f"nn.init.{name}" for name in NAMES), near=0.85)
         raise TypeError(

@@ -195,10 +195,11 @@ class Module:
             value = getattr(module, attribute)
             if isinstance(value, Described):
                 host = thing.init(random.key(seed, "init", path), thing.shape)
-                if host.shape != tuple(thing.shape):
+                found = getattr(host, "shape", f"a {type(host).__name__}")
+                if found != thing.shape:
                     raise ValueError(
-                        f"{type(thing).__name__.lower()} {path!r} has shape "
-                        f"{tuple(thing.shape)}, but its initialiser drew {host.shape}"
+                        f"{type(thing).__name__.lower()} {path!r} has shape {thing.shape}, but its "
+                        f"initialiser drew {found}"
                     )
                 own = thing.dtype if isinstance(thing, Buffer) else None
                 value = target.from_host(host.astype(own or dtype), native)
@@ -209,7 +210,10 @@ class Module:
         return self._bound(drawn, None, self._names_by_identity())
 
     def parameters(self) -> dict[str, Array]:
-        """The parameters by name, in order of declaration; a shared one stands once."""
+        """The parameters by name, in order of declaration; a shared one stands once.
+
+        They are the arrays themselves: copy one before you change it.
+        """
         return self._arrays(Parameter)
 
     def buffers(self) -> dict[str, Array]:
@@ -246,6 +250,9 @@ class Module:
     def replace(self, arrays: Mapping[str, Array]) -> Self:
         """This network with other arrays for the parameters and buffers named, all or some.
 
+        It is for weights from elsewhere, whose names, shapes and dtypes are checked; in each step,
+        and where a derivative is taken, `bind`.
+
         Raises KeyError for a name it does not have, ValueError for another shape, TypeError for
         another dtype.
         """
@@ -258,6 +265,9 @@ class Module:
 
     def bind(self, arrays: Mapping[str, Array], context: Context | None = None) -> Self:
         """The copy of this network for one pass: with these arrays, in this context.
+
+        It is for functions that are differentiated, and for each step: nothing is checked, and the
+        arrays may be recorded. To put weights in from elsewhere, `replace`.
 
         Every parameter is among them; a buffer that is not stays as it is. With a context the
         copy trains (dropout drops), and renews the buffers in `context.buffers`; without, it
