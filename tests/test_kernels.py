@@ -232,7 +232,7 @@ def test_what_convolutions_and_pooling_hand_on_are_runs_of_samples() -> None:
     z, _ = kernels["max_pool"](np, y, window=(2, 2), stride=(2, 2), padding=(0, 0))
     for lying in (y, kernels["relu"](np, y)[0], z):
         assert np.moveaxis(lying, 0, -1).flags.c_contiguous
-    assert np.shares_memory(functional.flatten(z), z)
+    assert np.shares_memory(nn.Flatten()(z), z)
 
 
 def test_convolution_declines_what_is_not_numbers_of_one_kind() -> None:

@@ -149,12 +149,6 @@ def linear(xp, x, weight, bias=None):
     return y if bias is None else y + bias
 
 
-@composition
-def flatten(xp, x, /):
-    """(batch, a, b, …) becomes (batch, a·b·…)."""
-    return xp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
-
-
 # Regularisation
 
 SELU_SCALE = 1.0507009873554804934

@@ -315,7 +315,6 @@ SAMPLES["linear"] = [
     Sample((_in(*_EVERYWHERE, 0, 4), _in(*_EVERYWHERE, 3, 4), _in(*_EVERYWHERE, 3))),
 ]
 SAMPLES["linear_relu"] = SAMPLES["linear"]
-SAMPLES["flatten"] = [Sample((_in(*_EVERYWHERE, *s),)) for s in ((3, 2, 2), (3, 4))]
 SAMPLES["dropout"] = [
     Sample((_in(*_EVERYWHERE, 6, 5), _in(*_EVERYWHERE, 6, 5) > 0), {"keep": k}) for k in (0.5, 0.9)
 ]

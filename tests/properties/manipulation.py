@@ -210,5 +210,4 @@ PROPERTIES: dict[str, Samples] = {
     "astype": one_real_or_complex(shapes()),
     "to_device": one_array(shapes()),
     "matrix_transpose": one_real_or_complex(shapes(least=2)),
-    "flatten": one_array(shapes(least=1)),
 }
