@@ -238,7 +238,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Types of polynet and its plug-ins, for the oldest Python."""
+    """Types of polynet, its plug-ins and a program of a user, for the oldest Python."""
     session.install("-e", ".", *group("types"))
     session.run("mypy", "--python-version", PYTHONS[0], *session.posargs)
 

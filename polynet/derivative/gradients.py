@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec
 
 from polynet import tree
 from polynet.derivative.run import Argnums, Run, places_of
 from polynet.tensor import Tensor
 
+P = ParamSpec("P")
+"""What a function takes, and its derivative too."""
+
 
 def value_and_grad(
-    f: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = False
-) -> Callable[..., Any]:
+    f: Callable[P, Any], argnums: Argnums = 0, *, has_aux: bool = False
+) -> Callable[P, tuple[Any, Any]]:
     """A function that returns `f`'s value and its gradient.
 
     `f` takes arrays, or trees of them (dicts, lists, tuples), by position, and returns one real
@@ -40,8 +43,8 @@ def value_and_grad(
 
 
 def differentiated(
-    f: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = False, own: bool
-) -> Callable[..., Any]:
+    f: Callable[P, Any], argnums: Argnums = 0, *, has_aux: bool = False, own: bool
+) -> Callable[P, tuple[Any, Any]]:
     """`value_and_grad`; unless `own`, gradients and aux may share memory with other arrays."""
 
     def both(*args: Any, **options: Any) -> Any:
@@ -54,9 +57,7 @@ def differentiated(
     return both
 
 
-def grad(
-    f: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = False
-) -> Callable[..., Any]:
+def grad(f: Callable[P, Any], argnums: Argnums = 0, *, has_aux: bool = False) -> Callable[P, Any]:
     """The gradient of `f` alone, or with `has_aux` a pair `(gradient, aux)`; see `value_and_grad`.
 
     >>> import numpy as np, polynet

@@ -8,12 +8,12 @@ from typing import Any
 
 from polynet import tree
 from polynet.backend import Array
-from polynet.derivative.gradients import grad
+from polynet.derivative.gradients import P, grad
 from polynet.derivative.run import Argnums, Run, places_of
 from polynet.tensor import plain_value
 
 
-def jacobian(f: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
+def jacobian(f: Callable[P, Any], argnums: Argnums = 0) -> Callable[P, Any]:
     """A function that returns the derivative of every element of `f`'s result by every input.
 
     `f` takes and returns real arrays of any shape, or trees of them. The function returned
@@ -55,7 +55,7 @@ def jacobian(f: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
     return derivative
 
 
-def hessian(f: Callable[..., Array], argnums: Argnums = 0) -> Callable[..., Any]:
+def hessian(f: Callable[P, Array], argnums: Argnums = 0) -> Callable[P, Any]:
     """A function that returns the second derivatives of `f`, which returns one real 0-d array.
 
     By one array it returns an array that has the array's shape twice. By a tree of arrays it

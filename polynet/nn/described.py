@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from polynet import random
 from polynet.backend import Array
@@ -49,9 +49,19 @@ class Parameter(Described):
     The same Parameter in two places is one parameter, named by the first.
     """
 
+    if TYPE_CHECKING:  # to a layer's formulas it is the array that it becomes
+
+        def __new__(cls, shape: tuple[int, ...], init: Initialiser) -> Any: ...
+
 
 @dataclass(frozen=True, eq=False)
-class Buffer(Described):
+class _OfDtype(Described):
+    """Buffer's fields: of a dataclass, type checkers take the `__init__`, not the `__new__`."""
+
+    dtype: str | None = None
+
+
+class Buffer(_OfDtype):
     """An array that is kept beside the parameters and not trained, such as a running mean.
 
     It is drawn, moved, named and saved as they are. A layer may `renew` it in a training pass.
@@ -73,7 +83,11 @@ class Buffer(Described):
     1
     """
 
-    dtype: str | None = None
+    if TYPE_CHECKING:  # as of a Parameter
+
+        def __new__(
+            cls, shape: tuple[int, ...], init: Initialiser, dtype: str | None = None
+        ) -> Any: ...
 
 
 def check_like(what: str, array: Array, now: Any) -> None:

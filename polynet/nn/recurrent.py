@@ -211,8 +211,8 @@ class RNN(_Layers):
     def _read(
         self, x: Array, state: Any, suffix: str, lengths: Any = None, reverse: bool = False
     ) -> tuple[Array, ...]:
-        how = {"activation": self.nonlinearity, "reverse": reverse}
-        return functional.rnn(x, *state, *self._weights(suffix), lengths, **how)
+        arrays = (x, *state, *self._weights(suffix), lengths)
+        return functional.rnn(*arrays, activation=self.nonlinearity, reverse=reverse)
 
 
 class LSTM(_Layers):
@@ -238,7 +238,8 @@ class LSTM(_Layers):
     def _read(
         self, x: Array, state: Any, suffix: str, lengths: Any = None, reverse: bool = False
     ) -> tuple[Array, ...]:
-        return functional.lstm(x, *state, *self._weights(suffix), lengths, reverse=reverse)
+        arrays = (x, *state, *self._weights(suffix), lengths)
+        return functional.lstm(*arrays, reverse=reverse)
 
 
 class GRU(_Layers):
@@ -263,7 +264,8 @@ class GRU(_Layers):
     def _read(
         self, x: Array, state: Any, suffix: str, lengths: Any = None, reverse: bool = False
     ) -> tuple[Array, ...]:
-        return functional.gru(x, *state, *self._weights(suffix), lengths, reverse=reverse)
+        arrays = (x, *state, *self._weights(suffix), lengths)
+        return functional.gru(*arrays, reverse=reverse)
 
 
 class _Cell(_Recurrent):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from polynet.backend import Array
-from polynet.optim.base import Arrays, Rule, State, columns, in_dtype, single
+from polynet.optim.base import Arrays, Formula, Rule, State, columns, in_dtype, single
 from polynet.optim.schedules import Schedule
 from polynet.tensor import composition
 
@@ -63,7 +63,7 @@ class Adam(Rule):
     eps: float = 1e-8
     weight_decay: float = 0.0
 
-    _rule = adam
+    _rule: ClassVar[Formula] = adam
     _slots = ("exp_avg", "exp_avg_sq")
 
     def __post_init__(self) -> None:

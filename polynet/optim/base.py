@@ -17,6 +17,7 @@ from polynet.optim.schedules import Schedule
 
 Arrays = dict[str, Array]
 State = dict[str, Any]
+Formula = Callable[..., tuple[Arrays, State]]
 Update = TypeVar("Update", bound=Callable[..., Any])
 
 
@@ -150,7 +151,7 @@ class Rule(Optimizer):
 
     lr: float | Schedule
 
-    _rule: ClassVar[Callable[..., tuple[Arrays, State]]]
+    _rule: ClassVar[Formula]
     _slots: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:

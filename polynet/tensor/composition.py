@@ -5,15 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import update_wrapper
-from typing import Any
+from typing import Any, Concatenate
 
 from polynet.tensor.arguments import highest_level, lifted, plain_backend
-from polynet.tensor.recording import apply_at, named_parameters, to_positional
+from polynet.tensor.recording import P, R, apply_at, named_parameters, to_positional
 from polynet.tensor.rules import check_kernel
 from polynet.tensor.values import Tensor
 
 
-def composition(definition: Callable[..., Any]) -> Callable[..., Any]:
+def composition(definition: Callable[Concatenate[Any, P], R]) -> Callable[P, R]:
     """Make a function that is written from ops, and that a backend may replace by a kernel.
 
     `definition(xp, *arrays, **options)` is what the function means, on every backend. A kernel

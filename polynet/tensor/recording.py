@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from functools import update_wrapper, wraps
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from polynet import tree
 from polynet.backend import Array
@@ -20,12 +20,16 @@ from polynet.tensor.arguments import (
 from polynet.tensor.rules import check_kernel, checked, is_usual
 from polynet.tensor.values import Level, Parts, Tensor
 
+P = ParamSpec("P")
+"""What a function takes, which it is after the namespace that its formula takes first."""
+R = TypeVar("R")
+
 _SEVERAL = (tuple, list)
 _bare = object.__new__
 """The common cases fill in a Tensor themselves: the call of its `__init__` would cost more."""
 
 
-def op(rule: Callable[..., Any]) -> Callable[..., Any]:
+def op(rule: Callable[Concatenate[Any, P], Any]) -> Callable[P, Any]:
     """Make a differentiable function of a rule: a formula with its derivative beside it.
 
     `rule(xp, *arrays, **options)` returns its result and a tuple of pullbacks, one for each
@@ -96,7 +100,9 @@ class _Static(NamedTuple):
 _GENERAL = _Static(None, None, None)
 
 
-def with_pullbacks(*pullbacks: Callable[..., Any] | None) -> Callable[..., Any]:
+def with_pullbacks(
+    *pullbacks: Callable[..., Any] | None,
+) -> Callable[[Callable[Concatenate[Any, P], R]], Callable[P, R]]:
     """Make a differentiable function of a formula, by the pullbacks of its arguments.
 
     The formula decorated, `value(xp, *arrays, **options)`, computes the result. Each pullback
@@ -116,7 +122,7 @@ def with_pullbacks(*pullbacks: Callable[..., Any] | None) -> Callable[..., Any]:
     Raises TypeError for a pullback that asks for what there is not.
     """
 
-    def decorate(formula: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(formula: Callable[Concatenate[Any, P], R]) -> Callable[P, R]:
         signature = inspect.signature(formula)
         given = _positional(signature)
         if len(pullbacks) < len(given):
