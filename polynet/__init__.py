@@ -36,15 +36,22 @@ _MODULES = (
     "callbacks",
     "checkpoint",
     "data",
+    "derivative",
+    "errors",
     "functional",
+    "history",
     "losses",
     "metrics",
     "nn",
+    "ops",
     "optim",
     "random",
+    "step",
+    "tensor",
     "testing",
     "train",
     "tree",
+    "view",
 )
 
 __version__ = "0.1.0"

@@ -11,7 +11,16 @@ from polynet import (
     data as data,
 )
 from polynet import (
+    derivative as derivative,
+)
+from polynet import (
+    errors as errors,
+)
+from polynet import (
     functional as functional,
+)
+from polynet import (
+    history as history,
 )
 from polynet import (
     losses as losses,
@@ -23,10 +32,19 @@ from polynet import (
     nn as nn,
 )
 from polynet import (
+    ops as ops,
+)
+from polynet import (
     optim as optim,
 )
 from polynet import (
     random as random,
+)
+from polynet import (
+    step as step,
+)
+from polynet import (
+    tensor as tensor,
 )
 from polynet import (
     testing as testing,
@@ -36,6 +54,9 @@ from polynet import (
 )
 from polynet import (
     tree as tree,
+)
+from polynet import (
+    view as view,
 )
 from polynet.backend import Backend as Backend
 from polynet.backend import asarray as asarray

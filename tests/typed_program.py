@@ -61,6 +61,13 @@ def what_is_right(x: Array, y: Array) -> None:
     functional.softmax(scaled(x, factor=2.0), axis=0)
 
 
+def what_is_reachable() -> tuple[int | None, polynet.history.History]:
+    try:
+        return None, Trainer(nn.Linear(1, 1), losses.mse, optim.Adam()).history
+    except polynet.errors.NotFiniteError as error:
+        return error.step, polynet.history.History()
+
+
 def what_is_wrong(x: Array) -> None:
     nn.Parameter("3", nn.init.zeros)  # type: ignore[arg-type]
     nn.Buffer((3,), nn.init.zeros, dtyp="int32")  # type: ignore[call-arg]
