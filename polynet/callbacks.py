@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from polynet.checkpoint import check_folder
 from polynet.errors import did_you_mean, unknown
 from polynet.integers import at_least_0, positive
-from polynet.optim.checks import number
+from polynet.optim.checks import number, settings_of
 
 if TYPE_CHECKING:
     from polynet.train import Trainer
@@ -50,6 +50,9 @@ class _Best:
         self.monitor = monitor
         self.mode = mode
         self.min_delta = min_delta
+
+    def __repr__(self) -> str:
+        return settings_of(self)
 
     def best_epoch(self, trainer: Trainer) -> int:
         """The epoch, counted from 1, which no later one improved upon by more than `min_delta`."""

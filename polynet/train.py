@@ -114,6 +114,11 @@ class Trainer:
         self._part: int | None = None  # the most samples at a time that `_run` was compiled for
         self._busy = threading.RLock()
 
+    def __repr__(self) -> str:
+        loss = getattr(self.loss, "__name__", None) or said(self.loss)
+        parts = f"{type(self._described).__name__}, {loss}, {self.optimizer!r}"
+        return f"<Trainer of {parts}: {self.epoch} epochs>"
+
     @property
     def loss(self) -> Loss:
         """What is trained on. Setting it compiles the step anew, for the next epoch."""

@@ -47,6 +47,9 @@ class Source:
         """The number of samples."""
         raise NotImplementedError(f"{type(self).__name__} defines no __len__(self)")
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self)} samples>"
+
     def batch(self, rows: np.ndarray) -> Batch:
         """The samples of these indices, in their order: `(x, y)` or `(x, y, sample_weight)`."""
         raise NotImplementedError(f"{type(self).__name__} defines no batch(self, rows)")
@@ -76,6 +79,10 @@ class Source:
         return _Subset(self, np.asarray(rows))
 
 
+def _said(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", None) or repr(function)
+
+
 class _Wrapped(Source):
     def __init__(self, inner: Source) -> None:
         self._inner = inner
@@ -89,6 +96,9 @@ class _Augmented(_Wrapped):
         super().__init__(inner)
         self._augmentation = augmentation
 
+    def __repr__(self) -> str:
+        return f"{self._inner!r}.augmented({_said(self._augmentation)})"
+
     def batch(self, rows: np.ndarray) -> Batch:
         return self._inner.batch(rows)
 
@@ -101,6 +111,9 @@ class _Mapped(_Wrapped):
     def __init__(self, inner: Source, function: Callable[..., tuple[Any, Any]]) -> None:
         super().__init__(inner)
         self._function = function
+
+    def __repr__(self) -> str:
+        return f"{self._inner!r}.map({_said(self._function)})"
 
     def batch(self, rows: np.ndarray) -> Batch:
         x, y, *weights = self._inner.batch(rows)
@@ -119,6 +132,9 @@ class _Subset(_Wrapped):
     def __len__(self) -> int:
         return len(self._rows)
 
+    def __repr__(self) -> str:
+        return f"<{len(self)} samples of {self._inner!r}>"
+
     def batch(self, rows: np.ndarray) -> Batch:
         return self._inner.batch(self._rows[rows])
 
@@ -133,6 +149,12 @@ class _Arrays(Source):
 
     def __len__(self) -> int:
         return self._samples
+
+    def __repr__(self) -> str:
+        named = zip(NAMES, self._arrays, strict=False)  # there may be no weights
+        each_array = [pair for name, x in named for pair in arrays_of(x, name)]
+        kinds = ", ".join(f"{name} {a.shape} {a.dtype}" for name, a in each_array)
+        return f"<arrays of {len(self)} samples: {kinds}>"
 
     def batch(self, rows: np.ndarray) -> Batch:
         return tuple(each(lambda a, _: a[rows], of_samples) for of_samples in self._arrays)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from polynet import random
 from polynet.backend import Array
 from polynet.integers import several
-from polynet.nn.init import Initialiser, check
+from polynet.nn.init import Initialiser, check, said
 
 
 def _no_initialiser() -> Initialiser:
@@ -42,6 +42,9 @@ class Described:
             )
         object.__setattr__(self, "shape", sizes)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({tuple(self.shape)}, {said(self.init)})"
+
 
 class Parameter(Described):
     """An array that is trained, described by a shape and an initialiser.
@@ -54,11 +57,14 @@ class Parameter(Described):
         def __new__(cls, shape: tuple[int, ...], init: Initialiser) -> Any: ...
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class _OfDtype(Described):
     """Buffer's fields: of a dataclass, type checkers take the `__init__`, not the `__new__`."""
 
     dtype: str | None = None
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}, {self.dtype!r})" if self.dtype else super().__repr__()
 
 
 class Buffer(_OfDtype):
@@ -201,6 +207,10 @@ class Context:
         self.samples = samples
         self.calls: dict[str, int] = {}
         self.buffers: dict[str, Array] = {}
+
+    def __repr__(self) -> str:
+        names = f"keys={list(self.keys)}, buffers={list(self.buffers)}"
+        return f"Context({names}, first={self.first}, samples={self.samples})"
 
     def first_row(self, name: str, rows: int) -> int:
         """The number, in the step, of the first of `rows`: each sample has as many, in its turn."""

@@ -38,6 +38,14 @@ def check(given: Any) -> None:
         )
 
 
+def said(given: Initialiser) -> str:
+    """An initialiser in words: `uniform(0.0, 1.0)`, or the name of a function of your own."""
+    if isinstance(given, partial):
+        settings = [*map(repr, given.args), *(f"{k}={v!r}" for k, v in given.keywords.items())]
+        return f"{said(given.func).lstrip('_')}({', '.join(settings)})"
+    return getattr(given, "__name__", type(given).__name__)
+
+
 def constant(value: float) -> Initialiser:
     """Every element is `value`."""
     return partial(_constant, value)

@@ -123,7 +123,10 @@ class Module:
 
     def __repr__(self) -> str:
         lines = [f"  {name}: {child!r}".replace("\n", "\n  ") for name, child in self._children()]
-        inside = "\n" + "\n".join(lines) + "\n" if lines else self.settings()
+        settings = self.settings()
+        if lines and settings:
+            lines.insert(0, f"  {settings}")
+        inside = "\n" + "\n".join(lines) + "\n" if lines else settings
         return f"{type(self).__name__}({inside})"
 
     # Walking
