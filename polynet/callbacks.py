@@ -31,6 +31,8 @@ from polynet.optim.checks import number, settings_of
 if TYPE_CHECKING:
     from polynet.train import Trainer
 
+__all__ = ["Checkpoint", "EarlyStopping", "ReduceLROnPlateau"]
+
 
 class _Best:
     """Which epoch was the best, by a number of the history."""

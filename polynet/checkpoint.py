@@ -31,6 +31,8 @@ from polynet.nn.described import Described
 from polynet.step import Kept, State, weights_of
 from polynet.tree import named_leaves, replace_leaves
 
+__all__ = ["load", "save"]
+
 M = TypeVar("M", bound=Module)
 StrPath = str | os.PathLike[str]
 

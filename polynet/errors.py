@@ -11,6 +11,17 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+__all__ = [
+    "BackendError",
+    "BackendUnavailableError",
+    "MissingDependency",
+    "MixedBackendsError",
+    "NotCompiledError",
+    "NotFiniteError",
+    "RecordError",
+    "UnknownBackendError",
+]
+
 
 class BackendError(RuntimeError):
     """A backend that was asked for cannot be used."""

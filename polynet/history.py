@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from polynet.errors import unknown
 
+__all__ = ["History"]
+
 
 class History(Mapping[str, list[float]]):
     """What training recorded: by name, a list of one number an epoch, NaN where there was none.

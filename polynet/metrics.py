@@ -16,6 +16,8 @@ import numpy as np
 
 from polynet.integers import positive
 
+__all__ = ["accuracy", "classes", "top_k"]
+
 
 def classes(outputs: np.ndarray) -> np.ndarray:
     """The class that each sample's logits stand for.

@@ -18,6 +18,19 @@ import numpy as np
 from polynet.backend import Array
 from polynet.tensor.composition import composition
 
+__all__ = [
+    "SampleStream",
+    "bits",
+    "draw_normal",
+    "draw_uniform",
+    "keep_mask",
+    "key",
+    "normal",
+    "permutation",
+    "threefry2x32",
+    "uniform",
+]
+
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
 HALVES_PER_BLOCK = 4

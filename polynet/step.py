@@ -17,6 +17,8 @@ from polynet.optim.base import updated
 from polynet.tensor import is_recorded
 from polynet.tree import map as tree_map
 
+__all__ = ["State", "initial_state", "make_step"]
+
 State = dict[str, Any]
 Kept = dict[str, tuple[int, State]]
 """Weights kept aside, by name, and how many epochs made them."""

@@ -50,6 +50,8 @@ from polynet.tree import map as tree_map
 from polynet.trial import try_out
 from polynet.unread import Unread
 
+__all__ = ["Trainer"]
+
 COMPILE = ("auto", "require")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
+__all__ = ["Tree", "leaves", "map", "named_leaves", "replace_leaves", "structure"]
+
 Tree = Any
 
 _SEQUENCES = (list, tuple)

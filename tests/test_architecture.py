@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import importlib
 import inspect
 import subprocess
 import sys
@@ -274,6 +275,16 @@ def test_every_public_name_says_what_it_is(name):
     assert inspect.getdoc(thing), f"polynet.{name} has no docstring"
     if inspect.isfunction(thing):
         assert ">>> " in thing.__doc__, f"polynet.{name} shows no example"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [f"polynet.{name}" for name in polynet.__all__ if name in FLOORS]
+    + ["polynet.nn.init", "polynet.optim.schedules", "polynet.data.augment"],
+)
+def test_every_room_says_which_of_its_names_are_meant(module):
+    room = importlib.import_module(module)
+    assert not [name for name in room.__all__ if not hasattr(room, name)]
 
 
 def test_an_unknown_name_is_an_attribute_error():

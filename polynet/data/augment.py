@@ -22,6 +22,8 @@ import numpy as np
 
 from polynet.integers import integer, sides
 
+__all__ = ["Augmentation", "ColorJitter", "Compose", "Draws", "RandomCrop", "RandomHorizontalFlip"]
+
 GREY = (0.299, 0.587, 0.114)
 """What red, green and blue add to brightness (ITU-R BT.601)."""
 

@@ -17,12 +17,20 @@ import numpy as np
 from polynet import random
 from polynet.errors import did_you_mean, unknown
 
-Initialiser = Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
+__all__ = [
+    "Initialiser",
+    "constant",
+    "kaiming_normal",
+    "kaiming_uniform",
+    "normal",
+    "ones",
+    "uniform",
+    "xavier_normal",
+    "xavier_uniform",
+    "zeros",
+]
 
-NAMES = (
-    *("constant", "kaiming_normal", "kaiming_uniform", "normal", "ones", "uniform"),
-    *("xavier_normal", "xavier_uniform", "zeros"),
-)
+Initialiser = Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
 
 
 def check(given: Any) -> None:
@@ -31,7 +39,7 @@ def check(given: Any) -> None:
         if given is globals()[name] and not isinstance(given, partial):
             raise TypeError(f"nn.init.{name} makes an initialiser: call it, nn.init.{name}(…)")
     if not callable(given):
-        hint = did_you_mean(f"nn.init.{given}", (f"nn.init.{name}" for name in NAMES), near=0.85)
+        hint = did_you_mean(f"nn.init.{given}", (f"nn.init.{name}" for name in __all__), near=0.85)
         raise TypeError(
             "an initialiser is a function (key, shape) -> NumPy array, such as nn.init.zeros; got "
             f"{given!r}{hint and f'.{hint}'}"

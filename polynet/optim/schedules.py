@@ -24,6 +24,19 @@ from polynet.ops import array_namespace
 from polynet.optim.checks import number, settings_of
 from polynet.pytorch_names import named_in
 
+__all__ = [
+    "ChainedScheduler",
+    "Constant",
+    "CosineAnnealingLR",
+    "ExponentialLR",
+    "LinearLR",
+    "MultiStepLR",
+    "OneCycleLR",
+    "Schedule",
+    "SequentialLR",
+    "StepLR",
+]
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -322,4 +335,4 @@ def _line(xp: Any, low: float, high: float, left: Array, length: float) -> Array
 
 
 if not TYPE_CHECKING:  # which would believe that every name exists
-    __getattr__ = named_in(__name__, [n for n, kind in vars().items() if isinstance(kind, type)])
+    __getattr__ = named_in(__name__, __all__)
