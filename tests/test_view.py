@@ -395,6 +395,24 @@ def test_save_writes_what_the_name_says(xor, tmp_path):
     assert repr(xor).startswith(f"<record of {len(xor.lines)} lines")
 
 
+def test_a_notebook_draws_it(xor):
+    assert xor._repr_svg_() == xor.to_svg()
+
+
+def test_a_leaf_by_its_name(xor):
+    assert xor["0.weight"] is xor.lines[0]
+    assert np.array_equal(xor["2.bias"].gradient, xor.lines[3].gradient)
+    with pytest.raises(KeyError, match=r"unknown leaf '0.weigth'. Did you mean '0.weight'\?"):
+        xor["0.weigth"]
+    with pytest.raises(KeyError, match=r"unknown leaf 4\. Expected one of: 0.weight, 0.bias, "):
+        xor[4]
+
+
+def test_the_table_stands_in_any_console(xor):
+    assert "..." in str(xor)
+    str(xor).encode("ascii")
+
+
 def test_the_table(xor):
     rows = str(xor).splitlines()
     assert rows[0].split() == ["line", "op", "from", "in", "shape", "value", "gradient"]

@@ -13,7 +13,7 @@ import polynet
 from polynet import tree
 from polynet.backend import Array, backend_of
 from polynet.derivative import value_and_grad
-from polynet.errors import RecordError
+from polynet.errors import RecordError, unknown
 from polynet.tensor import LINE, Level, Tensor, highest_level, plain_value
 from polynet.view.drawing import dot, svg
 
@@ -57,12 +57,19 @@ class Line:
 class Record:
     """What a function did, line by line. `print` shows a table, `save` writes a picture.
 
-    `result` is the number of the line of the function's result, or None where it depends on no
-    leaf.
+    A notebook draws it. `record["0.weight"]` is the line of the leaf of that name; raises KeyError
+    where there is none. `result` is the number of the line of the function's result, or None where
+    it depends on no leaf.
     """
 
     lines: tuple[Line, ...]
     result: int | None
+
+    def __getitem__(self, name: str) -> Line:
+        leaves = {line.name: line for line in self.lines if line.op == "leaf"}
+        if name not in leaves:
+            raise KeyError(unknown("leaf", name, leaves))
+        return leaves[name]
 
     def __str__(self) -> str:
         titles = ("line", "op", "from", "in", "shape", "value", "gradient")
@@ -92,6 +99,8 @@ class Record:
         """The record as a picture: a box for each line, below those that it was computed from."""
         return svg(self._labels(), self._inputs(), self.result)
 
+    _repr_svg_ = to_svg  # by which a notebook asks for it
+
     def save(self, path: str | Path) -> None:
         """Write the picture to a file that ends in ".svg", or its Graphviz source to ".dot"."""
         path = Path(path)
@@ -120,7 +129,7 @@ def shown(array: Array, most: int = 3) -> str:
     """The first numbers of an array."""
     host = backend_of(array).to_host(array).ravel()
     numbers = " ".join(f"{n:.4g}" for n in host[:most].tolist())
-    return f"{numbers} …" if host.size > most else numbers
+    return f"{numbers} ..." if host.size > most else numbers  # a console may have ASCII only
 
 
 def record(f: Callable[..., Any], *args: Any) -> Record:
