@@ -4,8 +4,10 @@ import ast
 import graphlib
 import importlib
 import inspect
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -266,6 +268,14 @@ def test_the_top_level_stays_short():
         pytest.skip(f"git does not know this folder: {error}")
     top = {line.partition("/")[0] for line in done.stdout.splitlines()}
     assert {name for name in top if not name.startswith(".")} <= TOP
+
+
+def test_authors_of_backends_get_the_pytest_that_our_tests_have():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extra = project["project"]["optional-dependencies"]["testing"]
+    assert extra == [
+        p for p in project["dependency-groups"]["test"] if re.match(r"pytest\b(?!-)", p)
+    ]
 
 
 @pytest.mark.parametrize("name", polynet.__all__)
