@@ -35,7 +35,7 @@ Initialiser = Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
 
 def check(given: Any) -> None:
     """Raise TypeError unless it is a function, as an initialiser is, and none that makes one."""
-    for name in NAMES:
+    for name in __all__:
         if given is globals()[name] and not isinstance(given, partial):
             raise TypeError(f"nn.init.{name} makes an initialiser: call it, nn.init.{name}(…)")
     if not callable(given):
