@@ -36,13 +36,11 @@ class History(Mapping[str, list[float]]):
     def __len__(self) -> int:
         return len(self.epochs)
 
-    def record(self, numbers: Mapping[str, float]) -> None:
-        """The numbers of one more epoch."""
-        done = max(map(len, self.epochs.values()), default=0)
-        for name in [*self.epochs, *numbers]:
-            column = self.epochs.setdefault(name, [math.nan] * done)
-            if len(column) == done:
-                column.append(numbers.get(name, math.nan))
+    def record(self, numbers: Mapping[str, float], epoch: int) -> None:
+        """The numbers of an epoch, counted from 0; once more, where it was cut on the way."""
+        for name in {**self.epochs, **numbers}:
+            column = self.epochs.setdefault(name, [math.nan] * epoch)
+            column[epoch:] = [numbers.get(name, math.nan)]
 
     def last(self) -> dict[str, float]:
         """The newest number of each."""

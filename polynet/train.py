@@ -24,7 +24,7 @@ from polynet.arguments import (
     place_for,
     validation,
 )
-from polynet.backend import Array, Backend, to_numpy
+from polynet.backend import Array, Backend, overwritten, to_numpy
 from polynet.backend.transfer import on_host
 from polynet.data import Feed, Place, feed, hold_out, inputs, is_device_array
 from polynet.data.named import arrays_of
@@ -72,7 +72,8 @@ class Trainer:
     loss do, runs one operation at a time, after a warning that says what; with
     `compile="require"`, `fit` raises NotCompiledError instead, as on a backend that never can.
 
-    >>>     >>> from polynet import Trainer, losses, nn, optim
+    >>> import numpy as np
+    >>> from polynet import Trainer, losses, nn, optim
     >>> x = np.linspace(-1, 1, 64)[:, None]
     >>> trainer = Trainer(nn.Linear(1, 1), losses.mse, optim.Adam(lr=0.1))
     >>> history = trainer.fit(x, 3 * x + 1, epochs=40)
@@ -113,6 +114,7 @@ class Trainer:
         self._copy: Module | None = None
         self._run: Callable[..., Any] | None = None
         self._required = compile == "require"
+        self._cut = ""  # what ended a step that had begun to write over the state
         self._part: int | None = None  # the most samples at a time that `_run` was compiled for
         self._busy = threading.RLock()
 
@@ -269,10 +271,12 @@ class Trainer:
         A second call of `fit` goes on where the first ended. Progress is shown where there is a
         terminal; `progress` says otherwise.
 
-        Returns the `History` of all calls. Ctrl-C takes effect between steps, and the next call
-        goes on from there: it finishes the epoch that was cut, with the same samples and
-        batches, as the first of its `epochs`. Raises NotFiniteError at the first loss that
-        is NaN or infinite; such a run cannot go on.
+        Returns the `History` of all calls. Ctrl-C takes effect between steps, and the next call goes on from there: it finishes the epoch
+        that was cut, with the same samples and batches, as the first of its `epochs`. To stop at
+        another signal, such as SIGTERM, let its handler set a flag and a callback return True where
+        that is set: an exception that a handler raises may cut a step in two, after which there is
+        nothing to `save`, and only `load` helps. Raises NotFiniteError at the first loss that is
+        NaN or infinite; such a run cannot go on.
         """
         epochs, accumulate = positive("epochs", epochs), positive("accumulate", accumulate)
         batch_size = None if batch_size is None else positive("batch_size", batch_size)
@@ -312,7 +316,7 @@ class Trainer:
                         at_once = whole_batches(tried)
                         found = scores(self._bound(), held_out, self.loss, self.metrics, at_once)
                         numbers |= {f"val_{name}": value for name, value in found.items()}
-                    self.history.record(numbers)
+                    self.history.record(numbers, self.epoch)
                     self._position = Position(self.epoch + 1)
                     bar.set_postfix({k: f"{v:.4g}" for k, v in numbers.items()})
                     ends = call_each(calls, self)
@@ -382,7 +386,8 @@ class Trainer:
 
     def _replace(self, state: State) -> None:
         """Go on with a state that was changed; a recording has it where it had the last."""
-        self._state = getattr(self._run, "replace", lambda _, new: new)(self._state, state)
+        with self._in_one():
+            self._state = getattr(self._run, "replace", lambda _, new: new)(self._state, state)
 
     def _copied(self, array: Array) -> Array:
         assert self._place is not None
@@ -401,8 +406,9 @@ class Trainer:
         move; with `keep_previous`, the run that was there goes to `path` + ".previous" first, if
         its file is whole.
 
-        Raises RuntimeError before the first `fit`, `evaluate` or `predict`, and NotFiniteError
-        where training met a loss that is not finite, so that spoilt parameters replace nothing.
+        Raises RuntimeError before the first `fit`, `evaluate` or `predict`, and where an exception
+        cut a step in two, NotFiniteError where training met a loss that is not finite: so spoilt
+        parameters replace nothing.
         """
         if self._place is None:
             raise RuntimeError(
@@ -437,7 +443,8 @@ class Trainer:
         TypeError for an array of another dtype. The Trainer then stays as it was.
 
         >>> import tempfile
-        >>>         >>> from polynet import Trainer, losses, nn, optim
+        >>> import numpy as np
+        >>> from polynet import Trainer, losses, nn, optim
         >>> def trainer():
         ...     return Trainer(nn.Linear(1, 1), losses.mse, optim.Adam(lr=0.1), backend="numpy")
         >>> x = np.linspace(-1, 1, 64)[:, None]
@@ -450,12 +457,12 @@ class Trainer:
         >>> second.fit(x, 3 * x, epochs=2).step_losses == whole.history.step_losses
         True
         """
-        with self._ready(None) as place:
-            self._state, self._kept, self.history, self._position = checkpoint.load_run(
-                path, self._state, place, self._identity(), or_previous
-            )
-            self._unread.clear()
-            self._copy = None
+        with self._ready(None, whole=False) as place:
+            found = checkpoint.load_run(path, self._state, place, self._identity(), or_previous)
+            with self._in_one():
+                self._state, self._kept, self.history, self._position = found
+                self._unread.clear()
+                self._copy = None
 
     def _identity(self) -> dict[str, Any]:
         """What must be equal for one Trainer to go on with the run of another."""
@@ -471,7 +478,7 @@ class Trainer:
     # How
 
     @contextmanager
-    def _ready(self, x: Any) -> Iterator[Place]:
+    def _ready(self, x: Any, *, whole: bool = True) -> Iterator[Place]:
         """The place of the network, whose parameters are drawn if they are not yet.
 
         A first call that fails before it has trained settles nothing.
@@ -481,23 +488,45 @@ class Trainer:
             try:
                 if first:
                     self._settle(x)
-                with self._at_place() as place:
+                with self._at_place(whole=whole) as place:
                     yield place
             except Exception:
                 if first and not self.history.step_losses:
                     self._place, self._described, self._run = None, described, None
-                    self._state = {}
+                    self._state, self._cut = {}, ""
                     self._position = Position()
                     self._unread.clear()
                     self.history.step_weights.clear()
                 raise
 
     @contextmanager
-    def _at_place(self) -> Iterator[Place]:
-        """The place that the network has by now, for new arrays, and for this thread alone."""
+    def _at_place(self, *, whole: bool = True) -> Iterator[Place]:
+        """The place that the network has by now, for new arrays, and for this thread alone.
+
+        And the `whole` state, unless that is to be replaced.
+        """
         assert self._place is not None
         with self._at_work(), self._place.active():
+            if whole and self._cut:
+                raise RuntimeError(
+                    f"a step was cut in two by {self._cut}, which left a state that is neither the "
+                    "one before it nor the one after; load the run that was saved last, by "
+                    "trainer.load(path), or begin anew with another Trainer"
+                )
             yield self._place
+
+    @contextmanager
+    def _in_one(self) -> Iterator[None]:
+        """Within it the run takes a step: what ends that early ends the run, if it left a mark."""
+        state, writes = self._state, overwritten()
+        self._cut = "an exception"
+        try:
+            yield
+        except BaseException as error:
+            as_it_was = self._state is state and overwritten() == writes
+            self._cut = "" if as_it_was else type(error).__name__
+            raise
+        self._cut = ""
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
@@ -557,12 +586,14 @@ class Trainer:
                     self._unread.read(self.history, self.epoch)
                     raise KeyboardInterrupt
                 self._copy = None
-                self._state, launched = run(self._state, call.data, call.rows)
-                check_losses(launched, len(call.weights), self._place.backend)
-                done += len(call.weights)
-                self._position = Position(self.epoch, done, size, data.samples)
-                self._unread.add(self._place.backend.to_host_later(launched))
-                self.history.step_weights += call.weights
+                with self._in_one():
+                    self._state, launched = run(self._state, call.data, call.rows)
+                    check_losses(launched, len(call.weights), self._place.backend)
+                    done += len(call.weights)
+                    self._position = Position(self.epoch, done, size, data.samples)
+                    fetch = self._place.backend.to_host_later(launched)
+                    self._unread.add(len(self.history.step_weights), fetch)
+                    self.history.step_weights += call.weights
                 self._unread.read(self.history, self.epoch, keep=1)
                 bar.update(len(call.weights))
         self._unread.read(self.history, self.epoch)

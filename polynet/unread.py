@@ -17,13 +17,14 @@ class Unread:
     """The losses of the newest calls, oldest first, each a function that fetches them."""
 
     def __init__(self) -> None:
-        self._calls: list[Callable[[], np.ndarray]] = []
+        self._calls: list[tuple[int, Callable[[], np.ndarray]]] = []
 
     def __len__(self) -> int:
         return len(self._calls)
 
-    def add(self, fetch: Callable[[], np.ndarray]) -> None:
-        self._calls.append(fetch)
+    def add(self, step: int, fetch: Callable[[], np.ndarray]) -> None:
+        """The losses of the steps from `step` on, which counts from 0."""
+        self._calls.append((step, fetch))
 
     def clear(self) -> None:
         self._calls.clear()
@@ -31,15 +32,17 @@ class Unread:
     def read(self, history: History, epoch: int, *, keep: int = 0) -> None:
         """Fetch the losses of all calls but the last `keep`, up to the first that is not finite.
 
-        That one stays unread, so that every later call meets it again.
+        That one stays unread, so that every later call meets it again. Where an exception comes
+        between, a call is read once more: each loss has its place in the history.
         """
         while len(self._calls) > keep:
-            values = self._calls[0]()
+            first, fetch = self._calls[0]
+            values = fetch()
             fine = list(itertools.takewhile(math.isfinite, values.tolist()))
-            history.step_losses += fine
+            history.step_losses[first:] = fine
             if len(fine) < len(values):
-                self._calls[0] = partial(np.array, values[len(fine) :])
-                step = len(history.step_losses)
+                step = first + len(fine)
+                self._calls[0] = step, partial(np.array, values[len(fine) :])
                 raise NotFiniteError(
                     f"the loss is {values[len(fine)]} at step {step} (epoch {epoch}); the "
                     f"parameters are spoilt. {_advice(step)}",

@@ -6,7 +6,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from polynet.backend import Backend, StaticRunner, looped, over_its_own, use_backend
+from polynet.backend import (
+    Backend,
+    StaticRunner,
+    looped,
+    over_its_own,
+    overwriting,
+    use_backend,
+)
 from polynet.errors import advising_on_memory
 
 NO_MEMORY = 2
@@ -86,6 +93,7 @@ class Recorder:
         graph = self._graph(run)
 
         def replay() -> Recorder:
+            overwriting()
             graph.launch()
             return self  # which keeps the memory that the graph uses
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from polynet.backend import Backend, looped, not_recorded
+from polynet import tree
+from polynet.backend import Backend, looped, not_recorded, overwriting
 from polynet.errors import MissingDependency, asked_by
 
 WIDE = ("float64", "int64", "uint64", "complex128")
@@ -81,7 +82,7 @@ class JaxBackend(Backend):
         one_by_one = looped(self, alone)
         chosen: list[Callable[..., Any]] = []
 
-        def run(state: Any, data: Any, rows: Any) -> Any:
+        def taken(state: Any, data: Any, rows: Any) -> Any:
             try:
                 if not chosen:
                     slow = jax.default_backend() == "cpu" and self._convolves(
@@ -97,6 +98,13 @@ class JaxBackend(Backend):
                 )
             chosen[:] = [looped(self, step)]
             return chosen[0](state, data, rows)
+
+        def run(state: Any, data: Any, rows: Any) -> Any:
+            try:
+                return taken(state, data, rows)
+            finally:
+                if any(a.is_deleted() for a in tree.leaves(state)):
+                    overwriting()
 
         return run
 

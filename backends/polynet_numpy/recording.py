@@ -24,6 +24,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.lib.stride_tricks import as_strided
 
 from polynet import tree
+from polynet.backend import overwriting
 from polynet_numpy.calls import as_arrays, gives, is_dense, store, store_all, warning
 from polynet_numpy.functions import ABOUT, BY_NUMBERS, IN_PLACE, INTO, VIEWS, WITH_OUT
 from polynet_numpy.pool import Block, Pool
@@ -195,14 +196,22 @@ class Recording:
         plain = [_kept(a) for a in args]
         self.elements += sum(a.size for a in tree.leaves(plain) if isinstance(a, np.ndarray))
         call = make(*plain)
+        if over:
+            self._leave()
         self._add(call)
         if not over:
             call()
 
     def write(self, array: np.ndarray, other: Any) -> None:
         """Write down that a result goes to an array outside."""
+        self._leave()
         self.written.append(array)
         self.calls.append(partial(np.copyto, array, _kept(other)))
+
+    def _leave(self) -> None:
+        """Write down that what follows writes outside of the pool: over the state."""
+        if overwriting not in self.calls:
+            self.calls.append(overwriting)
 
     def result(
         self,

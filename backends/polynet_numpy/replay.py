@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from polynet import tree
-from polynet.backend import Array, Backend, StaticRunner, not_recorded
+from polynet.backend import Array, Backend, StaticRunner, left_alone, not_recorded
 from polynet_numpy import compiled
 from polynet_numpy.optimizers import SMALL
 from polynet_numpy.pool import Pool
@@ -49,12 +49,14 @@ class _Steps:
             return self._step(state, data, rows)
         self._storage, self._rows = tree.leaves(state), rows
         before = list(map(np.array, self._storage))  # a step of one's own may write over it
-        new, loss = self._step(state, data, rows)
-        places = set(map(_memory, self._storage))
-        found = tree.leaves(tree.map(lambda _, a: a, state, new))  # in the order of the state
-        self._expected = [np.array(a) if _memory(a) in places else a for a in [*found, loss]]
-        for kept, a in zip(self._storage, before, strict=True):
-            kept[...] = a
+        try:
+            new, loss = self._step(state, data, rows)
+            places = set(map(_memory, self._storage))
+            found = tree.leaves(tree.map(lambda _, a: a, state, new))  # in the order of the state
+            self._expected = [np.array(a) if _memory(a) in places else a for a in [*found, loss]]
+        finally:
+            for kept, a in zip(self._storage, before, strict=True):
+                kept[...] = a
         return state, loss
 
     def _recorded(
@@ -73,6 +75,7 @@ class _Steps:
         """A replay of the step, which is recorded; neither does anything to the state."""
         return _Replay(lambda: self._trial(step), step, required=self.required)
 
+    @left_alone()
     def _trial(self, step: Callable[[], None]) -> _Trial:
         """What the step makes of the state as it is now, and its recording.
 
@@ -131,6 +134,7 @@ class _Replay:
         self._required = required
         self._step = step
         self._trial: _Trial | None = None
+        self._why = ""
         self._take_over(trial())
 
     def _take_over(self, trial: _Trial) -> None:
@@ -148,6 +152,8 @@ class _Replay:
                 self._take_over(self._prepare())
             except _NotRecorded as error:
                 self._give_up(str(error))
+        if self._why:
+            self._say_why()
         trial, self._trial = self._trial, None
         self._cut = trial is not None  # an error on the way leaves the first replay to be made
         for call in self._calls:
@@ -160,8 +166,17 @@ class _Replay:
                 self._give_up("with the same numbers it gave others")
 
     def _give_up(self, why: str) -> None:
+        """Take the step as ever from now on.
+
+        The next one says so before it begins, since a warning may be an error, and would come here
+        between a state that is written and its place in the run.
+        """
         self._calls, self._trial, self._cut = [self._step], None, False
-        self._by_loops = True
+        self._by_loops, self._why = True, why
+
+    def _say_why(self) -> None:
+        """Once where that is a warning, each time where it is an error."""
+        why, self._why = self._why, self._why if self._required else ""
         not_recorded(
             f"{why}. A step that can be recorded depends on its state and data alone: random "
             "numbers come from layers such as nn.Dropout, and nothing in Python changes from step "

@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat import is_writeable_array
 
 from polynet import tree
-from polynet.backend import Backend, StaticRunner, over_its_own
+from polynet.backend import Backend, StaticRunner, over_its_own, overwriting
 from polynet.errors import MissingDependency
 
 CPU = 1
@@ -114,7 +114,12 @@ class TorchBackend(Backend):
             cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
         ):
             run()
-        return graph.replay
+
+        def replay() -> None:
+            overwriting()
+            graph.replay()
+
+        return replay
 
     def share(self, x: Any, device: Any) -> Any:
         if self.is_array(x):

@@ -13,7 +13,13 @@ from polynet.backend.selection import (
     set_backend,
     use_backend,
 )
-from polynet.backend.spending import may_overwrite, over_its_own
+from polynet.backend.spending import (
+    left_alone,
+    may_overwrite,
+    over_its_own,
+    overwriting,
+    overwritten,
+)
 from polynet.backend.static import StaticRunner, not_recorded
 from polynet.backend.transfer import asarray, to_numpy
 
@@ -30,10 +36,13 @@ __all__ = [
     "chosen_backend",
     "common_backend",
     "get_backend",
+    "left_alone",
     "looped",
     "may_overwrite",
     "not_recorded",
     "over_its_own",
+    "overwriting",
+    "overwritten",
     "refresh",
     "registry",
     "set_backend",

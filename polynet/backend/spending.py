@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -35,5 +36,35 @@ def over_its_own(step: Callable[[Any, Any, Array], Any]) -> Callable[[Any, Any, 
 
 
 def may_overwrite(arrays: Iterable[Array]) -> bool:
-    """Whether a kernel may write over these, as the state of the step that runs in this thread."""
-    return getattr(_running, "owned", frozenset()) >= {id(a) for a in arrays}
+    """Whether a kernel may write over these, as the state of the step that runs in this thread.
+
+    It is taken to do so.
+    """
+    own = getattr(_running, "owned", frozenset()) >= {id(a) for a in arrays}
+    if own:
+        overwriting()
+    return own
+
+
+def overwriting() -> None:
+    """Say that the state is written over from here on; whoever does so calls this before.
+
+    What ends a step later leaves neither the state before it nor the one after.
+    """
+    _running.writes = overwritten() + 1
+
+
+def overwritten() -> int:
+    """How often this thread began to write over a state: more often than before, if a step did."""
+    writes: int = getattr(_running, "writes", 0)
+    return writes
+
+
+@contextmanager
+def left_alone() -> Iterator[None]:
+    """Within it the state stays as it is, or is put back, whatever is said by `overwriting`."""
+    before = overwritten()
+    try:
+        yield
+    finally:
+        _running.writes = before

@@ -11,6 +11,7 @@ from typing import Any
 
 from polynet import tree
 from polynet.backend.contract import Array, Backend
+from polynet.backend.spending import left_alone, overwriting
 from polynet.errors import NotCompiledError, asked_by, warn
 
 
@@ -99,13 +100,13 @@ class StaticRunner:
     """What `Backend.compile` returns where a device can record work and replay it.
 
     `capture(f)` records the work that `f()` starts, without doing it, and returns a function
-    that does it; where that is impossible it raises RuntimeError, and the steps go on one
-    operation at a time, or, where a recording is `required`, NotCompiledError is raised. A
-    recording knows addresses, not arrays. So the state has storage of its own, into which each
-    step ends by copying the new one, and each shape of rows has a place for the rows and one for
-    the loss. Data stays where it is, until other data of its shapes comes: from then on they are
-    copied to one place, and recorded once. A state that is not the one returned last is recorded
-    anew, and whoever holds the earlier state keeps it.
+    that does it, and calls `overwriting()` before it writes; where that is impossible it raises
+    RuntimeError, and the steps go on one operation at a time, or, where a recording is `required`,
+    NotCompiledError is raised. A recording knows addresses, not arrays. So the state has storage of
+    its own, into which each step ends by copying the new one, and each shape of rows has a place
+    for the rows and one for the loss. Data stays where it is, until other data of its shapes comes:
+    from then on they are copied to one place, and recorded once. A state that is not the one
+    returned last is recorded anew, and whoever holds the earlier state keeps it.
 
     `memory(array)` is equal for arrays that share memory, `write(array, other)` writes, and
     `own(state)` is a copy of a state, laid out as suits the library. `inner` are packages, the
@@ -208,7 +209,7 @@ class StaticRunner:
 
     def _recorded(self, run: Callable[[], None]) -> Callable[[], object]:
         try:
-            with _nothing_collected:
+            with _nothing_collected, left_alone():
                 return self._capture(run)
         except RuntimeError as error:
             first = error.__context__ or error  # ending a recording that failed fails too
@@ -249,6 +250,7 @@ class StaticRunner:
             for kept, leaf in pairs
             if leaf is not kept
         ]
+        overwriting()
         for kept, leaf in moved:
             self._write(kept, leaf)
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 import array_api_compat
 
 from polynet import tree
-from polynet.backend import Array
+from polynet.backend import Array, overwriting
 from polynet.ops import array_namespace
 from polynet.optim.checks import settings_of
 from polynet.optim.schedules import Schedule
@@ -106,6 +106,7 @@ def updated(
     if optimizer.consumes:
         return optimizer.update(params, grads, state, step)
     own = tree.map(lambda a: a, state)
+    overwriting()  # it should not, but may
     result: Any = optimizer.update(dict(params), grads, own, step)
     kind = type(optimizer).__name__
     if not isinstance(result, tuple) or len(result) != 2:
