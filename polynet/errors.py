@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "BackendError",
@@ -45,6 +46,9 @@ class MissingDependency(ImportError):
         super().__init__(f"{package} is not installed; install it with: {install}", name=package)
         self.install = install
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.name, self.install), self.__dict__
+
 
 class MixedBackendsError(TypeError):
     """Arrays of different backends or devices met; polynet never moves one silently."""
@@ -64,6 +68,9 @@ class NotFiniteError(ArithmeticError):
     def __init__(self, message: str, step: int) -> None:
         super().__init__(message)
         self.step = step
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self.args, self.step), self.__dict__
 
 
 def unknown(kind: str, given: object, choices: Iterable[str]) -> str:
