@@ -11,12 +11,16 @@ from typing import Any
 
 @contextmanager
 def interrupt_between_steps() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event, so that a step is never cut in two; a second one acts at once."""
+    """Ctrl-C sets the event, so that a step is never cut in two; a second one acts at once.
+
+    A program that ignores it, or has a handler of its own, before or from now on, keeps that.
+    """
     event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    before = signal.default_int_handler
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not before:
         yield event
         return
-    before = signal.getsignal(signal.SIGINT)
 
     def handler(_number: int, _frame: Any) -> None:
         event.set()
@@ -26,4 +30,5 @@ def interrupt_between_steps() -> Iterator[threading.Event]:
     try:
         yield event
     finally:
-        signal.signal(signal.SIGINT, before)
+        if signal.getsignal(signal.SIGINT) is handler:
+            signal.signal(signal.SIGINT, before)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -271,7 +272,8 @@ class Trainer:
         A second call of `fit` goes on where the first ended. Progress is shown where there is a
         terminal; `progress` says otherwise.
 
-        Returns the `History` of all calls. Ctrl-C takes effect between steps, and the next call goes on from there: it finishes the epoch
+        Returns the `History` of all calls. Ctrl-C, where the program has no handler of its own for
+        it, takes effect between steps, and the next call goes on from there: it finishes the epoch
         that was cut, with the same samples and batches, as the first of its `epochs`. To stop at
         another signal, such as SIGTERM, let its handler set a flag and a callback return True where
         that is set: an exception that a handler raises may cut a step in two, after which there is
@@ -306,6 +308,8 @@ class Trainer:
             steps = data.steps(size)
             total = None if steps is None else epochs * steps - self._position.batches
             hidden = None if progress is None else not progress
+            if sys.stderr is None:  # as where Windows gives a program no console
+                hidden = True
             with (
                 interrupt_between_steps() as interrupted,
                 tqdm(total=total, disable=hidden, unit="step") as bar,

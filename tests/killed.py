@@ -46,17 +46,22 @@ def train(path: Path, backend: str) -> None:
     trainer = Trainer(net, losses.cross_entropy, optim.Adam(1e-2), seed=1, backend=backend)
     if path.exists():
         trainer.load(path)
+    trainer.predict(x)  # so that there are parameters to save
     if trainer.epoch < EPOCHS:
         try:
-            trainer.fit(
-                source,
-                epochs=EPOCHS - trainer.epoch,
-                batch_size=4,
-                accumulate=2,
-                validation_split=0.2,
-                callbacks=[EarlyStopping(patience=EPOCHS), Checkpoint(path)],
-                progress=False,
-            )
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            try:
+                trainer.fit(
+                    source,
+                    epochs=EPOCHS - trainer.epoch,
+                    batch_size=4,
+                    accumulate=2,
+                    validation_split=0.2,
+                    callbacks=[EarlyStopping(patience=EPOCHS), Checkpoint(path)],
+                    progress=False,
+                )
+            finally:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
         except KeyboardInterrupt:
             trainer.save(path)
             sys.exit(STOPPED)
@@ -115,7 +120,7 @@ def kill(backend: str, kills: int, folder: Path, seed: int = 0) -> dict[str, int
         if code == -signal.SIGKILL:
             found["kills"] += 1
             found["of them before the first save"] += not path.exists()
-            for draft in folder.glob(".run.*"):
+            for draft in folder.glob(".polynet-*"):
                 found["of them in a save"] += 1
                 draft.unlink()
         elif code == STOPPED:

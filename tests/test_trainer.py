@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -132,6 +132,35 @@ def test_ctrl_c_leaves_a_usable_network() -> None:
     assert dict(whole.history) == dict(job.history)
 
 
+@pytest.fixture
+def sigint() -> Iterator[None]:
+    """The handler of Ctrl-C may be changed."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("sigint")
+@pytest.mark.parametrize("when", ["before", "in a callback"])
+@pytest.mark.parametrize("ignored", [True, False])
+def test_a_program_that_does_something_else_at_ctrl_c_goes_on_so(when: str, ignored: bool) -> None:
+    seen: list[int] = []
+    handler: Any = signal.SIG_IGN if ignored else lambda *_: seen.append(1)
+
+    def presses(job: Trainer) -> None:
+        if when == "in a callback":
+            signal.signal(signal.SIGINT, handler)
+        signal.raise_signal(signal.SIGINT)
+
+    if when == "before":
+        signal.signal(signal.SIGINT, handler)
+    job = trainer()
+    job.fit(X, Y, epochs=2, callbacks=[presses])
+    assert job.epoch == 2
+    assert len(seen) == (0 if ignored else 2)
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
 def test_steps_that_must_be_one_program_are_refused_where_there_is_none() -> None:
     """Before the first of them; the network and the history are as they were."""
     job = trainer(backend="strict", compile="require")
@@ -208,6 +237,14 @@ def test_progress_is_quiet_without_a_terminal_and_shown_when_asked(
     shown = capfd.readouterr().err
     assert "4/4" in shown
     assert "loss=" in shown
+
+
+@pytest.mark.parametrize("progress", [None, True, False])
+def test_a_program_without_a_stderr_trains(
+    monkeypatch: pytest.MonkeyPatch, progress: bool | None
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert len(trainer().fit(X, Y, progress=progress).step_losses) == 2
 
 
 def test_predictions_do_not_depend_on_the_batch_size() -> None:
