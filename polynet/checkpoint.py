@@ -2,7 +2,9 @@
 
 The file is safetensors: arrays by name, contiguous, in PyTorch's layout, and nothing that can
 run. It has a checksum of all it holds, and is written beside its place and moved there whole,
-so that a reader never meets half a file.
+so that a reader never meets half a file. A process that is killed meanwhile leaves what it wrote,
+a hidden file `.polynet-…`, which may be deleted. A file that is replaced keeps its permissions; of
+a symbolic link, it is the file that it points to. The same things saved again are the same bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -163,12 +166,13 @@ def save_run(
     `identity` is what must be equal for a Trainer to go on with this run, by name.
     """
     if keep_previous and Path(path).exists():
+        content = Path(path).read_bytes()
         try:
-            _, _, content = _read_run(path)
+            _parsed_run(path, content)
         except ValueError:
             pass  # what is not whole does not replace the last that was
         else:
-            _put(_previous(path), content)
+            _put(_previous(path), [content], model=path)
     recorded = {
         "epochs": {name: np.asarray(v, np.float64) for name, v in history.items()},
         "step_losses": np.asarray(history.step_losses, np.float64),
@@ -198,7 +202,7 @@ def load_run(
     `Trainer.load` says where the file's differ.
     """
     try:
-        arrays, run, _ = _read_run(path)
+        arrays, run = _parsed_run(path, Path(path).read_bytes())
     except (ValueError, FileNotFoundError) as error:
         before = _previous(path)
         if not before.exists():
@@ -206,7 +210,7 @@ def load_run(
         if not or_previous:
             error.add_note(f"The run before it is in {before}: load(path, or_previous=True)")
             raise
-        arrays, run, _ = _read_run(before)
+        arrays, run = _parsed_run(before, before.read_bytes())
         warn(f"{error}; {before} is loaded instead")
         path = before
     if run["version"] != VERSION:
@@ -244,16 +248,15 @@ def _previous(path: StrPath) -> Path:
     return Path(f"{os.fspath(path)}.previous")
 
 
-def _read_run(path: StrPath) -> tuple[dict[str, np.ndarray], dict[str, Any], bytes]:
-    """The arrays of a whole run, what is said of it, and the file."""
-    content = Path(path).read_bytes()
+def _parsed_run(path: StrPath, content: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays of a whole run in the `content` of the file at `path`, and what is said of it."""
     arrays, facts = _parsed(path, content)
     if RUN not in facts or CHECKSUM not in facts:
         raise ValueError(
             f"{path} is not a run that Trainer.save wrote; for a network's parameters alone, use "
             "polynet.checkpoint.load(path, net)"
         )
-    return arrays, json.loads(facts[RUN]), content
+    return arrays, json.loads(facts[RUN])
 
 
 def _check_shapes(
@@ -283,7 +286,21 @@ def _write(path: StrPath, arrays: Mapping[str, Array], facts: Mapping[str, str])
     host = {name: np.asarray(to_numpy(a), order="C") for name, a in arrays.items()}
     metadata = {"format": "pt", **facts}
     metadata[CHECKSUM] = _sha256(host, metadata)
-    _put(Path(path), safetensors.numpy.save(host, metadata=metadata))
+    _put(path, _in_order(safetensors.numpy.save(host, metadata=metadata)))
+
+
+def _in_order(content: bytes) -> list[bytes | memoryview]:
+    """The parts of a file, its header in alphabetical order: safetensors writes texts in any."""
+    header, end = _header(content)
+    ordered = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    ordered += b" " * (-len(ordered) % 8)
+    return [len(ordered).to_bytes(8, "little"), ordered, memoryview(content)[end:]]
+
+
+def _header(content: bytes) -> tuple[dict[str, Any], int]:
+    """What stands at the beginning of a safetensors file, and where the numbers begin."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(content[8:end]), end
 
 
 def check_folder(path: StrPath) -> None:
@@ -296,20 +313,34 @@ def check_folder(path: StrPath) -> None:
         )
 
 
-def _put(target: Path, content: bytes) -> None:
-    """Replace what is at `target` in one move."""
+def _put(
+    path: StrPath, parts: Iterable[bytes | memoryview], *, model: StrPath | None = None
+) -> None:
+    """Replace the file at `path` in one move, with its permissions, or those of `model`."""
+    target = Path(os.path.realpath(path))
     check_folder(target)
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    if target.exists() and not target.is_file():
+        raise FileExistsError(
+            f"{os.fspath(path)!r} cannot be written: what is there is no regular file, but a "
+            "folder or a device; give the name of a file"
+        )
+    like = target if model is None else Path(model)
+    mode = like.stat().st_mode & 0o777 if like.exists() else None
+    draft = target.with_name(f".polynet-{uuid.uuid4().hex}")
     try:
         with draft.open("xb") as file:
-            file.write(content)
+            if mode is not None:
+                draft.chmod(mode)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(target)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-    if os.name == "posix":  # so that the new name outlives a power cut too
+    # So that the new name outlives a power cut too. The file is there and whole by now, also where
+    # the folder may not be opened, such as one to drop files in, or Windows, which opens none.
+    with suppress(OSError):
         folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -337,7 +368,7 @@ def _parsed(path: StrPath, content: bytes) -> tuple[dict[str, np.ndarray], dict[
             f"{path} holds arrays of {error}, a dtype that NumPy lacks; convert them where they "
             "were written, in PyTorch by {name: t.float() for name, t in state_dict.items()}"
         ) from error
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    header, _ = _header(content)
     metadata = header.get("__metadata__") or {}
     rest = {name: text for name, text in metadata.items() if name != CHECKSUM}
     if CHECKSUM in metadata and metadata[CHECKSUM] != _sha256(arrays, rest):
@@ -354,5 +385,5 @@ def _sha256(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> st
     described = [[name, arrays[name].dtype.str, arrays[name].shape] for name in names]
     digest = hashlib.sha256(json.dumps([metadata, described], sort_keys=True).encode())
     for name in names:
-        digest.update(arrays[name].tobytes())
+        digest.update(arrays[name].reshape(-1).view(np.uint8).data)  # no copy: it is contiguous
     return digest.hexdigest()

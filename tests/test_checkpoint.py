@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import stat
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from runs import FIT, X, Y, saved, trainer
 
-from polynet import checkpoint, nn
+from polynet import Trainer, checkpoint, losses, nn, optim
 from polynet.backend import Backend, to_numpy
 
 
@@ -65,3 +70,103 @@ def test_another_networks_shapes_are_refused(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "net", nn.Linear(4, 8).init(backend="numpy"))
     with pytest.raises(ValueError, match=r"'weight' has shape \(8, 4\), the network's \(4, 8\)"):
         checkpoint.load(tmp_path / "net", nn.Linear(8, 4))
+
+
+# The file and its place
+
+
+SAVES: dict[str, Callable[[Path], Any]] = {
+    "a network": lambda path: checkpoint.save(path, network().init(seed=0, backend="numpy")),
+    "a run": saved,
+}
+saves = pytest.mark.parametrize("save", SAVES.values(), ids=SAVES)
+
+
+@saves
+def test_the_same_things_are_the_same_bytes(tmp_path: Path, save: Callable[[Path], Any]) -> None:
+    for number in range(8):
+        save(tmp_path / str(number))
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
+@saves
+@pytest.mark.skipif(os.name != "posix", reason="permissions and links are POSIX's")
+def test_a_file_keeps_its_place_and_its_permissions(
+    tmp_path: Path, save: Callable[[Path], Any]
+) -> None:
+    (tmp_path / "disk").mkdir()
+    file, link = tmp_path / "disk" / "file", tmp_path / "link"
+    link.symlink_to("disk/file")
+    for mode in (None, 0o600, 0o640):
+        if mode is not None:
+            file.chmod(mode)
+        save(link)
+        assert link.is_symlink()
+        assert mode is None or file.stat().st_mode & 0o777 == mode
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["disk", "file", "link"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_the_run_before_is_as_private_as_its_file_was(tmp_path: Path) -> None:
+    job = trainer()
+    job.fit(X, Y, **FIT)
+    job.save(tmp_path / "run")
+    (tmp_path / "run").chmod(0o600)
+    job.save(tmp_path / "run", keep_previous=True)
+    assert (tmp_path / "run.previous").stat().st_mode & 0o777 == 0o600
+
+
+@saves
+@pytest.mark.skipif(os.name != "posix", reason="there are no such things")
+def test_what_is_no_regular_file_is_refused(tmp_path: Path, save: Callable[[Path], Any]) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to(os.devnull)
+    for name in ("folder", "pipe", "null"):
+        with pytest.raises(FileExistsError, match=f"{name}' cannot be written: .* no regular file"):
+            save(tmp_path / name)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows counts the folders too")
+def test_a_name_may_be_as_long_as_any(tmp_path: Path) -> None:
+    path = tmp_path / ("a" * 255)
+    checkpoint.save(path, network().init(backend="numpy"))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_synchronised_has_the_file_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = os.fsync
+
+    def fail(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise PermissionError("a folder")
+        whole(handle)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    checkpoint.save(tmp_path / "net", network().init(seed=3, backend="numpy"))
+    assert checkpoint.load(tmp_path / "net", network()).parameters()
+
+
+@pytest.mark.parametrize("of", ["a network", "a run"])
+def test_loading_holds_a_file_twice_at_most(tmp_path: Path, of: str) -> None:
+    def job() -> Trainer:
+        return Trainer(nn.Linear(700, 700), losses.mse, optim.SGD(momentum=0.9), backend="numpy")
+
+    first, second = job(), job()
+    for each in (first, second):
+        each.predict(np.zeros((1, 700)))
+    first.save(tmp_path / "file")
+    net = nn.Linear(700, 700)
+    tracemalloc.start()
+    try:
+        if of == "a run":
+            second.load(tmp_path / "file")
+        else:
+            net = checkpoint.load(tmp_path / "file", net)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2.1 * (tmp_path / "file").stat().st_size

@@ -254,4 +254,4 @@ def test_killed_while_it_saves(tmp_path: Path) -> None:
 
 
 def drafts(folder: Path) -> list[Path]:
-    return list(folder.glob(".run.*"))
+    return list(folder.glob(".polynet-*"))
