@@ -365,10 +365,27 @@ def test_where_nothing_may_be_written_loops_are_compiled_anew(ways, monkeypatch)
 
 
 @needs_numba
-def test_numba_says_what_it_cost(ways):
-    ways(of_kernel(kernels.relu, normal("float32", 3, 3)))
-    assert {"import", "where_not_0, float32"} <= set(compiled.seconds)
-    assert all(s >= 0 for s in compiled.seconds.values())
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])  # which loops there are, and what they are
+def test_a_cache_that_is_damaged_is_named_once(ways, monkeypatch, tmp_path, kind):
+    from numba.core import config
+
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(compiled, "_uncached", False)
+    compiled._compiled.cache_clear()
+    call = of_kernel(kernels.relu, normal("float32", 3, 3))
+    ways(call)
+    damaged = list(tmp_path.rglob(f"*.{kind}"))
+    for file in damaged:
+        file.write_bytes(b"")
+    assert damaged
+    try:
+        with pytest.warns(RuntimeWarning, match="compiled anew in each process: EOFError") as told:
+            for _ in range(2):
+                compiled._compiled.cache_clear()
+                ways(call)
+        assert len(told) == 1
+    finally:
+        compiled._compiled.cache_clear()
 
 
 @needs_numba

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -35,9 +34,8 @@ KNOWN = frozenset("?bBhHiIlLqQfd")
 
 Loop = Callable[..., Any]
 
-seconds: dict[str, float] = {}
-"""How long it took to import Numba, and to compile each loop or load it from disk."""
 _done = 0
+_uncached = False
 
 
 def version() -> str | None:
@@ -64,7 +62,6 @@ def _numba() -> Any:
     """Numba; None where there is none, or none that fits."""
     if version() is None:
         return None
-    start = time.perf_counter()
     try:
         import numba
     except ImportError as error:  # one made for another NumPy
@@ -75,7 +72,6 @@ def _numba() -> Any:
         return None
     for inner in (loops.summed_by_8, loops.summed, loops.standardise_row):  # which other loops call
         numba.extending.register_jitable(inner)
-    seconds["import"] = time.perf_counter() - start
     return numba
 
 
@@ -148,7 +144,6 @@ def _kind(x: Any) -> Any:
 @cache
 def _compiled(loop: Loop, kinds: tuple[Any, ...]) -> Loop:
     numba = _numba()
-    start = time.perf_counter()
     types = tuple(
         numba.types.Array(numba.from_dtype(kind[0]), kind[1], "C", readonly=not kind[2])
         if isinstance(kind, tuple)
@@ -157,12 +152,24 @@ def _compiled(loop: Loop, kinds: tuple[Any, ...]) -> Loop:
     )
     options = {"nogil": True, "error_model": "numpy"}
     try:
-        compiled: Loop = numba.njit(types, cache=True, **options)(loop)
-    except RuntimeError:  # there is no folder that it may write to
-        compiled = numba.njit(types, **options)(loop)
-    name = f"{loop.__name__}, {types[0].dtype if isinstance(kinds[0], tuple) else types[0]}"
-    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
-    return compiled
+        return numba.njit(types, cache=True, **options)(loop)
+    except Exception as error:  # noqa: BLE001 (its cache may be full, damaged or read-only)
+        compiled: Loop = numba.njit(types, **options)(loop)
+        if not isinstance(error, RuntimeError):  # by which it says that it found no folder for it
+            _say_uncached(f"{type(error).__name__}: {error}")
+        return compiled
+
+
+def _say_uncached(why: str) -> None:
+    """Warn once that loops are compiled anew in each process, unless Numba's cache is mended."""
+    global _uncached  # noqa: PLW0603 (one warning for the process)
+    if not _uncached:
+        _uncached = True
+        warn(
+            "Numba's cache of compiled loops cannot be used, so that they are compiled anew in "
+            f"each process: {why}. Make room for it, or delete it; NUMBA_CACHE_DIR is the folder, "
+            "__pycache__ beside polynet_numpy/loops.py by default"
+        )
 
 
 @cache

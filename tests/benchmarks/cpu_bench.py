@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import gc
 import time
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from candidates import CANDIDATES, FITS, Candidate, Task, digits, no_numba, numba_at_once
 from networks import dense, network
@@ -36,6 +38,7 @@ class CpuBench(Bench):
             import torch
 
             torch.set_num_threads(threads)
+        self._costs = _numba_costs() if name == "polynet, Numba" else {}
 
     def build(self, *what: str) -> tuple[Candidate | None, int]:
         task = Task(network(*what))
@@ -72,9 +75,28 @@ class CpuBench(Bench):
 
     def startup(self) -> dict[str, float]:
         """What Numba cost this process, once: seconds by what they were for."""
-        from polynet_numpy import compiled
+        return self._costs
 
-        return dict(compiled.seconds)
+
+def _numba_costs() -> dict[str, float]:
+    """Seconds to import Numba, and to compile each loop or load it from disk, as they come."""
+    from polynet_numpy import compiled
+
+    costs: dict[str, float] = {}
+
+    def timed(function: Any) -> Any:
+        @cache
+        def call(*args: Any) -> Any:
+            start = time.perf_counter()
+            found = function(*args)
+            costs[repr(args) if args else "import"] = time.perf_counter() - start
+            return found
+
+        return call
+
+    compiled._numba = timed(compiled._numba)
+    compiled._compiled = timed(compiled._compiled)
+    return costs
 
 
 def _status(*names: str) -> list[int]:
