@@ -109,8 +109,10 @@ def _instead(x: Any, host: np.ndarray) -> str:
             f"no numbers are in the columns {', '.join(odd[:5])}{more}: leave them out, or make "
             "numbers of them, as pandas.get_dummies(x, dtype='float64') does of text"
         )
-    if host.ndim == 1 and host.size and isinstance(host[0], str | bytes):
-        return "labels become numbers by names, y = np.unique(y, return_inverse=True)"
+    if host.size and isinstance(host.flat[0], str | bytes):
+        text = "numbers that are written as text become some by np.asarray(x, dtype=float)"
+        labels = "; labels do by `names, y = np.unique(y, return_inverse=True)`"
+        return text + labels * (host.ndim == 1)
     return "expected numbers or booleans in rows of equal length"
 
 

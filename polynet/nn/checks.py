@@ -48,7 +48,10 @@ def same_dtype(layer: Module, x: Array, parameter: Array) -> None:
         xp = array_namespace(parameter)
         todo = "convert the inputs, or draw the parameters with init(dtype=…)"
         if not xp.isdtype(x.dtype, "real floating"):
-            todo = "integers are for an Embedding; give numbers, x.astype('float32')"
+            todo = (
+                "convert the inputs, np.asarray(x, dtype='float32'), and divide pixels by 255; "
+                "whole numbers as they are, are for an Embedding"
+            )
         raise TypeError(
             f"{layer.label()}: the inputs are {x.dtype}, the parameters {parameter.dtype}; {todo}"
         )
