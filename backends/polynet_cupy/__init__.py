@@ -9,7 +9,6 @@ stream. Products of float32 are computed as such, unless `CupyBackend.with_preci
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -65,9 +64,8 @@ class CupyBackend(Backend):
 
         if precision not in PRECISIONS:
             raise ValueError(unknown("precision", precision, PRECISIONS))
-        other = copy.copy(self)
+        other = self.variant("with_precision", precision)
         other.xp = namespace(precision)
-        other.differentiable = None
         return other
 
     def devices(self) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ import abc
 import copy
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -204,16 +204,39 @@ class Backend(abc.ABC):
 
     def without_kernels(self) -> Backend:
         """The same backend, on which every composition runs by its definition."""
-        plain = copy.copy(self)
+        plain = self.variant("without_kernels")
         plain.kernels = {}
-        plain.differentiable = None
         return plain
+
+    def variant(self, method: str, *args: str) -> Self:
+        """A copy to be changed, by a method of this name; pickled, it is made by that once more."""
+        other = copy.copy(self)
+        other.differentiable = None
+        other._changes = (*self._changes, (method, *args))
+        return other
+
+    _changes: tuple[tuple[str, ...], ...] = ()
+
+    def __copy__(self) -> Self:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __deepcopy__(self, _memo: Any) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Its name, and its changes: where it is unpickled, it is that process's own."""
+        return type(self).named, (self.name, self._changes)
+
+    named: ClassVar[Callable[..., Backend]]
+    """Gives the backend of a name, with changes made to it; `selection` keeps it here."""
 
     def with_precision(self, precision: str) -> Backend:
         """The same backend, whose products of float32 matrices are computed in less.
 
         Raises ValueError for a precision that it does not offer. Most offer none: their libraries
-        have settings of their own, which products obey.
+        have settings of their own, which products obey. One that does makes it of a `variant`.
         """
         raise ValueError(
             f"backend {self.name!r} computes products as its library does, and offers no precision "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -66,8 +67,12 @@ class Registry:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self.forked()
         self.refresh()
+
+    def forked(self) -> None:
+        """Have a lock that is free: a process that was forked has none of the threads with its."""
+        self._lock = threading.RLock()
 
     def refresh(self) -> None:
         """Forget what was found, so that newly installed plug-ins are seen."""
@@ -229,6 +234,8 @@ def _words(error: Exception) -> str:
 
 
 registry = Registry()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=registry.forked)
 
 
 def _by_name(devices: Any) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -62,6 +62,17 @@ def chosen_backend() -> Backend | None:
         return get_backend(name)
     except BackendError as error:
         raise type(error)(f"POLYNET_BACKEND: {error}") from error.__cause__
+
+
+def _named(name: str, changes: Iterable[Sequence[str]]) -> Backend:
+    """The backend of that name, changed by methods, each with its arguments."""
+    backend = get_backend(name)
+    for method, *args in changes:
+        backend = getattr(backend, method)(*args)
+    return backend
+
+
+Backend.named = _named
 
 
 def set_backend(backend: str | Backend | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 import weakref
 from collections.abc import Callable, Hashable, Sequence
@@ -37,24 +38,34 @@ class _Uncollected:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._recording = 0
+        self._recording: list[int] = []  # the threads that do
         self._collecting = False
 
     def __enter__(self) -> None:
         with self._lock:
             if not self._recording:
                 self._collecting = gc.isenabled()
-                gc.disable()
-            self._recording += 1
+            self._recording.append(threading.get_ident())
+            gc.disable()
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            self._recording -= 1
-            if not self._recording and self._collecting:
+            if len(self._recording) == 1 and self._collecting:
                 gc.enable()
+            self._recording.remove(threading.get_ident())
+
+    def forked(self) -> None:
+        """In a process that was forked: it has this thread alone, and none of the others' locks."""
+        self._lock = threading.Lock()
+        others = bool(self._recording)
+        self._recording = [t for t in self._recording if t == threading.get_ident()]
+        if others and not self._recording and self._collecting:
+            gc.enable()
 
 
 _nothing_collected = _Uncollected()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_nothing_collected.forked)
 WARM_UP = 3
 """Steps before a recording: libraries load kernels and take workspace in the first ones."""
 KINDS = 8
