@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import operator
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from typing import Any, NoReturn
 
 from tqdm import tqdm
@@ -22,34 +20,24 @@ from polynet.arguments import (
     check_kinds,
     check_loss,
     in_turn,
-    place_for,
     validation,
 )
-from polynet.backend import Array, Backend, overwritten, to_numpy
+from polynet.backend import Backend, to_numpy
 from polynet.backend.transfer import on_host
-from polynet.data import Feed, Place, feed, hold_out, inputs, is_device_array
+from polynet.data import Feed, feed, hold_out, inputs, is_device_array
 from polynet.data.named import arrays_of
 from polynet.errors import unknown
-from polynet.history import History, Position
+from polynet.history import History
 from polynet.integers import positive
 from polynet.interrupt import interrupt_between_steps
 from polynet.nn import Module
 from polynet.optim import Optimizer
 from polynet.optim.checks import number, said
+from polynet.run import Run
 from polynet.scores import AT_ONCE, Loss, outputs_of, scores, whole_batches
-from polynet.step import (
-    Kept,
-    State,
-    check_losses,
-    compiled,
-    initial_state,
-    make_step,
-    weights_of,
-)
 from polynet.targets import check_last_layer
 from polynet.tree import map as tree_map
 from polynet.trial import try_out
-from polynet.unread import Unread
 
 __all__ = ["Trainer"]
 
@@ -99,46 +87,30 @@ class Trainer:
         if compile not in COMPILE:
             raise ValueError(unknown("compile", compile, COMPILE))
         random.key(seed)
-        self._loss = loss
-        self._optimizer = optimizer
         self.metrics = by_name(metrics)
         check_last_layer(net, loss, self.metrics.values())
-        self.seed = seed
-        self.history = History()
-        self._described = net
-        self._wanted = (backend, device, dtype)
-        self._place: Place | None = None
-        self._state: State = {}
-        self._position = Position()
-        self._kept: Kept = {}
-        self._unread = Unread()
-        self._copy: Module | None = None
-        self._run: Callable[..., Any] | None = None
-        self._required = compile == "require"
-        self._cut = ""  # what ended a step that had begun to write over the state
-        self._part: int | None = None  # the most samples at a time that `_run` was compiled for
-        self._busy = threading.RLock()
+        where = backend, device, dtype
+        self._run = Run(net, loss, optimizer, seed, where, required=compile == "require")
 
     def __repr__(self) -> str:
         loss = getattr(self.loss, "__name__", None) or said(self.loss)
-        parts = f"{type(self._described).__name__}, {loss}, {self.optimizer!r}"
+        parts = f"{type(self._run.described).__name__}, {loss}, {self.optimizer!r}"
         return f"<Trainer of {parts}: {self.epoch} epochs>"
 
     @property
     def loss(self) -> Loss:
         """What is trained on. Setting it compiles the step anew, for the next epoch."""
-        return self._loss
+        return self._run.loss
 
     @loss.setter
     def loss(self, loss: Loss) -> None:
         check_loss(loss)
-        with self._at_work():
-            self._loss, self._run = loss, None
+        self._run.set_loss(loss)
 
     @property
     def optimizer(self) -> Optimizer:
         """What takes the steps: the one given, to which the run's state belongs."""
-        return self._optimizer
+        return self._run.optimizer
 
     @optimizer.setter
     def optimizer(self, optimizer: Optimizer) -> None:  # noqa: ARG002 (no other is taken)
@@ -152,18 +124,22 @@ class Trainer:
     @property
     def epoch(self) -> int:
         """How many epochs are finished."""
-        return self._position.epoch
+        return self._run.position.epoch
+
+    @property
+    def history(self) -> History:
+        """What was recorded so far."""
+        return self._run.history
+
+    @property
+    def seed(self) -> int:
+        """What parameters, shuffles and random streams are drawn from."""
+        return self._run.seed
 
     @property
     def net(self) -> Module:
         """The network as trained so far: a copy, which further training leaves alone."""
-        if self._place is None:
-            return self._described
-        if self._copy is None:
-            with self._at_place():
-                arrays = {**self._state["params"], **self._state["buffers"]}
-                self._copy = self._described.bind(tree_map(self._copied, arrays))
-        return self._copy
+        return self._run.net()
 
     @property
     def averaged_net(self) -> Module:
@@ -171,14 +147,14 @@ class Trainer:
 
         Raises RuntimeError where there is no average: without `EMA`, or before the first call.
         """
-        averages = self.optimizer.averages(self._state.get("optimizer", {}))
+        averages = self.optimizer.averages(self._run.state.get("optimizer", {}))
         if not averages:
             raise RuntimeError(
                 "there are no averaged parameters: wrap the optimizer, optim.EMA(optim.Adam()), "
                 "and fit"
             )
-        with self._at_place():
-            return self.net.replace(tree_map(self._copied, averages))
+        with self._run.at_place():
+            return self.net.replace(tree_map(self._run.copied, averages))
 
     @property
     def lr_factor(self) -> float:
@@ -188,22 +164,22 @@ class Trainer:
         Setting it raises RuntimeError before the first step, TypeError where no rate is a
         schedule, and ValueError for what is no number, at least 0.
         """
-        factors = self.optimizer.lr_factors(self._state.get("optimizer", {}))
+        factors = self.optimizer.lr_factors(self._run.state.get("optimizer", {}))
         return float(to_numpy(factors[0])[0]) if factors else 1.0
 
     @lr_factor.setter
     def lr_factor(self, factor: float) -> None:
-        factor = number("lr_factor", factor)
-        if self._place is None:
+        factor, run = number("lr_factor", factor), self._run
+        if run.place is None:
             raise RuntimeError("lr_factor multiplies the rates of a run: there is none before fit")
-        if not self.optimizer.lr_factors(self._state["optimizer"]):
+        if not self.optimizer.lr_factors(run.state["optimizer"]):
             raise TypeError(
                 "lr_factor multiplies learning rates that are schedules, and there is none: a "
                 "number is compiled into the step. Give lr=optim.schedules.Constant(1e-3)"
             )
-        with self._at_place():
-            changed = self.optimizer.with_lr_factor(self._state["optimizer"], factor)
-            self._replace({**self._state, "optimizer": changed})
+        with run.at_place():
+            changed = self.optimizer.with_lr_factor(run.state["optimizer"], factor)
+            run.replace({**run.state, "optimizer": changed})
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -291,7 +267,8 @@ class Trainer:
             )
         elif stratify:
             raise ValueError("stratify is for validation_split: give the share to hold out")
-        with self._ready(x) as place:
+        run = self._run
+        with run.ready(x) as place:
             data = feed(place, x, y, sample_weight, seed=self.seed)
             size = data.step_size(batch_size, accumulate, drop_last=drop_last)
             held_out = None
@@ -300,28 +277,21 @@ class Trainer:
                 held_out = feed(place, *given, seed=self.seed, prefix="validation ")
             measured = bool(self.metrics)
             tried = try_out(
-                self._bound(), self.loss, data, held_out, size, accumulate, measured=measured
+                run.bound(), self.loss, data, held_out, size, accumulate, measured=measured
             )
-            self._position.check(size, data.samples)
-            self._take_parts(size // accumulate if accumulate > 1 else None)
-            getattr(self._compiled(), "refresh", lambda: None)()
+            run.position.check(size, data.samples)
+            run.begin(size // accumulate if accumulate > 1 else None)
             steps = data.steps(size)
-            total = None if steps is None else epochs * steps - self._position.batches
-            hidden = None if progress is None else not progress
-            if sys.stderr is None:  # as where Windows gives a program no console
-                hidden = True
-            with (
-                interrupt_between_steps() as interrupted,
-                tqdm(total=total, disable=hidden, unit="step") as bar,
-            ):
+            total = None if steps is None else epochs * steps - run.position.batches
+            with interrupt_between_steps() as interrupted, _bar(total, progress) as bar:
                 for _ in range(epochs):
-                    numbers = {"loss": self._run_epoch(data, size, bar, interrupted)}
+                    self._take_epoch(data, size, bar, interrupted)
+                    numbers = {"loss": run.epochs_loss()}
                     if held_out:
                         at_once = whole_batches(tried)
-                        found = scores(self._bound(), held_out, self.loss, self.metrics, at_once)
+                        found = scores(run.bound(), held_out, self.loss, self.metrics, at_once)
                         numbers |= {f"val_{name}": value for name, value in found.items()}
-                    self.history.record(numbers, self.epoch)
-                    self._position = Position(self.epoch + 1)
+                    run.end_epoch(numbers)
                     bar.set_postfix({k: f"{v:.4g}" for k, v in numbers.items()})
                     ends = call_each(calls, self)
                     if interrupted.is_set():
@@ -329,6 +299,20 @@ class Trainer:
                     if ends:
                         break
         return self.history
+
+    def _take_epoch(self, data: Feed, size: int, bar: Any, interrupted: threading.Event) -> None:
+        """What is left of this epoch's steps."""
+        run, place = self._run, self._run.place
+        assert place is not None
+        run.read()
+        where = {"epoch": run.position.epoch, "start": run.position.batches}
+        with closing(data.calls(size, **where, together=place.backend.steps_per_call)) as calls:
+            for call in calls:
+                if interrupted.is_set():
+                    run.read()
+                    raise KeyboardInterrupt
+                run.take(call, size, data.samples)
+                bar.update(len(call.weights))
 
     def evaluate(
         self, x: Any, y: Any = None, *, sample_weight: Any = None, batch_size: int = AT_ONCE
@@ -342,9 +326,9 @@ class Trainer:
         targets and outputs of all samples at once; without any, no outputs are kept.
         """
         batch_size = positive("batch_size", batch_size)
-        with self._ready(x) as place:
+        with self._run.ready(x) as place:
             data = feed(place, x, y, sample_weight, seed=self.seed)
-            return scores(self._bound(), data, self.loss, self.metrics, batch_size)
+            return scores(self._run.bound(), data, self.loss, self.metrics, batch_size)
 
     def predict(self, x: Any, *, batch_size: int = AT_ONCE) -> Any:
         """The network's outputs for the rows of `x`: NumPy for host data, else of its kind.
@@ -353,9 +337,9 @@ class Trainer:
         network returns a dict, so does this.
         """
         batch_size = positive("batch_size", batch_size)
-        with self._ready(x) as place:
+        with self._run.ready(x) as place:
             data = inputs(place, x, seed=self.seed)
-            outputs = outputs_of(self._bound(), data, batch_size)
+            outputs = outputs_of(self._run.bound(), data, batch_size)
             here = any(is_device_array(a) for _, a in arrays_of(x))
             return outputs if here else tree_map(on_host, outputs)
 
@@ -364,7 +348,7 @@ class Trainer:
     @property
     def kept(self) -> dict[str, int]:
         """The names of the weights that were kept, each with how many epochs made them."""
-        return {name: epoch for name, (epoch, _) in self._kept.items()}
+        return {name: epoch for name, (epoch, _) in self._run.kept.items()}
 
     def keep_weights(self, name: str) -> None:
         """Keep a copy of the weights as they are now, under a name; it belongs to the run.
@@ -372,30 +356,14 @@ class Trainer:
         `save` writes it and `load` brings it back; `restore_weights` makes it the network's.
         Raises RuntimeError before the first `fit`, `evaluate` or `predict`.
         """
-        if self._place is None:
-            raise RuntimeError("the Trainer has no weights yet: they are drawn at the first fit")
-        with self._at_place():
-            self._kept[name] = self.epoch, tree_map(self._copied, weights_of(self._state))
+        self._run.keep_weights(name)
 
     def restore_weights(self, name: str) -> None:
         """Take the weights that were kept under a name; the optimizer's state stays as it is.
 
         Raises KeyError for a name under which nothing was kept.
         """
-        if name not in self._kept:
-            raise KeyError(unknown("name of kept weights", name, self._kept))
-        with self._at_place():
-            self._replace({**self._state, **tree_map(self._copied, self._kept[name][1])})
-            self._copy = None
-
-    def _replace(self, state: State) -> None:
-        """Go on with a state that was changed; a recording has it where it had the last."""
-        with self._in_one():
-            self._state = getattr(self._run, "replace", lambda _, new: new)(self._state, state)
-
-    def _copied(self, array: Array) -> Array:
-        assert self._place is not None
-        return self._place.backend.xp.asarray(array, copy=True)
+        self._run.restore_weights(name)
 
     # Stopping, and going on
 
@@ -414,22 +382,16 @@ class Trainer:
         cut a step in two, NotFiniteError where training met a loss that is not finite: so spoilt
         parameters replace nothing.
         """
-        if self._place is None:
+        run = self._run
+        if run.place is None:
             raise RuntimeError(
                 "the Trainer has nothing to save yet: its parameters are drawn at the first fit, "
                 "evaluate or predict"
             )
-        with self._at_place():
-            self._unread.read(self.history, self.epoch)
-            checkpoint.save_run(
-                path,
-                self._state,
-                self._kept,
-                self.history,
-                self._position,
-                self._identity(),
-                keep_previous,
-            )
+        with run.at_place():
+            run.read()
+            whole = run.state, run.kept, run.history, run.position
+            checkpoint.save_run(path, *whole, run.identity(), keep_previous)
 
     def load(self, path: str | os.PathLike[str], *, or_previous: bool = False) -> None:
         """Take over the run that `save` wrote to `path`; `fit` then goes on where it stopped.
@@ -461,147 +423,15 @@ class Trainer:
         >>> second.fit(x, 3 * x, epochs=2).step_losses == whole.history.step_losses
         True
         """
-        with self._ready(None, whole=False) as place:
-            found = checkpoint.load_run(path, self._state, place, self._identity(), or_previous)
-            with self._in_one():
-                self._state, self._kept, self.history, self._position = found
-                self._unread.clear()
-                self._copy = None
+        run = self._run
+        with run.ready(None, whole=False) as place:
+            found = checkpoint.load_run(path, run.state, place, run.identity(), or_previous)
+            run.take_over(found)
 
-    def _identity(self) -> dict[str, Any]:
-        """What must be equal for one Trainer to go on with the run of another."""
-        assert self._place is not None
-        kind = type(self.optimizer).__name__
-        return {
-            "seed": int(self.seed),
-            "dtype": self._place.dtype,
-            "optimizer": kind,
-            **{f"{kind}'s {name}": said(value) for name, value in vars(self.optimizer).items()},
-        }
 
-    # How
-
-    @contextmanager
-    def _ready(self, x: Any, *, whole: bool = True) -> Iterator[Place]:
-        """The place of the network, whose parameters are drawn if they are not yet.
-
-        A first call that fails before it has trained settles nothing.
-        """
-        with self._at_work():
-            first, described = self._place is None, self._described
-            try:
-                if first:
-                    self._settle(x)
-                with self._at_place(whole=whole) as place:
-                    yield place
-            except Exception:
-                if first and not self.history.step_losses:
-                    self._place, self._described, self._run = None, described, None
-                    self._state, self._cut = {}, ""
-                    self._position = Position()
-                    self._unread.clear()
-                    self.history.step_weights.clear()
-                raise
-
-    @contextmanager
-    def _at_place(self, *, whole: bool = True) -> Iterator[Place]:
-        """The place that the network has by now, for new arrays, and for this thread alone.
-
-        And the `whole` state, unless that is to be replaced.
-        """
-        assert self._place is not None
-        with self._at_work(), self._place.active():
-            if whole and self._cut:
-                raise RuntimeError(
-                    f"a step was cut in two by {self._cut}, which left a state that is neither the "
-                    "one before it nor the one after; load the run that was saved last, by "
-                    "trainer.load(path), or begin anew with another Trainer"
-                )
-            yield self._place
-
-    @contextmanager
-    def _in_one(self) -> Iterator[None]:
-        """Within it the run takes a step: what ends that early ends the run, if it left a mark."""
-        state, writes = self._state, overwritten()
-        self._cut = "an exception"
-        try:
-            yield
-        except BaseException as error:
-            as_it_was = self._state is state and overwritten() == writes
-            self._cut = "" if as_it_was else type(error).__name__
-            raise
-        self._cut = ""
-
-    @contextmanager
-    def _at_work(self) -> Iterator[None]:
-        """Within it no other thread may use this Trainer; the same one may, as callbacks do."""
-        if not self._busy.acquire(blocking=False):
-            raise RuntimeError(
-                "this Trainer is at work in another thread; wait until that has done, or make one "
-                "for each thread"
-            )
-        try:
-            yield
-        finally:
-            self._busy.release()
-
-    def _settle(self, x: Any) -> None:
-        place = place_for(self._described, x, *self._wanted)
-        backend = place.backend
-        name = next(n for n, d in backend.devices().items() if d == place.device)
-        net = self._described.init(self.seed, backend=backend, device=name, dtype=place.dtype)
-        with place.active():
-            self._state = initial_state(net, self.optimizer, self.seed)
-        self._described, self._place = net, place
-
-    def _bound(self) -> Module:
-        """The network as it is now, to look at."""
-        return self._described.bind({**self._state["params"], **self._state["buffers"]})
-
-    def _take_parts(self, part: int | None) -> None:
-        """From here on at most `part` samples at a time go through the network in a step."""
-        if part != self._part:
-            self._run, self._part = None, part
-
-    def _compiled(self) -> Callable[..., Any]:
-        """The step, compiled where it is another than it was."""
-        if self._run is None:
-            assert self._place is not None
-            backend = self._place.backend
-            step = make_step(self._described, self.loss, self.optimizer, backend.xp, self._part)
-            step.required = self._required  # type: ignore[attr-defined]
-            self._run = compiled(backend, step)
-        return self._run
-
-    def _run_epoch(self, data: Feed, size: int, bar: Any, interrupted: threading.Event) -> float:
-        """What is left of this epoch's steps; the mean loss of all of them."""
-        assert self._place is not None
-        done, run = self._position.batches, self._compiled()
-        self._unread.read(self.history, self.epoch)
-        calls = data.calls(
-            size,
-            epoch=self.epoch,
-            start=done,
-            together=self._place.backend.steps_per_call,
-        )
-        with closing(calls):
-            for call in calls:
-                if interrupted.is_set():
-                    self._unread.read(self.history, self.epoch)
-                    raise KeyboardInterrupt
-                self._copy = None
-                with self._in_one():
-                    self._state, launched = run(self._state, call.data, call.rows)
-                    check_losses(launched, len(call.weights), self._place.backend)
-                    done += len(call.weights)
-                    self._position = Position(self.epoch, done, size, data.samples)
-                    fetch = self._place.backend.to_host_later(launched)
-                    self._unread.add(len(self.history.step_weights), fetch)
-                    self.history.step_weights += call.weights
-                self._unread.read(self.history, self.epoch, keep=1)
-                bar.update(len(call.weights))
-        self._unread.read(self.history, self.epoch)
-        if not done:
-            raise ValueError(f"the data gave no batch in epoch {self.epoch}; expected at least one")
-        values, weights = self.history.step_losses[-done:], self.history.step_weights[-done:]
-        return math.fsum(map(operator.mul, values, weights)) / (math.fsum(weights) or 1.0)
+def _bar(total: int | None, progress: bool | None) -> Any:
+    """What shows how far it is: where there is a terminal, unless `progress` says otherwise."""
+    hidden = None if progress is None else not progress
+    if sys.stderr is None:  # as where Windows gives a program no console
+        hidden = True
+    return tqdm(total=total, disable=hidden, unit="step")

@@ -38,6 +38,7 @@ FLOORS = {
     "interrupt": 4,
     "step": 5,
     "arguments": 5,
+    "run": 5,
     "scores": 5,
     "targets": 5,
     "trial": 5,

@@ -400,7 +400,7 @@ def test_a_long_run_takes_loops_up_and_keeps_its_numbers(monkeypatch):
         trainer = Trainer(net, losses.cross_entropy, optim.Adam(0.01), backend="numpy")
         trainer.fit(x, y, epochs=30, batch_size=32, progress=False)
         runs.append(trainer.history.step_losses)
-        launches = [v for d in trainer._run._data.values() for v in d.launches.values()]
+        launches = [v for d in trainer._run._steps._data.values() for v in d.launches.values()]
         (replay,) = [launch.replay for launch in launches]
         assert type(replay) is _Replay
         by_loops.append(replay._by_loops)

@@ -178,7 +178,7 @@ def back(trainer):
     trainer.keep_weights("here")
     trainer.fit(*DATA, epochs=1, batch_size=20, progress=False)
     trainer.restore_weights("here")
-    return trainer._kept["here"][1]
+    return trainer._run.kept["here"][1]
 
 
 def nothing(trainer):

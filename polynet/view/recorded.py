@@ -65,6 +65,9 @@ class Record:
     lines: tuple[Line, ...]
     result: int | None
 
+    def __iter__(self) -> Iterator[Line]:
+        return iter(self.lines)
+
     def __getitem__(self, name: str) -> Line:
         leaves = {line.name: line for line in self.lines if line.op == "leaf"}
         if name not in leaves:

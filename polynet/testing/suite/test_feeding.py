@@ -167,7 +167,7 @@ def test_a_stream_that_was_cut_goes_on(backend: Backend) -> None:
     source = Fails(after=60)
     with pytest.raises(OSError, match="the disk is gone"):
         cut.fit(source, batch_size=2, epochs=2)
-    assert 35 < len(cut.history.step_losses) + len(cut._unread) < 60
+    assert 35 < len(cut.history.step_losses) + len(cut._run.unread) < 60
     cut.fit(source, batch_size=2, epochs=2 - cut.epoch)
     if backend.steps_per_call == 1:
         equal(cut, whole)

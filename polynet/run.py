@@ -1,0 +1,264 @@
+"""A run of training: the network where it is, its state, and how far it has come in the data."""
+
+from __future__ import annotations
+
+import math
+import operator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from polynet.arguments import place_for
+from polynet.backend import Array, Backend, overwritten
+from polynet.data import Place
+from polynet.data.feed import Call
+from polynet.errors import unknown
+from polynet.history import History, Position
+from polynet.nn import Module
+from polynet.optim import Optimizer
+from polynet.optim.checks import said
+from polynet.scores import Loss
+from polynet.step import (
+    Kept,
+    State,
+    check_losses,
+    compiled,
+    initial_state,
+    make_step,
+    weights_of,
+)
+from polynet.tree import map as tree_map
+from polynet.unread import Unread
+
+Wanted = tuple[str | Backend | None, str | None, str | None]
+"""The backend, the device and the dtype that were asked for."""
+
+
+class Run:
+    """What a `Trainer` holds: it has begun when the network has parameters, at its `place`.
+
+    `state` is what the step is a function of. `required` says that steps must be one program.
+    """
+
+    def __init__(
+        self,
+        net: Module,
+        loss: Loss,
+        optimizer: Optimizer,
+        seed: int,
+        wanted: Wanted,
+        *,
+        required: bool,
+    ) -> None:
+        self.described = net
+        self.loss = loss
+        self.optimizer = optimizer
+        self.seed = seed
+        self.history = History()
+        self.place: Place | None = None
+        self.state: State = {}
+        self.position = Position()
+        self.kept: Kept = {}
+        self.unread = Unread()
+        self._wanted = wanted
+        self._required = required
+        self._copy: Module | None = None
+        self._steps: Callable[..., Any] | None = None
+        self._part: int | None = None  # the most samples at a time that `_steps` was compiled for
+        self._cut = ""  # what ended a step that had begun to write over the state
+        self._busy = threading.RLock()
+
+    # Where it is, and who is at work on it
+
+    @contextmanager
+    def ready(self, x: Any, *, whole: bool = True) -> Iterator[Place]:
+        """The place of the network, whose parameters are drawn if they are not yet.
+
+        It is that asked for, else that of the data `x`. A first call that fails before it has
+        trained settles nothing.
+        """
+        with self.at_work():
+            first, described = self.place is None, self.described
+            try:
+                if first:
+                    self._settle(x)
+                with self.at_place(whole=whole) as place:
+                    yield place
+            except Exception:
+                if first and not self.history.step_losses:
+                    self.place, self.described, self._steps = None, described, None
+                    self.state, self._cut = {}, ""
+                    self.position = Position()
+                    self.unread.clear()
+                    self.history.step_weights.clear()
+                raise
+
+    def _settle(self, x: Any) -> None:
+        place = place_for(self.described, x, *self._wanted)
+        backend = place.backend
+        name = next(n for n, d in backend.devices().items() if d == place.device)
+        net = self.described.init(self.seed, backend=backend, device=name, dtype=place.dtype)
+        with place.active():
+            self.state = initial_state(net, self.optimizer, self.seed)
+        self.described, self.place = net, place
+
+    @contextmanager
+    def at_place(self, *, whole: bool = True) -> Iterator[Place]:
+        """The place that the network has by now, for new arrays, and for this thread alone.
+
+        And the `whole` state, unless that is to be replaced.
+        """
+        assert self.place is not None
+        with self.at_work(), self.place.active():
+            if whole and self._cut:
+                raise RuntimeError(
+                    f"a step was cut in two by {self._cut}, which left a state that is neither the "
+                    "one before it nor the one after; load the run that was saved last, by "
+                    "trainer.load(path), or begin anew with another Trainer"
+                )
+            yield self.place
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Within it no other thread may use this run; the same one may, as callbacks do."""
+        if not self._busy.acquire(blocking=False):
+            raise RuntimeError(
+                "this Trainer is at work in another thread; wait until that has done, or make one "
+                "for each thread"
+            )
+        try:
+            yield
+        finally:
+            self._busy.release()
+
+    # The network
+
+    def bound(self) -> Module:
+        """The network as it is now, to look at."""
+        return self.described.bind({**self.state["params"], **self.state["buffers"]})
+
+    def net(self) -> Module:
+        """The network as it is now: a copy, which further steps leave alone."""
+        if self.place is None:
+            return self.described
+        if self._copy is None:
+            with self.at_place():
+                arrays = {**self.state["params"], **self.state["buffers"]}
+                self._copy = self.described.bind(tree_map(self.copied, arrays))
+        return self._copy
+
+    def copied(self, array: Array) -> Array:
+        """A copy, where the network is."""
+        assert self.place is not None
+        return self.place.backend.xp.asarray(array, copy=True)
+
+    # Steps
+
+    def set_loss(self, loss: Loss) -> None:
+        """From here on it is another loss, for which the step is compiled anew."""
+        with self.at_work():
+            self.loss, self._steps = loss, None
+
+    def begin(self, part: int | None) -> None:
+        """Steps follow, of data that may be new.
+
+        At most `part` samples at a time go through the network; all of a step for None.
+        """
+        if part != self._part:
+            self._steps, self._part = None, part
+        if self._steps is None:
+            assert self.place is not None
+            backend = self.place.backend
+            step = make_step(self.described, self.loss, self.optimizer, backend.xp, part)
+            step.required = self._required  # type: ignore[attr-defined]
+            self._steps = compiled(backend, step)
+        getattr(self._steps, "refresh", lambda: None)()
+
+    def take(self, call: Call, size: int, samples: int) -> None:
+        """The steps of a call, of `size` samples each, of an epoch's `samples`."""
+        assert self.place is not None
+        assert self._steps is not None
+        backend, count = self.place.backend, len(call.weights)
+        self._copy = None
+        with self._in_one():
+            self.state, launched = self._steps(self.state, call.data, call.rows)
+            check_losses(launched, count, backend)
+            done = self.position.batches + count
+            self.position = Position(self.position.epoch, done, size, samples)
+            self.unread.add(len(self.history.step_weights), backend.to_host_later(launched))
+            self.history.step_weights += call.weights
+        self.read(keep=1)
+
+    def read(self, *, keep: int = 0) -> None:
+        """Fetch the losses of all calls but the last `keep`; raise NotFiniteError for a bad one."""
+        self.unread.read(self.history, self.position.epoch, keep=keep)
+
+    def epochs_loss(self) -> float:
+        """The mean loss of the steps of this epoch, each as heavy as its samples; 0 of nothing."""
+        self.read()
+        done = self.position.batches
+        if not done:
+            raise ValueError(
+                f"the data gave no batch in epoch {self.position.epoch}; expected at least one"
+            )
+        values, weights = self.history.step_losses[-done:], self.history.step_weights[-done:]
+        return math.fsum(map(operator.mul, values, weights)) / (math.fsum(weights) or 1.0)
+
+    def end_epoch(self, numbers: dict[str, float]) -> None:
+        """This epoch had these numbers, and is finished."""
+        self.history.record(numbers, self.position.epoch)
+        self.position = Position(self.position.epoch + 1)
+
+    @contextmanager
+    def _in_one(self) -> Iterator[None]:
+        """Within it the run takes a step: what ends that early ends the run, if it left a mark."""
+        state, writes = self.state, overwritten()
+        self._cut = "an exception"
+        try:
+            yield
+        except BaseException as error:
+            as_it_was = self.state is state and overwritten() == writes
+            self._cut = "" if as_it_was else type(error).__name__
+            raise
+        self._cut = ""
+
+    # Another state
+
+    def replace(self, state: State) -> None:
+        """Go on with a state that was changed; a recording has it where it had the last."""
+        with self._in_one():
+            self.state = getattr(self._steps, "replace", lambda _, new: new)(self.state, state)
+
+    def keep_weights(self, name: str) -> None:
+        """Keep a copy of the weights as they are now, under a name."""
+        if self.place is None:
+            raise RuntimeError("the Trainer has no weights yet: they are drawn at the first fit")
+        with self.at_place():
+            self.kept[name] = self.position.epoch, tree_map(self.copied, weights_of(self.state))
+
+    def restore_weights(self, name: str) -> None:
+        """Take the weights that were kept under a name."""
+        if name not in self.kept:
+            raise KeyError(unknown("name of kept weights", name, self.kept))
+        with self.at_place():
+            self.replace({**self.state, **tree_map(self.copied, self.kept[name][1])})
+            self._copy = None
+
+    def take_over(self, found: tuple[State, Kept, History, Position]) -> None:
+        """Go on where another run stopped."""
+        with self._in_one():
+            self.state, self.kept, self.history, self.position = found
+            self.unread.clear()
+            self._copy = None
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for one run to go on with another."""
+        assert self.place is not None
+        kind = type(self.optimizer).__name__
+        return {
+            "seed": int(self.seed),
+            "dtype": self.place.dtype,
+            "optimizer": kind,
+            **{f"{kind}'s {name}": said(value) for name, value in vars(self.optimizer).items()},
+        }
