@@ -70,6 +70,8 @@ class Trainer:
     True
     """
 
+    __slots__ = ("__weakref__", "_run", "metrics")  # to set any other, such as lr, is an error
+
     def __init__(
         self,
         net: Module,

@@ -107,6 +107,13 @@ def test_the_loss_may_be_set_and_the_optimizer_may_not() -> None:
     assert isinstance(job.optimizer, optim.Adam)
 
 
+@pytest.mark.parametrize("name", ["lr", "epochs", "batch_size", "history", "seed"])
+def test_what_a_trainer_does_not_go_by_cannot_be_set(name: str) -> None:
+    """trainer.lr = 1e-4 would have changed nothing."""
+    with pytest.raises(AttributeError, match=name):
+        setattr(trainer(), name, 1)
+
+
 def test_ctrl_c_leaves_a_usable_network() -> None:
     net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     calls = []
