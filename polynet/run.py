@@ -167,22 +167,25 @@ class Run:
         """
         if part != self._part:
             self._steps, self._part = None, part
+        getattr(self._compiled(), "refresh", lambda: None)()
+
+    def _compiled(self) -> Callable[..., Any]:
+        """The step, compiled where it is another than it was."""
         if self._steps is None:
             assert self.place is not None
             backend = self.place.backend
-            step = make_step(self.described, self.loss, self.optimizer, backend.xp, part)
+            step = make_step(self.described, self.loss, self.optimizer, backend.xp, self._part)
             step.required = self._required  # type: ignore[attr-defined]
             self._steps = compiled(backend, step)
-        getattr(self._steps, "refresh", lambda: None)()
+        return self._steps
 
     def take(self, call: Call, size: int, samples: int) -> None:
         """The steps of a call, of `size` samples each, of an epoch's `samples`."""
         assert self.place is not None
-        assert self._steps is not None
-        backend, count = self.place.backend, len(call.weights)
+        steps, backend, count = self._compiled(), self.place.backend, len(call.weights)
         self._copy = None
         with self._in_one():
-            self.state, launched = self._steps(self.state, call.data, call.rows)
+            self.state, launched = steps(self.state, call.data, call.rows)
             check_losses(launched, count, backend)
             done = self.position.batches + count
             self.position = Position(self.position.epoch, done, size, samples)

@@ -204,28 +204,30 @@ def test_a_gradient_of_another_dtype(ways):
 
 @needs_numba
 @both_dtypes
-def test_relu_takes_over_the_addition_of_a_bias(ways, dtype):
-    """In one pass; and what the linear layer gave is there too, whoever wants it."""
+def test_linear_and_relu_are_two_calls(ways, dtype):
+    """The product, and one pass over it that adds the bias and stops what is below 0."""
     x, weight, bias = normal(dtype, 8, 5), normal(dtype, 6, 5), normal(dtype, 6)
     x[0, 0] = np.nan
-    counts = []
+    g = normal(dtype, 8, 6)
 
     def call():
         found = recording.Recording(pool.Pool(), NUMPY.xp)
         with found.on():
-            y, _ = kernels.linear(
-                NUMPY.xp, *(recording.Recorded(a, None) for a in (x, weight, bias))
-            )
-            z, _ = kernels.relu(NUMPY.xp, y)
+            given = (recording.Recorded(a, None) for a in (x, weight, bias))
+            y, pullback = kernels.linear_relu(NUMPY.xp, *given)
+            assert len(found.calls) == 2
+            slopes = pullback(recording.Recorded(g, None), (True, True, True))
         for replayed in found.calls:
             replayed()
-        counts.append(len(found.calls))
-        return [y.array, z.array]
+        return [a.array for a in (y, *slopes)]
 
-    y, z = ways(call)
-    assert counts == [3, 2]
-    np.testing.assert_allclose(y, x @ weight.T + bias, rtol=1e-5)
-    assert np.array_equal(z, np.maximum(y, 0), equal_nan=True)
+    y, to_x, to_weight, to_bias = ways(call)
+    expected = np.maximum(x @ weight.T + bias, 0)
+    np.testing.assert_allclose(y, expected, rtol=1e-5)
+    stopped = np.where(expected == 0, 0, g)
+    np.testing.assert_allclose(to_x, stopped @ weight, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(to_weight, stopped.T @ x, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(to_bias, stopped.sum(axis=0), rtol=1e-5)
 
 
 @needs_numba

@@ -17,13 +17,22 @@ import numpy as np
 from polynet import random
 from polynet_numpy import compiled, convolution, loops, normalisation, optimizers, pooling
 from polynet_numpy.functions import taken
-from polynet_numpy.recording import empty, is_given, latest, like, repeat, run, take_back
+from polynet_numpy.recording import empty, like, repeat, run
 
 Call = Callable[[], object]
 
 
 def linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
     """y = x Wᵀ + b, with the bias added in place."""
+    return _linear(x, weight, bias, relu=False)
+
+
+def linear_relu(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
+    """max(x Wᵀ + b, 0), in place; where that is 0, the gradient stops."""
+    return _linear(x, weight, bias, relu=True)
+
+
+def _linear(x: Any, weight: Any, bias: Any, *, relu: bool) -> Any:
     given = (x, weight) if bias is None else (x, weight, bias)
     if x.ndim != 2 or weight.ndim != 2 or (bias is not None and bias.ndim != 1):
         return NotImplemented
@@ -31,9 +40,16 @@ def linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
         return NotImplemented
     y = product(x, weight.T)
     if bias is not None:
-        repeat(AddBias, y, bias, is_given(bias))
-    pullbacks = (lambda g: product(g, weight), lambda g: product(g.T, x), sum_of_rows)
-    return y, pullbacks[: len(given)]
+        repeat(_add_bias_relu if relu else _add_bias, y, bias)
+    elif relu:
+        run(np.maximum, y, x.dtype.type(0), out=y)
+
+    def pullback(g: Any, needs: tuple[bool, ...]) -> Any:
+        g = _stopped(y, g) if relu else g
+        ways = (lambda: product(g, weight), lambda: product(g.T, x), lambda: sum_of_rows(g))
+        return [way() if need else None for way, need in zip(ways, needs, strict=False)]
+
+    return y, pullback
 
 
 def product(a: Any, b: Any) -> Any:
@@ -57,40 +73,28 @@ def relu(xp: Any, x: Any) -> Any:
     y = like(x)
     repeat(_relu, x, y)
 
-    def pullback(g: Any) -> Any:
-        mask, back = like(y, bool), like(y, g.dtype)
-        repeat(_where_not_0, y, g, mask, back)
-        return back
-
-    return y, (pullback,)
+    return y, (lambda g: _stopped(y, g),)
 
 
-class AddBias:
-    """A bias added to what it is written over."""
+def _stopped(y: Any, g: Any) -> Any:
+    mask, back = like(y, bool), like(y, g.dtype)
+    repeat(_where_not_0, y, g, mask, back)
+    return back
 
-    def __init__(self, y: np.ndarray, bias: np.ndarray, stays: bool) -> None:
-        self.y = y
-        self.bias = bias
-        self.stays = stays  # a bias that was computed may be gone a call later
-        self._add = compiled.bound(loops.add_bias, y, bias) or partial(np.add, y, bias, out=y)
 
-    def takes(self, x: np.ndarray) -> bool:
-        """Whether what reads these numbers may add the bias itself."""
-        here = x.size == self.y.size and x.ctypes.data == self.y.ctypes.data
-        return self.stays and here and x.flags.c_contiguous
+def _add_bias(y: np.ndarray, bias: np.ndarray) -> Call:
+    return compiled.bound(loops.add_bias, y, bias) or partial(np.add, y, bias, out=y)
 
-    def __call__(self) -> None:
-        self._add()
+
+def _add_bias_relu(y: np.ndarray, bias: np.ndarray) -> Call:
+    def by_numpy() -> None:
+        np.add(y, bias, out=y)
+        np.maximum(y, y.dtype.type(0), out=y)
+
+    return compiled.bound(loops.add_bias_relu, y, bias) or by_numpy
 
 
 def _relu(x: np.ndarray, y: np.ndarray) -> Call:
-    """What follows the addition of a bias takes that over: one pass over memory is both."""
-    before = latest()
-    if isinstance(before, AddBias) and before.takes(x) and y.flags.c_contiguous:
-        loop = compiled.bound(loops.add_bias_relu, before.y, before.bias, y.reshape(before.y.shape))
-        if loop is not None:
-            take_back()
-            return loop
     return partial(np.maximum, x, x.dtype.type(0), out=y)
 
 
@@ -290,6 +294,7 @@ KERNELS: Mapping[str, Callable[..., Any]] = {
     "cross_entropy": cross_entropy,
     "keep_mask": keep_mask,
     "linear": linear,
+    "linear_relu": linear_relu,
     "put_slice": put_slice,
     "relu": relu,
     "segment_sum": segment_sum,

@@ -153,13 +153,13 @@ def add_bias(x, bias):
             x[i, j] += bias[j]
 
 
-def add_bias_relu(x, bias, y):
+def add_bias_relu(x, bias):
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
-            x[i, j] += bias[j]
-            y[i, j] = x[i, j]
-            if x[i, j] <= 0:  # which a NaN is not: it stays
-                y[i, j] = 0
+            y = x[i, j] + bias[j]
+            x[i, j] = y
+            if y <= 0:  # which a NaN is not: it stays
+                x[i, j] = 0
 
 
 # Normalisation

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from polynet.backend import may_overwrite
 from polynet_numpy import compiled
-from polynet_numpy.recording import apart, copy, repeat, spent
+from polynet_numpy.recording import apart, copy, repeat
 
 PIECE = 8192
 """Elements at a time."""
@@ -47,11 +48,14 @@ def optimizer(rule: Callable[..., tuple[Iterable[str], Make]]) -> Callable[..., 
             return NotImplemented
         slots, make = rule(**settings)
         trees = [params, *(state[slot] for slot in slots)]
-        over = spent([a for tree in trees for a in tree.values()])
+        leaves = [a for tree in trees for a in tree.values()]
+        over = may_overwrite(leaves) and all(a.flags.c_contiguous for a in leaves)
         if not over:
             trees = [{n: copy(a) for n, a in tree.items()} for tree in trees]
+        else:
+            grads = {n: apart(grads[n]) for n in params}
         rows = [
-            [a.reshape(-1) for a in (trees[0][n], apart(grads[n]), *(t[n] for t in trees[1:]))]
+            [a.reshape(-1) for a in (trees[0][n], grads[n], *(t[n] for t in trees[1:]))]
             for n in params
         ]
         repeat(make, rows, step, lr if hasattr(lr, "shape") else np.asarray(lr), over=over)

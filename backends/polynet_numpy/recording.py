@@ -77,19 +77,6 @@ def repeat(make: Callable[..., Callable[[], object]], *args: Any, over: bool = F
         recording.repeat(make, args, over=over)
 
 
-def latest() -> Callable[[], object] | None:
-    """The call recorded last, which the next one may take over."""
-    recording = active()
-    return recording.calls[-1] if recording is not None and recording.calls else None
-
-
-def take_back() -> None:
-    """Forget the call recorded last: the one that is being made does its work too."""
-    recording = active()
-    assert recording is not None
-    recording.calls.pop()
-
-
 def empty(shape: tuple[int, ...], dtype: Any) -> Any:
     """An array for a result, not initialised; of the pool while a step is recorded."""
     recording = active()
@@ -114,23 +101,10 @@ def copy(x: Any) -> Any:
     return y
 
 
-def spent(arrays: list[Any]) -> bool:
-    """Whether these are the state's own, and nobody reads them once they are used here."""
-    recording = active()
-    return recording is not None and all(
-        type(a) is Recorded and id(a.array) in recording.spent and a.flags.c_contiguous
-        for a in arrays
-    )
-
-
-def is_given(x: Any) -> bool:
-    """Whether it stands in memory outside the pool, as a state does."""
-    return type(x) is not Recorded or x.block is None
-
-
 def apart(g: Any) -> Any:
-    """A gradient, or a copy where it may stand in a state's memory."""
-    return copy(g) if type(g) is Recorded and is_given(g) else g
+    """A gradient, or a copy where it may stand in the memory of a state: outside the pool."""
+    alone = g.block is not None if type(g) is Recorded else g.flags.owndata
+    return g if alone else copy(g)
 
 
 class Recording:
@@ -140,8 +114,6 @@ class Recording:
         self.xp = xp
         """The namespace of its arrays."""
         self.calls: list[Callable[[], object]] = []
-        self.spent: set[int] = set()
-        """The arrays of the state, by identity, that may be written over once they are used."""
         self.written: list[np.ndarray] = []
         """Arrays outside the pool that results go to: the loss's first."""
         self.elements = 0

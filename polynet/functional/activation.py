@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from polynet.functional.elementary import SELU_ALPHA, SELU_SCALE, erf, linear, sigmoid
+from polynet.functional.elementary import SELU_ALPHA, SELU_SCALE, by_rows, erf, linear, sigmoid
 from polynet.tensor import composition, with_pullbacks
 
 # Straight lines
@@ -33,6 +33,8 @@ def linear_relu(xp, x, weight, bias=None):
     >>> linear_relu(np.asarray([[1.0, 2.0]]), np.asarray([[3.0, -4.0], [1.0, 1.0]]))
     array([[0., 3.]])
     """
+    if x.ndim > 2:
+        return by_rows(xp, linear_relu, x, weight, bias)
     return relu(linear(x, weight, bias))
 
 

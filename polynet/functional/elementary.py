@@ -142,11 +142,16 @@ def _top(xp, x, axis):
 @composition
 def linear(xp, x, weight, bias=None):
     """x Wᵀ + b, for `x` (…, in), `weight` (out, in) and `bias` (out,)."""
-    if x.ndim > 2:  # as one matrix, so that each product, and each gradient, is one
-        rows = xp.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
-        return xp.reshape(linear(rows, weight, bias), (*x.shape[:-1], weight.shape[0]))
+    if x.ndim > 2:
+        return by_rows(xp, linear, x, weight, bias)
     y = xp.matmul(x, weight.mT)
     return y if bias is None else y + bias
+
+
+def by_rows(xp, f, x, weight, bias):
+    """`f` of x as one matrix, so that each product, and each gradient, is one."""
+    rows = xp.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
+    return xp.reshape(f(rows, weight, bias), (*x.shape[:-1], weight.shape[0]))
 
 
 # Regularisation

@@ -195,7 +195,9 @@ class TransformerEncoderLayer(Module):
             return self.dropout1(y)
 
         def feed(x: Array) -> Array:
-            return self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+            relu = self.activation is functional.relu
+            y = self.linear1(x, relu=True) if relu else self.activation(self.linear1(x))
+            return self.dropout2(self.linear2(self.dropout(y)))
 
         if self.norm_first:
             x = add(x, attend(self.norm1(x)))
