@@ -11,8 +11,9 @@ from polynet.backend import Backend
 from polynet_numpy import compiled
 from polynet_numpy.kernels import KERNELS
 from polynet_numpy.namespace import namespace
-from polynet_numpy.recording import Recorded, copy
+from polynet_numpy.recording import Recorded
 from polynet_numpy.replay import runner
+from polynet_numpy.results import copy
 
 _ARRAYS = (np.ndarray, np.generic, Recorded)  # a union would be made anew for every question
 

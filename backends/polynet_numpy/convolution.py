@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from polynet_numpy.recording import empty, run
+from polynet_numpy.results import empty, run
 from polynet_numpy.windows import NOTHING, Ends, Sizes, cells_of, laid, places_of
 
 PIECE = 1 << 19

@@ -17,7 +17,7 @@ import numpy as np
 from polynet import random
 from polynet_numpy import compiled, convolution, loops, normalisation, optimizers, pooling
 from polynet_numpy.functions import taken
-from polynet_numpy.recording import empty, like, repeat, run
+from polynet_numpy.results import empty, like, repeat, run
 
 Call = Callable[[], object]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from polynet_numpy import compiled, loops
-from polynet_numpy.recording import empty, like, repeat, run
+from polynet_numpy.results import empty, like, repeat, run
 from polynet_numpy.windows import NOTHING, laid
 
 Call = Callable[[], object]

@@ -11,7 +11,7 @@ import numpy as np
 
 from polynet.backend import may_overwrite
 from polynet_numpy import compiled
-from polynet_numpy.recording import apart, copy, repeat
+from polynet_numpy.results import apart, copy, repeat
 
 PIECE = 8192
 """Elements at a time."""

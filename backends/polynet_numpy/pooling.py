@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from polynet_numpy.recording import form, like, run
+from polynet_numpy.results import form, like, run
 from polynet_numpy.windows import Ends, Sizes, cells_of, padded, places_of, within
 
 

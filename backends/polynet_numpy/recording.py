@@ -21,7 +21,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
-from numpy.lib.stride_tricks import as_strided
 
 from polynet import tree
 from polynet.backend import overwriting
@@ -50,61 +49,6 @@ _thread = threading.local()
 def active() -> Recording | None:
     """The recording that is being made in this thread, if one is."""
     return getattr(_thread, "recording", None)
-
-
-def run(function: Callable[..., object], *args: Any, **options: Any) -> None:
-    """Call a function that writes its results into arrays it is given; now, and in each replay.
-
-    What it writes to are arrays of `empty`, made for this call. It reads and writes nothing else
-    that changes from step to step.
-    """
-    recording = active()
-    if recording is None:
-        function(*args, **options)
-    else:
-        recording.run(function, args, options)
-
-
-def repeat(make: Callable[..., Callable[[], object]], *args: Any, over: bool = False) -> None:
-    """`run` what `make` returns for the arrays: what it does is done once for all replays.
-
-    Where it writes `over` the state, a replay does so, and the recording does not.
-    """
-    recording = active()
-    if recording is None:
-        make(*args)()
-    else:
-        recording.repeat(make, args, over=over)
-
-
-def empty(shape: tuple[int, ...], dtype: Any) -> Any:
-    """An array for a result, not initialised; of the pool while a step is recorded."""
-    recording = active()
-    return np.empty(shape, dtype) if recording is None else recording.empty(shape, dtype)
-
-
-def like(x: Any, dtype: Any = None) -> Any:
-    """An array for a result in the shape and order in memory of another, and in its dtype."""
-    recording, y = active(), np.empty_like(_plain(x), dtype)
-    return y if recording is None else recording.like(y)
-
-
-def form(x: Any) -> np.ndarray:
-    """What `like` makes an array like `x` of, without keeping its memory."""
-    return as_strided(np.empty(1, x.dtype), x.shape, x.strides, writeable=False)
-
-
-def copy(x: Any) -> Any:
-    """A contiguous copy, as an array for a result."""
-    y = empty(x.shape, x.dtype)
-    run(np.copyto, y, x)
-    return y
-
-
-def apart(g: Any) -> Any:
-    """A gradient, or a copy where it may stand in the memory of a state: outside the pool."""
-    alone = g.block is not None if type(g) is Recorded else g.flags.owndata
-    return g if alone else copy(g)
 
 
 class Recording:
@@ -148,7 +92,7 @@ class Recording:
 
     def plain(self, x: Any) -> Any:
         """Recorded arrays as NumPy's, in lists, tuples and dicts too."""
-        return _plain(x)
+        return array_of(x)
 
     # Calls
 
@@ -198,8 +142,8 @@ class Recording:
 
         With `out`, it can write that to `out=`; with `numbers`, its arguments are all alike.
         """
-        plain = [_plain(a) for a in args]
-        found = function(*plain, **{name: _plain(value) for name, value in options.items()})
+        plain = [array_of(a) for a in args]
+        found = function(*plain, **{name: array_of(value) for name, value in options.items()})
         kept = [_kept(a) for a in args]
         named = {name: _kept(value) for name, value in options.items()}
         call = partial(function, *kept, **named)
@@ -250,22 +194,22 @@ def _name(function: Callable[..., Any]) -> str:
     return getattr(function, "__name__", repr(function))
 
 
-def _plain(x: Any) -> Any:
+def array_of(x: Any) -> Any:
     """Recorded arrays as NumPy's, in lists, tuples and dicts too."""
     if type(x) is Recorded:
         return x.array
     if type(x) in (tuple, list):  # not what is derived from them: settings, without arrays
-        return type(x)(map(_plain, x))
-    return {k: _plain(v) for k, v in x.items()} if type(x) is dict else x
+        return type(x)(map(array_of, x))
+    return {k: array_of(v) for k, v in x.items()} if type(x) is dict else x
 
 
 def _kept(x: Any) -> Any:
-    """`_plain`, with copies of other arrays, which may hold other numbers later in the step."""
+    """`array_of`, with copies of other arrays, which may hold other numbers later in the step."""
     if isinstance(x, np.ndarray):
         return x.copy(order="K")
     if type(x) in (tuple, list):
         return type(x)(map(_kept, x))
-    return {k: _kept(v) for k, v in x.items()} if type(x) is dict else _plain(x)
+    return {k: _kept(v) for k, v in x.items()} if type(x) is dict else array_of(x)
 
 
 def _recorded(x: Any) -> Iterator[Recorded]:
@@ -328,7 +272,7 @@ class Recorded(NDArrayOperatorsMixin):
     def __array_function__(self, function: Any, types: Any, args: tuple, options: dict) -> Any:
         recording = _needed()
         if function in ABOUT:
-            return function(*map(_plain, args), **options)
+            return function(*map(array_of, args), **options)
         if function in IN_PLACE:
             _written_to(args[0])
             return recording.run(function, args, options)
@@ -348,7 +292,7 @@ class Recorded(NDArrayOperatorsMixin):
     def __getitem__(self, key: Any) -> Any:
         if any(a.dtype.kind == "b" for a in _recorded((key,))):
             raise Unrecordable(SHAPE)
-        if isinstance(self.array[_plain(key)], np.generic):  # one number: its place, not a copy
+        if isinstance(self.array[array_of(key)], np.generic):  # one number: its place, not a copy
             key = (*key, ...) if isinstance(key, tuple) else (key, ...)
         return _needed().result(operator.getitem, (self, key), {}, out=False)
 
@@ -370,7 +314,7 @@ class Recorded(NDArrayOperatorsMixin):
 
     def sort(self, axis: int = -1) -> None:
         _written_to(self)
-        run(np.ndarray.sort, self, axis)
+        _needed().run(np.ndarray.sort, (self, axis), {})
 
     def flatten(self, order: Any = "C") -> Any:
         return np.ravel(self, order).copy()
@@ -378,13 +322,15 @@ class Recorded(NDArrayOperatorsMixin):
     def astype(self, dtype: Any, order: Any = "K", copy: bool = True) -> Recorded:
         if not copy and self.dtype == dtype:
             return self
-        y = _needed().like(np.empty_like(self.array, dtype, order))
-        run(np.copyto, y, self, casting="unsafe")
+        recording = _needed()
+        y = recording.like(np.empty_like(self.array, dtype, order))
+        recording.run(np.copyto, (y, self), {"casting": "unsafe"})
         return y
 
     def copy(self, order: Any = "C") -> Recorded:
-        y = _needed().like(np.empty_like(self.array, order=order))
-        run(np.copyto, y, self)
+        recording = _needed()
+        y = recording.like(np.empty_like(self.array, order=order))
+        recording.run(np.copyto, (y, self), {})
         return y
 
     def view(self, *dtype: Any) -> Recorded:
@@ -398,7 +344,7 @@ class Recorded(NDArrayOperatorsMixin):
 
     def fill(self, value: Any) -> None:
         _written_to(self)
-        run(np.copyto, self, value)
+        _needed().run(np.copyto, (self, value), {})
 
     def _leave(self, *_: Any, **__: Any) -> NoReturn:
         raise Unrecordable(

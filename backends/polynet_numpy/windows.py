@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from polynet_numpy.recording import empty, run
+from polynet_numpy.results import empty, run
 
 Sizes = tuple[int, ...]
 Ends = tuple[tuple[int, int], ...]
