@@ -500,7 +500,10 @@ def main(argv: list[str] | None = None) -> None:
     print(f"backend {backend.name}, device {device}, seed {options.seed}")
 
     task = find_task(options.data, options.seed)
-    asked = [read_picture(path, *task.test.x.shape[1:3]) for path in options.picture]
+    try:
+        asked = [read_picture(path, *task.test.x.shape[1:3]) for path in options.picture]
+    except OSError as error:
+        raise SystemExit(f"--picture: {error}") from None
     show_data(task)
     scale = scale_of(task.train.x)
     train, test = changing(task.train, scale), ready(task.test, scale)

@@ -19,6 +19,7 @@ a run that was stopped and went on then decides the same.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from typing import TYPE_CHECKING
@@ -37,7 +38,9 @@ __all__ = ["Checkpoint", "EarlyStopping", "ReduceLROnPlateau"]
 class _Best:
     """Which epoch was the best, by a number of the history."""
 
-    def __init__(self, monitor: str, mode: str | None, min_delta: float = 0.0) -> None:
+    min_delta = 0.0
+
+    def __init__(self, monitor: str, mode: str | None) -> None:
         name = type(self).__name__
         if mode is None and monitor.endswith("loss"):
             mode = "min"
@@ -47,11 +50,8 @@ class _Best:
                 f"{name}: mode is {mode!r}; for {monitor!r} say mode='max' where more is better, "
                 f"or mode='min': it is known for names that end in 'loss' only.{hint}"
             )
-        if not 0 <= min_delta < math.inf:
-            raise ValueError(f"{name}: min_delta is a number, at least 0; got {min_delta!r}")
         self.monitor = monitor
         self.mode = mode
-        self.min_delta = min_delta
 
     def __repr__(self) -> str:
         return settings_of(self)
@@ -105,7 +105,8 @@ class EarlyStopping(_Best):
         mode: str | None = None,
         restore_best: bool = True,
     ) -> None:
-        super().__init__(monitor, mode, min_delta)
+        super().__init__(monitor, mode)
+        self.min_delta = number("EarlyStopping: min_delta", min_delta)
         self.patience = positive("EarlyStopping: patience", patience)
         self.restore_best = restore_best
 
@@ -230,9 +231,7 @@ class ReduceLROnPlateau(_Best):
     def _factor_after(self, costs: list[float]) -> float:
         """The factor after epochs with these numbers, of which less is better."""
         best, factor, bad, cooling = math.inf, 1.0, 0, 0
-        for cost in costs:
-            if math.isnan(cost):
-                continue
+        for cost in itertools.dropwhile(math.isnan, costs):  # it may have begun later
             margin = self.threshold * (abs(best) if self.threshold_mode == "rel" else 1.0)
             if cost < (best if best == math.inf else best - margin):
                 best, bad = cost, 0

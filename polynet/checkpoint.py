@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import uuid
@@ -165,6 +166,7 @@ def save_run(
 
     `identity` is what must be equal for a Trainer to go on with this run, by name.
     """
+    check_folder(path)
     if keep_previous and Path(path).exists():
         content = Path(path).read_bytes()
         try:
@@ -236,7 +238,9 @@ def load_run(
     history = History()
     history.step_losses = recorded.pop("history.step_losses")
     history.step_weights = recorded.pop("history.step_weights")
-    history.epochs = {n.removeprefix("history.epochs."): v for n, v in recorded.items()}
+    for name, column in recorded.items():  # one that began later may have been saved without NaN
+        lacking = run["position"]["epoch"] - len(column)
+        history.epochs[name.removeprefix("history.epochs.")] = [math.nan] * lacking + column
     found = replace_leaves(expected, moved)
     weights = found.pop("kept")
     kept = {name: (epoch, weights[name]) for name, epoch in run["kept"].items()}
@@ -304,12 +308,20 @@ def _header(content: bytes) -> tuple[dict[str, Any], int]:
 
 
 def check_folder(path: StrPath) -> None:
-    """Raise FileNotFoundError where the folder is missing that `path` is to be written in."""
-    folder = Path(path).parent
+    """Raise FileNotFoundError where the folder is missing that `path` is to be written in.
+
+    And FileExistsError where there is something at `path` that is no file.
+    """
+    folder = Path(os.path.realpath(path)).parent
     if not folder.is_dir():
         raise FileNotFoundError(
             f"{Path(path).name} cannot be written: there is no folder {str(folder)!r}; make it "
             "first, by os.makedirs"
+        )
+    if Path(path).exists() and not Path(path).is_file():
+        raise FileExistsError(
+            f"{os.fspath(path)!r} cannot be written: what is there is no regular file, but a "
+            "folder or a device; give the name of a file"
         )
 
 
@@ -318,12 +330,7 @@ def _put(
 ) -> None:
     """Replace the file at `path` in one move, with its permissions, or those of `model`."""
     target = Path(os.path.realpath(path))
-    check_folder(target)
-    if target.exists() and not target.is_file():
-        raise FileExistsError(
-            f"{os.fspath(path)!r} cannot be written: what is there is no regular file, but a "
-            "folder or a device; give the name of a file"
-        )
+    check_folder(path)
     like = target if model is None else Path(model)
     mode = like.stat().st_mode & 0o777 if like.exists() else None
     draft = target.with_name(f".polynet-{uuid.uuid4().hex}")

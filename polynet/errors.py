@@ -84,7 +84,7 @@ def unknown(kind: str, given: object, choices: Iterable[str]) -> str:
 
 def did_you_mean(given: object, choices: Iterable[str], near: float = 0.6) -> str:
     """A sentence with the nearest of `choices`, if one is near: 1 is equal, 0 altogether other."""
-    by_lower = {name.lower(): name for name in choices}
+    by_lower = {name.lower(): name for name in reversed(list(choices))}  # Adam before adam
     found = difflib.get_close_matches(str(given).lower(), by_lower, n=1, cutoff=near)
     return f" Did you mean {by_lower[found[0]]!r}?" if found else ""
 

@@ -13,9 +13,10 @@ from typing import Any
 def interrupt_between_steps() -> Iterator[threading.Event]:
     """Ctrl-C sets the event, so that a step is never cut in two; a second one acts at once.
 
-    A program that ignores it, or has a handler of its own, before or from now on, keeps that.
+    A program that ignores it, or has a handler of its own, before or from now on, keeps that. One
+    `fit` within another, as a callback may have it, has the event of the other.
     """
-    event = threading.Event()
+    event = getattr(signal.getsignal(signal.SIGINT), "event", None) or threading.Event()
     before = signal.default_int_handler
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is not before:
@@ -26,6 +27,7 @@ def interrupt_between_steps() -> Iterator[threading.Event]:
         event.set()
         signal.signal(signal.SIGINT, before)
 
+    handler.event = event  # type: ignore[attr-defined]
     signal.signal(signal.SIGINT, handler)
     try:
         yield event

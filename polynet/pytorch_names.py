@@ -80,6 +80,7 @@ OF_FUNCTIONAL = {
         )
         for axes in (1, 2, 3)
     },
+    "flatten": "a layer of nn.Flatten, or xp.reshape(x, (x.shape[0], -1))",
     "embedding": "a layer of nn.Embedding, or xp.take(weight, codes, axis=0)",
     "one_hot": "xp.astype(codes[..., None] == xp.arange(classes), xp.float32)",
 }

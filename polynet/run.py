@@ -88,7 +88,7 @@ class Run:
             except Exception:
                 if first and not self.history.step_losses:
                     self.place, self.described, self._steps = None, described, None
-                    self.state, self._cut = {}, ""
+                    self.state, self.kept, self._copy, self._cut = {}, {}, None, ""
                     self.position = Position()
                     self.unread.clear()
                     self.history.step_weights.clear()

@@ -14,7 +14,7 @@ from polynet.data import Feed
 from polynet.data.named import arrays_of, samples
 from polynet.nn import Module
 from polynet.step import called
-from polynet.targets import target_check, what_counts
+from polynet.targets import check_outputs, target_check, what_counts
 from polynet.tree import map as tree_map
 
 Loss = Callable[..., Array]
@@ -126,6 +126,7 @@ def scores(
         batches = made if data.makes_batches else _with_the_rest(made, batch_size)
         for x, y, *weights in batches:
             outputs, count = applied(net, x), samples(x)
+            check_outputs(loss, outputs)
             check = target_check(loss, outputs, y, data.names[1])
             targets = tree_map(to_numpy, y) if metrics or check is not None else y
             if check is not None:

@@ -13,24 +13,30 @@ from polynet.backend import Array, backend_of, to_numpy
 from polynet.data.feed import Check
 from polynet.data.named import samples
 
-CONTAINED = {
-    losses.binary_cross_entropy_with_logits: (nn.Sigmoid, nn.LogSigmoid, nn.Softmax),
-    losses.cross_entropy: (nn.Sigmoid, nn.LogSigmoid, nn.Softmax),
+BEFORE: dict[Any, dict[Any, str]] = {
+    losses.binary_cross_entropy_with_logits: {
+        nn.Sigmoid: "",
+        nn.LogSigmoid: "",
+        nn.Softmax: ". Of classes that exclude one another there is cross_entropy",
+    },
+    losses.cross_entropy: {
+        nn.Softmax: "",
+        nn.Sigmoid: ". For several labels a sample there is binary_cross_entropy_with_logits",
+        nn.LogSigmoid: ". For several labels a sample there is binary_cross_entropy_with_logits",
+    },
 }
-"""Losses of scores, and layers that turn scores into what these compute themselves."""
+"""Layers that scores have passed, which these losses are not for; and what more is to be said."""
 
 
 def check_last_layer(net: nn.Module, loss: Any, measured: Iterable[Callable[..., float]]) -> None:
-    """Raise ValueError where a network ends in a layer that its loss or accuracy contains."""
+    """Raise ValueError where a network ends in a layer whose input its loss or accuracy takes."""
     function, _ = parts_of(loss)
-    last = before = net
-    while isinstance(last, nn.Sequential) and len(last):
-        before, last = list(last)[-2] if len(last) > 1 else before, last[-1]
-    if type(last) in CONTAINED.get(function, ()):
+    *_, before, last = [net, *_one_after_another(net)]
+    if type(last) in BEFORE.get(function, {}):
         raise ValueError(
             f"Trainer: the network ends in {last.label()}, and {function.__name__} takes the "
-            "scores before it, as it contains that function: leave the layer out. Afterwards "
-            "polynet.functional.sigmoid(outputs), or softmax, gives numbers from 0 to 1"
+            "scores before it: leave the layer out, and have polynet.functional.sigmoid(outputs), "
+            f"or softmax, afterwards{BEFORE[function][type(last)]}"
         )
     single = isinstance(before, nn.Linear) and before.out_features == 1
     if type(last) is nn.Sigmoid and single and metrics.accuracy in measured:
@@ -40,6 +46,13 @@ def check_last_layer(net: nn.Module, loss: Any, measured: Iterable[Callable[...,
             "losses.binary_cross_entropy_with_logits; or give a metric of your own, such as "
             "def right(targets, outputs): return ((outputs > 0.5) == targets).mean()"
         )
+
+
+def _one_after_another(net: nn.Module) -> list[nn.Module]:
+    """The layers that arrays pass in their order; the network itself where that is not known."""
+    if type(net).forward is not nn.Sequential.forward:
+        return [net]
+    return [layer for part in list(net) for layer in _one_after_another(part)]  # type: ignore[call-overload]  # it is a Sequential
 
 
 def check_outputs(loss: Any, outputs: Any) -> None:
@@ -75,7 +88,11 @@ def target_check(loss: Any, outputs: Any, targets: Any, name: str) -> Check | No
     if of_labels and integral and outputs.ndim > 1:
         ignored = options.get("ignore_index")
         check = functools.partial(_check_labels, outputs.shape[1], ignored, name)
-    elif function is losses.cross_entropy and tuple(targets.shape) == tuple(outputs.shape):
+    elif (
+        function is losses.cross_entropy
+        and outputs.ndim > 1
+        and tuple(targets.shape) == tuple(outputs.shape)
+    ):
         check = functools.partial(_check_probabilities, name)
     elif function is losses.binary_cross_entropy_with_logits and not integral:
         check = functools.partial(_check_chances, name)
@@ -114,9 +131,13 @@ def parts_of(loss: Any) -> tuple[Callable[..., Array], dict[str, Any]]:
     return loss, {}
 
 
+NEAR = 1e-2
+"""By how much probabilities may be off."""
+
+
 def _check_chances(name: str, targets: np.ndarray) -> None:
     low, high = targets.min(initial=0), targets.max(initial=0)
-    if low < 0 or high > 1:
+    if low < -NEAR or high > 1 + NEAR:
         raise ValueError(
             f"{name} holds numbers from {low} to {high}; binary_cross_entropy_with_logits takes "
             "0, 1, and what is between: of -1 and 1 make (y + 1) / 2, of two labels y == label"
@@ -124,18 +145,17 @@ def _check_chances(name: str, targets: np.ndarray) -> None:
 
 
 def _check_probabilities(name: str, targets: np.ndarray) -> None:
-    """Of classes, on axis 1; rounding aside, as of half precision."""
+    """Of classes, on axis 1; rounding aside, as of half precision. Where all are 0, none counts."""
     low, high = targets.min(initial=0), targets.max(initial=0)
     sums = targets.sum(axis=1)
-    odd = np.abs(sums - 1) > 1e-2
-    if low < 0 or high > 1 or odd.any():
-        row = int(np.argwhere(odd)[0][0]) if odd.any() else None
-        found = f"numbers from {low:.4g} to {high:.4g}"
-        found = found if row is None else f"{found}, whose sum for sample {row} is not 1"
+    odd = (np.abs(sums - 1) > NEAR) & (np.abs(sums) > NEAR)
+    if low < -NEAR or high > 1 + NEAR or odd.any():
+        sums_up = "; not all sums over the classes are 1" if odd.any() else ""
         raise ValueError(
-            f"{name} holds {found}; floating targets of cross_entropy are the probabilities of the "
-            "classes. Labels are integers, y.astype('int64'); several labels a sample are for "
-            "binary_cross_entropy_with_logits, and numbers for mse"
+            f"{name} holds numbers from {low:.4g} to {high:.4g}{sums_up}. Floating targets of "
+            "cross_entropy are the probabilities of the classes. Labels are integers, "
+            "y.astype('int64'); several labels a sample are for binary_cross_entropy_with_logits, "
+            "and numbers for mse"
         )
 
 

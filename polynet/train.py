@@ -107,6 +107,7 @@ class Trainer:
     @loss.setter
     def loss(self, loss: Loss) -> None:
         check_loss(loss)
+        check_last_layer(self._run.described, loss, self.metrics.values())
         self._run.set_loss(loss)
 
     @property

@@ -16,6 +16,7 @@ from polynet.errors import advising_on_memory, warn
 from polynet.nn import Module
 from polynet.scores import Loss, applied, check_rows, joined, loss_of
 from polynet.targets import check_outputs, target_check
+from polynet.tree import map as tree_map
 
 FEW = 8
 """Samples of which a mean is told from other sums."""
@@ -59,6 +60,18 @@ def _tried(net: Module, loss: Loss, data: Feed, count: int, *, joined_later: boo
     return tried
 
 
+def _counting(data: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Those of the samples that weigh anything: a target of the others may be none."""
+    if len(data) < 3:
+        return data
+    xp, weighs = backend_of(data[2]).xp, to_numpy(data[2]) != 0
+    kept = [part_of(data, i, i + 1) for i in np.flatnonzero(weighs).tolist()]
+    if not kept:
+        return part_of(data, 0, 0)
+    joined_parts: tuple[Any, ...] = tree_map(lambda *a: xp.concat(a, axis=0), *kept)
+    return joined_parts
+
+
 def _ones(weights: Sequence[Array]) -> list[Array]:
     """Weights that count: those of a trial may all be 0."""
     return [backend_of(w).xp.ones_like(w) for w in weights]
@@ -70,7 +83,9 @@ def _check_parts(net: Module, loss: Loss, data: Feed, size: int, parts: int) -> 
     The parts add up by their numbers of samples, or by their weights: to the loss of the whole
     if that is a mean over samples, and only then.
     """
-    x, y, *weights = data.mixed(FEW, size)
+    x, y, *weights = _counting(data.mixed(FEW, size))
+    if not samples(x):
+        return
     count, at_a_time = samples(x), size // parts
     cuts = range(0, count, at_a_time)
     outputs = [applied(net, part_of(x, i, min(i + at_a_time, count))) for i in cuts]

@@ -10,7 +10,7 @@ import pytest
 
 from polynet import Trainer, losses, nn, optim
 from polynet.backend import Backend, to_numpy
-from polynet.callbacks import Checkpoint, EarlyStopping
+from polynet.callbacks import Checkpoint, EarlyStopping, ReduceLROnPlateau
 
 rng = np.random.default_rng(11)
 X = rng.normal(size=(24, 5))
@@ -115,6 +115,29 @@ def test_numbers_stand_at_their_epochs(tmp_path: Path) -> None:
     assert len(job.history["loss"]) == len(job.history["val_loss"]) == job.epoch
 
 
+def test_a_run_whose_numbers_were_saved_without_those_of_before(tmp_path: Path) -> None:
+    """As runs were, where validation began later."""
+    job = trainer()
+    job.fit(X, Y, epochs=2, batch_size=8)
+    fit(job, epochs=2)
+    costs = list(job.history["val_loss"])
+    del job.history.epochs["val_loss"][:2]
+    job.save(tmp_path / "run.safetensors")
+    again = trainer()
+    again.load(tmp_path / "run.safetensors")
+    np.testing.assert_array_equal(again.history["val_loss"], costs)
+    fit(again, epochs=1)
+    assert len(again.history["val_loss"]) == 5
+
+
+def test_a_number_that_is_none_is_no_improvement() -> None:
+    """What is not there yet counts neither way."""
+    plateau = ReduceLROnPlateau("val_accuracy", mode="min", patience=1)
+    costs = history_of(np.nan, np.nan, np.nan, 3.0, np.nan, np.nan).history["val_accuracy"]
+    assert plateau._factor_after(costs) == pytest.approx(0.1)
+    assert plateau._factor_after(costs[:4]) == 1.0
+
+
 def test_a_number_that_the_history_lacks() -> None:
     job = trainer().fit(X, Y)
     with pytest.raises(KeyError, match=r"unknown number.*'val_accuracy'.*one of: loss.*val_…"):
@@ -192,6 +215,11 @@ def test_only_true_ends_training(answer: Any) -> None:
 def test_a_missing_folder_is_named_before_anything_is_trained(tmp_path: Path) -> None:
     job, path = trainer(), tmp_path / "missing" / "run.safetensors"
     named = r"run\.safetensors cannot be written: there is no folder '.*missing'; make it first"
+    with pytest.raises(FileExistsError, match="no regular file"):
+        fit(trainer(), Checkpoint(tmp_path))
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "run")
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        fit(trainer(), Checkpoint(tmp_path / "link"))
     with pytest.raises(FileNotFoundError, match=named):
         fit(job, lambda job: None, Checkpoint(path))
     assert job.history.step_losses == []

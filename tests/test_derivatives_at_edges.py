@@ -52,8 +52,13 @@ EDGES: dict[str, tuple[Callable[..., Any], list[list[float]], list[list[float]]]
     "equal values in a sort": (lambda xp, x: xp.sort(x)[1:], [[1, 1, 0]], [[1, 1, 0]]),
     "logaddexp of infinity": (
         lambda xp, x, y: xp.logaddexp(x, y),
-        [[math.inf, 1], [1, -math.inf]],
-        [[1, 1], [0, 0]],
+        [[math.inf, 1, math.inf], [1, -math.inf, math.inf]],
+        [[1, 1, 0.5], [0, 0, 0.5]],
+    ),
+    "logaddexp of nothing": (
+        lambda xp, x, y: xp.logaddexp(x, y),
+        [[-math.inf], [-math.inf]],
+        [[0.5], [0.5]],
     ),
     "roll of several axes by one number": (
         lambda xp, x: xp.roll(x, 1, axis=(0, 1)) * x,

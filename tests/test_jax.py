@@ -227,3 +227,31 @@ def test_a_longer_sequence_is_no_longer_a_program(name: str) -> None:
         return str(step).count(" = ")
 
     assert operations(6) == operations(60)
+
+
+class Reading(optim.Optimizer):
+    """Reads the step's number, which no program can; its state is of NumPy."""
+
+    def init(self, params: Any) -> Any:
+        return {name: np.zeros(1, "float32") for name in params}
+
+    def update(self, params: Any, grads: Any, state: Any, step: Any) -> Any:
+        rate = 0.1 / (1 + int(step[0]))
+        return {name: p - rate * grads[name] for name, p in params.items()}, state
+
+
+@pytest.mark.filterwarnings("ignore:this training step cannot be recorded")
+@pytest.mark.parametrize("compiled", ["require", "auto"])
+def test_a_step_that_is_no_program_leaves_what_was_there(compiled: str) -> None:
+    x = np.random.default_rng(0).normal(size=(16, 3))
+    job = Trainer(
+        nn.Linear(3, 1), losses.mse, Reading(), backend="jax", compile=compiled, dtype="float32"
+    )
+    before = job.evaluate(x, x[:, :1])
+    if compiled == "require":
+        with pytest.raises(NotCompiledError):
+            job.fit(x, x[:, :1])
+        assert job.evaluate(x, x[:, :1]) == before
+    else:
+        job.fit(x, x[:, :1], epochs=3)
+        assert job.evaluate(x, x[:, :1])["loss"] < before["loss"]

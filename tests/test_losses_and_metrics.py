@@ -10,6 +10,7 @@ import pytest
 
 from polynet import Trainer, losses, metrics, nn, optim, use_backend
 from polynet.backend import Backend, to_numpy
+from polynet.ops import OPS
 
 X = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
 Y = np.arange(12) % 3
@@ -132,6 +133,23 @@ def single(loss: Any, *last: nn.Module, metrics: Any = ()) -> Trainer:
     return Trainer(net, loss, optim.Adam(0.1), metrics=metrics)
 
 
+class First(nn.Module):
+    """One number a sample, without an axis of classes."""
+
+    def __init__(self) -> None:
+        self.layer = nn.Linear(4, 2)
+
+    def forward(self, x: Any) -> Any:
+        return self.layer(x)[:, 0]
+
+
+class Logarithms(nn.Sequential):
+    """One after another, and then something else."""
+
+    def forward(self, x: Any) -> Any:
+        return OPS["log"](super().forward(x))
+
+
 BCE = losses.binary_cross_entropy_with_logits
 COLUMN = (Y[:, None] > 0).astype("float32")
 NOT_MEANT: dict[str, tuple[Any, str]] = {
@@ -148,17 +166,46 @@ NOT_MEANT: dict[str, tuple[Any, str]] = {
         lambda: single(losses.mse, nn.Sigmoid(), metrics=[metrics.accuracy]),
         r"accuracy takes the scores before it, above 0 meaning 1.*outputs > 0\.5",
     ),
+    "sigmoid of classes": (
+        lambda: trainer(losses.cross_entropy, last=nn.Sigmoid()),
+        "leave the layer out.*For several labels a sample there is binary_cross_entropy",
+    ),
+    "softmax of labels": (
+        lambda: trainer(BCE, last=nn.Softmax(1)),
+        "leave the layer out.*exclude one another there is cross_entropy",
+    ),
+    "accuracy of chances within another": (
+        lambda: Trainer(
+            nn.Sequential(nn.Sequential(nn.Linear(4, 1)), nn.Sigmoid()),
+            losses.mse,
+            optim.SGD(),
+            metrics=[metrics.accuracy],
+        ),
+        "accuracy takes the scores before it",
+    ),
+    "another loss": (
+        lambda: setattr(trainer(losses.mse, last=nn.Softmax(1)), "loss", losses.cross_entropy),
+        "cross_entropy takes the scores before it",
+    ),
+    "scores that are evaluated": (
+        lambda: trainer(losses.nll).evaluate(X + 10, Y),
+        "nll takes log-probabilities",
+    ),
+    "scores of samples alone": (
+        lambda: Trainer(First(), losses.cross_entropy, optim.SGD()).fit(X, X[:, 0]),
+        r"expected logits of shape \(batch, classes\)",
+    ),
     "one class": (
         lambda: single(losses.cross_entropy).fit(X, COLUMN),
         "cross_entropy is of two classes or more.*binary_cross_entropy_with_logits",
     ),
     "numbers for classes": (
         lambda: trainer(losses.cross_entropy).fit(X, 7 * X[:, :3]),
-        r"y holds numbers from -?[\d.]+ to [\d.]+, whose sum for sample 0 is not 1.*for mse",
+        r"y holds numbers from -?[\d.]+ to [\d.]+; not all sums over the classes are 1.*for mse",
     ),
     "several labels for classes": (
         lambda: trainer(losses.cross_entropy).fit(X, np.ones((12, 3))),
-        r"y holds numbers from 0 to 1, whose sum for sample 0 is not 1.*several labels a sample",
+        r"y holds numbers from 0 to 1; not all sums over the classes are 1.*several labels a",
     ),
     "scores for log-probabilities": (
         lambda: trainer(losses.nll).fit(X + 10, Y),
@@ -182,6 +229,12 @@ def test_what_they_mean_is_not_refused() -> None:
     trainer(losses.cross_entropy).fit(X, np.full((12, 3), 1 / 3, dtype="float16"))
     weights = (np.arange(12) > 0).astype(float)
     trainer(losses.cross_entropy).fit(X, np.eye(3)[Y] * weights[:, None], sample_weight=weights)
+    trainer(losses.cross_entropy).fit(X, np.eye(3)[Y] * (1 + 1e-6) - 1e-9)
+    trainer(losses.cross_entropy).fit(X, np.eye(3)[Y] * weights[:, None])  # of one, none counts
+    net = Logarithms(nn.Linear(4, 3), nn.Softmax(1))
+    Trainer(net, losses.cross_entropy, optim.SGD()).fit(X, Y)
+    odd = np.where(weights == 0, 77, Y)
+    trainer(losses.cross_entropy).fit(X, odd, sample_weight=weights, batch_size=4, accumulate=2)
     single(BCE).fit(X, COLUMN - 2 * (weights[:, None] == 0), sample_weight=weights)
 
 

@@ -98,6 +98,28 @@ def test_layers_in_lists_and_dicts_are_parts_like_any_other():
     np.testing.assert_allclose(net(x), twin(torch.tensor(x)).detach().numpy(), rtol=1e-5)
 
 
+def test_a_layer_of_an_encoder_may_be_another():
+    """Which need not know how a ReLU is joined to it."""
+
+    class Around(nn.Module):
+        def __init__(self, inner):
+            self.inner = inner
+
+        def forward(self, x):
+            return self.inner(x)
+
+    whole = nn.TransformerEncoderLayer(8, 2, 16).init(0, backend="numpy")
+    encoder = nn.TransformerEncoderLayer(8, 2, 16)
+    encoder.linear1 = Around(encoder.linear1)
+    arrays = {n.replace("linear1.", "linear1.inner."): p for n, p in whole.parameters().items()}
+    x = np.random.default_rng(0).normal(size=(2, 3, 8)).astype("float32")
+    np.testing.assert_array_equal(encoder.bind(arrays)(x), whole(x))
+
+
+def test_a_shape_may_be_an_array():
+    assert nn.Parameter(np.array([4, 1]), nn.init.zeros).shape == (4, 1)
+
+
 def test_layers_in_lists_and_dicts_are_trained():
     x, y = np.ones((8, 3), dtype="float32"), np.full((8, 1), 2.0, dtype="float32")
     trainer = Trainer(Branches(), losses.mse, optim.Adam(1e-2), backend="numpy")

@@ -64,6 +64,8 @@ def test_what_they_name_is_there() -> None:
 def test_others_are_compared_with_what_is_there() -> None:
     with pytest.raises(AttributeError, match=r"nn has no 'Linaer'\. Did you mean 'Linear'\?$"):
         _ = nn.Linaer
+    with pytest.raises(AttributeError, match=r"optim has no 'Adma'\. Did you mean 'Adam'\?$"):
+        _ = optim.Adma
     with pytest.raises(
         AttributeError, match=r"losses has no 'cross_entropy_loss'\. Did you mean 'cr"
     ):

@@ -405,3 +405,31 @@ def test_steps_in_two_threads_at_once():
         thread.join()
     for each in found:
         same_bits(each, expected)
+
+
+@op
+def crossed(xp, a, b, /):
+    """Whose gradients are views of the other's memory."""
+    return xp.sum(a * b), (lambda g: b[...], lambda g: a[...])
+
+
+class Crossed(nn.Module):
+    def __init__(self, size):
+        self.a, self.b = (nn.Parameter((size,), nn.init.normal(0.0, 1.0)) for _ in range(2))
+
+    def forward(self, x):
+        return crossed(self.a, self.b)
+
+
+@pytest.mark.filterwarnings("ignore:this training step cannot be recorded")
+@pytest.mark.parametrize("size", [5, 50_000])
+@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam])
+def test_a_gradient_that_is_another_parameter_is_that_of_before(size, kind):
+    """Of two groups, one after the other: the first may not write over what the second reads."""
+    optimizer = optim.Groups({"a": kind(0.1), "b": kind(0.2)})
+    runs = []
+    for backend in (NUMPY, OneByOne()):
+        job = Trainer(Crossed(size), lambda outputs, _: outputs, optimizer, backend=backend)
+        job.fit(np.zeros((40, 1)), np.zeros(40), batch_size=5)
+        runs.append(job.history.step_losses)
+    assert runs[0] == runs[1]

@@ -147,6 +147,21 @@ def test_what_is_beyond_a_sequence_is_not_read(kind: Any) -> None:
     np.testing.assert_allclose(outputs[:2, 1:2], alone, rtol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["numpy", "torch", "jax", "strict"])
+def test_lengths_may_be_small_integers(name: str) -> None:
+    """Of a sequence that is longer than they can say."""
+    if not registry.status(name).available:
+        pytest.skip(f"{name}: {registry.status(name).reason}")
+    net = nn.GRU(2, 3).init(seed=0, backend=name)
+    x = polynet.asarray(numbers(300, 2, 2).astype("float32"), backend=name)
+    few, wide = (
+        polynet.asarray(np.array([250, 3], dtype), backend=name) for dtype in ("uint8", "int32")
+    )
+    found, expected = (polynet.to_numpy(net(x, lengths=n)[0]) for n in (few, wide))
+    np.testing.assert_array_equal(found, expected)
+    assert not np.any(found[250:])
+
+
 class Sum(nn.Module):
     """The sum of a sequence's numbers, of what is remembered at its end."""
 

@@ -43,9 +43,9 @@ CASES = {
     "EarlyStopping(monitor='val_loss', mode='min', min_delta=0.0, patience=5, restore_best=True)": (
         EarlyStopping()
     ),
-    "Checkpoint(monitor='val_loss', mode='min', min_delta=0.0, path='a', every=1, "
+    "Checkpoint(monitor='val_loss', mode='min', path='a', every=1, "
     "save_best_only=False)": Checkpoint("a"),
-    "ReduceLROnPlateau(monitor='loss', mode='min', min_delta=0.0, factor=0.5, patience=10, "
+    "ReduceLROnPlateau(monitor='loss', mode='min', factor=0.5, patience=10, "
     "threshold=0.0001, threshold_mode='rel', cooldown=0, min_factor=0.0)": ReduceLROnPlateau(
         "loss", factor=0.5
     ),

@@ -168,6 +168,23 @@ def test_a_program_that_does_something_else_at_ctrl_c_goes_on_so(when: str, igno
     assert signal.getsignal(signal.SIGINT) is handler
 
 
+def test_ctrl_c_ends_a_fit_within_another() -> None:
+    """As a callback may have it: both end, each between two steps."""
+    inner, outer = trainer(), trainer()
+
+    def press(job: Trainer) -> None:
+        if job.epoch == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    def within(_: Trainer) -> None:
+        inner.fit(X, Y, epochs=50, callbacks=[press])
+
+    with pytest.raises(KeyboardInterrupt):
+        outer.fit(X, Y, epochs=3, callbacks=[within])
+    assert (inner.epoch, outer.epoch) == (2, 1)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_steps_that_must_be_one_program_are_refused_where_there_is_none() -> None:
     """Before the first of them; the network and the history are as they were."""
     job = trainer(backend="strict", compile="require")
@@ -339,7 +356,8 @@ def test_what_labels_count_for_is_what_their_batches_count_for(
     y = np.where(np.arange(len(y)) % 5 == 0, -7, y) if "ignore_index" in options else y
     y = np.where(y == -7, options["ignore_index"], y) if "ignore_index" in options else y
     loss = functools.partial(getattr(losses, name), **options)
-    job = Trainer(nn.Linear(4, 2), loss, optim.SGD(0.1), dtype="float64")
+    last = [nn.LogSoftmax(1)] * (name == "nll")
+    job = Trainer(nn.Sequential(nn.Linear(4, 2), *last), loss, optim.SGD(0.1), dtype="float64")
     w = np.random.default_rng(0).uniform(0, 2, len(y)) if weighed else None
     whole = job.evaluate(x, y, sample_weight=w, batch_size=len(y))["loss"]
     expected = loss(job.predict(x), np.ascontiguousarray(y), w)

@@ -104,6 +104,24 @@ def test_what_is_wrong_with_a_rule_is_said(name: str) -> None:
         do()
 
 
+@op
+def with_more(xp, x):
+    return x * 2, lambda g, *_: (g * 2,)
+
+
+@op
+def summed(xp, arrays):
+    return sum(arrays), (lambda g: (g,) * len(arrays),)
+
+
+def test_what_serves_is_not_refused() -> None:
+    assert np.array_equal(grad(total(with_more))(X), [2.0, 2.0])
+    assert np.array_equal(grad(lambda x: total(summed)([x, x]))(X), [2.0, 2.0])
+    assert np.array_equal(grad(lambda x: total(too_few)(x, np.float64(3.0)))(X), [3.0, 3.0])
+    with pytest.raises(TypeError, match="1 pullbacks for 2 arguments"):
+        grad(lambda k: total(too_few)(X, k * 1.0))(X[0])
+
+
 def test_numbers_need_no_pullback() -> None:
     assert np.array_equal(too_few(X, 3.0), 3 * X)
     assert np.array_equal(grad(lambda x: total(too_few)(x, 3.0))(X), [3.0, 3.0])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from polynet import tree
-from polynet.backend import Backend, looped, not_recorded, overwriting
+from polynet.backend import Backend, left_alone, looped, not_recorded, overwriting
 from polynet.errors import MissingDependency, asked_by
 
 WIDE = ("float64", "int64", "uint64", "complex128")
@@ -101,9 +101,11 @@ class JaxBackend(Backend):
 
         def run(state: Any, data: Any, rows: Any) -> Any:
             try:
-                return taken(state, data, rows)
+                with left_alone():  # nothing can be written to
+                    return taken(state, data, rows)
             finally:
-                if any(a.is_deleted() for a in tree.leaves(state)):
+                donated = (a for a in tree.leaves(state) if isinstance(a, jax.Array))
+                if any(a.is_deleted() for a in donated):
                     overwriting()
 
         return run

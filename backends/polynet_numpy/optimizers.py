@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from polynet.backend import may_overwrite
 from polynet_numpy import compiled
-from polynet_numpy.results import apart, copy, repeat
+from polynet_numpy.results import apart, copy, repeat, spent
 
 PIECE = 8192
 """Elements at a time."""
@@ -49,13 +48,11 @@ def optimizer(rule: Callable[..., tuple[Iterable[str], Make]]) -> Callable[..., 
         slots, make = rule(**settings)
         trees = [params, *(state[slot] for slot in slots)]
         leaves = [a for tree in trees for a in tree.values()]
-        over = may_overwrite(leaves) and all(a.flags.c_contiguous for a in leaves)
+        over = spent(leaves)
         if not over:
             trees = [{n: copy(a) for n, a in tree.items()} for tree in trees]
-        else:
-            grads = {n: apart(grads[n]) for n in params}
         rows = [
-            [a.reshape(-1) for a in (trees[0][n], grads[n], *(t[n] for t in trees[1:]))]
+            [a.reshape(-1) for a in (trees[0][n], apart(grads[n]), *(t[n] for t in trees[1:]))]
             for n in params
         ]
         repeat(make, rows, step, lr if hasattr(lr, "shape") else np.asarray(lr), over=over)

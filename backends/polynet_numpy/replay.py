@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from polynet import tree
-from polynet.backend import Array, Backend, StaticRunner, left_alone, not_recorded, over_its_own
+from polynet.backend import Array, Backend, StaticRunner, left_alone, not_recorded
 from polynet_numpy import compiled
 from polynet_numpy.optimizers import SMALL
 from polynet_numpy.pool import Pool
@@ -21,7 +21,7 @@ INNER = ("polynet_numpy", "numpy", "array_api_compat")
 
 def runner(backend: Backend, step: Step) -> StaticRunner:
     """What `Backend.compile` returns."""
-    steps = _Steps(over_its_own(step), backend.xp)
+    steps = _Steps(step, backend.xp)
     return StaticRunner(
         backend, steps, capture=steps.capture, memory=_memory, write=_write, own=side_by_side,
         required=steps.required, inner=INNER,
@@ -35,6 +35,7 @@ class _Steps:
         self._step = step
         self._xp = xp
         self.required = getattr(step, "required", False)
+        self._spends = getattr(step, "consumes", False)
         self._pool = Pool()
         self._storage: list[np.ndarray] = []
         self._rows = np.empty(0)
@@ -65,6 +66,7 @@ class _Steps:
 
         One that it moved to another place stays `Recorded`: each replay moves what is there then.
         """
+        recording.spent = set(map(id, tree.leaves(state))) if self._spends else set()
         new, loss = self._step(*tree.map(lambda a: Recorded(a, None), (state, data, rows)))
         stays = lambda kept, a: kept if getattr(a, "array", None) is kept else a  # noqa: E731
         return tree.map(stays, state, new), loss

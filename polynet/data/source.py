@@ -48,7 +48,8 @@ class Source:
         raise NotImplementedError(f"{type(self).__name__} defines no __len__(self)")
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {len(self)} samples>"
+        counted = type(self).__len__ is not Source.__len__
+        return f"<{type(self).__name__}{f' of {len(self)} samples' if counted else ''}>"
 
     def batch(self, rows: np.ndarray) -> Batch:
         """The samples of these indices, in their order: `(x, y)` or `(x, y, sample_weight)`."""

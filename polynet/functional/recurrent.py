@@ -149,6 +149,7 @@ def _times(xp, x, weight, bias, lengths, reverse):
     times = xp.unstack(linear(x, weight, bias), axis=0)
     read = [None] * len(times)
     if lengths is not None:
+        lengths = xp.astype(lengths, xp.int32)  # which no time is too large for
         read = [lengths[:, None] > time for time in range(len(times))]
     both = list(zip(times, read, strict=True))
     return both[::-1] if reverse else both

@@ -195,7 +195,7 @@ class TransformerEncoderLayer(Module):
             return self.dropout1(y)
 
         def feed(x: Array) -> Array:
-            relu = self.activation is functional.relu
+            relu = self.activation is functional.relu and type(self.linear1) is Linear
             y = self.linear1(x, relu=True) if relu else self.activation(self.linear1(x))
             return self.dropout2(self.linear2(self.dropout(y)))
 

@@ -89,7 +89,7 @@ def _without_batch(expected: str, found: tuple[int, ...]) -> str:
         if sizes[-1:] == ["…"]:
             sizes[-1:] = ["any"] * (len(found) - len(sizes) + 1)
         fits = [not size.isdigit() or int(size) == n for size, n in zip(sizes, found, strict=False)]
-        if batch and len(sizes) == len(found) and all(fits):
+        if batch and "channels" not in sizes and len(sizes) == len(found) and all(fits):
             index = ":, None, ..." if before else "None, ..."
             return f". One sample is a batch of one: x[{index}]"
     return ""

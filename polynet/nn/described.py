@@ -31,9 +31,9 @@ class Described:
 
     def __post_init__(self) -> None:
         check(self.init)
-        sizes = several(self.shape, least=0)
+        given: Any = self.shape
+        sizes = several(given.tolist() if hasattr(given, "tolist") else given, least=0)
         if sizes is None:
-            given: Any = self.shape
             shape = getattr(given, "shape", None)
             found = repr(given) if shape is None else f"an array: give its shape, {tuple(shape)}"
             raise TypeError(

@@ -253,8 +253,8 @@ class Module:
     def replace(self, arrays: Mapping[str, Array]) -> Self:
         """This network with other arrays for the parameters and buffers named, all or some.
 
-        It is for weights from elsewhere, whose names, shapes and dtypes are checked; in each step,
-        and where a derivative is taken, `bind`.
+        Names, shapes and dtypes are checked, as weights from elsewhere need. In a pass of training
+        the copy goes on with it; a pass is begun by `bind`.
 
         Raises KeyError for a name it does not have, ValueError for another shape, TypeError for
         another dtype.

@@ -171,9 +171,10 @@ class RNN(_Layers):
     length: the times are a loop, in Python but on JAX.
 
     Samples that have fewer times than the longest stand in one array with it, filled up with any
-    finite numbers; `lengths`, an integer array (batch,), says how many times each has. The others
-    are not read, in either direction: outputs are 0 there, and the last state is that after a
-    sample's own last time. (In PyTorch that is `pack_padded_sequence`.)
+    finite numbers; `lengths`, an integer array (batch,), says how many times each has. (It is not
+    looked at: more than there are is all, less than 0 is none.) The others are not read, in either
+    direction: outputs are 0 there, and the last state is that after a sample's own last time. In
+    PyTorch that is `pack_padded_sequence`.
 
     Raises ValueError for other shapes, TypeError for another dtype.
 

@@ -129,14 +129,16 @@ def log10(xp, x, /):
     return xp.log10(x)
 
 
-def _share(xp, g, x, out):
-    """Of the gradient of log(… + exp x), what goes to x: all of it where x is ∞, as `out` is."""
-    all_of_it = x == out
-    return g * xp.exp(xp.where(all_of_it, 0, x) - xp.where(all_of_it, 0, out))
+def _share(xp, g, x, y, out):
+    """What goes to x: exp(x - out); all of it where that is ∞ - ∞, and half where y is alike."""
+    largest = x == out
+    share = xp.exp(xp.where(largest, 0, x) - xp.where(largest, 0, out))
+    return g * xp.where(largest & (y == out), share / 2, share)
 
 
 @with_pullbacks(
-    lambda xp, g, out, x, y: _share(xp, g, x, out), lambda xp, g, out, x, y: _share(xp, g, y, out)
+    lambda xp, g, out, x, y: _share(xp, g, x, y, out),
+    lambda xp, g, out, x, y: _share(xp, g, y, x, out),
 )
 def logaddexp(xp, x, y, /):
     return xp.logaddexp(x, y)

@@ -17,7 +17,7 @@ from polynet.tensor.arguments import (
     plain_backend,
     unwrapped,
 )
-from polynet.tensor.rules import check_kernel, checked, is_usual
+from polynet.tensor.rules import check_count, check_kernel, checked, is_usual
 from polynet.tensor.values import Level, Parts, Tensor
 
 P = ParamSpec("P")
@@ -64,19 +64,16 @@ def _recorded(
     parameters = list(signature.parameters.values())[1:]
     positional = _positional(signature)
     by_name = named_parameters(parameters)
-    if len(parameters) == len(positional) == 1:
+    if hasattr(rule, "of_a_user"):
+        call = _general(rule, by_name)
+    elif len(parameters) == len(positional) == 1:
         call = _unary(rule, static)
     elif len(parameters) == len(positional) == 2 and not by_name:
         call = _binary(rule, static)
     elif len(positional) == 1 and static is None:
         call = _unary_with_options(rule)
     else:
-
-        def call(*args: Any, **options: Any) -> Any:
-            if options:
-                args, options = to_positional(args, options, by_name)
-            return apply(rule, args, options)
-
+        call = _general(rule, by_name)
     call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     call.rule = rule  # type: ignore[attr-defined]
     return update_wrapper(call, rule)
@@ -190,6 +187,15 @@ def to_positional(
             raise TypeError(f"missing argument {name!r}")
         filled.append(value)
     return tuple(filled), rest
+
+
+def _general(rule: Callable[..., Any], by_name: dict[str, tuple[int, Any]]) -> Callable[..., Any]:
+    def call(*args: Any, **options: Any) -> Any:
+        if options:
+            args, options = to_positional(args, options, by_name)
+        return apply(rule, args, options)
+
+    return call
 
 
 def _unary(rule: Callable[..., Any], static: _Static | None) -> Callable[..., Any]:
@@ -306,6 +312,8 @@ def apply_at(
         return result
     if kernel is not None and not is_usual(result, inputs):
         check_kernel(kernel, level.backend, result, inputs)
+    elif hasattr(rule, "of_a_user"):
+        check_count(rule, result, inputs)
     value, pullbacks, *saved = result
     result = _written(level, value, tuple(inputs), pullbacks, saved[0] if saved else None)
     if level.watch is not None:
