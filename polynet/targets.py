@@ -31,7 +31,7 @@ BEFORE: dict[Any, dict[Any, str]] = {
 def check_last_layer(net: nn.Module, loss: Any, measured: Iterable[Callable[..., float]]) -> None:
     """Raise ValueError where a network ends in a layer whose input its loss or accuracy takes."""
     function, _ = parts_of(loss)
-    *_, before, last = [net, *_one_after_another(net)]
+    *_, before, last = [net, net, *_one_after_another(net)]
     if type(last) in BEFORE.get(function, {}):
         raise ValueError(
             f"Trainer: the network ends in {last.label()}, and {function.__name__} takes the "

@@ -195,6 +195,10 @@ NOT_MEANT: dict[str, tuple[Any, str]] = {
         lambda: Trainer(First(), losses.cross_entropy, optim.SGD()).fit(X, X[:, 0]),
         r"expected logits of shape \(batch, classes\)",
     ),
+    "no layer": (
+        lambda: Trainer(nn.Sequential(), losses.mse, optim.SGD()).fit(X, X),
+        "Sequential has no parameters: there is nothing to train",
+    ),
     "one class": (
         lambda: single(losses.cross_entropy).fit(X, COLUMN),
         "cross_entropy is of two classes or more.*binary_cross_entropy_with_logits",
