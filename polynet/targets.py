@@ -32,11 +32,12 @@ def check_last_layer(net: nn.Module, loss: Any, measured: Iterable[Callable[...,
     """Raise ValueError where a network ends in a layer whose input its loss or accuracy takes."""
     function, _ = parts_of(loss)
     *_, before, last = [net, net, *_one_after_another(net)]
-    if type(last) in BEFORE.get(function, {}):
+    layers = next((layers for known, layers in BEFORE.items() if known is function), {})
+    if type(last) in layers:
         raise ValueError(
             f"Trainer: the network ends in {last.label()}, and {function.__name__} takes the "
             "scores before it: leave the layer out, and have polynet.functional.sigmoid(outputs), "
-            f"or softmax, afterwards{BEFORE[function][type(last)]}"
+            f"or softmax, afterwards{layers[type(last)]}"
         )
     single = isinstance(before, nn.Linear) and before.out_features == 1
     if type(last) is nn.Sigmoid and single and metrics.accuracy in measured:
@@ -50,9 +51,9 @@ def check_last_layer(net: nn.Module, loss: Any, measured: Iterable[Callable[...,
 
 def _one_after_another(net: nn.Module) -> list[nn.Module]:
     """The layers that arrays pass in their order; the network itself where that is not known."""
-    if type(net).forward is not nn.Sequential.forward:
+    if not isinstance(net, nn.Sequential) or type(net).forward is not nn.Sequential.forward:
         return [net]
-    return [layer for part in list(net) for layer in _one_after_another(part)]  # type: ignore[call-overload]  # it is a Sequential
+    return [layer for part in net for layer in _one_after_another(part)]
 
 
 def check_outputs(loss: Any, outputs: Any) -> None:

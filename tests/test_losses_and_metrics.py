@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -225,7 +226,18 @@ def test_what_a_loss_or_accuracy_does_not_mean_is_refused(name: str) -> None:
         do()
 
 
+@dataclass
+class Scaled:
+    """A loss that is an object, and one that no dict can hold."""
+
+    factor: float
+
+    def __call__(self, outputs: Any, targets: Any) -> Any:
+        return losses.mse(outputs, targets) * self.factor
+
+
 def test_what_they_mean_is_not_refused() -> None:
+    trainer(Scaled(2.0)).fit(X, np.eye(3)[Y])
     single(losses.mse, nn.Sigmoid()).fit(X, COLUMN)
     single(BCE, metrics=[metrics.accuracy]).fit(X, COLUMN)
     trainer(losses.mse, last=nn.Sigmoid(), metrics=[metrics.accuracy]).fit(X, np.eye(3)[Y])
