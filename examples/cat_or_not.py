@@ -238,6 +238,14 @@ def read_picture(path: Path, channels: int = 3, side: int = FOLDER_SIDE) -> np.n
     return pixels.transpose(2, 0, 1) / 255
 
 
+def read_asked(paths: list[Path], like: np.ndarray) -> list[np.ndarray]:
+    """The pictures in these files, each as large as the others are; said early if one is none."""
+    try:
+        return [read_picture(path, *like.shape[1:3]) for path in paths]
+    except OSError as error:
+        raise SystemExit(f"--picture: {error}") from None
+
+
 # From pictures to what the network sees
 
 
@@ -381,6 +389,11 @@ def show_epochs(history: polynet.History) -> None:
         print(f"  {epoch:5} {loss:7.3f} {test_loss:11.3f} {accuracy:15.3f}")
 
 
+def show_asked(paths: list[Path], found: np.ndarray, task: Task) -> None:
+    for path, answer in zip(paths, found, strict=True):
+        print(f"  {answer:.3f}  {task.yes if answer > 0.5 else task.no}: {path}")
+
+
 # What is drawn
 
 RIGHT, WRONG = "tab:green", "tab:red"
@@ -500,10 +513,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"backend {backend.name}, device {device}, seed {options.seed}")
 
     task = find_task(options.data, options.seed)
-    try:
-        asked = [read_picture(path, *task.test.x.shape[1:3]) for path in options.picture]
-    except OSError as error:
-        raise SystemExit(f"--picture: {error}") from None
+    asked = read_asked(options.picture, task.test.x)
     show_data(task)
     scale = scale_of(task.train.x)
     train, test = changing(task.train, scale), ready(task.test, scale)
@@ -533,10 +543,7 @@ def main(argv: list[str] | None = None) -> None:
     show_scores(after, len(test.y))
     if asked:
         heading("The pictures asked about")
-        for path, answer in zip(
-            options.picture, answers(trainer, scale(np.stack(asked))), strict=True
-        ):
-            print(f"  {answer:.3f}  {task.yes if answer > 0.5 else task.no}: {path}")
+        show_asked(options.picture, answers(trainer, scale(np.stack(asked))), task)
 
     pictures = {
         "cat_numbers.png": draw_numbers(picture, task.yes, untrained),

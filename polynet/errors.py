@@ -92,12 +92,12 @@ def did_you_mean(given: object, choices: Iterable[str], near: float = 0.6) -> st
 def warn(message: str) -> None:
     """Warn of the line that asked polynet, or one of its plug-ins, for what is warned of."""
     frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and is_inner(frame.f_globals.get("__name__", "")):
+    while frame.f_back is not None and _is_inner(frame.f_globals.get("__name__", "")):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, RuntimeWarning, stacklevel=level)
 
 
-def is_inner(module: str) -> bool:
+def _is_inner(module: str) -> bool:
     """Whether a module is of polynet, or of one of its plug-ins."""
     package = module.partition(".")[0]
     return package == "polynet" or package.startswith("polynet_")

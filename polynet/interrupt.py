@@ -27,7 +27,7 @@ def interrupt_between_steps() -> Iterator[threading.Event]:
         event.set()
         signal.signal(signal.SIGINT, before)
 
-    handler.event = event  # type: ignore[attr-defined]
+    handler.event = event  # type: ignore[attr-defined]  # a function may have attributes
     signal.signal(signal.SIGINT, handler)
     try:
         yield event

@@ -175,7 +175,7 @@ class Run:
             assert self.place is not None
             backend = self.place.backend
             step = make_step(self.described, self.loss, self.optimizer, backend.xp, self._part)
-            step.required = self._required  # type: ignore[attr-defined]
+            step.required = self._required  # type: ignore[attr-defined]  # as the contract says
             self._steps = compiled(backend, step)
         return self._steps
 

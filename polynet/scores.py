@@ -130,7 +130,7 @@ def scores(
             check = target_check(loss, outputs, y, data.names[1])
             targets = tree_map(to_numpy, y) if metrics or check is not None else y
             if check is not None:
-                check(targets, *map(to_numpy, weights) if weights else (None,))
+                check(targets, to_numpy(weights[0]) if weights else None)
             if metrics:  # before the loss, which may write over what it is given
                 check_rows(outputs, count)
                 kept.append((targets, tree_map(to_numpy, outputs)))

@@ -115,18 +115,18 @@ class Recording:
         self.elements += sum(a.size for a in tree.leaves(plain) if isinstance(a, np.ndarray))
         call = make(*plain)
         if over:
-            self._leave()
+            self._overwrites()
         self._add(call)
         if not over:
             call()
 
     def write(self, array: np.ndarray, other: Any) -> None:
         """Write down that a result goes to an array outside."""
-        self._leave()
+        self._overwrites()
         self.written.append(array)
         self.calls.append(partial(np.copyto, array, _kept(other)))
 
-    def _leave(self) -> None:
+    def _overwrites(self) -> None:
         """Write down that what follows writes outside of the pool: over the state."""
         if overwriting not in self.calls:
             self.calls.append(overwriting)
