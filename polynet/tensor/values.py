@@ -168,6 +168,12 @@ class Tensor:
         state = "constant" if self._line is None else f"line {self._line}"
         return f"Tensor({self._value!r}, {state})"
 
+    def __format__(self, spec: str) -> str:
+        """A number as `spec` writes it: it is read, not computed with."""
+        if not spec:
+            return repr(self)
+        return format(self._level.backend.to_host(plain_value(self))[()], spec)
+
     def __len__(self) -> int:
         if not self.shape:
             raise TypeError("a 0-d Tensor has no length")

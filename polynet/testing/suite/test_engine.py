@@ -110,6 +110,18 @@ def test_softmax_twice(backend: Backend) -> None:
     np.testing.assert_allclose(hessian_row, expected, rtol=size, atol=size)
 
 
+def test_a_number_can_be_printed_while_it_is_recorded(backend: Backend) -> None:
+    said = []
+
+    def f(x: Any) -> Any:
+        value = total(x * x)
+        said.append(f"{value:.3f}")
+        return grad(lambda y: total(y * value))(x)[0, ...]
+
+    close(grad(f)(vector(backend, 1.5)), [3.0], backend)
+    assert said == ["2.250"]
+
+
 def test_threads_do_not_meet(backend: Backend) -> None:
     found: dict[int, Any] = {}
     barrier = threading.Barrier(4)
