@@ -72,8 +72,10 @@ def pytest(session: nox.Session, *args: str, **env: str) -> None:
 
 MACHINERY = ("tests/test_pytest_plugin.py", "tests/test_wrong_plugins.py")
 """Tests that start many fresh processes, whose libraries are their own: one session has them."""
-NUMPYS = files("test_numpy_*.py", "test_killed.py", "test_memory.py", "test_standard.py")
-"""Tests in which no other library has a part: the sessions of NumPy have them."""
+NUMPYS = files(
+    "test_numpy_*.py", "test_killed.py", "test_memory.py", "test_sklearn.py", "test_standard.py"
+)
+"""Tests in which no other library of arrays has a part: the sessions of NumPy have them."""
 JAXS = files("test_*jax.py")
 """Tests that JAX's session has."""
 CUDA = files("test_cuda_*.py")

@@ -46,6 +46,7 @@ FLOORS = {
     "train": 5,
     "checkpoint": 5,
     "view": 6,
+    "sklearn": 6,
     "__init__": 6,
     "__main__": 6,
     "testing": 7,  # above all: nothing imports it, and __init__ only names what is in it
@@ -66,6 +67,7 @@ NUMPY = {
     "metrics": "are functions of host arrays, as scikit-learn's",
     "nn.init": "draws parameters on the host, so that they are the same everywhere",
     "random": "draws on the host, so that numbers are the same everywhere",
+    "sklearn": "takes and gives arrays of the host, as scikit-learn does",
     "step": "makes the step counter on the host",
     "targets": "checks labels, which are on the host",
     "trial": "lets a loss divide by nothing on the host, while it is tried",
@@ -90,6 +92,7 @@ DEPENDENCIES = {
     },
     "PIL": {"data.images"},
     "safetensors": {"checkpoint"},
+    "sklearn": {"sklearn"},
     "tqdm": {"train"},
     "numpy": set(NUMPY),
 }

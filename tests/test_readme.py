@@ -15,8 +15,6 @@ PROGRAMS = re.findall(
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda text: text.splitlines()[0])
 def test_program(program, tmp_path, monkeypatch, nothing_chosen):
-    if "sklearn" in program:
-        pytest.importorskip("sklearn", reason="scikit-learn is not installed")
     monkeypatch.chdir(tmp_path)
     exec(compile(program, "README.md", "exec"), {"__name__": "__main__"})
 

@@ -1,0 +1,198 @@
+"""Networks as estimators of scikit-learn, for its pipelines, searches and cross-validation."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from polynet import losses, optim
+from polynet.arguments import Callback, place_for
+from polynet.backend import Backend, to_numpy
+from polynet.data import inputs
+from polynet.errors import MissingDependency
+from polynet.functional import softmax
+from polynet.nn import Module
+from polynet.optim import Optimizer
+from polynet.scores import AT_ONCE, Loss, outputs_of
+from polynet.train import Trainer
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+    from sklearn.utils import check_random_state
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import (
+        _check_sample_weight,
+        check_is_fitted,
+        column_or_1d,
+        validate_data,
+    )
+except ImportError as error:
+    raise MissingDependency("scikit-learn", "pip install 'polynet-array[sklearn]'") from error
+
+__all__ = ["Classifier", "Regressor"]
+
+Net = Module | Callable[[int, int], Module]
+
+
+class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """What both do: they are described, as all of scikit-learn's, and trained by `fit`."""
+
+    _loss: Loss
+
+    def __init__(
+        self,
+        net: Net,
+        *,
+        loss: Loss | None = None,
+        optimizer: Optimizer | None = None,
+        epochs: int = 20,
+        batch_size: int = 32,
+        validation_split: float | None = None,
+        callbacks: Sequence[Callback] = (),
+        random_state: Any = 0,
+        backend: str | Backend | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        self.net = net
+        self.loss = loss
+        self.optimizer = optimizer
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.validation_split = validation_split
+        self.callbacks = callbacks
+        self.random_state = random_state
+        self.backend = backend
+        self.device = device
+        self.dtype = dtype
+
+    def _train(
+        self, x: np.ndarray, y: np.ndarray, outputs: int, sample_weight: Any, *, stratify: bool
+    ) -> None:
+        net = self.net if isinstance(self.net, Module) else self.net(x.shape[1], outputs)
+        seed = self.random_state
+        if not isinstance(seed, numbers.Integral):
+            seed = int(check_random_state(seed).randint(1 << 31))
+        trainer = Trainer(
+            net, self.loss or type(self)._loss, self.optimizer or optim.Adam(1e-3), seed=seed,
+            backend=self.backend, device=self.device, dtype=self.dtype,
+        )  # fmt: skip
+        given = tuple(trainer.predict(x[:1]).shape)
+        if given != (1, outputs):
+            raise ValueError(
+                f"{type(self).__name__}: for one sample the network gives shape {given}; expected "
+                f"(1, {outputs}), as y asks for. Where net is a function (features, outputs), it "
+                "is given that number"
+            )
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, x)
+        self.history_ = trainer.fit(
+            x, y, sample_weight=sample_weight, epochs=self.epochs, batch_size=self.batch_size,
+            validation_split=self.validation_split, callbacks=self.callbacks, progress=False,
+            stratify=stratify and self.validation_split is not None,
+        )  # fmt: skip
+        self.net_ = trainer.net
+
+    def _outputs(self, x: Any) -> Any:
+        """The network's outputs, where it is."""
+        check_is_fitted(self)
+        x = validate_data(self, x, reset=False, **NUMBERS)
+        place = place_for(self.net_, None, self.backend, self.device, self.dtype)
+        with place.active():
+            return outputs_of(self.net_, inputs(place, x, seed=0), AT_ONCE)
+
+
+NUMBERS: dict[str, Any] = {"dtype": ("float64", "float32"), "allow_nd": True}
+"""What `x` is, in the words of scikit-learn: whole numbers become floating."""
+
+
+class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]  # scikit-learn has no types
+    """A network that tells classes apart, as an estimator of scikit-learn.
+
+    `net` is a network that gives a score for each class, or a function `(features, classes) ->
+    Module` of the sizes in the data: `features` are the columns of `X`, the channels of images.
+    All else is as in `Trainer` and its `fit`; the loss is of scores and labels from 0, by default
+    `losses.cross_entropy`, the optimizer `optim.Adam(1e-3)`, and `random_state` the seed: an
+    integer, a `RandomState` or None.
+
+    `fit(X, y, sample_weight=None)` takes samples as rows of numbers, or of any shape such as
+    (samples, channels, height, width), and labels of any kind; `predict` gives labels, and
+    `predict_proba` probabilities (samples, classes) in the order of `classes_`. The trained
+    network is `net_`, and what was recorded `history_`.
+
+    Raises ValueError for fewer than two classes, and as scikit-learn does for what is no matrix
+    of finite numbers. It needs scikit-learn: `pip install 'polynet-array[sklearn]'`.
+
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.model_selection import cross_val_score
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from polynet import nn, optim
+    >>> from polynet.sklearn import Classifier
+    >>> def net(features, classes):
+    ...     return nn.Sequential(nn.Linear(features, 16), nn.Tanh(), nn.Linear(16, classes))
+    >>> model = make_pipeline(StandardScaler(), Classifier(net, optimizer=optim.Adam(1e-2)))
+    >>> bool(cross_val_score(model, *load_iris(return_X_y=True)).mean() > 0.9)
+    True
+    """
+
+    _loss = staticmethod(losses.cross_entropy)
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train a new network on the samples; returns this estimator."""
+        X, y = validate_data(self, X, y, **NUMBERS)
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(column_or_1d(y, warn=True), return_inverse=True)
+        if len(self.classes_) < 2:
+            (label,) = self.classes_.tolist()
+            raise ValueError(f"Classifier: y holds one class, {label!r}; expected two or more")
+        self._train(X, labels, len(self.classes_), sample_weight, stratify=True)
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """The probability of each class: softmax of the network's scores."""
+        return to_numpy(softmax(self._outputs(X), axis=1))
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The label of the largest score."""
+        places = to_numpy(self._outputs(X)).argmax(axis=1)
+        return self.classes_[places]
+
+
+class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]  # scikit-learn has no types
+    """A network that gives numbers, as an estimator of scikit-learn.
+
+    As `Classifier`, with targets of shape (samples,) or (samples, outputs), whose shape `predict`
+    has: `net` gives (samples, outputs), or is a function `(features, outputs) -> Module`, and the
+    loss is by default `losses.mse`.
+
+    >>> import numpy as np
+    >>> from polynet import nn, optim
+    >>> from polynet.sklearn import Regressor
+    >>> X = np.linspace(-1, 1, 64)[:, None]
+    >>> model = Regressor(nn.Linear, optimizer=optim.Adam(0.1), epochs=40)
+    >>> bool(model.fit(X, 3 * X[:, 0] + 1).score(X, 3 * X[:, 0] + 1) > 0.99)
+    True
+    """
+
+    _loss = staticmethod(losses.mse)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train a new network on the samples; returns this estimator."""
+        X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, **NUMBERS)
+        targets = np.asarray(y, float).reshape(len(y), -1)
+        self._row = y.shape[1:]
+        self._train(X, targets, targets.shape[1], sample_weight, stratify=False)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The network's numbers, (samples,) or (samples, outputs) as the targets were."""
+        return to_numpy(self._outputs(X)).reshape(-1, *self._row)

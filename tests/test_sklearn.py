@@ -1,0 +1,138 @@
+"""Networks as estimators of scikit-learn, by its own checks, in its own tools."""
+
+import pickle
+from functools import partial
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_digits, load_iris
+from sklearn.model_selection import GridSearchCV, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from polynet import Trainer, losses, nn, optim
+from polynet.callbacks import EarlyStopping
+from polynet.functional import relu, softmax
+from polynet.sklearn import Classifier, Regressor
+
+BACKENDS = ("numpy", "strict")
+
+
+class Net(nn.Module):
+    def __init__(self, features, outputs, width=16):
+        self.hidden = nn.Linear(features, width)
+        self.last = nn.Linear(width, outputs)
+
+    def forward(self, x):
+        return self.last(relu(self.hidden(x)))
+
+
+HOW = {"optimizer": optim.Adam(1e-2), "epochs": 40, "backend": "numpy"}
+
+
+@parametrize_with_checks([kind(Net, **HOW, dtype="float64") for kind in (Classifier, Regressor)])
+def test_scikit_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_it_is_what_a_trainer_makes_of_the_same(backend):
+    x, y = load_iris(return_X_y=True)
+    weights = np.linspace(0.5, 1.5, len(y))
+    how = {"epochs": 3, "batch_size": 16}
+    trainer = Trainer(Net(4, 3), losses.cross_entropy, optim.Adam(1e-2), seed=7, backend=backend)
+    history = trainer.fit(x, y, sample_weight=weights, **how)
+    names = np.asarray(["setosa", "versicolor", "virginica"])
+    model = Classifier(Net, optimizer=optim.Adam(1e-2), random_state=7, backend=backend, **how).fit(
+        x, names[y], weights
+    )
+    assert model.history_.step_losses == history.step_losses
+    outputs = trainer.predict(x)
+    np.testing.assert_array_equal(model.predict(x), names[outputs.argmax(axis=1)])
+    np.testing.assert_array_equal(model.predict_proba(x), softmax(outputs, axis=1))
+    assert model.predict_proba(x).dtype == "float32"
+
+
+def test_the_shape_of_targets_is_that_of_predictions():
+    x = np.linspace(-1, 1, 64)[:, None]
+    for y in (3 * x[:, 0] + 1, 3 * x + 1, np.hstack([3 * x, 1 - x])):
+        model = Regressor(nn.Linear, optimizer=optim.Adam(0.1), epochs=60, backend="numpy")
+        assert model.fit(x, y).predict(x).shape == y.shape
+        np.testing.assert_allclose(model.predict(x), y, atol=0.05)
+
+
+def test_a_search_in_a_pipeline():
+    x, y = load_iris(return_X_y=True)
+    model = make_pipeline(StandardScaler(), Classifier(Net, epochs=15, backend="numpy"))
+    grid = {
+        "classifier__net": [Net, partial(Net, width=2)],
+        "classifier__optimizer": [optim.Adam(1e-2), optim.SGD(0.0)],
+    }
+    search = GridSearchCV(model, grid, cv=3).fit(x, y)
+    assert search.best_params_["classifier__optimizer"] == optim.Adam(1e-2)
+    assert search.best_score_ > 0.9
+    untrained = search.cv_results_["mean_test_score"][1::2]
+    assert max(untrained) < 0.7
+
+
+def test_images_and_early_stopping():
+    digits = load_digits()
+    x, y = digits.images[:400, None] / 16, digits.target[:400] >= 5
+    conv = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+    model = Classifier(
+        conv, optimizer=optim.Adam(1e-2), epochs=100, validation_split=0.25,
+        callbacks=[EarlyStopping(patience=3)], backend="numpy",
+    )  # fmt: skip
+    found = cross_val_predict(model, x, y, cv=2, method="predict_proba")
+    assert found.shape == (400, 2)
+    assert (found.argmax(axis=1) == y).mean() > 0.85
+    assert len(model.fit(x, y).history_["val_loss"]) < 100
+
+
+def test_a_trained_one_can_be_pickled_and_a_clone_is_not_trained():
+    x, y = load_iris(return_X_y=True)
+    model = Classifier(Net, **HOW).fit(x, y)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict_proba(x), model.predict_proba(x))
+    assert not hasattr(clone(model), "net_")
+
+
+def test_random_state_is_the_seed():
+    x, y = load_iris(return_X_y=True)
+
+    def first(state):
+        return Classifier(Net, epochs=1, backend="numpy", random_state=state).fit(x, y).history_
+
+    assert first(3)["loss"] == first(3)["loss"] != first(4)["loss"]
+    of_state = [first(np.random.RandomState(3))["loss"] for _ in range(2)]
+    assert of_state[0] == of_state[1]
+    assert first(None)["loss"] != first(None)["loss"]
+
+
+X, Y = np.zeros((6, 2)), np.arange(6) % 3
+WRONG = {
+    "one class": (Classifier(Net), Y * 0, "y holds one class, 0; expected two or more"),
+    "numbers": (Classifier(Net), Y / 7, "Unknown label type: continuous"),
+    "too few outputs": (
+        Classifier(nn.Linear(2, 2)),
+        Y,
+        r"Classifier: for one sample the network gives shape \(1, 2\); expected \(1, 3\)",
+    ),
+    "too many": (Regressor(nn.Linear(2, 4)), Y, r"shape \(1, 4\); expected \(1, 1\)"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_bad_input_is_said(case):
+    model, y, said = WRONG[case]
+    with pytest.raises(ValueError, match=said):
+        model.set_params(backend="numpy").fit(X, y)
+
+
+def test_without_scikit_learn_it_says_how_to_install_it(run_python):
+    code = "import sys; sys.modules['sklearn.base'] = None; import polynet.sklearn"
+    done = run_python("-c", code)
+    assert "MissingDependency: scikit-learn is not installed" in done.stderr
+    assert "pip install 'polynet-array[sklearn]'" in done.stderr
