@@ -1,5 +1,6 @@
 """Plug-ins installed for the tests, and Python started in an environment of its own."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -74,6 +75,17 @@ def claimant(claimant_site, nothing_chosen):
     """The claimant is installed."""
     with _on_path(claimant_site) as site:
         yield site
+
+
+@pytest.fixture(scope="module")
+def example(request):
+    """The program that a module of tests calls its FILE, as a module."""
+    spec = importlib.util.spec_from_file_location(
+        f"example_{request.module.FILE.stem}", request.module.FILE
+    )
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

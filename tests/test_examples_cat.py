@@ -1,6 +1,5 @@
 """The example of the cat: its data, its answers, and the pictures it draws."""
 
-import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -11,14 +10,6 @@ import pytest
 from polynet import random
 
 FILE = Path(__file__).parents[1] / "examples" / "cat_or_not.py"
-
-
-@pytest.fixture(scope="module")
-def example():
-    spec = importlib.util.spec_from_file_location("example_cat", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 """The example of the characters: what it learns from, what it is measured by, what it writes."""
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +10,6 @@ from polynet import checkpoint
 from polynet.backend import registry
 
 FILE = Path(__file__).parents[1] / "examples" / "characters.py"
-
-
-@pytest.fixture(scope="module")
-def example():
-    spec = importlib.util.spec_from_file_location("example_characters", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def few_letters(count):

@@ -1,6 +1,5 @@
 """The example of the digits: by hand as by `Trainer`, and in PyTorch."""
 
-import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -12,14 +11,6 @@ from polynet import checkpoint
 from polynet.backend import registry
 
 FILE = Path(__file__).parents[1] / "examples" / "digits.py"
-
-
-@pytest.fixture(scope="module")
-def example():
-    spec = importlib.util.spec_from_file_location("example_digits", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """The engine in 60 lines: how long it is, and that it computes what the real one computes."""
 
-import importlib.util
 import io
 import sys
 import tokenize
@@ -21,14 +20,6 @@ NO_CODE = {
     tokenize.DEDENT,
     tokenize.ENDMARKER,
 }
-
-
-@pytest.fixture(scope="module")
-def example():
-    spec = importlib.util.spec_from_file_location("example_engine", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def engine_source():

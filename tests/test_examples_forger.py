@@ -1,6 +1,5 @@
 """The example of the forger: who learns what from the one loss, and what comes of it."""
 
-import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -13,14 +12,6 @@ from polynet import nn
 from polynet.backend import registry
 
 FILE = Path(__file__).parents[1] / "examples" / "forger.py"
-
-
-@pytest.fixture(scope="module")
-def example():
-    spec = importlib.util.spec_from_file_location("example_forger", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

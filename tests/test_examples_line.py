@@ -1,6 +1,5 @@
 """The example of the line: that what it shows is so."""
 
-import importlib.util
 import re
 import sys
 from itertools import pairwise
@@ -15,14 +14,6 @@ from polynet.backend import registry
 
 FILE = Path(__file__).parents[1] / "examples" / "line.py"
 WHERE = {"backend": "numpy", "device": None, "dtype": "float64"}
-
-
-@pytest.fixture(scope="module")
-def example():
-    spec = importlib.util.spec_from_file_location("example_line", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """A look inside: the slope by hand is the gradient, and the network learns exclusive or."""
 
-import importlib.util
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -11,14 +10,6 @@ import polynet
 
 FILE = Path(__file__).parents[1] / "examples" / "look_inside.py"
 PICTURE = FILE.parent / "pictures" / "look_inside.svg"
-
-
-@pytest.fixture(scope="module")
-def example():
-    spec = importlib.util.spec_from_file_location("example_look_inside", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

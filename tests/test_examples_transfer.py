@@ -1,6 +1,5 @@
 """The example of transfer: the file of PyTorch is read, and what it knows is a head start."""
 
-import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -12,14 +11,6 @@ from polynet import checkpoint, nn
 from polynet.backend import get_backend, registry, to_numpy
 
 FILE = Path(__file__).parents[1] / "examples" / "transfer.py"
-
-
-@pytest.fixture(scope="module")
-def example():
-    spec = importlib.util.spec_from_file_location("example_transfer", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
