@@ -206,6 +206,10 @@ class Tensor:
     def __index__(self) -> int:
         return self._leave(operator.index, "the index")
 
+    def __deepcopy__(self, _memo: Any) -> Tensor:
+        """A Tensor of the same value, through which the same gradient flows."""
+        return Tensor(self._value, self._level, self._line)
+
     def _become(self, other: Tensor) -> None:
         """Take over another's value and line; who has read the old ones keeps them."""
         self._value, self._level, self._line = other._value, other._level, other._line

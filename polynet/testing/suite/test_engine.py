@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from typing import Any
 
@@ -120,6 +121,15 @@ def test_a_number_can_be_printed_while_it_is_recorded(backend: Backend) -> None:
 
     close(grad(f)(vector(backend, 1.5)), [3.0], backend)
     assert said == ["2.250"]
+
+
+def test_a_deep_copy_is_another_array_of_the_same_gradient(backend: Backend) -> None:
+    def f(p: dict[str, Any]) -> Any:
+        mine = copy.deepcopy(p)
+        mine["x"] *= 2
+        return total(mine["x"] * p["x"])  # 2 x²
+
+    close(grad(f)({"x": vector(backend, 1.5, -1.0)})["x"], [6.0, -4.0], backend)
 
 
 def test_threads_do_not_meet(backend: Backend) -> None:
