@@ -67,6 +67,26 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
         ValueError,
         ["layer '0'", "(…, 4)", "(12, 2)"],
     ),
+    **{
+        f"no such axis: {name}": (
+            call,
+            IndexError,
+            [f"axis {axis} of an array of {ndim} dimensions", expected],
+        )
+        for name, call, axis, ndim, expected in (
+            ("diff", lambda: OPS["diff"](X, axis=2), 2, 2, "from -2 to 1"),
+            ("permute_dims", lambda: OPS["permute_dims"](X, (0, -3)), -3, 2, "from -2 to 1"),
+            ("tensordot", lambda: OPS["tensordot"](X, X, axes=((4,), (0,))), 4, 2, "from -2 to 1"),
+            ("glu", lambda: nn.GLU(dim=3)(X), 3, 2, "from -2 to 1"),
+            ("of a sum", lambda: OPS["sum"](np.asarray(1.0), axis=0), 0, 0, "no axes"),
+            ("of a concat", lambda: OPS["concat"]([np.asarray(1.0)] * 2), 0, 0, "no axes"),
+        )
+    },
+    "take without an axis": (
+        lambda: OPS["take"](X, np.asarray([0])),
+        ValueError,
+        ["take", "2", "axis"],
+    ),
     "flatten a vector": (
         lambda: nn.Flatten()(F32[0]),
         ValueError,

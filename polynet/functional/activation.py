@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from polynet.functional.elementary import SELU_ALPHA, SELU_SCALE, by_rows, erf, linear, sigmoid
+from polynet.ops.indexing import place_of
 from polynet.tensor import composition, with_pullbacks
 
 # Straight lines
@@ -204,7 +205,7 @@ def glu(xp, x, /, *, axis=-1):
     Dauphin et al., "Language Modeling with Gated Convolutional Networks" (2017). Raises
     ValueError where the axis has no halves.
     """
-    axis = axis % x.ndim
+    axis = place_of(axis, x.ndim)
     half, odd = divmod(x.shape[axis], 2)
     if odd:
         raise ValueError(f"glu halves an axis of even length; axis {axis} of {x.shape} is not")

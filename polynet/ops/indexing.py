@@ -198,8 +198,13 @@ def segment_sum(xp, x, segments, count, /):
 
 @op
 def take(xp, x, indices, /, *, axis=None):
+    if axis is None and x.ndim != 1:
+        raise ValueError(
+            f"take without an axis is for one dimension, this array has {x.ndim}: give axis=…, or "
+            "reshape it to one"
+        )
     y = xp.take(x, indices, axis=axis)
-    shape, axis = x.shape, 0 if axis is None else axis % x.ndim
+    shape, axis = x.shape, place_of(0 if axis is None else axis, x.ndim)
     count = shape[axis]
     to_front = (axis, *range(axis), *range(axis + 1, x.ndim))
     back = inverse(to_front)
@@ -214,7 +219,7 @@ def take(xp, x, indices, /, *, axis=None):
 @op
 def take_along_axis(xp, x, indices, /, *, axis=-1):
     y = xp.take_along_axis(x, indices, axis=axis)
-    shape, axis = x.shape, axis % x.ndim
+    shape, axis = x.shape, place_of(axis, x.ndim)
 
     def pullback(g):  # each element has its place in a vector as long as x
         axes = range(len(shape))
@@ -224,6 +229,14 @@ def take_along_axis(xp, x, indices, /, *, axis=-1):
         return xp.reshape(total, shape)
 
     return y, (pullback, None)
+
+
+def place_of(axis, ndim):
+    """An axis of either sign, counted from the first; IndexError where there is none such."""
+    if not -ndim <= axis < ndim:
+        expected = f"one from {-ndim} to {ndim - 1}" if ndim else "none, since it has no axes"
+        raise IndexError(f"axis {axis} of an array of {ndim} dimensions; expected {expected}")
+    return axis % ndim
 
 
 def inverse(axes):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from polynet.ops.indexing import inverse
+from polynet.ops.indexing import inverse, place_of
 from polynet.tensor import op, with_pullbacks
 
 
@@ -60,7 +60,9 @@ def tensordot(xp, x, y, /, *, axes=2):
     if isinstance(axes, int):
         summed_x, summed_y = list(range(x.ndim - axes, x.ndim)), list(range(axes))
     else:
-        summed_x, summed_y = ([a % z.ndim for a in s] for s, z in zip(axes, (x, y), strict=True))
+        summed_x, summed_y = (
+            [place_of(a, z.ndim) for a in s] for s, z in zip(axes, (x, y), strict=True)
+        )
     free_x = [a for a in range(x.ndim) if a not in summed_x]
     free_y = [a for a in range(y.ndim) if a not in summed_y]
     of_x, of_y = range(len(free_x)), range(len(free_x), len(free_x) + len(free_y))

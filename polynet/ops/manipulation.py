@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 import array_api_compat
 
 from polynet.ops.complex_numbers import in_dtype
-from polynet.ops.indexing import inverse, part, segment_sum, steps
+from polynet.ops.indexing import inverse, part, place_of, segment_sum, steps
 from polynet.tensor import op
 
 
@@ -20,7 +20,7 @@ def reshape(xp, x, /, shape, *, copy=None):
 
 @op
 def permute_dims(xp, x, /, axes):
-    axes = tuple(a % x.ndim for a in axes)
+    axes = tuple(place_of(a, x.ndim) for a in axes)
     back = inverse(axes)
     return xp.permute_dims(x, axes), (lambda g: xp.permute_dims(g, back),)
 
@@ -79,7 +79,7 @@ def tile(xp, x, repetitions, /):
 @op
 def repeat(xp, x, repeats, /, *, axis=None):
     shape = x.shape
-    place = 0 if axis is None else axis % x.ndim
+    place = 0 if axis is None else place_of(axis, x.ndim)
     before, count, after = (
         ((), math.prod(shape), ())
         if axis is None
@@ -100,7 +100,7 @@ def repeat(xp, x, repeats, /, *, axis=None):
 @op
 def concat(xp, arrays, /, *, axis=0):
     shapes = [a.shape for a in arrays]
-    place = 0 if axis is None else axis % len(shapes[0])
+    place = 0 if axis is None else place_of(axis, len(shapes[0]))
     lengths = [math.prod(s) if axis is None else s[place] for s in shapes]
     cuts = list(pairwise(accumulate(lengths, initial=0)))
 
@@ -115,7 +115,7 @@ def concat(xp, arrays, /, *, axis=0):
 
 @op
 def stack(xp, arrays, /, *, axis=0):
-    place = axis % (arrays[0].ndim + 1)
+    place = place_of(axis, arrays[0].ndim + 1)
     count = len(arrays)
 
     def pullback(g):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from polynet.ops.complex_numbers import in_dtype, real_only
-from polynet.ops.indexing import inverse, part
+from polynet.ops.indexing import inverse, part, place_of
 from polynet.tensor import op
 
 
@@ -13,7 +13,7 @@ def axes_of(x, axis):
     """The axes reduced, as non-negative numbers."""
     if axis is None:
         return tuple(range(x.ndim))
-    return tuple(a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,)))
+    return tuple(place_of(a, x.ndim) for a in (axis if isinstance(axis, tuple) else (axis,)))
 
 
 def kept_by(x, axes):
@@ -164,7 +164,7 @@ def _running_axis(x, axis):
             f"a running sum or product along axis={axis} of an array of {x.ndim} dimensions; "
             "give one of its axes, or reshape it to one dimension"
         )
-    place = 0 if axis is None else axis % x.ndim
+    place = 0 if axis is None else place_of(axis, x.ndim)
     return place, x.shape[place]
 
 

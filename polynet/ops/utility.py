@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from polynet.ops.indexing import part, put_slice
+from polynet.ops.indexing import part, place_of, put_slice
 from polynet.tensor import op
 
 
 @op
 def diff(xp, x, /, prepend=None, append=None, *, axis=-1, n=1):
-    place = axis % x.ndim
+    place = place_of(axis, x.ndim)
     pieces = [a for a in (prepend, x, append) if a is not None]
     whole = pieces[0] if len(pieces) == 1 else xp.concat(pieces, axis=place)
     y = xp.diff(whole, axis=place, n=n)
