@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from polynet import array_namespace, grad
+from polynet import array_namespace, functional, grad, hessian
 from polynet.backend import Backend, to_numpy
 from polynet.testing.suite.cases import dtypes, to_backend
 
@@ -60,6 +60,16 @@ EDGES: dict[str, tuple[Callable[..., Any], list[list[float]], list[list[float]]]
         [[-math.inf], [-math.inf]],
         [[0.5], [0.5]],
     ),
+    "logaddexp of large numbers": (
+        lambda xp, x, y: xp.logaddexp(x, y),
+        [[4988429.0, -1e5, 1e20], [4988429.0, -1e5, 1e20]],
+        [[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]],
+    ),
+    "logsumexp of large numbers": (
+        lambda xp, x: functional.logsumexp(x),
+        [[4988429.0, 4988429.0]],
+        [[0.5, 0.5]],
+    ),
     "roll of several axes by one number": (
         lambda xp, x: xp.roll(x, 1, axis=(0, 1)) * x,
         [[[1, 2], [3, 4]]],
@@ -86,6 +96,16 @@ def test_the_mixed_derivative_of_a_power_by_an_exponent_of_0(backend: Backend) -
     """d²/dxdy x^y is x^(y-1) (1 + y ln x): 1/x at y = 0."""
     x, y = (to_backend(np.asarray(a), backend, "float32") for a in (4.0, 0.0))
     assert float(grad(grad(lambda a, b: a**b), 1)(x, y)) == pytest.approx(0.25)
+
+
+def test_the_second_derivative_of_logaddexp_is_symmetric_where_one_side_is_all(
+    backend: Backend,
+) -> None:
+    """It is p (1 - p) with p = 1 / (1 + exp(y - x)), of which float32 sees no 1 - p."""
+    x = to_backend(np.asarray([20.0, 0.5]), backend, "float32")
+    found = to_numpy(hessian(lambda a: array_namespace(a).logaddexp(a[0], a[1]))(x))
+    p = math.exp(-19.5)
+    np.testing.assert_allclose(found, [[p, -p], [-p, p]], rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["sum", "prod", "cumulative_sum", "cumulative_prod"])

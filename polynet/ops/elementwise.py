@@ -129,17 +129,18 @@ def log10(xp, x, /):
     return xp.log10(x)
 
 
-def _share(xp, g, x, y, out):
-    """What goes to x: exp(x - out); all of it where that is ∞ - ∞, and half where y is alike."""
-    largest = x == out
-    share = xp.exp(xp.where(largest, 0, x) - xp.where(largest, 0, out))
-    return g * xp.where(largest & (y == out), share / 2, share)
+def _share(xp, g, out, x, y):
+    """What goes to x: 1 / (1 + exp(y - x)), whose y - x no rounding of large numbers spoils.
+
+    Where both are the same infinity, it is half.
+    """
+    alike = (x == y) & xp.isinf(out)
+    gap = xp.where(alike, 0, xp.where(alike, 0, x) - y)
+    smaller = xp.exp(xp.where(gap >= 0, -gap, gap))
+    return g * (xp.where(gap >= 0, 1, smaller) / (1 + smaller))
 
 
-@with_pullbacks(
-    lambda xp, g, out, x, y: _share(xp, g, x, y, out),
-    lambda xp, g, out, x, y: _share(xp, g, y, x, out),
-)
+@with_pullbacks(_share, lambda xp, g, out, x, y: _share(xp, g, out, y, x))
 def logaddexp(xp, x, y, /):
     return xp.logaddexp(x, y)
 
