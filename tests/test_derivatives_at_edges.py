@@ -142,3 +142,26 @@ def test_a_running_sum_or_product_needs_an_axis(backend: Backend, name: str) -> 
     x = to_backend(np.ones((2, 2)), backend, "float32")
     with pytest.raises(ValueError, match="axis"):
         grad(lambda a: array_namespace(a).sum(getattr(array_namespace(a), name)(a)))(x)
+
+
+SMALL: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "take": lambda xp, x, k: xp.take(x, k, axis=0),
+    "take_along_axis": lambda xp, x, k: xp.take_along_axis(x, xp.expand_dims(k, axis=1), axis=1),
+    "repeat": lambda xp, x, k: xp.repeat(x, k, axis=0),
+}
+"""Functions of whole numbers, of which each of `x` has one."""
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize("name", SMALL)
+def test_places_beyond_the_dtype_of_the_indices(name: str, dtype: str) -> None:
+    """The gradient counts up to 300, which no integer of 8 bits does."""
+    x, k = np.ones((300, 2)), np.ones(300, dtype=dtype)
+    weight = np.arange(300.0)[:, None]
+    found, wanted = (
+        grad(lambda a, k=k: array_namespace(a).sum(SMALL[name](array_namespace(a), a, k) * weight))(
+            x
+        )
+        for k in (k, k.astype(np.int64))
+    )
+    np.testing.assert_array_equal(found, wanted)

@@ -210,7 +210,8 @@ def take(xp, x, indices, /, *, axis=None):
     back = inverse(to_front)
 
     def pullback(g):
-        total = segment_sum(xp.permute_dims(g, to_front), indices % count, count)
+        places = reaching(xp, indices, count) % count
+        total = segment_sum(xp.permute_dims(g, to_front), places, count)
         return xp.permute_dims(total, back)
 
     return y, (pullback, None)
@@ -222,13 +223,20 @@ def take_along_axis(xp, x, indices, /, *, axis=-1):
     shape, axis = x.shape, place_of(axis, x.ndim)
 
     def pullback(g):  # each element has its place in a vector as long as x
-        axes = range(len(shape))
-        keys = [indices if a == axis else steps(xp, indices, g.shape, a) for a in axes]
+        axes, wide = range(len(shape)), reaching(xp, indices, max(shape))
+        keys = [wide if a == axis else steps(xp, wide, g.shape, a) for a in axes]
         places = flat_places(xp, shape, keys, g)
         total = segment_sum(xp.reshape(g, (-1,)), places, math.prod(shape))
         return xp.reshape(total, shape)
 
     return y, (pullback, None)
+
+
+def reaching(xp, numbers, count):
+    """Whole numbers in a dtype that also holds `count`: their own, or that of indices."""
+    if xp.iinfo(numbers.dtype).max >= count:
+        return numbers
+    return xp.astype(numbers, index_dtype(xp, numbers))
 
 
 def place_of(axis, ndim):

@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 import array_api_compat
 
 from polynet.ops.complex_numbers import in_dtype
-from polynet.ops.indexing import inverse, part, place_of, segment_sum, steps
+from polynet.ops.indexing import inverse, part, place_of, reaching, segment_sum, steps
 from polynet.tensor import op
 
 
@@ -90,7 +90,7 @@ def repeat(xp, x, repeats, /, *, axis=None):
         if not hasattr(repeats, "dtype"):
             g = xp.sum(xp.reshape(g, (*before, count, repeats, *after)), axis=place + 1)
         else:
-            origin = xp.repeat(steps(xp, repeats, (count,), 0), repeats)
+            origin = xp.repeat(steps(xp, reaching(xp, repeats, count), (count,), 0), repeats)
             g = xp.moveaxis(segment_sum(xp.moveaxis(g, place, 0), origin, count), 0, place)
         return xp.reshape(g, shape)
 
