@@ -82,6 +82,21 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
             ("of a concat", lambda: OPS["concat"]([np.asarray(1.0)] * 2), 0, 0, "no axes"),
         )
     },
+    "a list beside an array in an index": (
+        lambda: OPS["getitem"](X, ([0, 1], np.asarray([0, 1]))),
+        TypeError,
+        ["index by a list", "integer arrays"],
+    ),
+    "a mask beside a number in an index": (
+        lambda: polynet.grad(lambda x: summed(x[np.ones(12, dtype=bool), 0]))(X),
+        TypeError,
+        ["boolean mask", "integer arrays", "nonzero"],
+    ),
+    "a mask beside a number in an assignment": (
+        lambda: functional.setitem(X, (np.ones(12, dtype=bool), 0), 1.0),
+        TypeError,
+        ["boolean mask", "integer arrays", "nonzero"],
+    ),
     "take without an axis": (
         lambda: OPS["take"](X, np.asarray([0])),
         ValueError,

@@ -96,7 +96,7 @@ def _to_mask(xp, x, mask, value):
 
 
 def _to_integers(xp, x, keys, value):
-    require_all_axes(x.shape, keys)
+    require_all_axes(xp, x.shape, keys)
     value = xp.broadcast_to(value, x[keys].shape)
     if 0 in value.shape:
         return x

@@ -151,7 +151,7 @@ def index_dtype(xp, x):
 def _by_integers(xp, x, keys):
     """One integer array, or integer, for each axis, broadcast against one another."""
     shape = x.shape
-    require_all_axes(shape, keys)
+    require_all_axes(xp, shape, keys)
     y = x[keys]
 
     def pullback(g):
@@ -162,8 +162,16 @@ def _by_integers(xp, x, keys):
     return y, (pullback,)
 
 
-def require_all_axes(shape, keys):
-    """Raise IndexError unless `keys`, integers and arrays of them, are one for each axis."""
+def require_all_axes(xp, shape, keys):
+    """Raise unless `keys`, integers and arrays of them, are one for each axis."""
+    for k in keys:
+        mask = getattr(k, "dtype", None) == xp.bool
+        if mask or isinstance(k, list | tuple):
+            raise TypeError(
+                f"cannot index by a {'boolean mask' if mask else type(k).__name__} beside others; "
+                "use integers and integer arrays, one for each axis, or one mask alone: "
+                "xp.nonzero(mask) makes integers of it"
+            )
     if len(keys) != len(shape) or any(k is None or isinstance(k, slice) for k in keys):
         raise IndexError(
             f"integer arrays index all axes, one each, as in the standard; got {len(keys)} indices "
