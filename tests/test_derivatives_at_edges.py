@@ -165,3 +165,15 @@ def test_places_beyond_the_dtype_of_the_indices(name: str, dtype: str) -> None:
         for k in (k, k.astype(np.int64))
     )
     np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "softmin", "logsumexp"])
+def test_along_an_axis_without_numbers(backend: Backend, name: str) -> None:
+    x = to_backend(np.ones((3, 0)), backend, "float32")
+    function = getattr(functional, name)
+    with np.errstate(divide="ignore"):
+        y = to_numpy(function(x))
+        slope = to_numpy(grad(lambda a: array_namespace(a).sum(function(a)))(x))
+    assert slope.shape == (3, 0)
+    wanted = np.full(3, -np.inf) if name == "logsumexp" else np.ones((3, 0))
+    np.testing.assert_array_equal(y, wanted)

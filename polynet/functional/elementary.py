@@ -86,7 +86,7 @@ def _of_logsumexp(xp, g, x, axis):
 
 @with_pullbacks(_of_logsumexp)
 def _logsumexp(xp, x, /, *, axis):
-    top = xp.max(x, axis=axis, keepdims=True)
+    top = _largest(xp, x, axis)
     top = xp.where(xp.isfinite(top), top, 0)
     return xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
 
@@ -136,8 +136,15 @@ def _log_softmax(xp, x, /, *, axis):
 
 def _top(xp, x, axis):
     """The largest along `axis`, which keeps exp from overflow; 0 where all are -∞."""
-    top = xp.max(x, axis=axis, keepdims=True)
+    top = _largest(xp, x, axis)
     return xp.where(top == -math.inf, 0, top)
+
+
+def _largest(xp, x, axis):
+    """The largest along `axis`, which is kept; -∞ of no numbers."""
+    if 0 not in x.shape:
+        return xp.max(x, axis=axis, keepdims=True)
+    return xp.sum(x, axis=axis, keepdims=True) - math.inf
 
 
 # Linear maps
