@@ -49,6 +49,11 @@ EDGES: dict[str, tuple[Callable[..., Any], list[list[float]], list[list[float]]]
         [[0, -2, -2], [1, 1, -1]],
         [[0, -1, 1], [0, 0, 0]],
     ),
+    "diff of order 0": (
+        lambda xp, x, y: xp.diff(x, y, axis=0, n=0),
+        [[1, 2], [3]],
+        [[1, 1], [0]],
+    ),
     "equal values in a sort": (lambda xp, x: xp.sort(x)[1:], [[1, 1, 0]], [[1, 1, 0]]),
     "logaddexp of infinity": (
         lambda xp, x, y: xp.logaddexp(x, y),
