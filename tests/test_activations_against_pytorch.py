@@ -138,3 +138,10 @@ def test_functions_take_what_layers_take() -> None:
                 layer = getattr(nn, name)(**options)
                 function = getattr(functional, type(layer)._function.__name__)
                 np.testing.assert_array_equal(to_numpy(function(x, **options)), layer(x))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu_of_the_largest_number(approximate: str, dtype: str) -> None:
+    x = np.asarray([np.finfo(dtype).max])
+    np.testing.assert_array_equal(functional.gelu(x, approximate=approximate), x)

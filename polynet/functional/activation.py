@@ -163,9 +163,9 @@ def gelu(xp, x, /, *, approximate="none"):
     (2016).
     """
     if approximate == "none":
-        return x * (erf(x * math.sqrt(0.5)) + 1) * 0.5
+        return x * (erf(x * math.sqrt(0.5)) * 0.5 + 0.5)
     z = hardtanh(x, min_val=-10.0, max_val=10.0)  # beyond, tanh is ±1, and z³ may overflow
-    return x * (xp.tanh((z + z * z * z * 0.044715) * math.sqrt(2 / math.pi)) + 1) * 0.5
+    return x * (xp.tanh((z + z * z * z * 0.044715) * math.sqrt(2 / math.pi)) * 0.5 + 0.5)
 
 
 @composition
