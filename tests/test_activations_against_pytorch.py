@@ -145,3 +145,8 @@ def test_functions_take_what_layers_take() -> None:
 def test_gelu_of_the_largest_number(approximate: str, dtype: str) -> None:
     x = np.asarray([np.finfo(dtype).max])
     np.testing.assert_array_equal(functional.gelu(x, approximate=approximate), x)
+
+
+def test_prelu_of_one_number_is_one_number() -> None:
+    y = nn.PReLU().init(seed=0, backend="numpy")(np.asarray(-2.0, dtype="float32"))
+    assert (y.shape, float(y)) == ((), -0.5)

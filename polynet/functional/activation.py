@@ -51,7 +51,7 @@ def prelu(xp, x, weight, /):
 
     He et al., "Delving Deep into Rectifiers", ICCV 2015.
     """
-    slopes = xp.reshape(weight, (*weight.shape, *(1 for _ in x.shape[2:])))
+    slopes = xp.reshape(weight, (*weight.shape, *(1 for _ in x.shape[2:])) if x.ndim else ())
     return xp.where(x > 0, x, _not_above_0(xp, x) * slopes)
 
 
