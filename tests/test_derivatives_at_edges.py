@@ -113,6 +113,12 @@ def test_the_second_derivative_of_logaddexp_is_symmetric_where_one_side_is_all(
     np.testing.assert_allclose(found, [[p, -p], [-p, p]], rtol=1e-5)
 
 
+def test_the_second_derivative_of_a_power_that_is_0_is_0(backend: Backend) -> None:
+    """y (y - 1) x^(y-2), of which y² would be infinite: ∞·0."""
+    x, y = (to_backend(np.asarray(a), backend, "float32") for a in (501.0, -1e20))
+    assert float(grad(grad(lambda a: a**y))(x)) == 0
+
+
 @pytest.mark.parametrize("name", ["sum", "prod", "cumulative_sum", "cumulative_prod"])
 def test_what_is_computed_in_another_dtype_comes_back_in_its_own(
     backend: Backend, name: str

@@ -58,7 +58,7 @@ def _to_base(xp, g, out, x, y):
     if type(y) in (int, float, complex):
         return g * (y * x ** (y - 1)) if y != 0 else g * 0
     base = xp.where((x == 0) & (y == 0), 1, x)
-    return g * y * base ** (y - 1)
+    return g * (y * base ** (y - 1))
 
 
 def _to_exponent(xp, g, out, x, y):
