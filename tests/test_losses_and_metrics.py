@@ -386,6 +386,16 @@ def test_a_label_that_weighs_nothing_may_be_none(loss: Any) -> None:
     assert np.isnan(loss(X[:2], np.asarray([-1, 0]), w))
 
 
+def test_what_is_no_probability_spoils_the_divergence(backend: Backend) -> None:
+    """PyTorch's is NaN too; q log q of a negative q was taken for 0."""
+    log_p = np.log(np.full((1, 2), 0.5))
+    for q, fine in (([0.0, 1.0], True), ([-0.5, 1.5], False), ([np.nan, 1.0], False)):
+        pair = (np.asarray(a, dtype="float32") for a in (log_p, [q]))
+        x, y = (backend.from_host(a, backend.device(None)) for a in pair)
+        with np.errstate(invalid="ignore"):
+            assert bool(np.isfinite(to_numpy(losses.kl_div(x, y)))) == fine
+
+
 def test_a_label_of_more_bits_than_32() -> None:
     loss = partial(losses.cross_entropy, label_smoothing=0.1)
     assert np.isnan(loss(X[:1], np.asarray([2**32 + 1])))

@@ -115,7 +115,7 @@ def kl_div(xp, log_probabilities, targets, /, sample_weight=None, *, log_target=
     if log_target:
         values = xp.exp(targets) * (targets - log_probabilities)
     else:
-        logarithm = xp.log(xp.where(targets > 0, targets, 1))
+        logarithm = xp.log(xp.where(targets == 0, 1, targets))
         values = targets * (logarithm - log_probabilities)
     if values.ndim > 1:
         values = xp.sum(values, axis=tuple(range(1, values.ndim)))
