@@ -81,7 +81,7 @@ def _choose(condition: Any, x: Any, y: Any, out: np.ndarray) -> None:
 
 def _reshape(recording: Any, x: Any, shape: Any, **options: Any) -> Any:
     found = np.reshape(recording.plain(x), shape, **options)
-    if options or np.may_share_memory(found, recording.plain(x)):
+    if options or not found.size or np.may_share_memory(found, recording.plain(x)):
         return recording.result(np.reshape, (x, shape), options, out=False)
     y = recording.like(found)
     recording.run(np.copyto, (y.reshape(x.shape), x), {})
