@@ -565,6 +565,16 @@ def test_rule_13_nothing_reaches_the_host_by_itself(plugins):
         np.asarray(loopback([1.0]))
 
 
+def test_rule_13_dtypes_are_compared_with_dtypes_only(plugins, monkeypatch):
+    x = loopback([1.0, 2.0])
+    library = sys.modules["polynet_loopback"]
+    opened = library.opened
+    monkeypatch.setattr(library, "opened", lambda x: x.kind if isinstance(x, Dtype) else opened(x))
+    monkeypatch.setattr(library.Array, "dtype", property(lambda a: Dtype(a.value.dtype)))
+    slopes = polynet.grad(lambda a: polynet.array_namespace(*a).sum(a[0] * a[1]))([x, x * 3])
+    assert [slope.value.tolist() for slope in slopes] == [[3.0, 6.0], [1.0, 2.0]]
+
+
 # 14. Booleans in the environment are read strictly; no version gates at import.
 
 
@@ -596,3 +606,17 @@ def run_threads(target, count=1):
         thread.start()
     for thread in threads:
         thread.join()
+
+
+class Dtype:
+    """A dtype that is compared with its like only, as MLX's are: with None it raises."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def __eq__(self, other):
+        if not isinstance(other, Dtype):
+            raise TypeError(f"expected a Dtype, got {other!r}")
+        return self.kind == other.kind
+
+    __hash__ = None

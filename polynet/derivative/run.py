@@ -105,7 +105,7 @@ class Run:
                 g = xp.zeros_like(leaf)
             elif g.dtype != leaf.dtype:
                 g = in_dtype(xp, g, leaf.dtype)
-            if g.dtype != dtype:
+            if dtype is None or g.dtype != dtype:
                 dtype, turned = g.dtype, is_complex(xp, g)
             if turned:  # what arrived is ∂f/∂x - i ∂f/∂y
                 g = xp.conj(g)
@@ -158,7 +158,7 @@ def _open(wanted: list[Any], places: Sequence[int], nested: bool, scalar: bool) 
     known = None
     for where, leaf in found:
         dtype = plain_value(leaf).dtype
-        if dtype == known:
+        if known is not None and dtype == known:  # some dtypes cannot be compared with None
             continue
         known = dtype
         if not backend.xp.isdtype(dtype, kinds):
