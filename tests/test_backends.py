@@ -12,6 +12,7 @@ import sys
 import threading
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ from polynet.errors import (
     MixedBackendsError,
     UnknownBackendError,
 )
+from polynet.testing.suite import test_namespace
 
 pytestmark = pytest.mark.usefixtures("nothing_chosen")
 
@@ -518,6 +520,13 @@ def test_rule_12_the_pytest_plugin_ships_with_the_distribution():
 def test_rule_12_loopback_and_strict_need_no_gpu(plugins):
     pytest.importorskip("array_api_strict")
     assert [registry.status(name).state for name in ("loopback", "strict")] == ["available"] * 2
+
+
+def test_rule_12_the_suite_names_what_is_lacking_once(plugins, monkeypatch):
+    backend = polynet.get_backend("loopback")
+    monkeypatch.setattr(backend, "xp", SimpleNamespace(sum=backend.xp.sum))
+    with pytest.raises(AssertionError, match="xp lacks __array_namespace_info__, abs, acos, "):
+        test_namespace.test_the_namespace_has_what_polynet_uses(backend)
 
 
 # 13. dtype, device, gradients; what was saved on A loads on B.
