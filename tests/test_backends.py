@@ -35,7 +35,7 @@ from polynet.errors import (
     MixedBackendsError,
     UnknownBackendError,
 )
-from polynet.testing.suite import test_namespace
+from polynet.testing.suite import test_engine, test_namespace
 
 pytestmark = pytest.mark.usefixtures("nothing_chosen")
 
@@ -527,6 +527,13 @@ def test_rule_12_the_suite_names_what_is_lacking_once(plugins, monkeypatch):
     monkeypatch.setattr(backend, "xp", SimpleNamespace(sum=backend.xp.sum))
     with pytest.raises(AssertionError, match="xp lacks __array_namespace_info__, abs, acos, "):
         test_namespace.test_the_namespace_has_what_polynet_uses(backend)
+
+
+def test_rule_12_the_suite_skips_what_a_library_need_not_have(plugins, monkeypatch):
+    backend = polynet.get_backend("loopback")
+    monkeypatch.setattr(backend, "xp", SimpleNamespace(sum=backend.xp.sum))
+    with pytest.raises(pytest.skip.Exception, match="xp has no 'unique_values'"):
+        test_engine.test_a_function_without_derivative_is_refused_by_name(backend)
 
 
 # 13. dtype, device, gradients; what was saved on A loads on B.

@@ -242,6 +242,9 @@ def test_users_op(backend: Backend) -> None:
 
 
 def test_a_function_without_derivative_is_refused_by_name(backend: Backend) -> None:
+    if not hasattr(backend.xp, "unique_values"):  # the standard lets a library lack it
+        pytest.skip("xp has no 'unique_values'")
+
     def f(a: Any) -> Any:
         return total(a.__array_namespace__().unique_values(a))
 
