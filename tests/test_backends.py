@@ -35,6 +35,7 @@ from polynet.errors import (
     MixedBackendsError,
     UnknownBackendError,
 )
+from polynet.testing.assertions import assert_close
 from polynet.testing.suite import test_engine, test_namespace
 
 pytestmark = pytest.mark.usefixtures("nothing_chosen")
@@ -534,6 +535,11 @@ def test_rule_12_the_suite_skips_what_a_library_need_not_have(plugins, monkeypat
     monkeypatch.setattr(backend, "xp", SimpleNamespace(sum=backend.xp.sum))
     with pytest.raises(pytest.skip.Exception, match="xp has no 'unique_values'"):
         test_engine.test_a_function_without_derivative_is_refused_by_name(backend)
+
+
+def test_rule_12_the_suite_says_in_the_first_line_what_differs():
+    with pytest.raises(AssertionError, match=r"\ANot equal to tolerance rtol=0\.1"):
+        assert_close(np.ones(2), np.zeros(2), polynet.get_backend("numpy"), rtol=0.1, atol=0.0)
 
 
 # 13. dtype, device, gradients; what was saved on A loads on B.

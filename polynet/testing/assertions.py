@@ -39,4 +39,7 @@ def assert_close(
     if dtype is not None:
         assert actual.dtype == backend.dtype(dtype), f"expected {dtype}, got {actual.dtype}"
     assert backend.device_of(actual) == backend.device(None)
-    np.testing.assert_allclose(to_numpy(actual), expected, rtol=rtol, atol=atol)
+    try:
+        np.testing.assert_allclose(to_numpy(actual), expected, rtol=rtol, atol=atol)
+    except AssertionError as error:  # NumPy's first line, which pytest's summary shows, is empty
+        raise AssertionError(str(error).strip()) from None
