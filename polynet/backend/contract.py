@@ -50,7 +50,8 @@ class Backend(abc.ABC):
     backend, an array from that module chooses this one. Without it, whoever uses the arrays
     chooses the backend first.
 
-    Set the four attributes and write the four methods below; everything else has a default.
+    Set the attributes `name`, `contract`, `version` and `xp`, an Array API namespace, and write
+    `devices`, `is_array`, `from_host` and `to_host`; everything else has a default.
     """
 
     name: str
