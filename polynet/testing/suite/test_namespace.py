@@ -71,6 +71,8 @@ def test_arrays_have_what_polynet_uses(backend: Backend) -> None:
     missing = [name for name in ATTRIBUTES if not hasattr(x, name)]
     missing += [f"__{name}__" for name in OPERATORS if not hasattr(x, f"__{name}__")]
     assert not missing, f"an array lacks {', '.join(missing)}"
+    kinds = [type(n).__qualname__ for n in x.shape if not isinstance(n, int)]
+    assert not kinds, f"an array's .shape is of {kinds[0]}; expected Python's int"
 
 
 def test_the_namespace_has_what_polynet_uses(backend: Backend) -> None:
