@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from polynet import functional, losses, nn, optim, value_and_grad
+from polynet import array_namespace, functional, grad, losses, nn, optim, value_and_grad
 from polynet.backend import get_backend
 from polynet.ops import OPS
 from polynet.step import initial_state, make_step
@@ -332,3 +332,24 @@ def test_adam_writes_over_the_state_of_a_compiled_step_only() -> None:
         assert torch.equal(second["params"][name], expected["params"][name])
     assert torch.equal(found, losses_of_both)
     assert torch.equal(also, more)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize(
+    "pick",
+    [
+        lambda xp, x, i: xp.take(x, i[:, 0], axis=1),
+        lambda xp, x, i: xp.take_along_axis(x, i, axis=1),
+        lambda xp, x, i: x[xp.arange(2), i[:, 0]],
+    ],
+)
+def test_indices_are_integers_of_any_size(pick: Any, dtype: Any) -> None:
+    """Such as are int32 on JAX, in the same program."""
+    x, index = torch.arange(6.0).reshape(2, 3), torch.asarray([[2], [-1]], dtype=dtype)
+
+    def f(x: Any) -> Any:
+        xp = array_namespace(x)
+        return xp.sum(pick(xp, x, index))
+
+    assert f(x) == torch.sum(pick(get_backend("torch").xp, x, index.long()))
+    assert torch.equal(grad(f)(x)[:, :2], torch.zeros(2, 2))

@@ -46,6 +46,11 @@ def clip(x: Any, /, min: Any = None, max: Any = None, **options: Any) -> Any:  #
     return compat.clip(x, low, high, **options)
 
 
+def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1) -> Any:
+    """By integers of any size, as all other indexing here; PyTorch's own takes int64 alone."""
+    return compat.take_along_axis(x, indices.to(torch.int64), axis=axis)
+
+
 def number(x: Any, like: Any) -> Any:
     """A number of Python's as a tensor beside another, in the dtype of both; else `x` itself."""
     if not isinstance(x, bool | int | float | complex) or not isinstance(like, torch.Tensor):
@@ -69,7 +74,7 @@ def namespace() -> ModuleType:
     vars(xp).update({key: value for key, value in vars(compat).items() if key != "__name__"})
     for name in FIRST + EITHER:
         vars(xp)[name] = of_tensors(getattr(compat, name), second=name in EITHER)
-    vars(xp).update(clip=clip)
+    vars(xp).update(clip=clip, take_along_axis=take_along_axis)
     return xp
 
 
