@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import polynet
-from polynet import array_namespace, functional, grad, op, with_pullbacks
+from polynet import Backend, RecordError, array_namespace, functional, grad, op, with_pullbacks
 
 X = np.asarray([2.0, 3.0])
 
@@ -151,6 +151,21 @@ def test_numpys_functions_are_not_those_of_a_gradient(function: str) -> None:
     with pytest.raises(TypeError, match="__array_ufunc__=None") as raised:
         grad(f)(X)
     assert any("xp = polynet.array_namespace(x)" in note for note in raised.value.__notes__)
+
+
+@pytest.mark.parametrize("function", ["exp", "add", "where"])
+def test_a_namespace_from_outside_knows_no_gradient(backend: Backend, function: str) -> None:
+    """As where a layer asks for it first, and differentiates further down; it says so once."""
+    outside, x = backend.xp, backend.from_host(X.astype("float32"), backend.device(None))
+
+    def f(y: Any) -> Any:
+        args = {"exp": (y,), "add": (x, y), "where": (x > 0, x, y)}[function]
+        return array_namespace(y).sum(getattr(outside, function)(*args))
+
+    with pytest.raises((TypeError, RecordError)) as raised:
+        grad(lambda y: grad(f)(y)[0])(x)
+    said = "\n".join((str(raised.value), *getattr(raised.value, "__notes__", ())))
+    assert said.count("polynet.array_namespace(x)") == 1
 
 
 def test_a_network_is_differentiated_by_its_parameters() -> None:

@@ -15,6 +15,8 @@ from polynet.tensor import Level, Tensor, off, plain_value, sweep
 
 Argnums = int | tuple[int, ...]
 
+REFUSED = "A library's own functions know no gradient"
+
 _open_levels: ContextVar[int] = ContextVar("polynet_open_levels", default=0)
 
 
@@ -190,14 +192,15 @@ def _backend_of_leaves(found: list[tuple[str, Any]]) -> tuple[Backend, bool]:
 
 
 def _called(f: Callable[..., Any], args: list[Any], options: dict[str, Any]) -> Any:
-    """What `f` returns; where NumPy refused a Tensor, the error says what takes one."""
+    """What `f` returns; where a library refused a Tensor, the error says what takes one."""
     try:
         return f(*args, **options)
     except TypeError as error:
-        if "__array_ufunc__=None" in str(error):
+        told = any(REFUSED in note for note in getattr(error, "__notes__", ()))
+        if not told and any(sign in str(error) for sign in ("__array_ufunc__=None", repr(Tensor))):
             error.add_note(
-                "NumPy's functions know no gradient: in place of np.exp(x) write xp.exp(x), with "
-                "xp = polynet.array_namespace(x)"
+                f"{REFUSED}: in place of np.exp(x) write xp.exp(x), with "
+                "xp = polynet.array_namespace(x), called within the function that is differentiated"
             )
         raise
 
