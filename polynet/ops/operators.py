@@ -60,6 +60,15 @@ ELSEWHERE = {
     "reshape": "xp.reshape(x, shape)",
 }
 """What NumPy's arrays have and the standard's have not, with what is written instead."""
+OF_PYTORCH = {
+    "backward": "polynet.value_and_grad(f)(p) returns the gradients",
+    "detach": "polynet.stop_gradient(x)",
+    "masked_fill": "xp.where(mask, value, x)",
+    "permute": "xp.permute_dims(x, axes)",
+    "unsqueeze": "xp.expand_dims(x, axis=axis)",
+    "view": "xp.reshape(x, shape)",
+}
+"""And PyTorch's."""
 
 
 def _reflected(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -120,7 +129,8 @@ def attach() -> None:
         "__setitem__": _assign,
         "to_device": OPS["to_device"],
     }
-    absent = {name: _absent(name, instead) for name, instead in ELSEWHERE.items()}
+    elsewhere = {**ELSEWHERE, **OF_PYTORCH}
+    absent = {name: _absent(name, instead) for name, instead in elsewhere.items()}
     for name, value in {**methods, **transposes, **absent}.items():
         setattr(Tensor, name, value)
 
