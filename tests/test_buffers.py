@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from polynet import Trainer, checkpoint, losses, nn, optim, value_and_grad
+from polynet import Trainer, checkpoint, losses, nn, optim, random, value_and_grad
 from polynet.backend import Backend, to_numpy
 from polynet.ops import OPS
 from polynet.step import initial_state, make_step
@@ -100,6 +100,50 @@ def test_bound_without_its_buffers_a_network_has_its_own() -> None:
     assert net.bind(net.parameters())[0].kept.tolist() == [9, 9, 9]
     part = net[0]
     assert part.bind(part.parameters()).kept.tolist() == [9, 9, 9]
+
+
+class Twice(nn.Module):
+    """Calls a part, and then a copy of it that `make` makes."""
+
+    def __init__(self, make: Any) -> None:
+        self.parts = [nn.Linear(3, 3), nn.Sequential(Doubled(), nn.Dropout(0.5))]
+        self.make = make
+
+    def forward(self, x: Any) -> tuple[Any, Any]:
+        part = self.parts[1]
+        return part(x), self.make(part)(x)
+
+
+COPIES: dict[str, tuple[Any, int]] = {
+    "all replaced": (lambda part: part.replace(part.state_dict()), 2),
+    "some replaced": (lambda part: part.replace({"0.weight": 2 * part[0].weight}), 2),
+    "of a copy": (lambda part: part.replace({}).replace(part.parameters()), 2),
+    "bound": (lambda part: part.bind(part.state_dict()), 1),
+}
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_copy_made_in_a_pass_trains_and_one_that_is_bound_predicts(name: str) -> None:
+    """As in PyTorch's `functional_call`, and as after its `eval()`."""
+    make, calls = COPIES[name]
+    net = Twice(make).init(backend="numpy")
+    keys = {n: random.key(0, "stream", n) for n in net.streams()}
+    context = nn.Context(np, np.zeros(1, np.int32), keys)
+    first, second = net.bind({**net.parameters(), **net.buffers()}, context)(X)
+    assert context.buffers["parts.1.0.calls"] == calls
+    assert sorted(context.buffers) == sorted(net.buffers())
+    dropped = [(y == 0).mean() for y in (first, second)]
+    assert all(0.2 < share < 0.8 for share in dropped[:calls])
+    assert calls == 2 or np.array_equal(second, X)
+    assert not np.array_equal(first == 0, second == 0)  # a mask of its own
+    assert net(X)[1].shape == X.shape
+
+
+def test_buffers_of_a_pass_are_not_replaced() -> None:
+    net = Twice(lambda part: part.replace({"0.kept": np.zeros(3, "f4")})).init(backend="numpy")
+    keys = {n: random.key(0, "stream", n) for n in net.streams()}
+    with pytest.raises(ValueError, match=r"buffer '0.kept' is that of a training pass: .*`renew`"):
+        net.bind(net.parameters(), nn.Context(np, np.zeros(1, np.int32), keys))(X)
 
 
 def test_a_network_moved_takes_them_along(backend: Backend) -> None:

@@ -254,17 +254,33 @@ class Module:
         """This network with other arrays for the parameters and buffers named, all or some.
 
         Names, shapes and dtypes are checked, as weights from elsewhere need. In a pass of training
-        the copy goes on with it; a pass is begun by `bind`.
+        the copy trains, too (dropout drops), and its buffers are those of the pass; a copy that
+        predicts there is `bind`'s.
 
-        Raises KeyError for a name it does not have, ValueError for another shape, TypeError for
-        another dtype.
+        Raises KeyError for a name it does not have, ValueError for another shape and, in a pass,
+        for another buffer, TypeError for another dtype.
         """
         now = self._arrays(Described)
         for name, array in arrays.items():
             if name not in now:
                 raise KeyError(unknown("parameter", name, now))
             check_like(f"parameter {name!r}", array, now[name])
+        if self._context is not None:
+            return self._in_pass(now, arrays)
         return self.bind({**now, **arrays})
+
+    def _in_pass(self, now: Mapping[str, Array], arrays: Mapping[str, Array]) -> Self:
+        """The copy that goes on with the pass, which has its own names: the whole network's."""
+        renamed = {}
+        for path, module, attribute, thing in self._first_places():
+            if path in arrays and isinstance(thing, Buffer) and arrays[path] is not now[path]:
+                raise ValueError(
+                    f"{self.label()}: buffer {path!r} is that of a training pass: the layer that "
+                    "has it may `renew` it"
+                )
+            if path in now:
+                renamed[module._names[attribute]] = arrays.get(path, now[path])
+        return self._bound(renamed, self._context, None, self._path or "")
 
     def bind(self, arrays: Mapping[str, Array], context: Context | None = None) -> Self:
         """The copy of this network for one pass: with these arrays, in this context.
@@ -274,7 +290,7 @@ class Module:
 
         Every parameter is among them; a buffer that is not stays as it is. With a context the
         copy trains (dropout drops), and renews the buffers in `context.buffers`; without, it
-        predicts.
+        predicts, also within a pass: `self.teacher.bind(self.teacher.state_dict())(x)`.
         """
         return self._bound(arrays, context, None if self._path == "" else self._names_by_identity())
 

@@ -15,7 +15,8 @@ class Frozen(Optimizer):
     """Leaves parameters as they are; their gradients are not computed. For one of `Groups`.
 
     The running statistics of a BatchNorm whose parameters are frozen go on moving, as they do with
-    `requires_grad=False` in PyTorch: with `momentum=0.0` that layer keeps those it has.
+    `requires_grad=False` in PyTorch: with `momentum=0.0` that layer keeps those it has. A frozen
+    part whose dropout is not to drop either is called as `self.part.bind(self.part.state_dict())`.
     """
 
     def init(self, params: Arrays) -> State:
