@@ -14,7 +14,8 @@ _PASSES = (
 _TO = "net.to(backend=…, device=…) gives a copy elsewhere"
 _DTYPE = 'net.init(dtype=…) draws "float32" or "float64"; mixed precision is a backend\'s'
 OF_A_MODULE = {
-    **dict.fromkeys(("train", "eval"), _PASSES),
+    "train": _PASSES,
+    "eval": f"{_PASSES}; a part predicts within one as self.part.bind(self.part.state_dict())",
     "zero_grad": "gradients are what value_and_grad returns: none are kept, to be zeroed",
     **dict.fromkeys(("cuda", "cpu"), _TO),
     **dict.fromkeys(("float", "double", "half", "bfloat16"), _DTYPE),
@@ -49,10 +50,17 @@ _LOSS_FUNCTIONS = {
     },
     "binary_cross_entropy": _LOSSES["BCELoss"],
 }
+_NEAREST = "nearest by 2 is xp.repeat(xp.repeat(x, 2, axis=2), 2, axis=3)"
 _WINDOWS = "any number of axes is one function, functional."
 OF_NN = {
     **dict.fromkeys(("ModuleList", "ModuleDict"), _LISTS),
     **dict.fromkeys(("ParameterList", "ParameterDict"), "set each Parameter as an attribute"),
+    "TransformerDecoderLayer": "its two attentions are nn.MultiheadAttention, each with a residual "
+    "and nn.LayerNorm, in a module of your own",
+    **dict.fromkeys(
+        ("TransformerEncoder", "TransformerDecoder"), "layers stand in a plain list, in a loop"
+    ),
+    "Upsample": _NEAREST,
     "functional": "polynet.functional has the functions",
     "utils": "optim.ClipNorm and optim.ClipValue clip gradients around an optimizer, and recurrent "
     "layers take lengths, lstm(x, lengths=lengths)",
@@ -82,6 +90,8 @@ OF_FUNCTIONAL = {
     },
     "flatten": "a layer of nn.Flatten, or xp.reshape(x, (x.shape[0], -1))",
     "embedding": "a layer of nn.Embedding, or xp.take(weight, codes, axis=0)",
+    "interpolate": _NEAREST,
+    "normalize": "x / xp.linalg.vector_norm(x, axis=1, keepdims=True)",
     "one_hot": "xp.astype(codes[..., None] == xp.arange(classes), xp.float32)",
 }
 """By the name in torch.nn.functional."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
-from polynet import functional, losses, nn, optim
+from polynet import functional, losses, namespace, nn, optim
 from polynet.pytorch_names import (
     OF_A_MODULE,
     OF_FUNCTIONAL,
@@ -72,3 +73,13 @@ def test_others_are_compared_with_what_is_there() -> None:
         _ = losses.cross_entropy_loss
     with pytest.raises(AttributeError, match=r"Linear has no attribute 'foo'$"):
         _ = nn.Linear(1, 1).foo
+
+
+def test_formulas_that_stand_for_functions_are_theirs() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
+    for name, options in {"normalize": {}, "interpolate": {"scale_factor": 2}}.items():
+        code = OF_FUNCTIONAL[name].rpartition(" is ")[2]
+        y = eval(code, {"x": x, "xp": namespace("numpy")})
+        theirs = getattr(torch.nn.functional, name)(torch.asarray(x), **options)
+        np.testing.assert_allclose(y, theirs.numpy(), rtol=1e-12)
