@@ -159,6 +159,17 @@ def test_products_of_more_matrices_than_a_call_takes(monkeypatch: pytest.MonkeyP
     ]
 
 
+def test_the_results_of_every_call_are_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of odd sizes, too: cuBLASLt is told how operands are aligned, and takes results to be."""
+    calls = []
+    monkeypatch.setattr(XP, "gemm", lambda *a: calls.append(a[:3]) or cuda_on_host.gemm(*a))
+    x = rng.normal(size=(65536, 1, 1)).astype(np.float32)
+    XP.matmul(x, rng.normal(size=(1, 3)).astype(np.float32))
+    assert sum(how.batch for how, *_ in calls) == 65536
+    assert all(how.batch < 65536 for how, *_ in calls)
+    assert [first * 3 * out.itemsize % products.ALIGNED for _, first, out in calls] == [0, 0]
+
+
 @pytest.mark.parametrize(
     "shapes", [((3,), (3,)), ((3,), (3, 2)), ((2, 3), (3,)), ((3,), (4, 3, 2))]
 )

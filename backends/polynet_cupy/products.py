@@ -19,8 +19,11 @@ PRECISIONS = ("float32", "tf32", "bfloat16")
 """In what products of float32 matrices can be computed: see `CupyBackend.with_precision`."""
 ALIGNED = 256
 """Bytes to which memory comes aligned; of a part of an array it may be less."""
-MOST_AT_ONCE = 65535
-"""Products in one call: kernels count them in the third of a grid's numbers."""
+MOST_AT_ONCE = 65535 // ALIGNED * ALIGNED
+"""Products in one call: kernels count them in the third of a grid's numbers, up to 65535.
+
+By so many the results of every call are aligned, which cuBLASLt takes them to be.
+"""
 
 
 class Operand(NamedTuple):
