@@ -137,7 +137,11 @@ class CupyBackend(Backend):
             device = self._cupy.cuda.runtime.getDevice()
             if device not in recorders:
                 recorders[device] = Recorder(self._cupy)
-            return recorders[device].record(run)
+            try:
+                return recorders[device].record(run)
+            except BaseException:
+                del recorders[device]  # with all the memory in its pool, unless a graph has that
+                raise
 
         return steps(self, step, capture)
 
