@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import polynet_cupy
@@ -45,3 +48,39 @@ def test_a_recording_that_fails_keeps_no_memory(
         assert (made[-1]() is not None) is lives
     replays.clear()
     assert made[0]() is None
+
+
+@pytest.mark.parametrize("fetched", [True, False])
+def test_memory_of_the_host_is_given_back_when_the_copy_is_there(
+    fetched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CuPy lends it at once to the next who asks, whose numbers the copy would write over."""
+    told: list[str] = []
+
+    class Event:
+        def __init__(self, **_: Any) -> None:
+            pass
+
+        def record(self) -> None:
+            told.append("recorded")
+
+        def synchronize(self) -> None:
+            told.append("there")
+
+    def pinned(shape: Any, dtype: Any) -> np.ndarray:
+        memory = np.zeros(512, np.uint8)
+        weakref.finalize(memory, told.append, "given back")
+        return np.ndarray(shape, dtype, memory)
+
+    def get(out: np.ndarray, *, blocking: bool) -> None:
+        assert not blocking
+        out[...] = 3.0
+
+    monkeypatch.setitem(sys.modules, "cupyx", SimpleNamespace(empty_pinned=pinned))
+    device = SimpleNamespace(_cupy=SimpleNamespace(cuda=SimpleNamespace(Event=Event)))
+    array = SimpleNamespace(shape=(2,), dtype=np.float32, device=nullcontext(), get=get)
+    fetch = CupyBackend.to_host_later(device, array)
+    if fetched:
+        assert fetch().tolist() == [3.0, 3.0]
+    del fetch
+    assert told == ["recorded", *["there"] * (1 + fetched), "given back"]

@@ -10,6 +10,7 @@ stream. Products of float32 are computed as such, unless `CupyBackend.with_preci
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any
@@ -97,6 +98,8 @@ class CupyBackend(Backend):
             array.get(out=host, blocking=False)
             copied = self._cupy.cuda.Event(disable_timing=True)
             copied.record()
+        given_back = weakref.finalize(host, copied.synchronize)  # whoever gets it next may write
+        given_back.atexit = False
 
         def fetch() -> np.ndarray:
             copied.synchronize()
