@@ -50,7 +50,7 @@ class _Steps:
         self._storage, self._rows = tree.leaves(state), rows
         before = list(map(np.array, self._storage))  # a step of one's own may write over it
         try:
-            new, loss = self._step(state, data, rows)
+            new, loss = self._step(tree.map(lambda a: a, state), data, rows)
             places = set(map(_memory, self._storage))
             found = tree.leaves(tree.map(lambda _, a: a, state, new))  # in the order of the state
             self._expected = [np.array(a) if _memory(a) in places else a for a in [*found, loss]]

@@ -234,7 +234,8 @@ class StaticRunner:
 
     def _run(self, data: Any, launch: _Launch) -> None:
         """A step from storage to storage. Warm-up steps are these too, and so count."""
-        new, loss = self._step(self._state, data, launch.rows)
+        state = tree.map(lambda a: a, self._state)  # a step of one's own may write to the dict
+        new, loss = self._step(state, data, launch.rows)
         if launch.loss is None:
             launch.loss = self._copy(loss)
         else:

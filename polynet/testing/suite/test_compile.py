@@ -103,6 +103,31 @@ def test_compile_runs_the_steps_in_order(backend: Backend, count: int) -> None:
             same(backend.to_host(found), np.stack(losses))
 
 
+def test_a_step_may_write_to_the_dict_that_it_is_given(backend: Backend) -> None:
+    """As one for PyTorch does; the arrays in it are not its own."""
+    take = step_of(backend.xp)
+
+    def step(state: Any, data: Any, rows: Any) -> tuple[Any, Any]:
+        new, loss = take(state, data, rows)
+        for name, branch in new.items():
+            if isinstance(branch, dict):
+                state[name].update(branch)
+            else:
+                state[name] = branch
+        return state, loss
+
+    native = backend.device(None)
+    calls = [batches_of(backend, native, 6, 4)] * 2
+    expected, losses = one_by_one(backend, native, *calls)
+    state, data = start(backend, native)
+    run, found = backend.compile(step), []
+    for batches in calls:
+        state, launched = run(state, data, batches)
+        found += list(backend.to_host(launched))
+    equal_leaves(read(backend, state), expected)
+    same(np.stack(found), np.stack(losses))
+
+
 def test_compile_can_be_called_again_and_with_other_sizes(backend: Backend) -> None:
     native = backend.device(None)
     calls = [batches_of(backend, native, *sizes) for sizes in ((2, 4), (2, 4), (1, 3), (2, 4))]
