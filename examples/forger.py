@@ -111,7 +111,8 @@ class Adversaries(nn.Module):
         self.judge = judge()
 
     def forward(self, picture: Array, digit: Array) -> dict[str, Array]:
-        forged = self.forger(self._noise(picture), digit)
+        noise = self.noise.normal((picture.shape[0], NOISE), picture.dtype)
+        forged = self.forger(noise, digit)
         settled = self.judge.replace(
             {name: stop_gradient(p) for name, p in self.judge.parameters().items()}
         )
@@ -120,11 +121,6 @@ class Adversaries(nn.Module):
             "forged": self.judge(stop_gradient(forged), digit),  # nothing for the forger here,
             "passed": settled(forged, digit),  # and nothing for the judge here
         }
-
-    def _noise(self, picture: Array) -> Array:
-        """What a sample's forged picture is made of: drawn in training, else 0."""
-        none = array_namespace(picture).zeros_like(picture[:, :NOISE])
-        return self.noise.normal(none.shape, none.dtype) if self.training else none
 
 
 def loss(verdicts: dict[str, Array], _: Array) -> Array:

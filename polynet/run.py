@@ -15,7 +15,7 @@ from polynet.data import Place
 from polynet.data.feed import Call
 from polynet.errors import unknown
 from polynet.history import History, Position
-from polynet.nn import Module
+from polynet.nn import Context, Module
 from polynet.optim import Optimizer
 from polynet.optim.checks import said
 from polynet.scores import Loss
@@ -135,8 +135,11 @@ class Run:
     # The network
 
     def bound(self) -> Module:
-        """The network as it is now, to look at."""
-        return self.described.bind({**self.state["params"], **self.state["buffers"]})
+        """The network as it is now, which predicts; its streams draw the same every time."""
+        assert self.place is not None
+        state = self.state
+        context = Context(self.place.backend.xp, state["step"] * 0, state["keys"], training=False)
+        return self.described.bind({**state["params"], **state["buffers"]}, context)
 
     def net(self) -> Module:
         """The network as it is now: a copy, which further steps leave alone."""

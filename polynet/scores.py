@@ -24,17 +24,23 @@ AT_ONCE = 256
 
 def outputs_of(net: Module, data: Feed, batch_size: int) -> Any:
     """The outputs for all samples."""
-    parts = []
+    parts, seen = [], 0
     with closing(data.in_order(batch_size)) as batches:
         for x, *_ in batches:
-            outputs = applied(net, x)
-            check_rows(outputs, samples(x))
+            outputs, count = applied(net, x, seen), samples(x)
+            check_rows(outputs, count)
             parts.append(outputs)
+            seen += count
     return joined(parts)
 
 
-def applied(net: Module, x: Any) -> Any:
-    """The network's output; TypeError where it is no array, and no dict, but a tuple, say."""
+def applied(net: Module, x: Any, first: int = 0) -> Any:
+    """The network's output for the samples from number `first` on, a new pass.
+
+    TypeError where it is no array, and no dict, but a tuple, say.
+    """
+    if net._context is not None:
+        net._context.go_on(first, samples(x))
     outputs = called(net, x)
     if not all(hasattr(a, "shape") for _, a in arrays_of(outputs, "the network's output")):
         raise TypeError(
@@ -125,7 +131,7 @@ def scores(
     with closing(data.in_order(batch_size)) as made:
         batches = made if data.makes_batches else _with_the_rest(made, batch_size)
         for x, y, *weights in batches:
-            outputs, count = applied(net, x), samples(x)
+            outputs, count = applied(net, x, seen), samples(x)
             check_outputs(loss, outputs)
             check = target_check(loss, outputs, y, data.names[1])
             targets = tree_map(to_numpy, y) if metrics or check is not None else y

@@ -326,7 +326,8 @@ class Trainer:
         joined to the last of them. The mean counts each batch by its samples, or their
         `sample_weight`, or by what `weight` and `ignore_index` of cross entropy let count: of a
         mean it is that of all samples, and a loss of pairs sees those of a batch. Metrics are given
-        targets and outputs of all samples at once; without any, no outputs are kept.
+        targets and outputs of all samples at once; without any, no outputs are kept. A layer's
+        `RandomStream` draws the same every time.
         """
         batch_size = positive("batch_size", batch_size)
         with self._run.ready(x) as place:
@@ -337,7 +338,7 @@ class Trainer:
         """The network's outputs for the rows of `x`: NumPy for host data, else of its kind.
 
         `x` may be a source too, whose samples come in their order, not augmented. Where the
-        network returns a dict, so does this.
+        network returns a dict, so does this. A layer's `RandomStream` draws the same every time.
         """
         batch_size = positive("batch_size", batch_size)
         with self._run.ready(x) as place:

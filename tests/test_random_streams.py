@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from polynet import nn, random
+from polynet import Trainer, losses, nn, optim, random
+from polynet.backend import Array, Backend
 from polynet.nn import Context
 
 STEP = np.zeros(1, np.int32)
@@ -59,10 +60,50 @@ def test_each_call_and_each_layer_draws_others() -> None:
     assert not np.array_equal(bound[0](x), bound[1](x))
 
 
-def test_outside_of_a_training_pass_nothing_is_drawn() -> None:
-    with pytest.raises(AttributeError, match=r"no normal outside of a training pass: ask self\.tr"):
+def test_a_network_by_itself_draws_nothing() -> None:
+    with pytest.raises(AttributeError, match=r"no normal where its network is called by itself"):
         Noise()(np.zeros((2, 2)))
     assert not hasattr(nn.RandomStream(), "shuffle")
+
+
+class Noisy(nn.Module):
+    """A network that is validated as it is trained, as a diffusion's: on noise."""
+
+    def __init__(self) -> None:
+        self.inner = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout(0.5), Noise())
+        self.weight = nn.Parameter((2,), nn.init.constant(1.0))
+
+    def forward(self, x: Array) -> Array:
+        return self.weight * self.inner(x) + self.inner(x) * 0
+
+
+def test_a_trainer_s_validation_and_predictions_draw_the_same_every_time(backend: Backend) -> None:
+    x = np.ones((11, 2), "float32")
+    trainer = Trainer(Noisy(), losses.mse, optim.SGD(0.0), seed=3, backend=backend)
+    history = trainer.fit(x, x, epochs=3, batch_size=4, validation_data=(x[:7], x[:7]))
+    drawn = trainer.predict(x)
+    assert history["val_loss"] == [history["val_loss"][0]] * 3
+    assert history["val_loss"][0] == pytest.approx(((drawn[:7] - 1) ** 2).mean(), rel=1e-6)
+    np.testing.assert_array_equal(trainer.predict(x, batch_size=3), drawn)
+    key = random.key(3, "stream", "inner.2.stream")
+    expected = random.draw_normal(np, key, STEP, shape=(11, 2), dtype=np.dtype("float32"))
+    np.testing.assert_allclose(drawn, expected, rtol=1e-6)
+    assert trainer.evaluate(x, x, batch_size=11) == trainer.evaluate(x, x, batch_size=11)
+    assert trainer.net.state_dict()["inner.0.num_batches_tracked"] == 18  # of training alone
+
+
+def test_a_context_that_does_not_train_has_layers_that_predict() -> None:
+    net = Noisy().init(backend="numpy")
+    keys = {n: random.key(0, "stream", n) for n in net.streams()}
+    context = Context(np, STEP, keys, training=False)
+    bound, x = net.bind(net.state_dict(), context), np.full((5, 2), 7, "float32")
+    assert not bound.training
+    assert not bound.replace({"weight": np.zeros(2, "float32")})(x).any()
+    np.testing.assert_allclose(bound.inner[0](x), x, rtol=1e-4)
+    np.testing.assert_array_equal(bound.inner[1](x), x)
+    assert context.buffers == net.buffers()
+    with pytest.raises(RuntimeError, match="only a training pass renews buffers"):
+        bound.inner[0].renew(running_mean=x[0])
 
 
 def test_a_context_without_the_key_says_how_keys_are_made() -> None:

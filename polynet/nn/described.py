@@ -113,7 +113,10 @@ def check_like(what: str, array: Array, now: Any) -> None:
 
 @dataclass(frozen=True, eq=False)
 class RandomStream:
-    """A layer's own stream of random numbers: in a training pass it is a `Stream`.
+    """A layer's own stream of random numbers: in a pass that has a `Context` it is a `Stream`.
+
+    So it is in training, and where a Trainer evaluates and predicts: there it draws the same
+    numbers every time. A network that is called by itself has no seed to draw from.
 
     >>> import numpy as np
     >>> from polynet import nn
@@ -130,19 +133,21 @@ class RandomStream:
     def __getattr__(self, name: str) -> Any:
         if name in vars(Stream):
             raise AttributeError(
-                f"a RandomStream has no {name} outside of a training pass: ask self.training first"
+                f"a RandomStream has no {name} where its network is called by itself, without a "
+                "seed. A Trainer's passes have one, and net.bind(net.state_dict(), nn.Context(xp, "
+                "step, keys, training=False))(x); or ask self.training first"
             )
         raise AttributeError(f"a RandomStream has no {name!r}")
 
 
 @dataclass(frozen=True)
 class Stream:
-    """A random stream bound to one training pass.
+    """A random stream bound to one pass.
 
     What it draws for a `shape`, whose first axis counts samples, is a function of the seed, the
     layer, the call, the step and the sample's position: the same on every backend, and however a
-    step is split. Python's and NumPy's own random numbers are not: a step that is recorded or
-    compiled draws them once, and never again.
+    step is split. Where a Trainer evaluates or predicts, the step is 0. Python's and NumPy's own
+    random numbers are not: a step that is recorded or compiled draws them once, and never again.
     """
 
     name: str
@@ -183,13 +188,14 @@ class Stream:
 
 
 class Context:
-    """What one training pass adds to the arrays: the step and the keys of the streams.
+    """What one pass adds to the arrays: the step and the keys of the streams.
 
     `xp` is the backend's namespace, `step` int32 of shape (1,); `keys` holds an int32 array of
     shape (2,) for every name in `net.streams()`. All are on the network's device. `buffers` is
     what comes out: from `bind` on those the network has, by name, as the pass renews them. A
     function that is differentiated returns them beside its value (`has_aux=True`). Where a step
-    is made in parts, this pass is of `samples` samples, the step's from number `first` on.
+    is made in parts, this pass is of `samples` samples, the step's from number `first` on. In a
+    pass that is not `training` streams draw, and the layers predict.
     """
 
     def __init__(
@@ -199,12 +205,15 @@ class Context:
         keys: Mapping[str, Array],
         first: int = 0,
         samples: int = 1,
+        *,
+        training: bool = True,
     ) -> None:
         self.xp = xp
         self.step = step
         self.keys = keys
         self.first = first
         self.samples = samples
+        self.training = training
         self.calls: dict[str, int] = {}
         self.buffers: dict[str, Array] = {}
 
@@ -212,11 +221,16 @@ class Context:
         names = f"keys={list(self.keys)}, buffers={list(self.buffers)}"
         return f"Context({names}, first={self.first}, samples={self.samples})"
 
+    def go_on(self, first: int, samples: int) -> None:
+        """Other samples pass, the step's from number `first` on: each call draws for these."""
+        self.first, self.samples = first, samples
+        self.calls.clear()
+
     def first_row(self, name: str, rows: int) -> int:
         """The number, in the step, of the first of `rows`: each sample has as many, in its turn."""
         if self.first and rows % self.samples:
             raise ValueError(
                 f"{name!r} draws for {rows} rows, which are not as many for each of {self.samples} "
-                "samples; with accumulate, its inputs have the samples along their first axis"
+                "samples; where samples pass in parts, they are along the first axis of its inputs"
             )
         return self.first * (rows // self.samples)

@@ -72,7 +72,7 @@ class Module:
     def __call__(self, *inputs: Any, **options: Any) -> Array:
         if self._path is None and any(isinstance(t, Described) for t in self._described.values()):
             self.state_dict()
-        if self._path == "" and self._context is None:
+        if self._path == "" and not self.training:
             self._check_place((*inputs, *_arrays_among(options)))
         return self.forward(*inputs, **options)
 
@@ -89,7 +89,7 @@ class Module:
     @property
     def training(self) -> bool:
         """Whether this is the copy of a training pass."""
-        return self._context is not None
+        return self._context is not None and self._context.training
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _RESERVED:
@@ -288,9 +288,9 @@ class Module:
         It is for functions that are differentiated, and for each step: nothing is checked, and the
         arrays may be recorded. To put weights in from elsewhere, `replace`.
 
-        Every parameter is among them; a buffer that is not stays as it is. With a context the
-        copy trains (dropout drops), and renews the buffers in `context.buffers`; without, it
-        predicts, also within a pass: `self.teacher.bind(self.teacher.state_dict())(x)`.
+        Every parameter is among them; a buffer that is not stays as it is. With a context of
+        training the copy trains (dropout drops), and renews the buffers in `context.buffers`;
+        else it predicts, also within a pass: `self.teacher.bind(self.teacher.state_dict())(x)`.
         """
         return self._bound(arrays, context, None if self._path == "" else self._names_by_identity())
 
@@ -302,7 +302,7 @@ class Module:
 
         Raises RuntimeError out of training; KeyError, ValueError and TypeError as `replace`.
         """
-        if self._context is None:
+        if self._context is None or not self.training:
             raise RuntimeError(
                 f"{self.label()}: only a training pass renews buffers; ask `if self.training:`"
             )
