@@ -126,7 +126,9 @@ def _words(
 ) -> tuple[Array, Array]:
     """The two words of each block of random bits, of which each sample has as many."""
     device = array_api_compat.device(step)
-    counters = xp.arange(first * blocks, (first + rows) * blocks, dtype=xp.int32, device=device)
+    counters = xp.arange(rows * blocks, dtype=xp.int32, device=device)
+    if type(first) is not int or first:  # a compiler's number has no truth
+        counters = counters + first * blocks
     return threefry2x32(key, counters, step)
 
 

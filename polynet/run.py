@@ -15,16 +15,17 @@ from polynet.data import Place
 from polynet.data.feed import Call
 from polynet.errors import unknown
 from polynet.history import History, Position
-from polynet.nn import Context, Module
+from polynet.nn import Module
 from polynet.optim import Optimizer
 from polynet.optim.checks import said
-from polynet.scores import Loss
+from polynet.scores import Forward, Loss
 from polynet.step import (
     Kept,
     State,
     check_losses,
     compiled,
     initial_state,
+    make_forward,
     make_step,
     weights_of,
 )
@@ -65,6 +66,7 @@ class Run:
         self._required = required
         self._copy: Module | None = None
         self._steps: Callable[..., Any] | None = None
+        self._forward: Callable[..., Any] | None = None
         self._part: int | None = None  # the most samples at a time that `_steps` was compiled for
         self._cut = ""  # what ended a step that had begun to write over the state
         self._busy = threading.RLock()
@@ -102,6 +104,7 @@ class Run:
         with place.active():
             self.state = initial_state(net, self.optimizer, self.seed)
         self.described, self.place = net, place
+        self._forward = backend.jit(make_forward(net, backend.xp))
 
     @contextmanager
     def at_place(self, *, whole: bool = True) -> Iterator[Place]:
@@ -134,12 +137,12 @@ class Run:
 
     # The network
 
-    def bound(self) -> Module:
+    def forward(self) -> Forward:
         """The network as it is now, which predicts; its streams draw the same every time."""
-        assert self.place is not None
-        state = self.state
-        context = Context(self.place.backend.xp, state["step"] * 0, state["keys"], training=False)
-        return self.described.bind({**state["params"], **state["buffers"]}, context)
+        state, forward = self.state, self._forward
+        assert forward is not None
+        arrays, step = {**state["params"], **state["buffers"]}, state["step"] * 0
+        return lambda x, first: forward(arrays, state["keys"], step, first, x)
 
     def net(self) -> Module:
         """The network as it is now: a copy, which further steps leave alone."""

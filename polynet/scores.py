@@ -12,36 +12,34 @@ from polynet.arguments import Metric
 from polynet.backend import Array, backend_of, to_numpy, use_backend
 from polynet.data import Feed
 from polynet.data.named import arrays_of, samples
-from polynet.nn import Module
-from polynet.step import called
 from polynet.targets import check_outputs, target_check, what_counts
 from polynet.tree import map as tree_map
 
 Loss = Callable[..., Array]
+Forward = Callable[[Any, int], Any]
+"""A network that predicts: a function of samples, and of the number of the first of them."""
 AT_ONCE = 256
 """Samples that go through a network which is not trained, where nobody says how many."""
 
 
-def outputs_of(net: Module, data: Feed, batch_size: int) -> Any:
+def outputs_of(forward: Forward, data: Feed, batch_size: int) -> Any:
     """The outputs for all samples."""
     parts, seen = [], 0
     with closing(data.in_order(batch_size)) as batches:
         for x, *_ in batches:
-            outputs, count = applied(net, x, seen), samples(x)
+            outputs, count = applied(forward, x, seen), samples(x)
             check_rows(outputs, count)
             parts.append(outputs)
             seen += count
     return joined(parts)
 
 
-def applied(net: Module, x: Any, first: int = 0) -> Any:
-    """The network's output for the samples from number `first` on, a new pass.
+def applied(forward: Forward, x: Any, first: int = 0) -> Any:
+    """The network's output for the samples from number `first` on.
 
     TypeError where it is no array, and no dict, but a tuple, say.
     """
-    if net._context is not None:
-        net._context.go_on(first, samples(x))
-    outputs = called(net, x)
+    outputs = forward(x, first)
     if not all(hasattr(a, "shape") for _, a in arrays_of(outputs, "the network's output")):
         raise TypeError(
             f"the network returned a {type(outputs).__name__}; in a Trainer it returns one array, "
@@ -120,7 +118,7 @@ def _with_the_rest(batches: Iterator[Any], size: int) -> Iterator[Any]:
 
 
 def scores(
-    net: Module, data: Feed, loss: Loss, metrics: Mapping[str, Metric], batch_size: int
+    forward: Forward, data: Feed, loss: Loss, metrics: Mapping[str, Metric], batch_size: int
 ) -> dict[str, float]:
     """The loss and the metrics on the data, by name.
 
@@ -131,7 +129,7 @@ def scores(
     with closing(data.in_order(batch_size)) as made:
         batches = made if data.makes_batches else _with_the_rest(made, batch_size)
         for x, y, *weights in batches:
-            outputs, count = applied(net, x, seen), samples(x)
+            outputs, count = applied(forward, x, seen), samples(x)
             check_outputs(loss, outputs)
             check = target_check(loss, outputs, y, data.names[1])
             targets = tree_map(to_numpy, y) if metrics or check is not None else y

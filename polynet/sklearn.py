@@ -102,7 +102,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         x = validate_data(self, x, reset=False, **NUMBERS)
         place = place_for(self.net_, None, self.backend, self.device, self.dtype)
         with place.active():
-            return outputs_of(self.net_, inputs(place, x, seed=0), AT_ONCE)
+            return outputs_of(lambda a, _: self.net_(a), inputs(place, x, seed=0), AT_ONCE)
 
 
 NUMBERS: dict[str, Any] = {"dtype": ("float64", "float32"), "allow_nd": True}

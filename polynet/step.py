@@ -9,7 +9,7 @@ import numpy as np
 
 from polynet import random
 from polynet.backend import Array, Backend, common_backend
-from polynet.data.named import each
+from polynet.data.named import each, samples
 from polynet.derivative import differentiated
 from polynet.nn import Context, Module
 from polynet.optim import Optimizer
@@ -95,6 +95,22 @@ def make_step(
 
     step.consumes = optimizer.consumes  # type: ignore[attr-defined]
     return step
+
+
+def make_forward(net: Module, xp: Any) -> Callable[..., Any]:
+    """What the network predicts, as a pure function.
+
+    It is one of the network's arrays and the streams' keys by name, of a step's number to draw for,
+    and of samples x, from number `first` on.
+    """
+
+    def forward(
+        arrays: dict[str, Array], keys: dict[str, Array], step: Array, first: int, x: Any
+    ) -> Any:
+        context = Context(xp, step, keys, first, samples(x), training=False)
+        return called(net.bind(arrays, context), x)
+
+    return forward
 
 
 def compiled(backend: Backend, step: Callable[..., Any]) -> Callable[..., Any]:

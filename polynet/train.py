@@ -280,7 +280,7 @@ class Trainer:
                 held_out = feed(place, *given, seed=self.seed, prefix="validation ")
             measured = bool(self.metrics)
             tried = try_out(
-                run.bound(), self.loss, data, held_out, size, accumulate, measured=measured
+                run.forward(), self.loss, data, held_out, size, accumulate, measured=measured
             )
             run.position.check(size, data.samples)
             run.begin(size // accumulate if accumulate > 1 else None)
@@ -292,7 +292,7 @@ class Trainer:
                     numbers = {"loss": run.epochs_loss()}
                     if held_out:
                         at_once = whole_batches(tried)
-                        found = scores(run.bound(), held_out, self.loss, self.metrics, at_once)
+                        found = scores(run.forward(), held_out, self.loss, self.metrics, at_once)
                         numbers |= {f"val_{name}": value for name, value in found.items()}
                     run.end_epoch(numbers)
                     bar.set_postfix({k: f"{v:.4g}" for k, v in numbers.items()})
@@ -332,7 +332,7 @@ class Trainer:
         batch_size = positive("batch_size", batch_size)
         with self._run.ready(x) as place:
             data = feed(place, x, y, sample_weight, seed=self.seed)
-            return scores(self._run.bound(), data, self.loss, self.metrics, batch_size)
+            return scores(self._run.forward(), data, self.loss, self.metrics, batch_size)
 
     def predict(self, x: Any, *, batch_size: int = AT_ONCE) -> Any:
         """The network's outputs for the rows of `x`: NumPy for host data, else of its kind.
@@ -343,7 +343,7 @@ class Trainer:
         batch_size = positive("batch_size", batch_size)
         with self._run.ready(x) as place:
             data = inputs(place, x, seed=self.seed)
-            outputs = outputs_of(self._run.bound(), data, batch_size)
+            outputs = outputs_of(self._run.forward(), data, batch_size)
             here = any(is_device_array(a) for _, a in arrays_of(x))
             return outputs if here else tree_map(on_host, outputs)
 

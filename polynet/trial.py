@@ -13,8 +13,7 @@ from polynet.data import Feed
 from polynet.data.feed import part_of
 from polynet.data.named import samples
 from polynet.errors import advising_on_memory, warn
-from polynet.nn import Module
-from polynet.scores import Loss, applied, check_rows, joined, loss_of
+from polynet.scores import Forward, Loss, applied, check_rows, joined, loss_of
 from polynet.targets import check_outputs, target_check
 from polynet.tree import map as tree_map
 
@@ -25,7 +24,7 @@ ROUNDING = 64
 
 
 def try_out(
-    net: Module, loss: Loss, data: Feed, held_out: Feed | None, size: int, parts: int,
+    forward: Forward, loss: Loss, data: Feed, held_out: Feed | None, size: int, parts: int,
     *, measured: bool,
 ) -> int:  # fmt: skip
     """Try what `fit` is given: steps of `size` samples in so many parts, and validation data.
@@ -35,20 +34,22 @@ def try_out(
     those of the first. Where `measured`, outputs for validation data must have a row for each
     sample: metrics get them joined.
     """
-    count = _tried(net, loss, data, size // parts)
+    count = _tried(forward, loss, data, size // parts)
     if parts > 1 and count < data.samples:
-        _check_parts(net, loss, data, size, parts)
+        _check_parts(forward, loss, data, size, parts)
     if held_out is not None:
-        _tried(net, loss, held_out, count, joined_later=measured)
+        _tried(forward, loss, held_out, count, joined_later=measured)
     return count
 
 
-def _tried(net: Module, loss: Loss, data: Feed, count: int, *, joined_later: bool = False) -> int:
+def _tried(
+    forward: Forward, loss: Loss, data: Feed, count: int, *, joined_later: bool = False
+) -> int:
     """Let `count` samples through the network and the loss, or as many as there are; how many."""
     x, y, *weights = data.first(count)
     tried = samples(x)
     with advising_on_memory(tried):
-        outputs = applied(net, x)
+        outputs = applied(forward, x)
     if joined_later:
         check_rows(outputs, tried)
     check_outputs(loss, outputs)
@@ -77,7 +78,7 @@ def _ones(weights: Sequence[Array]) -> list[Array]:
     return [backend_of(w).xp.ones_like(w) for w in weights]
 
 
-def _check_parts(net: Module, loss: Loss, data: Feed, size: int, parts: int) -> None:
+def _check_parts(forward: Forward, loss: Loss, data: Feed, size: int, parts: int) -> None:
     """Warn where steps in parts have other numbers than whole ones.
 
     The parts add up by their numbers of samples, or by their weights: to the loss of the whole
@@ -88,7 +89,7 @@ def _check_parts(net: Module, loss: Loss, data: Feed, size: int, parts: int) -> 
         return
     count, at_a_time = samples(x), size // parts
     cuts = range(0, count, at_a_time)
-    outputs = [applied(net, part_of(x, i, min(i + at_a_time, count))) for i in cuts]
+    outputs = [applied(forward, part_of(x, i, min(i + at_a_time, count))) for i in cuts]
     for first, part in zip(cuts, outputs, strict=True):
         check_rows(part, min(at_a_time, count - first))
     outputs = joined(outputs)

@@ -74,15 +74,17 @@ class Reads(nn.Module):
         return y
 
 
+@pytest.mark.filterwarnings("ignore:a network that reads an array's value predicts")
 @pytest.mark.parametrize("how", ["float", "a mask", "a short batch"])
 def test_what_reads_a_number_goes_on_one_operation_at_a_time(how: str) -> None:
     """After one warning, of the line that asked for the steps, which names the line that reads."""
     runs = {}
     for backend in ("jax", "numpy"):
         job = Trainer(Reads(how), losses.cross_entropy, optim.SGD(0.1), backend=backend)
-        with pytest.warns(RuntimeWarning, match="one operation at a time.*test_jax.py: ") as warned:
+        with pytest.warns(RuntimeWarning, match="training step.*test_jax.py: ") as warned:
             job.fit(X, Y, epochs=6, batch_size=96)
-        assert [w.filename for w in warned] == [__file__]
+        steps = [w for w in warned if "training step" in str(w.message)]
+        assert [w.filename for w in steps] == [__file__]
         runs[backend] = job.history.step_losses
     assert len(runs["jax"]) == 18
     np.testing.assert_allclose(runs["jax"], runs["numpy"], rtol=1e-5)
@@ -227,6 +229,41 @@ def test_a_longer_sequence_is_no_longer_a_program(name: str) -> None:
         return str(step).count(" = ")
 
     assert operations(6) == operations(60)
+
+
+def test_predictions_are_one_program_for_each_shape() -> None:
+    shapes = []
+
+    class Network(nn.Linear):
+        def forward(self, x: Any) -> Any:
+            shapes.append(x.shape)
+            return super().forward(x)
+
+    x = np.random.default_rng(0).normal(size=(11, 3)).astype("float32")
+    job = Trainer(Network(3, 2), losses.mse, optim.SGD(), backend="jax")
+    for _ in range(3):
+        job.predict(x, batch_size=4)
+        job.evaluate(x, x[:, :2], batch_size=4)
+    assert shapes == [(4, 3), (3, 3), (7, 3)]
+    weight, bias = (np.asarray(p) for p in job.net.parameters().values())
+    np.testing.assert_allclose(job.predict(x), x @ weight.T + bias, rtol=1e-5, atol=1e-6)
+
+
+def test_a_network_that_reads_values_predicts_one_operation_at_a_time() -> None:
+    class Network(nn.Linear):
+        def forward(self, x: Any) -> Any:
+            return super().forward(x if float(x[0, 0]) > 0 else 0 * x)
+
+    x = np.ones((6, 3), "float32")
+    job = Trainer(Network(3, 2), losses.mse, optim.SGD(), backend="jax")
+    with pytest.warns(
+        RuntimeWarning, match=r"predicts one operation at a time.*test_jax\.py: "
+    ) as w:
+        first = job.predict(x)
+    assert (w[0].filename, len(w)) == (__file__, 1)
+    np.testing.assert_array_equal(job.predict(x), first)
+    np.testing.assert_array_equal(job.predict(-x)[0], np.asarray(job.net.bias))
+    assert not np.array_equal(first[0], np.asarray(job.net.bias))
 
 
 class Reading(optim.Optimizer):

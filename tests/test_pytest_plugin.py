@@ -442,6 +442,6 @@ def test_the_suite_has_levels(run_pytest):
     assert re.search(r"^numpy +owned +1 +0 +0 +0$", table, re.MULTILINE)
     assert re.findall(r"^loopback +(\S+) ", table, re.MULTILINE) == ["minimal"]
     assert re.search(r"^numpy +compile +[1-9][0-9]* +0 +0 +0$", table, re.MULTILINE)
-    assert "numpy: does not bring probe\n" in table
-    every = "kernels, compile, owned, device_of, probe, share"
+    assert "numpy: does not bring jit, probe\n" in table
+    every = "kernels, compile, jit, owned, device_of, probe, share"
     assert f"loopback: does not bring {every}\n" in table

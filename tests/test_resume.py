@@ -49,7 +49,10 @@ def test_buffers_are_kept(backend: Backend, tmp_path: Path, momentum: float | No
     counts = [int(to_numpy(n[1].num_batches_tracked)) for n in (net, first.net, second.net)]
     assert counts == [12, 12, 30]
     x = backend.from_host(X.astype("float32"), backend.device(None))
-    assert np.array_equal(to_numpy(net(x)), to_numpy(first.predict(x)))
+    for name, array in first.net.state_dict().items():
+        np.testing.assert_array_equal(to_numpy(net.state_dict()[name]), to_numpy(array))
+    outputs = to_numpy(first.predict(x))  # on JAX one program, whose sums have another order
+    np.testing.assert_allclose(to_numpy(net(x)), outputs, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("call", [1, 6, 8])  # within the first epoch, at its end, in the second

@@ -9,7 +9,7 @@ import numpy as np
 
 from polynet import tree
 from polynet.backend import Backend, left_alone, looped, not_recorded, overwriting
-from polynet.errors import MissingDependency, asked_by
+from polynet.errors import MissingDependency, asked_by, warn
 
 WIDE = ("float64", "int64", "uint64", "complex128")
 INNER = ("polynet_jax", "jax", "jaxlib", "array_api_compat")
@@ -109,6 +109,27 @@ class JaxBackend(Backend):
                     overwriting()
 
         return run
+
+    def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`jax.jit` of it; one that reads an array's value runs one operation at a time."""
+        errors = self._jax.errors
+        chosen = [self._jax.jit(function)]
+
+        def call(*args: Any) -> Any:
+            try:
+                return chosen[0](*args)
+            except (errors.JAXTypeError, errors.JAXIndexError) as error:
+                if chosen[0] is function:
+                    raise
+                first, *_ = str(error).splitlines()
+                warn(
+                    "a network that reads an array's value predicts one operation at a time, which "
+                    f"is slower: {first} ({asked_by(error, INNER)})"
+                )
+            chosen[0] = function
+            return function(*args)
+
+        return call
 
     def _convolves(self, step: Callable[..., Any], state: Any, data: Any, rows: Any) -> bool:
         return "conv_general_dilated" in str(self._jax.make_jaxpr(step)(state, data, rows[0, ...]))

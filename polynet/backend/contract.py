@@ -173,6 +173,13 @@ class Backend(abc.ABC):
             )
         return looped(self, step)
 
+    def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A pure function of trees of arrays, and of integers, as one program for their shapes.
+
+        A Trainer evaluates and predicts by it. This default is the function itself.
+        """
+        return function
+
     # What polynet derives from the above.
 
     def device(self, name: str | None) -> Any:

@@ -221,14 +221,9 @@ class Context:
         names = f"keys={list(self.keys)}, buffers={list(self.buffers)}"
         return f"Context({names}, first={self.first}, samples={self.samples})"
 
-    def go_on(self, first: int, samples: int) -> None:
-        """Other samples pass, the step's from number `first` on: each call draws for these."""
-        self.first, self.samples = first, samples
-        self.calls.clear()
-
     def first_row(self, name: str, rows: int) -> int:
         """The number, in the step, of the first of `rows`: each sample has as many, in its turn."""
-        if self.first and rows % self.samples:
+        if rows % self.samples and (not self.training or self.first):
             raise ValueError(
                 f"{name!r} draws for {rows} rows, which are not as many for each of {self.samples} "
                 "samples; where samples pass in parts, they are along the first axis of its inputs"

@@ -48,9 +48,9 @@ ALL = "all"
 
 MARKER = "polynet_part"
 MINIMAL = "minimal"
-PARTS = ("kernels", "compile", "owned", "device_of", "probe", "share")
+PARTS = ("kernels", "compile", "jit", "owned", "device_of", "probe", "share")
 """The optional parts of a plug-in, each an attribute or a method of `polynet.backend.Backend`."""
-OWN_ONLY = ("kernels", "compile")
+OWN_ONLY = ("kernels", "compile", "jit")
 """Those tested only where a plug-in brings them; the default of another goes by its library."""
 
 

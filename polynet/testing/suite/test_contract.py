@@ -250,6 +250,30 @@ def test_is_array_of_nothing_else(backend: Backend) -> None:
         assert not backend.is_array(other), words
 
 
+@pytest.mark.polynet_part("jit")
+@pytest.mark.filterwarnings("ignore:.*one operation at a time:RuntimeWarning")
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_function_made_one_program_gives_what_it_gave(backend: Backend, reads: bool) -> None:
+    """In whole numbers; of other shapes, too, and of one that reads an array's value."""
+    xp, native = backend.xp, backend.device(None)
+
+    def function(arrays: Mapping[str, Any], number: int, x: Any) -> Any:
+        y = xp.sum(x * arrays["weight"], axis=0) + number
+        return {"y": y, "many": x.shape[0] > 2 or not reads or bool(xp.all(y > -99)), "x": x}
+
+    weight = backend.from_host(np.asarray([1.0, 2.0], np.float32), native)
+    program = backend.jit(function)
+    for count, number in ((3, 0), (3, 7), (2, 7), (3, 1)):
+        x = backend.from_host(np.arange(2.0 * count, dtype=np.float32).reshape(count, 2), native)
+        found, expected = program({"weight": weight}, number, x), backend.to_host(x)
+        with about(f"jit, of {count} rows and the number {number}"):
+            same(backend.to_host(found["x"]), expected)
+            wanted = (expected * np.asarray([1, 2], np.float32)).sum(axis=0) + number
+            stays(found["y"], backend, native, "float32")
+            same(backend.to_host(found["y"]), wanted.astype(np.float32))
+            assert found["many"], "a value within it is another"
+
+
 @pytest.mark.polynet_part("owned")
 def test_owned_is_equal_and_alone(backend: Backend) -> None:
     """What a user is handed may be written to, and nothing else may change."""
