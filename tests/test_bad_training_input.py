@@ -11,7 +11,7 @@ import pytest
 
 import polynet
 from polynet import Trainer, array_namespace, data, losses, metrics, nn, optim
-from polynet.backend import Backend
+from polynet.backend import Backend, to_numpy
 
 X = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
 Y = np.arange(12) % 3
@@ -307,3 +307,15 @@ def test_targets_that_do_not_count_may_hold_anything() -> None:
     job.fit(X, y, sample_weight=weight, validation_data=(X, y, weight))
     with pytest.raises(ValueError, match="hinge takes -1 and 1"):
         job.fit(X, y)
+
+
+def test_a_step_of_ones_own_has_an_array_for_its_loss(backend: Backend) -> None:
+    x = backend.from_host(np.ones(4, "float32"), backend.device(None))
+    rows = backend.from_host(np.zeros((5, 2), "int32"), backend.device(None))
+    run = backend.compile(lambda state, data, rows: (state, 1.0))
+    if backend.name == "jax":  # whose compiler makes arrays of numbers
+        assert to_numpy(run({"x": x}, x, rows)[1]).tolist() == [1.0] * 5
+        return
+    expected = f"returned a float for its loss; expected an array of '{backend.name}'"
+    with pytest.raises(TypeError, match=expected):
+        run({"x": x}, x, rows)

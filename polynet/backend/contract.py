@@ -28,10 +28,20 @@ def looped(
         losses = []
         for i in range(rows.shape[0]):
             state, loss = step(state, data, rows[i, ...])
+            check_loss(backend, loss)
             losses.append(loss)
         return state, backend.xp.stack(losses)
 
     return run
+
+
+def check_loss(backend: Backend, loss: Any) -> None:
+    """Raise TypeError where a step's loss is no array."""
+    if not backend.is_array(loss):
+        raise TypeError(
+            f"the training step returned a {type(loss).__name__} for its loss; expected an array "
+            f"of {backend.name!r}, of no axes: (state, loss)"
+        )
 
 
 class Backend(abc.ABC):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from polynet import tree
-from polynet.backend.contract import Array, Backend
+from polynet.backend.contract import Array, Backend, check_loss
 from polynet.backend.spending import left_alone, overwriting
 from polynet.errors import NotCompiledError, asked_by, warn
 
@@ -226,7 +226,8 @@ class StaticRunner:
             first = error.__context__ or error  # ending a recording that failed fails too
             not_recorded(
                 f"{type(first).__name__}: {first} ({asked_by(first, self._inner)}). A step that "
-                "can be recorded reads no array's value: no float(x), no `if` on one",
+                "can be recorded reads no array's value: no float(x), no `if` on one, and has "
+                "xp.where(mask, x, 0) in place of x[mask]",
                 required=self._required,
             )
             self._capture = lambda run: run
@@ -236,6 +237,7 @@ class StaticRunner:
         """A step from storage to storage. Warm-up steps are these too, and so count."""
         state = tree.map(lambda a: a, self._state)  # a step of one's own may write to the dict
         new, loss = self._step(state, data, launch.rows)
+        check_loss(self._backend, loss)
         if launch.loss is None:
             launch.loss = self._copy(loss)
         else:
