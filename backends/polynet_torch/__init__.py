@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from array_api_compat import is_writeable_array
 
-from polynet import tree
 from polynet.backend import Backend, StaticRunner, over_its_own, overwriting
 from polynet.errors import MissingDependency
 
@@ -71,32 +70,26 @@ class TorchBackend(Backend):
         return array.clone(memory_format=self._torch.contiguous_format)
 
     def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """On CUDA the step as a graph, replayed; elsewhere a loop. PyTorch records neither.
+        """On CUDA the step as a graph, replayed; elsewhere as a program that PyTorch traced.
 
-        Both keep the state in memory of their own, which the step may write over.
+        Both keep the state in memory of their own, which the step may write over. PyTorch itself
+        records no derivative.
         """
+        from polynet_torch.traced import Runner
+
         torch = self._torch
-        step = over_its_own(step)
-        compiled = super().compile
-        held: list[Any] = []  # the leaves of the state that the loop returned last
+        traced = Runner(self, step)
         static = StaticRunner(
-            self, step, capture=self._capture, memory=lambda a: a.untyped_storage().data_ptr(),
+            self, over_its_own(step), capture=self._capture,
+            memory=lambda a: a.untyped_storage().data_ptr(),
             required=getattr(step, "required", False), inner=("polynet_torch", "torch"),
         )  # fmt: skip
-
-        def loop(state: Any, data: Any, rows: Any) -> Any:
-            steps = compiled(step)
-            if list(map(id, tree.leaves(state))) != list(map(id, held)):
-                state = tree.map(self.owned, state)
-            state, losses = steps(state, data, rows)
-            held[:] = tree.leaves(state)
-            return state, losses
 
         def run(state: Any, data: Any, rows: Any) -> Any:
             device = rows.device
             with torch.no_grad():
                 if device.type != "cuda":
-                    return loop(state, data, rows)
+                    return traced(state, data, rows)
                 with torch.cuda.device(device):
                     return static(state, data, rows)
 

@@ -20,7 +20,7 @@ from polynet.backend.spending import (
     overwriting,
     overwritten,
 )
-from polynet.backend.static import StaticRunner, not_recorded
+from polynet.backend.static import StaticRunner, not_recorded, why_not
 from polynet.backend.transfer import asarray, to_numpy
 
 __all__ = [
@@ -48,4 +48,5 @@ __all__ = [
     "set_backend",
     "to_numpy",
     "use_backend",
+    "why_not",
 ]

@@ -29,6 +29,15 @@ def not_recorded(why: str, *, required: bool) -> None:
     )
 
 
+def why_not(error: BaseException, inner: Sequence[str]) -> str:
+    """What kept a step from being recorded, and the user's line that it came from."""
+    return (
+        f"{type(error).__name__}: {error} ({asked_by(error, inner)}). A step that can be recorded "
+        "reads no array's value: no float(x), no `if` on one, and has xp.where(mask, x, 0) in "
+        "place of x[mask]"
+    )
+
+
 class _Uncollected:
     """Cycles stay where they are meanwhile: what was in them may not be freed in a recording.
 
@@ -224,12 +233,7 @@ class StaticRunner:
                 return self._capture(run)
         except RuntimeError as error:
             first = error.__context__ or error  # ending a recording that failed fails too
-            not_recorded(
-                f"{type(first).__name__}: {first} ({asked_by(first, self._inner)}). A step that "
-                "can be recorded reads no array's value: no float(x), no `if` on one, and has "
-                "xp.where(mask, x, 0) in place of x[mask]",
-                required=self._required,
-            )
+            not_recorded(why_not(first, self._inner), required=self._required)
             self._capture = lambda run: run
             return run
 
