@@ -55,8 +55,6 @@ _WINDOWS = "any number of axes is one function, functional."
 OF_NN = {
     **dict.fromkeys(("ModuleList", "ModuleDict"), _LISTS),
     **dict.fromkeys(("ParameterList", "ParameterDict"), "set each Parameter as an attribute"),
-    "TransformerDecoderLayer": "its two attentions are nn.MultiheadAttention, each with a residual "
-    "and nn.LayerNorm, in a module of your own",
     **dict.fromkeys(
         ("TransformerEncoder", "TransformerDecoder"), "layers stand in a plain list, in a loop"
     ),

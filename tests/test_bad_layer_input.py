@@ -35,6 +35,7 @@ BY_NUMBERS: dict[str, Made] = {
     "InstanceNorm2d": lambda n: nn.InstanceNorm2d(n(4), affine=True),
     "PReLU": lambda n: nn.PReLU(n(4)),
     "MultiheadAttention": lambda n: nn.MultiheadAttention(n(4), n(2)),
+    "TransformerDecoderLayer": lambda n: nn.TransformerDecoderLayer(n(4), n(2), n(8)),
     "TransformerEncoderLayer": lambda n: nn.TransformerEncoderLayer(n(4), n(2), n(8)),
     "LSTM": lambda n: nn.LSTM(n(4), n(3), n(2)),
     "GRUCell": lambda n: nn.GRUCell(n(4), n(3)),

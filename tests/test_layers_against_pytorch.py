@@ -296,6 +296,49 @@ def test_transformer_encoder_layer(
     compare(Masked(), MaskedTwin(), [x], dtype)
 
 
+LATER = np.triu(np.ones((5, 7), dtype=bool), 1)
+DECODER_MASKS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "pairs": {"tgt_mask": IGNORE, "memory_mask": LATER},
+    "scores": {"tgt_mask": numbers(5, 5), "memory_mask": numbers(5, 7)},
+    "padding": {
+        "tgt_key_padding_mask": PADDING,
+        "memory_key_padding_mask": np.pad(PADDING, ((0, 0), (2, 0))),
+    },
+}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("norm_first", [True, False])
+@pytest.mark.parametrize("masks", DECODER_MASKS)
+def test_transformer_decoder_layer(
+    masks: str, norm_first: bool, batch_first: bool, activation: str, dtype: str
+) -> None:
+    settings = {"batch_first": batch_first, "norm_first": norm_first}
+    ours = nn.TransformerDecoderLayer(
+        8, 2, 12, activation=getattr(functional, activation), **settings
+    )
+    theirs = torch.nn.TransformerDecoderLayer(
+        8, 2, 12, dropout=0.0, activation=activation, **settings
+    )
+    xs = [numbers(2, length, 8, seed=length) for length in (5, 7)]
+    xs = xs if batch_first else [np.swapaxes(x, 0, 1) for x in xs]
+    given = {
+        n: m.astype(dtype) if masks == "scores" else m for n, m in DECODER_MASKS[masks].items()
+    }
+    compare(ours, theirs, xs, dtype, **given)
+
+
+@pytest.mark.parametrize("part", ["tgt", "memory"])
+def test_a_decoder_layer_that_is_causal_sees_no_later_key(part: str) -> None:
+    layer = nn.TransformerDecoderLayer(8, 2, batch_first=True).init(0, backend="numpy")
+    xs = [numbers(2, length, 8, seed=length).astype("float32") for length in (5, 7)]
+    expected = layer(*xs, **{f"{part}_mask": IGNORE if part == "tgt" else LATER})
+    np.testing.assert_allclose(layer(*xs, **{f"{part}_is_causal": True}), expected, atol=1e-6)
+
+
 class _Stack(nn.Module):
     """Layers in a list: their names are those of PyTorch's ModuleList."""
 
@@ -374,6 +417,11 @@ F32 = np.ones((2, 4, 5, 6), dtype="float32")
         (lambda: nn.InstanceNorm1d(4), F32, r"\(batch, 4, width\), got"),
         (lambda: nn.RMSNorm(5), F32, r"\(…, 5\), got"),
         (lambda: nn.RMSNorm(0), None, "RMSNorm: normalized_shape has positive sizes; got 0"),
+        (
+            lambda: nn.TransformerEncoderLayer(6, 2),
+            F32,
+            r"\(length, batch, 6\), got \(2, 4, 5, 6\)",
+        ),
         (lambda: nn.ZeroPad2d(-1), None, "padding is an integer from 0 or 4 of them; got -1"),
         (lambda: nn.ZeroPad2d(1), F32[0], r"\(batch, channels, height, width\), got"),
     ],

@@ -63,6 +63,17 @@ class Read(nn.Module):
         return self.out(self.layer(x)[0][:, -1, :])
 
 
+class Transformer(nn.Module):
+    """What an encoder's layer makes of a sequence, and a decoder's of both."""
+
+    def __init__(self) -> None:
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 16, 0.1, batch_first=True)
+        self.decoder = nn.TransformerDecoderLayer(8, 2, 16, 0.1, batch_first=True)
+
+    def forward(self, x: Any) -> Any:
+        return self.decoder(x, self.encoder(x), tgt_is_causal=True)
+
+
 NETWORKS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "pictures": (
         nn.Sequential(
@@ -73,10 +84,7 @@ NETWORKS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
         (2, 8, 8),
     ),
     "transformer": (
-        nn.Sequential(
-            nn.TransformerEncoderLayer(8, 2, 16, 0.1, batch_first=True), nn.Flatten(),
-            nn.Linear(24, 3),
-        ),
+        nn.Sequential(Transformer(), nn.Flatten(), nn.Linear(24, 3)),
         (3, 8),
     ),
     **{

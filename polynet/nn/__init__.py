@@ -31,7 +31,11 @@ from polynet.nn.activation import (
     Tanhshrink,
     Threshold,
 )
-from polynet.nn.attention import MultiheadAttention, TransformerEncoderLayer
+from polynet.nn.attention import (
+    MultiheadAttention,
+    TransformerDecoderLayer,
+    TransformerEncoderLayer,
+)
 from polynet.nn.batch_norm import BatchNorm1d, BatchNorm2d
 from polynet.nn.container import Flatten, Identity, Sequential
 from polynet.nn.convolution import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
@@ -123,6 +127,7 @@ __all__ = [
     "Tanh",
     "Tanhshrink",
     "Threshold",
+    "TransformerDecoderLayer",
     "TransformerEncoderLayer",
     "ZeroPad2d",
     "init",

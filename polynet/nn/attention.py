@@ -1,8 +1,9 @@
-"""Attention and the transformer's encoder layer."""
+"""Attention and the layers of transformers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from polynet import functional
 from polynet.backend import Array
@@ -143,17 +144,15 @@ class MultiheadAttention(Module):
         return f"{self.embed_dim}, {self.num_heads}"
 
 
-class TransformerEncoderLayer(Module):
-    """Self-attention, then a network of two Linear layers for each place, both residual.
+class _TransformerLayer(Module):
+    """What the layers of transformers share: residual parts, each with its norm and dropout."""
 
-    Inputs and outputs (length, batch, d_model), or, with `batch_first`, (batch, length,
-    d_model). With `norm_first`, each part sees normalised inputs; else their sum is normalised
-    after. `mask` (length, length) and `key_padding_mask` (batch, length) are those of
-    `MultiheadAttention`. Names and defaults are PyTorch's.
-
-    Vaswani et al., "Attention Is All You Need" (2017); `norm_first`: Xiong et al., "On Layer
-    Normalization in the Transformer Architecture" (2020).
-    """
+    _attentions: ClassVar[tuple[str, ...]]
+    self_attn: MultiheadAttention
+    norm1: LayerNorm
+    norm2: LayerNorm
+    dropout1: Dropout
+    dropout2: Dropout
 
     def __init__(
         self,
@@ -167,17 +166,52 @@ class TransformerEncoderLayer(Module):
         batch_first: bool = False,
         norm_first: bool = False,
     ) -> None:
-        self.self_attn = MultiheadAttention(d_model, nhead, dropout, batch_first=True)
+        for name in self._attentions:
+            setattr(self, name, MultiheadAttention(d_model, nhead, dropout, batch_first=True))
         self.linear1 = Linear(d_model, dim_feedforward)
-        self.linear2 = Linear(dim_feedforward, d_model)
-        self.norm1 = LayerNorm(d_model, layer_norm_eps)
-        self.norm2 = LayerNorm(d_model, layer_norm_eps)
         self.dropout = Dropout(dropout)
-        self.dropout1 = Dropout(dropout)
-        self.dropout2 = Dropout(dropout)
+        self.linear2 = Linear(dim_feedforward, d_model)
+        for i in range(1, len(self._attentions) + 2):
+            setattr(self, f"norm{i}", LayerNorm(d_model, layer_norm_eps))
+            setattr(self, f"dropout{i}", Dropout(dropout))
         self.activation = activation
         self.batch_first = batch_first
         self.norm_first = norm_first
+
+    def _residual(self, x: Array, norm: LayerNorm, part: Callable[[Array], Array]) -> Array:
+        if self.norm_first:
+            return add(x, part(norm(x)))
+        return norm(add(x, part(x)))
+
+    def _feed(self, x: Array) -> Array:
+        relu = self.activation is functional.relu and type(self.linear1) is Linear
+        y = self.linear1(x, relu=True) if relu else self.activation(self.linear1(x))
+        return self.linear2(self.dropout(y))
+
+    def _swapped(self, x: Array) -> Array:
+        """From the user's order of axes to that of the parts, the batch first, and back."""
+        if len(x.shape) != 3 or x.shape[2] != self.self_attn.embed_dim:
+            order = "batch, length" if self.batch_first else "length, batch"
+            raise wrong_shape(self, f"({order}, {self.self_attn.embed_dim})", x)
+        return x if self.batch_first else permute_dims(x, (1, 0, 2))
+
+    def settings(self) -> str:
+        return f"{self.linear1.in_features}, {self.self_attn.num_heads}"
+
+
+class TransformerEncoderLayer(_TransformerLayer):
+    """Self-attention, then a network of two Linear layers for each place, both residual.
+
+    Inputs and outputs (length, batch, d_model), or, with `batch_first`, (batch, length,
+    d_model). With `norm_first`, each part sees normalised inputs; else their sum is normalised
+    after. `mask` (length, length) and `key_padding_mask` (batch, length) are those of
+    `MultiheadAttention`. Names and defaults are PyTorch's.
+
+    Vaswani et al., "Attention Is All You Need" (2017); `norm_first`: Xiong et al., "On Layer
+    Normalization in the Transformer Architecture" (2020).
+    """
+
+    _attentions = ("self_attn",)
 
     def forward(
         self,
@@ -187,25 +221,70 @@ class TransformerEncoderLayer(Module):
         *,
         is_causal: bool = False,
     ) -> Array:
-        swapped = (1, 0, 2)
-        x = x if self.batch_first else permute_dims(x, swapped)
-
         def attend(x: Array) -> Array:
             y = self.self_attn(x, x, x, key_padding_mask, mask, is_causal=is_causal)
             return self.dropout1(y)
 
         def feed(x: Array) -> Array:
-            relu = self.activation is functional.relu and type(self.linear1) is Linear
-            y = self.linear1(x, relu=True) if relu else self.activation(self.linear1(x))
-            return self.dropout2(self.linear2(self.dropout(y)))
+            return self.dropout2(self._feed(x))
 
-        if self.norm_first:
-            x = add(x, attend(self.norm1(x)))
-            x = add(x, feed(self.norm2(x)))
-        else:
-            x = self.norm1(add(x, attend(x)))
-            x = self.norm2(add(x, feed(x)))
-        return x if self.batch_first else permute_dims(x, swapped)
+        x = self._swapped(x)
+        x = self._residual(x, self.norm1, attend)
+        x = self._residual(x, self.norm2, feed)
+        return self._swapped(x)
 
-    def settings(self) -> str:
-        return f"{self.linear1.in_features}, {self.self_attn.num_heads}"
+
+class TransformerDecoderLayer(_TransformerLayer):
+    """Self-attention, attention to `memory`, then two Linear layers for each place: all residual.
+
+    `tgt` and the outputs are (targets, batch, d_model), `memory`, what an encoder made of the
+    sources, (sources, batch, d_model); with `batch_first`, the batch comes first in all.
+    `tgt_mask` (targets, targets), `memory_mask` (targets, sources), `tgt_key_padding_mask` (batch,
+    targets), `memory_key_padding_mask` (batch, sources), `tgt_is_causal` and `memory_is_causal` are
+    those of `MultiheadAttention`. Settings are those of `TransformerEncoderLayer`, names and
+    defaults PyTorch's.
+
+    Vaswani et al., "Attention Is All You Need" (2017).
+
+    >>> from polynet import nn
+    >>> import numpy as np
+    >>> layer = nn.TransformerDecoderLayer(4, 2, batch_first=True).init(seed=0, backend="numpy")
+    >>> tgt, memory = np.ones((2, 3, 4), "float32"), np.ones((2, 5, 4), "float32")
+    >>> layer(tgt, memory, tgt_is_causal=True).shape
+    (2, 3, 4)
+    """
+
+    _attentions = ("self_attn", "multihead_attn")
+    multihead_attn: MultiheadAttention
+    norm3: LayerNorm
+    dropout3: Dropout
+
+    def forward(
+        self,
+        tgt: Array,
+        memory: Array,
+        tgt_mask: Array | None = None,
+        memory_mask: Array | None = None,
+        tgt_key_padding_mask: Array | None = None,
+        memory_key_padding_mask: Array | None = None,
+        *,
+        tgt_is_causal: bool = False,
+        memory_is_causal: bool = False,
+    ) -> Array:
+        def attend(x: Array) -> Array:
+            masks = tgt_key_padding_mask, tgt_mask
+            return self.dropout1(self.self_attn(x, x, x, *masks, is_causal=tgt_is_causal))
+
+        def look(x: Array) -> Array:
+            masks = memory_key_padding_mask, memory_mask
+            y = self.multihead_attn(x, memory, memory, *masks, is_causal=memory_is_causal)
+            return self.dropout2(y)
+
+        def feed(x: Array) -> Array:
+            return self.dropout3(self._feed(x))
+
+        x, memory = self._swapped(tgt), self._swapped(memory)
+        x = self._residual(x, self.norm1, attend)
+        x = self._residual(x, self.norm2, look)
+        x = self._residual(x, self.norm3, feed)
+        return self._swapped(x)

@@ -37,6 +37,16 @@ class Itself(Module):
         return self.layer(x, x, x)
 
 
+class ToItself(Module):
+    """A decoder's layer whose memory is its own input, backwards."""
+
+    def __init__(self, layer: Module) -> None:
+        self.layer = layer
+
+    def forward(self, x: Any) -> Any:
+        return self.layer(x, OPS["flip"](x, axis=1), tgt_is_causal=True)
+
+
 class LookedUp(Module):
     """An array times what an Embedding holds at fixed places, one of them twice."""
 
@@ -126,6 +136,14 @@ LAYERS: dict[str, tuple[Callable[[], Module], tuple[int, ...]]] = {
     "MultiheadAttention": (
         lambda: Itself(nn.MultiheadAttention(6, 2, 0.3, batch_first=True)),
         (3, 4, 6),
+    ),
+    "TransformerDecoderLayer": (
+        lambda: ToItself(nn.TransformerDecoderLayer(4, 2, 6)),
+        (3, 2, 4),
+    ),
+    "TransformerDecoderLayer, norm first": (
+        lambda: ToItself(nn.TransformerDecoderLayer(4, 2, 6, batch_first=True, norm_first=True)),
+        (2, 3, 4),
     ),
     "TransformerEncoderLayer": (lambda: nn.TransformerEncoderLayer(4, 2, 6), (3, 2, 4)),
     "TransformerEncoderLayer, norm first": (
