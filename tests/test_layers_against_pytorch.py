@@ -182,12 +182,12 @@ def test_rms_norm(shape: Any, eps: float | None, affine: bool, dtype: str) -> No
 @pytest.mark.parametrize("shape", [(3, 6), (3, 6, 4), (2, 6, 3, 5)], ids=str)
 @pytest.mark.parametrize("groups", [1, 2, 3])
 @pytest.mark.parametrize("eps", [1e-5, 0.1])
-@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize(("affine", "bias"), [(True, True), (True, False), (False, True)])
 def test_group_norm(
-    shape: tuple[int, ...], groups: int, eps: float, affine: bool, dtype: str
+    shape: tuple[int, ...], groups: int, eps: float, affine: bool, bias: bool, dtype: str
 ) -> None:
-    args = (groups, 6, eps, affine)
-    compare(nn.GroupNorm(*args), torch.nn.GroupNorm(*args), [3 + numbers(*shape)], dtype)
+    ours, theirs = (m.GroupNorm(groups, 6, eps, affine, bias=bias) for m in (nn, torch.nn))
+    compare(ours, theirs, [3 + numbers(*shape)], dtype)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -265,11 +265,12 @@ def _Itself_torch(layer: Any) -> Any:
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("norm_first", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("causal", [True, False])
 def test_transformer_encoder_layer(
-    causal: bool, norm_first: bool, batch_first: bool, activation: str, dtype: str
+    causal: bool, bias: bool, norm_first: bool, batch_first: bool, activation: str, dtype: str
 ) -> None:
-    settings = {"batch_first": batch_first, "norm_first": norm_first}
+    settings = {"batch_first": batch_first, "norm_first": norm_first, "bias": bias}
     ours = nn.TransformerEncoderLayer(
         8, 2, 12, activation=getattr(functional, activation), **settings
     )
@@ -312,11 +313,12 @@ DECODER_MASKS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("norm_first", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("masks", DECODER_MASKS)
 def test_transformer_decoder_layer(
-    masks: str, norm_first: bool, batch_first: bool, activation: str, dtype: str
+    masks: str, bias: bool, norm_first: bool, batch_first: bool, activation: str, dtype: str
 ) -> None:
-    settings = {"batch_first": batch_first, "norm_first": norm_first}
+    settings = {"batch_first": batch_first, "norm_first": norm_first, "bias": bias}
     ours = nn.TransformerDecoderLayer(
         8, 2, 12, activation=getattr(functional, activation), **settings
     )

@@ -165,14 +165,15 @@ class _TransformerLayer(Module):
         *,
         batch_first: bool = False,
         norm_first: bool = False,
+        bias: bool = True,
     ) -> None:
         for name in self._attentions:
-            setattr(self, name, MultiheadAttention(d_model, nhead, dropout, batch_first=True))
-        self.linear1 = Linear(d_model, dim_feedforward)
+            setattr(self, name, MultiheadAttention(d_model, nhead, dropout, bias, batch_first=True))
+        self.linear1 = Linear(d_model, dim_feedforward, bias)
         self.dropout = Dropout(dropout)
-        self.linear2 = Linear(dim_feedforward, d_model)
+        self.linear2 = Linear(dim_feedforward, d_model, bias)
         for i in range(1, len(self._attentions) + 2):
-            setattr(self, f"norm{i}", LayerNorm(d_model, layer_norm_eps))
+            setattr(self, f"norm{i}", LayerNorm(d_model, layer_norm_eps, bias=bias))
             setattr(self, f"dropout{i}", Dropout(dropout))
         self.activation = activation
         self.batch_first = batch_first
@@ -204,8 +205,8 @@ class TransformerEncoderLayer(_TransformerLayer):
 
     Inputs and outputs (length, batch, d_model), or, with `batch_first`, (batch, length,
     d_model). With `norm_first`, each part sees normalised inputs; else their sum is normalised
-    after. `mask` (length, length) and `key_padding_mask` (batch, length) are those of
-    `MultiheadAttention`. Names and defaults are PyTorch's.
+    after. With `bias=False`, no part has a bias. `mask` (length, length) and `key_padding_mask`
+    (batch, length) are those of `MultiheadAttention`. Names and defaults are PyTorch's.
 
     Vaswani et al., "Attention Is All You Need" (2017); `norm_first`: Xiong et al., "On Layer
     Normalization in the Transformer Architecture" (2020).

@@ -105,10 +105,10 @@ class RMSNorm(_LastAxes):
 class _Groups(Module):
     """What norms over groups of channels share."""
 
-    def _describe(self, channels: int, eps: float, affine: bool) -> None:
+    def _describe(self, channels: int, eps: float, *, affine: bool, bias: bool = True) -> None:
         self.eps = float(eps)
         self.weight: Array | None = Parameter((channels,), init.ones) if affine else None
-        self.bias: Array | None = Parameter((channels,), init.zeros) if affine else None
+        self.bias: Array | None = Parameter((channels,), init.zeros) if affine and bias else None
 
     def _normalised(self, x: Array, groups: int) -> Array:
         if self.weight is not None:
@@ -120,14 +120,20 @@ class GroupNorm(_Groups):
     """Each group of a sample's channels to mean 0 and variance 1, scaled and shifted.
 
     Inputs (batch, num_channels, …). `weight` (ones) and `bias` (zeros), one number for each
-    channel, are learnt; without `affine` both are None.
+    channel, are learnt; without `affine` both are None, without `bias` the second.
 
     Raises ValueError where the groups do not divide the channels and for inputs of another shape,
     TypeError for another dtype. Wu and He, "Group Normalization", ECCV 2018.
     """
 
     def __init__(
-        self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        *,
+        bias: bool = True,
     ) -> None:
         num_groups, num_channels = positive(
             "GroupNorm", num_groups=num_groups, num_channels=num_channels
@@ -138,7 +144,7 @@ class GroupNorm(_Groups):
             )
         self.num_groups = num_groups
         self.num_channels = num_channels
-        self._describe(num_channels, eps, affine)
+        self._describe(num_channels, eps, affine=affine, bias=bias)
 
     def forward(self, x: Array) -> Array:
         if tuple(x.shape[1:2]) != (self.num_channels,):
@@ -156,7 +162,7 @@ class _InstanceNorm(_Groups):
 
     def __init__(self, num_features: int, eps: float = 1e-5, *, affine: bool = False) -> None:
         (self.num_features,) = positive(type(self).__name__, num_features=num_features)
-        self._describe(self.num_features, eps, affine)
+        self._describe(self.num_features, eps, affine=affine)
 
     def forward(self, x: Array) -> Array:
         images(self, x, self._axes, self.num_features)

@@ -150,6 +150,10 @@ LAYERS: dict[str, tuple[Callable[[], Module], tuple[int, ...]]] = {
         lambda: nn.TransformerEncoderLayer(4, 2, 6, batch_first=True, norm_first=True),
         (2, 3, 4),
     ),
+    "TransformerEncoderLayer without bias": (
+        lambda: nn.TransformerEncoderLayer(4, 2, 6, bias=False),
+        (3, 2, 4),
+    ),
     "RNN": (lambda: Reading(nn.RNN(4, 3, nonlinearity="relu"), (1, 3, 3)), (2, 3, 4)),
     "RNN of two layers, both ways": (
         lambda: Reading(nn.RNN(4, 2, 2, batch_first=True, dropout=0.4, bidirectional=True)),
