@@ -231,6 +231,21 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], str]] = {
         ValueError,
         r"MultiheadAttention\(4, 2\): attn_mask.*\(2, 3\); expected \(3, 3\).*\(targets, sources\)",
     ),
+    "keys of one sample": (
+        lambda: drawn(nn.MultiheadAttention(4, 2, batch_first=True))(F32, F32[:1], F32[:1]),
+        ValueError,
+        r"shapes \(2, 3, 4\), \(1, 3, 4\), \(1, 3, 4\); expected .* as many samples, on axis 0",
+    ),
+    "memory of one sample": (
+        lambda: drawn(nn.TransformerDecoderLayer(4, 2))(F32, F32[:, :1, :]),
+        ValueError,
+        r"'multihead_attn'.* shapes .*; expected .* as many samples",
+    ),
+    "fewer values than keys": (
+        lambda: drawn(nn.MultiheadAttention(4, 2))(F32, F32, F32[:1]),
+        ValueError,
+        r"\(1, 3, 4\); expected a value for each key",
+    ),
     "a mask of each sample": (
         lambda: attention(attn_mask=np.zeros((2, 3, 3), bool)),
         ValueError,

@@ -69,11 +69,7 @@ class MultiheadAttention(Module):
         *,
         is_causal: bool = False,
     ) -> Array:
-        for x in (query, key, value):
-            if len(x.shape) != 3 or x.shape[2] != self.embed_dim:
-                order = "batch, length" if self.batch_first else "length, batch"
-                raise wrong_shape(self, f"({order}, {self.embed_dim})", x)
-            same_dtype(self, x, self.in_proj_weight)
+        self._check_inputs(query, key, value)
         mask = self._combined(query, key, key_padding_mask, attn_mask)
         q, k, v = self._projected(query, key, value)
         xp = array_namespace(q, k, v, mask)
@@ -85,6 +81,20 @@ class MultiheadAttention(Module):
         seen = xp.permute_dims(seen, (0, 2, 1, 3))
         y = self.out_proj(xp.reshape(seen, (*seen.shape[:2], self.embed_dim)))
         return y if self.batch_first else xp.permute_dims(y, (1, 0, 2))
+
+    def _check_inputs(self, query: Array, key: Array, value: Array) -> None:
+        for x in (query, key, value):
+            if len(x.shape) != 3 or x.shape[2] != self.embed_dim:
+                order = "batch, length" if self.batch_first else "length, batch"
+                raise wrong_shape(self, f"({order}, {self.embed_dim})", x)
+            same_dtype(self, x, self.in_proj_weight)
+        batch = 0 if self.batch_first else 1
+        if tuple(key.shape) != tuple(value.shape) or query.shape[batch] != key.shape[batch]:
+            shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))
+            raise ValueError(
+                f"{self.label()}: query, key and value have shapes {shapes}; expected a value for "
+                f"each key, and as many samples, on axis {batch}, in all"
+            )
 
     def _projected(self, *inputs: Array) -> list[Array]:
         """Query, key and value, each (batch, heads, length, width)."""
