@@ -50,7 +50,6 @@ _LOSS_FUNCTIONS = {
     },
     "binary_cross_entropy": _LOSSES["BCELoss"],
 }
-_NEAREST = "nearest by 2 is xp.repeat(xp.repeat(x, 2, axis=2), 2, axis=3)"
 _WINDOWS = "any number of axes is one function, functional."
 OF_NN = {
     **dict.fromkeys(("ModuleList", "ModuleDict"), _LISTS),
@@ -58,7 +57,6 @@ OF_NN = {
     **dict.fromkeys(
         ("TransformerEncoder", "TransformerDecoder"), "layers stand in a plain list, in a loop"
     ),
-    "Upsample": _NEAREST,
     "functional": "polynet.functional has the functions",
     "utils": "optim.ClipNorm and optim.ClipValue clip gradients around an optimizer, and recurrent "
     "layers take lengths, lstm(x, lengths=lengths)",
@@ -88,7 +86,6 @@ OF_FUNCTIONAL = {
     },
     "flatten": "a layer of nn.Flatten, or xp.reshape(x, (x.shape[0], -1))",
     "embedding": "a layer of nn.Embedding, or xp.take(weight, codes, axis=0)",
-    "interpolate": _NEAREST,
     "normalize": "x / xp.linalg.vector_norm(x, axis=1, keepdims=True)",
     "one_hot": "xp.astype(codes[..., None] == xp.arange(classes), xp.float32)",
 }

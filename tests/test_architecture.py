@@ -80,6 +80,7 @@ DEPENDENCIES = {
         "functional.attention",
         "functional.pooling",
         "functional.recurrent",
+        "functional.resampling",
         "functional.windows",
         "losses.shared",
         "ops.assignment",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import polynet
-from polynet import array_namespace, grad, namespace, nn, optim
+from polynet import array_namespace, functional, grad, namespace, nn, optim
 from polynet.backend import asarray, to_numpy
 from polynet.ops.operators import ELSEWHERE, OF_PYTORCH
 from polynet.optim import schedules
@@ -27,6 +27,7 @@ BY_NUMBERS: dict[str, Made] = {
     "AvgPool1d": lambda n: nn.AvgPool1d(n(2), n(1)),
     "AdaptiveAvgPool2d": lambda n: nn.AdaptiveAvgPool2d((n(2), None)),
     "AdaptiveMaxPool1d": lambda n: nn.AdaptiveMaxPool1d(n(2)),
+    "Upsample": lambda n: nn.Upsample((n(4), n(6))),
     "ZeroPad2d": lambda n: nn.ZeroPad2d((n(1), n(0), n(2), n(3))),
     "BatchNorm1d": lambda n: nn.BatchNorm1d(n(4)),
     "LayerNorm": lambda n: nn.LayerNorm(n(4)),
@@ -230,6 +231,16 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], str]] = {
         lambda: attention(attn_mask=np.zeros((2, 3), "float32")),
         ValueError,
         r"MultiheadAttention\(4, 2\): attn_mask.*\(2, 3\); expected \(3, 3\).*\(targets, sources\)",
+    ),
+    "blending whole numbers": (
+        lambda: nn.Upsample(2, mode="linear")(np.ones((2, 3, 4), "int32")),
+        TypeError,
+        r"interpolate: mode 'linear' blends floating numbers, not int32",
+    ),
+    "rows of another length": (
+        lambda: functional.interpolate(F32[0], size=2),
+        ValueError,
+        r"interpolate: expected shape \(batch, channels, width\) or .*width\), got \(3, 4\)",
     ),
     "keys of one sample": (
         lambda: drawn(nn.MultiheadAttention(4, 2, batch_first=True))(F32, F32[:1], F32[:1]),

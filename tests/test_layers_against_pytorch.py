@@ -153,6 +153,45 @@ def test_adaptive_pooling_of_sequences(kind: str, size: int, dtype: str) -> None
     compare(ours(size), theirs(size), [np.round(numbers(2, 3, 8))], dtype)
 
 
+TARGETS: list[dict[str, Any]] = [
+    *({"scale_factor": s} for s in (1, 2, 3, 5, 1.5, 2.6, 1 / 2, 0.7, 1 / 3)),
+    *({"size": n} for n in (1, 2, 5, 7, 11, 16)),
+    *({"scale_factor": s} for s in ((2, 1), (0.5, 1.7), (2.1, 1.2))),
+    *({"size": s} for s in ((14, 3), (1, 9))),
+]
+BLENDED = [("linear", None), ("linear", False), ("linear", True)]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+@pytest.mark.parametrize("sizes", [(8,), (7, 8)], ids=str)
+@pytest.mark.parametrize(("mode", "corners"), [("nearest", None), *BLENDED])
+def test_upsample(
+    mode: str, corners: Any, sizes: tuple[int, ...], target: dict[str, Any], dtype: str
+) -> None:
+    if len(sizes) == 1:  # of one for each axis, the last
+        target = {n: v[-1] if isinstance(v, tuple) else v for n, v in target.items()}
+    elif mode == "linear":
+        mode = "bilinear"
+    ours, theirs = (m.Upsample(**target, mode=mode, align_corners=corners) for m in (nn, torch.nn))
+    compare(ours, theirs, [numbers(2, 3, *sizes)], dtype)
+
+
+def test_labels_are_read_where_their_images_are() -> None:
+    image = np.arange(40.0, dtype="float32").reshape(1, 1, 40)
+    for factor in (2, 2.3, 0.3, 7 / 3):
+        labels = functional.interpolate(image.astype("int32"), scale_factor=factor)
+        assert labels.dtype == "int32"
+        np.testing.assert_array_equal(labels, functional.interpolate(image, scale_factor=factor))
+
+
+def test_a_whole_factor_is_exact() -> None:
+    """PyTorch reads the number before, where 41 · float32(1 / 41) is below 1."""
+    for factor in (41, 61):
+        y = functional.interpolate(np.arange(3.0).reshape(1, 1, 3), scale_factor=factor)
+        np.testing.assert_array_equal(y[0, 0], np.repeat(np.arange(3.0), factor))
+
+
 def test_a_nan_wins_in_max_pool2d() -> None:
     for place in range(4):
         x = np.arange(4.0)
@@ -424,6 +463,21 @@ F32 = np.ones((2, 4, 5, 6), dtype="float32")
             F32,
             r"\(length, batch, 6\), got \(2, 4, 5, 6\)",
         ),
+        (lambda: nn.Upsample(), None, "takes one of size and scale_factor; got None and None"),
+        (lambda: nn.Upsample(2, 2), None, "takes one of size and scale_factor; got 2 and 2"),
+        (lambda: nn.Upsample(2, mode="biliner"), None, "Upsample: unknown mode.*'bilinear'"),
+        (lambda: nn.Upsample(2, align_corners=True), None, "mode 'nearest' takes None, not True"),
+        (lambda: nn.Upsample(0), None, "size is a positive integer, or one for each .*; got 0"),
+        (lambda: nn.Upsample((2, 2, 2)), None, "1 or 2 of them; got \\(2, 2, 2\\)"),
+        (lambda: nn.Upsample((2, 2), mode="linear"), None, "1 of them; got \\(2, 2\\)"),
+        (lambda: nn.Upsample(scale_factor=0.0), None, "scale_factor is a positive number"),
+        (lambda: nn.Upsample(scale_factor=np.inf), None, "scale_factor is a positive number"),
+        (lambda: nn.Upsample(scale_factor="2"), None, "scale_factor is a positive number"),
+        (lambda: nn.Upsample(2), F32[0, 0], r"width\) or \(batch, channels, height, width\), got"),
+        (lambda: nn.Upsample(2, mode="linear"), F32, r"\(batch, channels, width\), got"),
+        (lambda: nn.Upsample((2, 2)), F32[0], r"\(batch, channels, height, width\), got"),
+        (lambda: nn.Upsample(2), F32[..., :0], r"got \(2, 4, 5, 0\)"),
+        (lambda: nn.Upsample(scale_factor=0.1), F32, "0.1 times 5 places leave none"),
         (lambda: nn.ZeroPad2d(-1), None, "padding is an integer from 0 or 4 of them; got -1"),
         (lambda: nn.ZeroPad2d(1), F32[0], r"\(batch, channels, height, width\), got"),
     ],

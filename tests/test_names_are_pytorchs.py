@@ -51,6 +51,7 @@ THEIRS = {
     "MultiheadAttention.add_zero_attn": "likewise",
     "MultiheadAttention.kdim": "likewise",
     "MultiheadAttention.vdim": "likewise",
+    "Upsample.recompute_scale_factor": "give the size",
     "params": "an optimizer is a function of the parameters, and holds none",
     "foreach": "how PyTorch runs the formula: here a backend's kernel decides",
     "fused": "likewise",

@@ -79,7 +79,8 @@ NETWORKS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
         nn.Sequential(
             nn.Conv2d(2, 4, 3, padding=1, groups=2), nn.BatchNorm2d(4), nn.ReLU(),
             nn.MaxPool2d(2), nn.Dropout2d(0.3), nn.GroupNorm(2, 4), nn.ConvTranspose2d(4, 3, 2),
-            nn.InstanceNorm2d(3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.InstanceNorm2d(3), nn.Upsample(scale_factor=2), nn.Upsample(11),
+            nn.Upsample(scale_factor=1.5, mode="bilinear"), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         ),
         (2, 8, 8),
     ),

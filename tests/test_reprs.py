@@ -31,6 +31,10 @@ CASES = {
     "LSTM(\n  2, 3, num_layers=2\n  dropout: Dropout(0.0)\n)": nn.LSTM(2, 3, num_layers=2),
     "Sequential(\n  0: MultiheadAttention(\n    4, 2\n    out_proj: Linear(4, 4)\n"
     "    dropout: Dropout(0.0)\n  )\n)": nn.Sequential(nn.MultiheadAttention(4, 2)),
+    "Upsample(scale_factor=2.0)": nn.Upsample(scale_factor=2),
+    "Upsample(size=(2, 3), mode='bilinear', align_corners=False)": nn.Upsample(
+        (2, 3), mode="bilinear", align_corners=False
+    ),
     SAID: ARRAYS,
     "<arrays of 3 samples: x['a'] (3,) bool, y (3,) float64, sample_weight (3,) float64>": (
         data.arrays({"a": np.zeros(3, bool)}, np.zeros(3), np.ones(3))

@@ -56,6 +56,7 @@ from polynet.functional.normalisation import (
 )
 from polynet.functional.pooling import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool
 from polynet.functional.recurrent import gru, lstm, rnn
+from polynet.functional.resampling import interpolate
 from polynet.ops.assignment import setitem
 from polynet.ops.indexing import put_slice, segment_sum
 from polynet.pytorch_names import named_in
@@ -82,6 +83,7 @@ __all__ = [
     "hardsigmoid",
     "hardswish",
     "hardtanh",
+    "interpolate",
     "layer_norm",
     "leaky_relu",
     "linear",

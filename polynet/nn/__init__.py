@@ -57,6 +57,7 @@ from polynet.nn.pooling import (
     MaxPool2d,
 )
 from polynet.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
+from polynet.nn.resampling import Upsample
 from polynet.pytorch_names import named_in
 
 __all__ = [
@@ -129,6 +130,7 @@ __all__ = [
     "Threshold",
     "TransformerDecoderLayer",
     "TransformerEncoderLayer",
+    "Upsample",
     "ZeroPad2d",
     "init",
 ]

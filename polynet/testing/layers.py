@@ -98,6 +98,20 @@ CALLS: dict[str, list[Call]] = {
     )),
     "adaptive_max_pool": _pooling(_ADAPTIVE),
     "adaptive_avg_pool": _pooling(_ADAPTIVE),
+    "interpolate": [
+        ((_normal(*shape),), options)
+        for shape, options in (
+            ((2, 3, 4), {"scale_factor": 2}),
+            ((2, 2, 4, 3), {"scale_factor": (3, 1.7)}),
+            ((1, 2, 5, 4), {"size": (2, 4)}),
+            ((2, 3, 4), {"size": 7, "mode": "linear"}),
+            ((2, 3, 4), {"size": 1, "mode": "linear", "align_corners": True}),
+            ((2, 2, 4, 3), {"scale_factor": 2, "mode": "bilinear"}),
+            ((1, 2, 5, 7), {"scale_factor": 0.6, "mode": "bilinear", "align_corners": False}),
+            ((2, 2, 1, 3), {"size": (3, 5), "mode": "bilinear", "align_corners": True}),
+            ((0, 2, 4, 3), {"scale_factor": 1.5, "mode": "bilinear"}),
+        )
+    ],
     "group_norm": [
         ((_normal(2, 4, 3, 2), _normal(4), _normal(4)), {"groups": 2, "eps": 1e-5}),
         ((_normal(3, 4), _normal(4)), {"groups": 1, "eps": 1e-3}),

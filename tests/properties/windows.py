@@ -1,8 +1,9 @@
-"""Windows that slide over images: convolution, its transpose, and pooling."""
+"""Windows that slide over images: convolution, its transpose, and pooling; and resampling."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -102,10 +103,27 @@ def adaptive(draw: Draw) -> Sample:
     return sample(numbers(draw, shape), sizes=each(draw, dims, st.integers(1, 4)))
 
 
+@st.composite
+def interpolate(draw: Draw) -> Sample:
+    """To more places or fewer, by a size or a factor that leaves at least one."""
+    dims = draw(one_or_two)
+    sizes = each(draw, dims, st.integers(1, 5))
+    if draw(st.booleans()):
+        options: dict[str, Any] = {"size": each(draw, dims, st.integers(1, 9))}
+    else:
+        factors = st.sampled_from([1, 2, 3, 0.5, 1.5, 2.3])
+        options = {"scale_factor": tuple(max(draw(factors), 1 / n) for n in sizes)}
+    mode = draw(st.sampled_from(["nearest", "linear" if dims == 1 else "bilinear"]))
+    if mode != "nearest":
+        options["align_corners"] = draw(st.sampled_from([None, False, True]))
+    return sample(numbers(draw, (*each(draw, 2, one_or_two), *sizes)), mode=mode, **options)
+
+
 PROPERTIES: dict[str, Samples] = {
     "convolution": convolution(),
     "convolution_transpose": convolution_transpose(),
     "avg_pool": pooling(of="mean"),
+    "interpolate": interpolate(),
     "max_pool": pooling(of="max"),
     **dict.fromkeys("adaptive_avg_pool adaptive_max_pool".split(), adaptive()),
 }

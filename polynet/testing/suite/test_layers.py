@@ -119,6 +119,13 @@ LAYERS: dict[str, tuple[Callable[[], Module], tuple[int, ...]]] = {
     "AdaptiveAvgPool2d": (lambda: nn.AdaptiveAvgPool2d((2, None)), (2, 3, 5, 3)),
     "AdaptiveMaxPool1d": (lambda: nn.AdaptiveMaxPool1d(3), (2, 3, 7)),
     "AdaptiveMaxPool2d": (lambda: nn.AdaptiveMaxPool2d((2, 3)), (2, 2, 5, 4)),
+    "Upsample": (lambda: nn.Upsample(scale_factor=2), (2, 2, 3, 2)),
+    "Upsample, other places": (lambda: nn.Upsample(7), (2, 3, 5)),
+    "Upsample, linear": (lambda: nn.Upsample(7, mode="linear", align_corners=True), (2, 3, 5)),
+    "Upsample, bilinear": (
+        lambda: nn.Upsample(scale_factor=(2, 0.6), mode="bilinear"),
+        (2, 2, 3, 5),
+    ),
     "GroupNorm": (lambda: nn.GroupNorm(2, 4), (2, 4, 3)),
     "InstanceNorm1d": (lambda: nn.InstanceNorm1d(3), (2, 3, 4)),
     "InstanceNorm2d": (lambda: nn.InstanceNorm2d(2, affine=True), (2, 2, 3, 2)),
