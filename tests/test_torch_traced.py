@@ -1,0 +1,204 @@
+"""PyTorch on the CPU: a step becomes a program, with the step's own bits, or says why not."""
+
+from __future__ import annotations
+
+import random as pythons
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from polynet import Trainer, array_namespace, losses, nn, optim
+from polynet.backend import get_backend, looped, to_numpy
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from polynet_torch import traced  # noqa: E402
+
+rng = np.random.default_rng(0)
+X, Y = rng.normal(size=(40, 5)), rng.integers(0, 3, size=40)
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are traced as soon as they come."""
+    monkeypatch.setattr(traced, "PATIENCE", -1.0)
+
+
+class Counted(nn.Module):
+    """A network that counts how often it runs as Python, in training."""
+
+    def __init__(self, look: Callable[[Any], Any] = lambda y: y) -> None:
+        self.layers = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Dropout(0.3))
+        self.last = nn.Linear(8, 3)
+        self.runs = Runs()
+        self.look = look
+
+    def forward(self, x: Any) -> Any:
+        if self.training:
+            self.runs.count += 1
+        return self.look(self.last(self.layers(x)))
+
+
+class Runs:
+    count = 0
+
+
+def trained(net: nn.Module, epochs: int = 6, **options: Any) -> Trainer:
+    job = Trainer(net, losses.cross_entropy, optim.Adam(1e-2), backend="torch", **options)
+    job.fit(X, Y, epochs=epochs, batch_size=8)
+    return job
+
+
+def by_the_loop(net: nn.Module, monkeypatch: pytest.MonkeyPatch) -> Trainer:
+    backend = get_backend("torch")
+    with monkeypatch.context() as patch:
+        patch.setattr(backend, "compile", lambda step: looped(backend, step))
+        return trained(net)
+
+
+def same_run(a: Trainer, b: Trainer) -> None:
+    assert a.history.step_losses == b.history.step_losses
+    for name, array in a.net.state_dict().items():
+        np.testing.assert_array_equal(to_numpy(array), to_numpy(b.net.state_dict()[name]))
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_step_runs_as_python_until_it_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Counted()
+    job = trained(net)
+    assert net.runs.count == 2  # to trace it, and to see that its program gives the same
+    same_run(job, by_the_loop(Counted(), monkeypatch))
+    job.fit(X, Y, epochs=2, batch_size=8)
+    assert net.runs.count == 2
+    job.fit(X, Y, batch_size=16)  # and 8 that are left, as before: one shape more
+    assert net.runs.count == 4
+
+
+def test_it_is_traced_when_steps_have_taken_as_long_as_that_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net = Counted()
+    job = trained(net)
+    assert net.runs.count == 30
+    assert traced.PATIENCE == 1.0
+    monkeypatch.setattr(traced, "PATIENCE", 0.0)
+    same_run(job, trained(net))  # after the first step
+    assert net.runs.count == 30 + 1 + 2
+
+
+class Printed(list[str]):
+    def __call__(self, y: Any) -> Any:
+        self.append(f"{array_namespace(y).sum(y):.3f}")
+        return y
+
+
+def noisy(y: Any) -> Any:
+    return y + pythons.random()
+
+
+def as_it_comes(y: Any) -> Any:
+    xp = array_namespace(y)
+    return y + xp.sum(y[y > 1])
+
+
+UNTRACED: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "float": (lambda y: y * (2 if float(to_plain(y)[0, 0]) > 0 else 1), "reads an array's numbers"),
+    "if": (lambda y: y * 2 if to_plain(y)[0, 0] > 0 else y, "reads an array's numbers"),
+    "NumPy": (lambda y: y + float(np.asarray(to_plain(y)).max()), "reads an array's numbers"),
+    "printed": (Printed(), "reads an array's numbers by numpy"),
+    "a list": (lambda y: y + sum(torch.ones(2).tolist()), "reads an array's numbers by tolist"),
+    "a mask": (as_it_comes, "the shape of what aten.index.Tensor makes depends on numbers"),
+    "Python's": (noisy, "with the same numbers its program gave others"),
+    "PyTorch's": (lambda y: y + torch.rand(()), "with the same numbers its program gave others"),
+}
+
+
+def to_plain(y: Any) -> Any:
+    from polynet import stop_gradient
+
+    return y if isinstance(y, torch.Tensor) else stop_gradient(y)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("name", UNTRACED)
+def test_what_no_program_can_hold_goes_on_one_operation_at_a_time(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After one warning, of the line that asked for the steps, which says why."""
+    look, why = UNTRACED[name]
+    with pytest.warns(RuntimeWarning, match="cannot be recorded") as warned:
+        job = trained(Counted(look))
+    assert why in str(warned[0].message)
+    assert [w.filename for w in warned] == [__file__]
+    if not name.endswith("'s"):
+        assert "test_torch_traced.py: " in str(warned[0].message)
+        same_run(job, by_the_loop(Counted(look), monkeypatch))
+    if name == "printed":
+        assert len(look) >= 60
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_state_that_grows_is_not_traced() -> None:
+    def step(state: Any, data: Any, rows: Any) -> Any:
+        return {"x": torch.cat([state["x"], state["x"][-1:] * 2])}, torch.sum(state["x"])
+
+    run = get_backend("torch").compile(step)
+    with pytest.warns(RuntimeWarning, match=r"'x' of the state is torch\.float32 \(1,\) before"):
+        state, found = run({"x": torch.ones(1)}, torch.zeros(2), torch.zeros((5, 1), dtype=int))
+    assert found.tolist() == [1, 3, 7, 15, 31]
+    assert len(state["x"]) == 6
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_state_taken_out_stays_as_it_was() -> None:
+    job = trained(Counted(), epochs=2)
+    net, kept = job.net, {n: to_numpy(a) for n, a in job.net.state_dict().items()}
+    job.keep_weights("then")
+    job.fit(X, Y, epochs=2, batch_size=8)
+    for name, array in net.state_dict().items():
+        np.testing.assert_array_equal(to_numpy(array), kept[name])
+    job.restore_weights("then")
+    job.fit(X, Y, epochs=1, batch_size=8)
+    assert not np.array_equal(to_numpy(job.net.last.weight), kept["last.weight"])
+
+
+@pytest.mark.usefixtures("at_once")
+def test_what_ends_within_a_program_leaves_no_whole_state() -> None:
+    job = trained(Counted(), epochs=2)
+    (kind,) = _kinds(job)
+
+    def cut(*leaves: Any) -> Any:
+        leaves[0].zero_()
+        raise KeyboardInterrupt
+
+    kind.program, kept = cut, kind.program
+    with pytest.raises(KeyboardInterrupt):
+        job.fit(X, Y, batch_size=8)
+    kind.program = kept
+    with pytest.raises(RuntimeError, match="a step was cut in two by KeyboardInterrupt"):
+        job.fit(X, Y, batch_size=8)
+
+
+def _kinds(job: Trainer) -> list[Any]:
+    """What the runner within a Trainer's steps knows."""
+    cells = [cell.cell_contents for cell in job._run._steps.__closure__ or ()]
+    (runner,) = (c for c in cells if isinstance(c, traced.Runner))
+    return list(runner._kinds.values())
+
+
+@pytest.mark.usefixtures("at_once")
+def test_programs_of_the_last_kinds_are_kept() -> None:
+    net = Counted()
+    job = Trainer(net, losses.cross_entropy, optim.SGD(0.1), backend="torch")
+    for size in range(2, 2 + 2 * traced.KINDS):
+        job.fit(X[:size], Y[:size], batch_size=size)
+    assert len(_kinds(job)) == traced.KINDS
+    assert net.runs.count == 2 * 2 * traced.KINDS
+
+
+def test_required_steps_are_traced_after_the_first() -> None:
+    net = Counted()
+    trained(net, compile="require")
+    assert net.runs.count == 3
