@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from polynet import Trainer, losses, nn, optim, use_backend
+from polynet import Trainer, functional, losses, nn, optim, use_backend
 from polynet.backend import Backend, looped, registry, to_numpy
 from polynet.backend.static import WARM_UP
 from polynet.nn import activation
@@ -74,6 +74,16 @@ class Transformer(nn.Module):
         return self.decoder(x, self.encoder(x), tgt_is_causal=True)
 
 
+class Bilinear(nn.Module):
+    """Every pair of features has its own weight."""
+
+    def __init__(self) -> None:
+        self.weight = nn.Parameter((3, 6, 6), nn.init.normal(0.0, 0.1))
+
+    def forward(self, x: Any) -> Any:
+        return functional.einsum("bi,oij,bj->bo", x, self.weight, x)
+
+
 NETWORKS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "pictures": (
         nn.Sequential(
@@ -84,6 +94,7 @@ NETWORKS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
         ),
         (2, 8, 8),
     ),
+    "bilinear": (Bilinear(), (6,)),
     "transformer": (
         nn.Sequential(Transformer(), nn.Flatten(), nn.Linear(24, 3)),
         (3, 8),

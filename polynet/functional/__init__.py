@@ -35,6 +35,7 @@ from polynet.functional.activation import (
 )
 from polynet.functional.attention import attention_weights, scaled_dot_product_attention
 from polynet.functional.convolution import convolution, convolution_transpose
+from polynet.functional.einsum import einsum
 from polynet.functional.elementary import (
     alpha_dropout,
     dropout,
@@ -73,6 +74,7 @@ __all__ = [
     "convolution",
     "convolution_transpose",
     "dropout",
+    "einsum",
     "elu",
     "erf",
     "gelu",

@@ -149,8 +149,9 @@ def _no_derivative(name: str) -> RecordError:
             "them; apply it to polynet.stop_gradient(x). Its values have gradients as places of "
             "x: xp.take(xp.reshape(x, (-1,)), xp.unique_all(polynet.stop_gradient(x)).indices)"
         )
+    own = "polynet.functional.einsum has one; " if name == "einsum" else ""
     return RecordError(
-        f"polynet has no derivative of {name!r} yet; apply it to polynet.stop_gradient(x), or "
+        f"polynet has no derivative of {name!r} yet; {own}apply it to polynet.stop_gradient(x), or "
         "write an op for it (polynet.op)"
     )
 

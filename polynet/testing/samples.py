@@ -318,6 +318,20 @@ SAMPLES["linear_relu"] = SAMPLES["linear"]
 SAMPLES["dropout"] = [
     Sample((_in(*_EVERYWHERE, 6, 5), _in(*_EVERYWHERE, 6, 5) > 0), {"keep": k}) for k in (0.5, 0.9)
 ]
+SAMPLES["einsum"] = [
+    Sample((equation, *(_in(*_EVERYWHERE, *shape) for shape in shapes)))
+    for equation, *shapes in (
+        ("ij,jk->ik", (3, 4), (4, 2)),
+        ("bqhd,bkhd->bhqk", (2, 3, 2, 4), (2, 5, 2, 4)),
+        ("bi,oij,bj->bo", (2, 3), (4, 3, 2), (2, 2)),
+        ("...ij,...j", (2, 1, 3, 4), (5, 4)),
+        ("iij->ji", (3, 3, 2)),
+        ("i,j,k->kij", (2,), (3,), (4,)),
+        ("ij->", (2, 3)),
+        ("ij,ij->i", (1, 4), (3, 1)),
+        ("ij,jk", (3, 0), (0, 2)),
+    )
+]
 SAMPLES["convolution"] = [
     Sample(
         (_in(*_EVERYWHERE, *x), _in(*_EVERYWHERE, *w), *([_in(*_EVERYWHERE, w[0])] * bias)), options

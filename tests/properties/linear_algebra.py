@@ -22,6 +22,7 @@ from properties.draws import (
     broadcastable,
     complex_numbers,
     generator,
+    lesser,
     numbers,
     real_or_complex,
     sample,
@@ -165,6 +166,31 @@ def tensordot(draw: Draw) -> Sample:
 
 
 @st.composite
+def einsum(draw: Draw) -> Sample:
+    """Of one to three arrays with any letters, some of length 1, some twice, "..." in some."""
+    sizes = {letter: draw(lengths) for letter in "abcd"}
+    wide = draw(shapes(most=2))
+    terms, arrays, dotted = [], [], False
+    for _ in range(draw(st.integers(1, 3))):
+        letters = draw(st.lists(st.sampled_from("abcd"), max_size=3))
+        own = {a: draw(st.sampled_from([sizes[a], sizes[a], 1])) for a in letters}
+        at = draw(st.sampled_from([None, None, *range(len(letters) + 1)]))
+        shape = [own[a] for a in letters]
+        if at is not None:
+            shape[at:at], letters[at:at] = lesser(draw, wide), ["..."]
+            dotted = True
+        terms.append("".join(letters))
+        arrays.append(real_or_complex(draw, tuple(shape)))
+    equation = ",".join(terms)
+    if draw(st.booleans()):
+        once = dict.fromkeys(a for a in equation if a.isalpha())
+        kept = [a for a in draw(st.permutations(list(once))) if draw(st.booleans())]
+        kept[len(kept) // 2 : len(kept) // 2] = ["..."] if dotted else []
+        equation += " -> " + "".join(kept)
+    return sample(equation, *arrays)
+
+
+@st.composite
 def cross(draw: Draw) -> Sample:
     left, right = draw(broadcastable(2, most=2))
     axis = draw(st.integers(-1 - min(len(left), len(right)), -1))
@@ -188,6 +214,7 @@ PROPERTIES: dict[str, Samples] = {
     "matmul": matmul(),
     "vecdot": vecdot(),
     "tensordot": tensordot(),
+    "einsum": einsum(),
     **dict.fromkeys("linalg.det linalg.inv".split(), square(may_be_complex=True)),
     "linalg.slogdet": square(),
     "linalg.solve": solve(),

@@ -1,0 +1,234 @@
+"""Sums of products by Einstein's notation."""
+
+from __future__ import annotations
+
+import math
+import re
+from functools import lru_cache
+from itertools import combinations
+from typing import Any
+
+from polynet.tensor import composition
+
+
+@composition
+def einsum(xp, equation, /, *arrays):
+    """The sum of products that `equation` says, as in `numpy.einsum`.
+
+    It has the letters of each array's axes, between commas, and after "->" those of the result:
+    letters that are not there are summed over. Without "->" the result has those that stand once,
+    by the alphabet. A letter that stands twice in an array is its diagonal. "..." is any number of
+    axes, which broadcast; an axis of length 1 goes with any length.
+
+    Of several arrays, the two whose product takes the fewest multiplications come first, those
+    farthest left of several such. Two arrays that share letters to be summed are one `matmul`.
+
+    Raises TypeError for what is no equation or no array of numbers, ValueError for what does not
+    fit together.
+
+    >>> import numpy as np
+    >>> x = np.asarray([[1.0, 2.0], [3.0, 4.0]])
+    >>> einsum("ij,j->i", x, np.asarray([1.0, 10.0]))
+    array([21., 43.])
+    >>> float(einsum("ii->", x))
+    5.0
+    """
+    _check_kinds(xp, equation, arrays)
+    operands = list(arrays)
+    for name, k, how in _steps(equation, tuple(tuple(x.shape) for x in arrays)):
+        x = operands[k]
+        if name == "sum":
+            operands[k] = xp.sum(x, axis=how, dtype=x.dtype)
+        elif name == "getitem":
+            operands[k] = x[how]
+        elif name in ("matmul", "multiply"):
+            operands[k] = getattr(xp, name)(x, operands.pop(how))
+        else:
+            operands[k] = getattr(xp, name)(x, how)
+    return operands[0]
+
+
+def _check_kinds(xp, equation, arrays):
+    if not isinstance(equation, str):
+        raise TypeError(
+            'einsum: expected an equation, such as "ij,jk->ik", and then the arrays; got a '
+            f"{type(equation).__name__} first"
+        )
+    for k, x in enumerate(arrays):
+        if not hasattr(x, "shape") or x.dtype == xp.bool:
+            found = getattr(x, "dtype", f"a {type(x).__name__}")
+            raise TypeError(
+                f"einsum {equation!r}: expected arrays of numbers; array {k} is {found}: "
+                "polynet.asarray(x) makes an array, xp.astype(x, …) numbers of booleans"
+            )
+
+
+# What the equation says. Labels are letters and, for the axes of "...", places from the right.
+
+
+def _parsed(equation, dimensions):
+    """The labels of each array, that has so many dimensions, and those of the result."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    for term in (*terms, right):
+        if not re.fullmatch(r"[A-Za-z]*(\.\.\.)?[A-Za-z]*", term):
+            raise ValueError(
+                f'einsum: expected letters, commas, one "->" and "..." once for each array; got '
+                f"{term!r} in {equation!r}"
+            )
+    if len(terms) != len(dimensions):
+        raise ValueError(
+            f"einsum {equation!r} is of {len(terms)} arrays, between commas; got {len(dimensions)}"
+        )
+    found = [_labels(equation, k, terms[k], n) for k, n in enumerate(dimensions)]
+    every = [label for labels in found for label in labels]
+    wide = sorted({label for label in every if isinstance(label, int)})
+    if not arrow:
+        once = sorted(label for label in every if every.count(label) == 1 and label not in wide)
+        return found, (*wide, *once)
+    output = _spread(right, wide)
+    if wide and "..." not in right:
+        raise ValueError(f'einsum {equation!r}: the result lacks the axes of "...": "->...{right}"')
+    for label in output:
+        if label not in every:
+            raise ValueError(f"einsum {equation!r}: {label!r} of the result is in no array")
+        if output.count(label) > 1:
+            raise ValueError(f"einsum {equation!r}: {label!r} stands twice in the result")
+    return found, output
+
+
+def _labels(equation, k, term, dimensions):
+    wide = dimensions - len(term.replace("...", ""))
+    if wide < 0 or (wide and "..." not in term):
+        raise ValueError(
+            f"einsum {equation!r}: array {k}, {term!r}, has {dimensions} dimensions; expected "
+            f"{dimensions - wide}{' or more' if '...' in term else ''}"
+        )
+    return _spread(term, range(-wide, 0))
+
+
+def _spread(term, wide):
+    before, _, after = term.partition("...")
+    return (*before, *(wide if "..." in term else ()), *after)
+
+
+def _sizes(equation, terms, shapes):
+    """How long the axes of each label are: each as long as the others, or 1."""
+    found: dict[str | int, dict[int, int]] = {}  # the length, and the first array with it
+    for k, (labels, shape) in enumerate(zip(terms, shapes, strict=True)):
+        own: dict[str | int, int] = {}
+        for label, n in zip(labels, shape, strict=True):
+            found.setdefault(label, {}).setdefault(n, k)
+            if own.setdefault(label, n) != n:
+                raise ValueError(
+                    f"einsum {equation!r}: {label!r} twice in array {k} is a diagonal, of one "
+                    f"length; got {own[label]} and {n}"
+                )
+    for label, lengths in found.items():
+        if len(lengths) - (1 in lengths) > 1:
+            axis = f'axis {label} of "..."' if isinstance(label, int) else repr(label)
+            places = " and ".join(f"{n} in array {k}" for n, k in lengths.items())
+            raise ValueError(f"einsum {equation!r}: {axis} has one length; got {places}")
+    return {label: next((n for n in lengths if n != 1), 1) for label, lengths in found.items()}
+
+
+# What is to be done for arrays of certain shapes: which function, to which operand, and how
+
+
+@lru_cache(maxsize=1024)
+def _steps(equation, shapes):
+    terms, output = _parsed(equation, tuple(map(len, shapes)))
+    plan = _Plan(terms, output, _sizes(equation, terms, shapes))
+    for k, shape in enumerate(shapes):
+        plan.drop_ones(k, shape)
+        plan.diagonals(k)
+    for k in range(len(shapes)):
+        plan.sum_alone(k)
+    while len(plan.terms) > 1:
+        plan.multiply(*min(combinations(range(len(plan.terms)), 2), key=plan.cost))
+    plan.arrange(0, [[label] for label in output])
+    return plan.steps
+
+
+class _Plan:
+    """Steps, and the labels of the operands that are left after them."""
+
+    def __init__(self, terms, output, sizes) -> None:
+        self.terms = list(terms)
+        self.output = output
+        self.sizes = sizes
+        self.steps: list[tuple[str, int, Any]] = []
+
+    def drop_ones(self, k, shape):
+        """Take away axes of length 1 that meet longer ones: what is constant needs no axis."""
+        pairs = zip(self.terms[k], shape, strict=True)
+        labels = tuple(label for label, n in pairs if n == self.sizes[label])
+        if labels != self.terms[k]:
+            self.terms[k] = labels
+            self.steps.append(("reshape", k, tuple(self.sizes[label] for label in labels)))
+
+    def diagonals(self, k):
+        """Of two axes with one label take the diagonal, which becomes the last axis."""
+        for label in self.terms[k]:
+            while self.terms[k].count(label) > 1:
+                labels, n = self.terms[k], self.sizes[label]
+                j = len(labels) - 1 - labels[::-1].index(label)
+                both = (labels.index(label), j)
+                rest = [axis for axis in range(len(labels)) if axis not in both]
+                self.terms[k] = (*(labels[axis] for axis in rest), label)
+                shape = [self.sizes[labels[axis]] for axis in rest]
+                self.steps += [
+                    ("permute_dims", k, (*rest, *both)),
+                    ("reshape", k, (*shape, n * n)),
+                    ("getitem", k, (..., slice(None, None, n + 1))),
+                ]
+
+    def sum_alone(self, k):
+        """Sum over what nobody else has."""
+        needed = self.needed_beside(k)
+        axes = tuple(a for a, label in enumerate(self.terms[k]) if label not in needed)
+        if axes:
+            self.terms[k] = tuple(label for label in self.terms[k] if label in needed)
+            self.steps.append(("sum", k, axes))
+
+    def needed_beside(self, *operands):
+        """The labels of the result, and of all other operands."""
+        others = [labels for k, labels in enumerate(self.terms) if k not in operands]
+        return {label for labels in (self.output, *others) for label in labels}
+
+    def cost(self, pair):
+        """How many multiplications the product of two takes, and how many numbers come of it."""
+        found = {label for k in pair for label in self.terms[k]}
+        return self.count(found), self.count(found & self.needed_beside(*pair))
+
+    def count(self, labels):
+        return math.prod(self.sizes[label] for label in labels)
+
+    def multiply(self, i, j):
+        """Put the product of two, summed over what nobody else needs, in place of the first."""
+        x, y, needed = self.terms[i], self.terms[j], self.needed_beside(i, j)
+        both = [label for label in x if label in y]
+        stack = [[label] for label in both if label in needed]
+        summed = [label for label in both if label not in needed]
+        left, right = ([a for a in labels if a not in both] for labels in (x, y))
+        if summed:
+            of_x, of_y = [left, summed], [summed, right]
+        else:  # each axis beside axes of length 1
+            of_x = [*([a] for a in left), *([] for _ in right)]
+            of_y = [*([] for _ in left), *([a] for a in right)]
+        self.arrange(i, [*stack, *of_x])
+        self.arrange(j, [*stack, *of_y])
+        self.steps.append(("matmul" if summed else "multiply", i, j))
+        self.terms[i] = (*(a for group in stack for a in group), *left, *right)
+        del self.terms[j]
+        if summed and (len(left) != 1 or len(right) != 1):
+            self.steps.append(("reshape", i, tuple(self.sizes[a] for a in self.terms[i])))
+
+    def arrange(self, k, groups):
+        """Give an operand an axis for each group of its labels, in their order."""
+        labels = [label for group in groups for label in group]
+        order = tuple(self.terms[k].index(label) for label in labels)
+        if order != tuple(range(len(order))):
+            self.steps.append(("permute_dims", k, order))
+        if any(len(group) != 1 for group in groups):
+            self.steps.append(("reshape", k, tuple(map(self.count, groups))))
