@@ -10,12 +10,12 @@ import math
 
 from polynet.functional.elementary import SELU_ALPHA, SELU_SCALE, by_rows, erf, linear, sigmoid
 from polynet.ops.indexing import place_of
-from polynet.tensor import composition, with_pullbacks
+from polynet.tensor import composition, real_composition, with_pullbacks
 
 # Straight lines
 
 
-@composition
+@real_composition
 def relu(xp, x, /):
     """max(x, 0), elementwise; at 0 the derivative is 0.
 
@@ -26,7 +26,7 @@ def relu(xp, x, /):
     return xp.where(x <= 0, 0, x)
 
 
-@composition
+@real_composition
 def linear_relu(xp, x, weight, bias=None):
     """max(x Wᵀ + b, 0): `relu` of `linear`, for which a backend may have one kernel.
 
@@ -39,13 +39,13 @@ def linear_relu(xp, x, weight, bias=None):
     return relu(linear(x, weight, bias))
 
 
-@composition
+@real_composition
 def leaky_relu(xp, x, /, *, negative_slope=0.01):
     """x where x > 0, else `negative_slope`·x, elementwise."""
     return xp.where(x <= 0, x * negative_slope, x)
 
 
-@composition
+@real_composition
 def prelu(xp, x, weight, /):
     """x where x > 0, else weight·x; `weight` has one number, or one for each channel (axis 1).
 
@@ -55,13 +55,13 @@ def prelu(xp, x, weight, /):
     return xp.where(x > 0, x, _not_above_0(xp, x) * slopes)
 
 
-@composition
+@real_composition
 def threshold(xp, x, /, *, threshold, value):
     """x where x > `threshold`, else `value`, elementwise."""
     return xp.where(x <= threshold, value, x)
 
 
-@composition
+@real_composition
 def hardtanh(xp, x, /, *, min_val=-1.0, max_val=1.0):
     """min(max(x, min_val), max_val), elementwise; at both ends the derivative is 0.
 
@@ -72,19 +72,19 @@ def hardtanh(xp, x, /, *, min_val=-1.0, max_val=1.0):
     return xp.where(x <= min_val, min_val, xp.where(x >= max_val, max_val, x))
 
 
-@composition
+@real_composition
 def relu6(xp, x, /):
     """min(max(x, 0), 6), elementwise."""
     return hardtanh(x, min_val=0.0, max_val=6.0)
 
 
-@composition
+@real_composition
 def hardsigmoid(xp, x, /):
     """min(max(x + 3, 0), 6) / 6, elementwise: three lines close to `sigmoid`."""
     return relu6(x + 3) / 6
 
 
-@composition
+@real_composition
 def hardswish(xp, x, /):
     """x·hardsigmoid(x), elementwise: close to `silu`.
 
@@ -93,13 +93,13 @@ def hardswish(xp, x, /):
     return x * hardsigmoid(x)
 
 
-@composition
+@real_composition
 def hardshrink(xp, x, /, *, lambd=0.5):
     """x where |x| > lambd, else 0, elementwise."""
     return xp.where(xp.abs(x) <= lambd, 0, x)
 
 
-@composition
+@real_composition
 def softshrink(xp, x, /, *, lambd=0.5):
     """x, nearer to 0 by `lambd`, and 0 where that would cross it, elementwise."""
     return xp.where(xp.abs(x) <= lambd, 0, x - xp.sign(x) * lambd)
@@ -120,13 +120,13 @@ def tanhshrink(xp, x, /):
     return x - xp.tanh(x)
 
 
-@composition
+@real_composition
 def softsign(xp, x, /):
     """x / (1 + |x|), elementwise."""
     return x / (1 + xp.abs(x))
 
 
-@composition
+@real_composition
 def elu(xp, x, /, *, alpha=1.0):
     """x where x > 0, else alpha·(exp(x) - 1), elementwise.
 
@@ -136,7 +136,7 @@ def elu(xp, x, /, *, alpha=1.0):
     return xp.where(x > 0, x, xp.expm1(_not_above_0(xp, x)) * alpha)
 
 
-@composition
+@real_composition
 def celu(xp, x, /, *, alpha=1.0):
     """x where x > 0, else alpha·(exp(x / alpha) - 1), elementwise: `elu` without a kink.
 
@@ -145,7 +145,7 @@ def celu(xp, x, /, *, alpha=1.0):
     return xp.where(x > 0, x, xp.expm1(_not_above_0(xp, x) / alpha) * alpha)
 
 
-@composition
+@real_composition
 def selu(xp, x, /):
     """1.0507·elu(x, alpha=1.6733), elementwise: it keeps mean 0 and variance 1.
 
@@ -154,7 +154,7 @@ def selu(xp, x, /):
     return elu(x, alpha=SELU_ALPHA) * SELU_SCALE
 
 
-@composition
+@real_composition
 def gelu(xp, x, /, *, approximate="none"):
     """x·Φ(x), with Φ the distribution function of the standard normal, elementwise.
 
@@ -168,20 +168,20 @@ def gelu(xp, x, /, *, approximate="none"):
     return x * (xp.tanh((z + z * z * z * 0.044715) * math.sqrt(2 / math.pi)) * 0.5 + 0.5)
 
 
-@composition
+@real_composition
 def silu(xp, x, /):
     """x·sigmoid(x), elementwise; also called swish. Elfwing, Uchibe and Doya (2017)."""
     return x * sigmoid(x)
 
 
-@composition
+@real_composition
 def softplus(xp, x, /, *, beta=1.0, threshold=20.0):
     """log(1 + exp(beta·x)) / beta, elementwise; x itself where beta·x > `threshold`."""
     z = x * beta
     return xp.where(z > threshold, x, _softplus(z) / beta)
 
 
-@composition
+@real_composition
 def logsigmoid(xp, x, /):
     """log sigmoid(x), elementwise, without overflow.
 
@@ -192,13 +192,13 @@ def logsigmoid(xp, x, /):
     return -_softplus(-x)
 
 
-@composition
+@real_composition
 def mish(xp, x, /):
     """x·tanh(log(1 + exp(x))), elementwise. Misra, "Mish" (2019)."""
     return x * xp.tanh(_softplus(x))
 
 
-@composition
+@real_composition
 def glu(xp, x, /, *, axis=-1):
     """a·sigmoid(b), where a and b are the halves of `x` along `axis`.
 

@@ -7,10 +7,10 @@ import math
 import array_api_compat
 
 from polynet.functional.elementary import softmax
-from polynet.tensor import composition
+from polynet.tensor import real_composition
 
 
-@composition
+@real_composition
 def scaled_dot_product_attention(xp, query, key, value, mask=None, *, is_causal=False):
     """softmax(query keyᵀ / √width) value: each query's mean of the values whose keys it likes.
 
@@ -26,7 +26,7 @@ def scaled_dot_product_attention(xp, query, key, value, mask=None, *, is_causal=
     return xp.matmul(weights, value)
 
 
-@composition
+@real_composition
 def attention_weights(xp, query, key, mask=None, *, is_causal=False):
     """softmax(query keyᵀ / √width), masked as in `scaled_dot_product_attention`."""
     scores = xp.matmul(query * (1 / math.sqrt(query.shape[-1])), key.mT)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-from polynet.tensor import composition, with_pullbacks
+from polynet.tensor import composition, real_composition, real_only, with_pullbacks
 
 # Functions that the standard lacks
 
+_real_of_erf, _real_of_sigmoid = real_only("erf"), real_only("sigmoid")
 _ERF_SMALL = (
     (
         1.85777706184603153e-1, 3.16112374387056560, 1.13864154151050156e2,
@@ -51,6 +52,7 @@ def erf(xp, x, /):
     Rational approximations of W. J. Cody, "Rational Chebyshev Approximations for the Error
     Function", Math. Comp. 23 (1969).
     """
+    _real_of_erf(xp, x)
     size = xp.minimum(xp.abs(x), 6.0)  # beyond 6, erf is 1 to the last bit of float64
     small = xp.minimum(size, 0.5)
     near = x * _ratio(small * small, *_ERF_SMALL)
@@ -66,6 +68,7 @@ def sigmoid(xp, x, /):
     >>> sigmoid(np.asarray([-1000.0, 0.0, 1000.0]))
     array([0. , 0.5, 1. ])
     """
+    _real_of_sigmoid(xp, x)
     e = xp.exp(-xp.abs(x))
     return xp.where(x >= 0, 1, e) / (1 + e)
 
@@ -73,7 +76,7 @@ def sigmoid(xp, x, /):
 # Scores and probabilities
 
 
-@composition
+@real_composition
 def logsumexp(xp, x, /, *, axis=-1, keepdims=False):
     """log Σ exp(x) along `axis`, without overflow."""
     y = _logsumexp(x, axis=axis)
@@ -91,7 +94,7 @@ def _logsumexp(xp, x, /, *, axis):
     return xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
 
 
-@composition
+@real_composition
 def softmax(xp, x, /, *, axis=-1):
     """exp(x) / Σ exp(x) along `axis`: scores become probabilities that sum to 1.
 
@@ -102,7 +105,7 @@ def softmax(xp, x, /, *, axis=-1):
     return _softmax(x, axis=axis)
 
 
-@composition
+@real_composition
 def softmin(xp, x, /, *, axis=-1):
     """softmax(-x) along `axis`: the smallest is the most probable."""
     return softmax(-x, axis=axis)
@@ -118,7 +121,7 @@ def _softmax(xp, x, /, *, axis):
     return e / xp.sum(e, axis=axis, keepdims=True)
 
 
-@composition
+@real_composition
 def log_softmax(xp, x, /, *, axis=-1):
     """log softmax(x) along `axis`, without overflow, and without cancelling large scores."""
     return _log_softmax(x, axis=axis)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from polynet.tensor import composition, op
+from polynet.tensor import composition, op, real_composition, real_only
 
 
-@composition
+@real_composition
 def layer_norm(xp, x, weight=None, bias=None, *, axes, eps):
     """(x - mean) / √(variance + eps) · weight + bias, over the last `axes` axes of each sample.
 
@@ -18,7 +18,7 @@ def layer_norm(xp, x, weight=None, bias=None, *, axes, eps):
     return _affine(y, weight, bias)
 
 
-@composition
+@real_composition
 def group_norm(xp, x, weight=None, bias=None, *, groups, eps):
     """(x - mean) / √(variance + eps) · weight + bias, over each of `groups` groups of channels.
 
@@ -32,7 +32,7 @@ def group_norm(xp, x, weight=None, bias=None, *, groups, eps):
     return _affine(xp.reshape(y, x.shape), *_by_channel(xp, x, weight, bias))
 
 
-@composition
+@real_composition
 def rms_norm(xp, x, weight=None, *, axes, eps=None):
     """x / √(mean(x²) + eps) · weight, over the last `axes` axes of each sample.
 
@@ -44,7 +44,7 @@ def rms_norm(xp, x, weight=None, *, axes, eps=None):
     return _affine(x / xp.sqrt(xp.mean(x * x, axis=over, keepdims=True) + eps), weight)
 
 
-@composition
+@real_composition
 def batch_norm(xp, x, weight=None, bias=None, *, eps):
     """(x - mean) / √(variance + eps) · weight + bias, and the mean and the variance.
 
@@ -80,6 +80,9 @@ def _by_channel(xp, x, *arrays):
     return [None if a is None else xp.reshape(a, shape) for a in arrays]
 
 
+_real = real_only("standardised")
+
+
 @op
 def standardised(xp, x, /, *, axis, eps):
     """(x - mean) / √(variance + eps), the mean, and the variance, over the axes in `axis`.
@@ -88,6 +91,7 @@ def standardised(xp, x, /, *, axis, eps):
     r·(g - mean(g) - y·mean(g·y)). Those of the others, g₁/n and g₂·2(x - mean)/n = g₂·2y/(rn),
     enter the two means, which are small.
     """
+    _real(xp, x)
     mean = xp.mean(x, axis=axis, keepdims=True)
     centred = x - mean
     variance = xp.mean(centred * centred, axis=axis, keepdims=True)

@@ -9,10 +9,10 @@ from operator import add
 import array_api_compat
 
 from polynet.functional.windows import ends, padded, views
-from polynet.tensor import composition
+from polynet.tensor import composition, real_composition
 
 
-@composition
+@real_composition
 def max_pool(xp, x, /, *, window, stride, padding, dilation=None, ceil_mode=False):
     """The largest number in each window, over the last axes of `x`, one for each of `window`.
 
@@ -44,7 +44,7 @@ def avg_pool(xp, x, /, *, window, stride, padding, ceil_mode=False, count_includ
     return total / reduce(add, views(padded(xp, counted, beyond), window, stride, ones))
 
 
-@composition
+@real_composition
 def adaptive_max_pool(xp, x, /, *, sizes):
     """The largest of each of `sizes` windows, that cover the last axes of `x` evenly.
 

@@ -14,10 +14,10 @@ from polynet.losses.shared import (
     of_classes,
     per_class,
 )
-from polynet.tensor import composition
+from polynet.tensor import real_composition
 
 
-@composition
+@real_composition
 def binary_cross_entropy_with_logits(xp, logits, targets, /, sample_weight=None, pos_weight=None):
     """Binary cross entropy: mean of log(1 + eˣ) - x·y, for logits x and targets y in [0, 1].
 
@@ -44,7 +44,7 @@ def binary_cross_entropy_with_logits(xp, logits, targets, /, sample_weight=None,
     return batch_mean(xp, values, sample_weight, name)
 
 
-@composition
+@real_composition
 def cross_entropy(
     xp, logits, targets, /, sample_weight=None, weight=None,
     *, label_smoothing=0.0, ignore_index=None,
@@ -90,7 +90,7 @@ def cross_entropy(
     return batch_mean(xp, xp.sum(values, axis=1), sample_weight, "cross_entropy")
 
 
-@composition
+@real_composition
 def nll(xp, log_probabilities, targets, /, sample_weight=None, weight=None, *, ignore_index=None):
     """Negative log likelihood: mean over the batch of -x[class], for log-probabilities x.
 
@@ -109,7 +109,7 @@ def nll(xp, log_probabilities, targets, /, sample_weight=None, weight=None, *, i
     return of_classes(xp, value, log_probabilities, targets, sample_weight, ignore_index)
 
 
-@composition
+@real_composition
 def hinge(xp, outputs, targets, /, sample_weight=None):
     """Hinge loss of two classes: mean of max(0, 1 - x·y), for scores x and targets y of -1 or 1.
 
@@ -125,7 +125,7 @@ def hinge(xp, outputs, targets, /, sample_weight=None):
     return batch_mean(xp, relu(1 - outputs * targets), sample_weight, "hinge")
 
 
-@composition
+@real_composition
 def multi_margin(xp, logits, targets, /, sample_weight=None, weight=None, *, p=1, margin=1.0):
     """Hinge loss of several classes: mean of w[y]·Σ max(0, margin - x[y] + x[j])ᵖ / classes.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from polynet.losses.shared import batch_mean, check_like
-from polynet.tensor import composition
+from polynet.tensor import real_composition
 
 
-@composition
+@real_composition
 def mse(xp, outputs, targets, /, sample_weight=None):
     """Mean squared error: mean of (outputs - targets)², for two arrays of one shape.
 
@@ -20,7 +20,7 @@ def mse(xp, outputs, targets, /, sample_weight=None):
     return batch_mean(xp, xp.square(outputs - targets), sample_weight, "mse")
 
 
-@composition
+@real_composition
 def l1(xp, outputs, targets, /, sample_weight=None):
     """Mean absolute error: mean of |outputs - targets|, for two arrays of one shape.
 
@@ -34,7 +34,7 @@ def l1(xp, outputs, targets, /, sample_weight=None):
     return batch_mean(xp, xp.abs(outputs - targets), sample_weight, "l1")
 
 
-@composition
+@real_composition
 def smooth_l1(xp, outputs, targets, /, sample_weight=None, *, beta=1.0):
     """Mean of d² / 2β where |d| < β, else |d| - β / 2, with d = outputs - targets.
 
@@ -56,7 +56,7 @@ def smooth_l1(xp, outputs, targets, /, sample_weight=None, *, beta=1.0):
     return batch_mean(xp, size, sample_weight, "smooth_l1")
 
 
-@composition
+@real_composition
 def huber(xp, outputs, targets, /, sample_weight=None, *, delta=1.0):
     """Mean of d² / 2 where |d| ≤ δ, else δ·(|d| - δ / 2), with d = outputs - targets.
 
@@ -78,7 +78,7 @@ def huber(xp, outputs, targets, /, sample_weight=None, *, delta=1.0):
     return batch_mean(xp, values, sample_weight, "huber")
 
 
-@composition
+@real_composition
 def cosine_distance(xp, outputs, targets, /, sample_weight=None):
     """Mean of 1 - x·y / (‖x‖ ‖y‖), for vectors x and y along the last axis of the two arrays.
 
@@ -97,7 +97,7 @@ def cosine_distance(xp, outputs, targets, /, sample_weight=None):
     return batch_mean(xp, 1 - cosine, sample_weight, "cosine_distance")
 
 
-@composition
+@real_composition
 def kl_div(xp, log_probabilities, targets, /, sample_weight=None, *, log_target=False):
     """Kullback and Leibler's divergence: the batch's mean of Σ q·(log q - log p).
 

@@ -11,8 +11,9 @@ pullbacks, being array code themselves, can be differentiated, to any order.
 """
 
 from polynet.tensor.arguments import highest_level, plain_backend
-from polynet.tensor.composition import composition
+from polynet.tensor.composition import composition, real_composition
 from polynet.tensor.recording import op, with_pullbacks
+from polynet.tensor.rules import real_only
 from polynet.tensor.sweep import sweep
 from polynet.tensor.values import (
     LINE,
@@ -36,6 +37,8 @@ __all__ = [
     "op",
     "plain_backend",
     "plain_value",
+    "real_composition",
+    "real_only",
     "sweep",
     "with_pullbacks",
 ]

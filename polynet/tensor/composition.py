@@ -9,7 +9,7 @@ from typing import Any, Concatenate
 
 from polynet.tensor.arguments import highest_level, lifted, plain_backend
 from polynet.tensor.recording import P, R, apply_at, named_parameters, to_positional
-from polynet.tensor.rules import check_kernel
+from polynet.tensor.rules import check_kernel, real_only
 from polynet.tensor.values import Tensor
 
 
@@ -29,6 +29,21 @@ def composition(definition: Callable[Concatenate[Any, P], R]) -> Callable[P, R]:
     >>> softplus(np.asarray([0.0]))
     array([0.69314718])
     """
+    return _composed(definition, None)
+
+
+def real_composition(definition: Callable[Concatenate[Any, P], R]) -> Callable[P, R]:
+    """A `composition` of real numbers: where its first array is complex, it raises TypeError.
+
+    It is for what compares numbers, or takes their size, where no error of a library says that
+    complex ones have no order. Neither kernel nor definition meets them.
+    """
+    return _composed(definition, real_only(definition.__name__))
+
+
+def _composed(
+    definition: Callable[Concatenate[Any, P], R], check: Callable[[Any, Any], None] | None
+) -> Callable[P, R]:
     name = definition.__name__
     signature = inspect.signature(definition)
     parameters = list(signature.parameters.values())[1:]
@@ -40,6 +55,8 @@ def composition(definition: Callable[Concatenate[Any, P], R]) -> Callable[P, R]:
         level = highest_level((*args, *options.values()) if options else args)
         if level is None:
             backend = plain_backend(args)
+            if check is not None:
+                check(backend.xp, args[0])
             kernel = backend.kernels.get(name)
             if kernel is not None:
                 result = kernel(backend.xp, *args, **options)
@@ -47,6 +64,8 @@ def composition(definition: Callable[Concatenate[Any, P], R]) -> Callable[P, R]:
                     check_kernel(name, backend, result, ())
                     return result[0]
             return definition(backend.xp, *args, **options)
+        if check is not None:
+            check(level.xp, args[0])
         kernel = level.kernels.get(name)
         if kernel is not None and dict not in map(type, args) and not _recorded(options):
             result = apply_at(level, kernel, args, options, name)

@@ -121,3 +121,25 @@ def check_kernel(name: str, backend: Backend, result: Any, inputs: Sequence[Any]
         f"the kernel {name!r} of backend {backend.name!r} returned {came}; expected its result and "
         "a tuple of pullbacks, one for each array it was given, None for what has no gradient"
     )
+
+
+def real_only(name: str) -> Callable[[Any, Any], None]:
+    """`check(xp, x)`, which refuses complex numbers for a function of real ones, by its name.
+
+    It keeps the last dtype that was none, so that a look at each call costs almost nothing.
+    """
+    real = None
+
+    def check(xp: Any, x: Any) -> None:
+        nonlocal real
+        dtype = (x._value if type(x) is Tensor else x).dtype
+        if dtype is real:
+            return
+        if xp.isdtype(dtype, "complex floating"):
+            raise TypeError(
+                f"{name} is of real numbers, and got {dtype}: give it the real and the imaginary "
+                "part apart, xp.real(x) and xp.imag(x)"
+            )
+        real = dtype
+
+    return check
