@@ -44,6 +44,8 @@ BY_NUMBERS: dict[str, Made] = {
     "MultiStepLR": lambda n: schedules.MultiStepLR(0.1, [n(3), n(5)]),
     "MultiStepLR of an array": lambda n: schedules.MultiStepLR(0.1, np.asarray([n(3), n(5)])),
     "LinearLR": lambda n: schedules.LinearLR(0.1, total_iters=n(3)),
+    "ConstantLR": lambda n: schedules.ConstantLR(0.1, total_iters=n(3)),
+    "PolynomialLR": lambda n: schedules.PolynomialLR(0.1, n(3)),
     "OneCycleLR": lambda n: schedules.OneCycleLR(0.1, n(30)),
     "CosineAnnealingLR": lambda n: schedules.CosineAnnealingLR(0.1, T_max=n(9)),
 }

@@ -27,11 +27,13 @@ from polynet.pytorch_names import named_in
 __all__ = [
     "ChainedScheduler",
     "Constant",
+    "ConstantLR",
     "CosineAnnealingLR",
     "ExponentialLR",
     "LinearLR",
     "MultiStepLR",
     "OneCycleLR",
+    "PolynomialLR",
     "Schedule",
     "SequentialLR",
     "StepLR",
@@ -158,6 +160,23 @@ class ExponentialLR(Schedule):
 
 
 @dataclass(frozen=True)
+class ConstantLR(Schedule):
+    """lr · factor for `total_iters` steps, then lr; `Constant` is the same at all steps."""
+
+    lr: float
+    factor: float = 1 / 3
+    total_iters: int = 5
+
+    def __post_init__(self) -> None:
+        self._check("lr", "factor")
+        self._check_steps("total_iters")
+
+    def rate(self, xp: Any, step: Array, dtype: Any) -> Array:
+        y = Constant(self.lr).rate(xp, step, dtype)
+        return xp.where(step < self.total_iters, self.lr * self.factor, y)
+
+
+@dataclass(frozen=True)
 class LinearLR(Schedule):
     """From lr · start_factor to lr · end_factor, in a line of `total_iters` steps."""
 
@@ -174,6 +193,23 @@ class LinearLR(Schedule):
         done = xp.minimum(step, self.total_iters)
         start, end = (self.lr * f / self.total_iters for f in (self.start_factor, self.end_factor))
         return xp.astype(self.total_iters - done, dtype) * start + xp.astype(done, dtype) * end
+
+
+@dataclass(frozen=True)
+class PolynomialLR(Schedule):
+    """lr · (1 - t / total_iters)^power, and nothing from `total_iters` on."""
+
+    lr: float
+    total_iters: int = 5
+    power: float = 1.0
+
+    def __post_init__(self) -> None:
+        self._check("lr", "power")
+        self._check_steps("total_iters")
+
+    def rate(self, xp: Any, step: Array, dtype: Any) -> Array:
+        left = self.total_iters - xp.minimum(step, self.total_iters)
+        return (xp.astype(left, dtype) / self.total_iters) ** self.power * self.lr
 
 
 @dataclass(frozen=True)
