@@ -20,8 +20,9 @@ def einsum(xp, equation, /, *arrays):
     by the alphabet. A letter that stands twice in an array is its diagonal. "..." is any number of
     axes, which broadcast; an axis of length 1 goes with any length.
 
-    Of several arrays, the two whose product takes the fewest multiplications come first, those
-    farthest left of several such. Two arrays that share letters to be summed are one `matmul`.
+    Of several arrays, the two whose product takes the fewest multiplications come first; of several
+    such, those that leave the fewest numbers, then those farthest left. Two arrays that share
+    letters to be summed are one `matmul`.
 
     Raises TypeError for what is no equation or no array of numbers, ValueError for what does not
     fit together.
