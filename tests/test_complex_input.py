@@ -102,3 +102,15 @@ def test_taken(name: str) -> None:
         assert y.dtype == "complex128"
         np.testing.assert_allclose(y.real, to_numpy(value), rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(y.imag * 1e20, to_numpy(slope), rtol=1e-9, atol=1e-12)
+
+
+NUMBERS: dict[str, Any] = {"a list": [1.0, 2.0], "a number": 1.0}
+
+
+@pytest.mark.parametrize("given", NUMBERS)
+def test_what_is_no_array_is_refused_by_name(given: str) -> None:
+    """Beside an array, which says where it is computed; recorded or not."""
+    kind = type(NUMBERS[given]).__name__
+    for call in (losses.mse, lambda x, y: grad(lambda a: losses.mse(x, a))(y)):
+        with pytest.raises(TypeError, match=f"mse is of arrays, and got a {kind}: polynet.asarray"):
+            call(NUMBERS[given], np.ones(2))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from polynet.tensor import composition, real_composition, real_only, with_pullbacks
+from polynet.tensor import composition, real_composition, refuse_complex, with_pullbacks
 
 # Functions that the standard lacks
 
-_real_of_erf, _real_of_sigmoid = real_only("erf"), real_only("sigmoid")
+_real_of_erf, _real_of_sigmoid = refuse_complex("erf"), refuse_complex("sigmoid")
 _ERF_SMALL = (
     (
         1.85777706184603153e-1, 3.16112374387056560, 1.13864154151050156e2,

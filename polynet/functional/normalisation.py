@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from polynet.tensor import composition, op, real_composition, real_only
+from polynet.tensor import composition, op, real_composition, refuse_complex
 
 
 @real_composition
@@ -80,7 +80,7 @@ def _by_channel(xp, x, *arrays):
     return [None if a is None else xp.reshape(a, shape) for a in arrays]
 
 
-_real = real_only("standardised")
+_real = refuse_complex("standardised")
 
 
 @op

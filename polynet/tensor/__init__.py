@@ -13,7 +13,7 @@ pullbacks, being array code themselves, can be differentiated, to any order.
 from polynet.tensor.arguments import highest_level, plain_backend
 from polynet.tensor.composition import composition, real_composition
 from polynet.tensor.recording import op, with_pullbacks
-from polynet.tensor.rules import real_only
+from polynet.tensor.rules import refuse_complex
 from polynet.tensor.sweep import sweep
 from polynet.tensor.values import (
     LINE,
@@ -38,7 +38,7 @@ __all__ = [
     "plain_backend",
     "plain_value",
     "real_composition",
-    "real_only",
+    "refuse_complex",
     "sweep",
     "with_pullbacks",
 ]

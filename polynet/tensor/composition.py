@@ -9,7 +9,7 @@ from typing import Any, Concatenate
 
 from polynet.tensor.arguments import highest_level, lifted, plain_backend
 from polynet.tensor.recording import P, R, apply_at, named_parameters, to_positional
-from polynet.tensor.rules import check_kernel, real_only
+from polynet.tensor.rules import check_kernel, refuse_complex
 from polynet.tensor.values import Tensor
 
 
@@ -38,7 +38,7 @@ def real_composition(definition: Callable[Concatenate[Any, P], R]) -> Callable[P
     It is for what compares numbers, or takes their size, where no error of a library says that
     complex ones have no order. Neither kernel nor definition meets them.
     """
-    return _composed(definition, real_only(definition.__name__))
+    return _composed(definition, refuse_complex(definition.__name__))
 
 
 def _composed(

@@ -123,8 +123,8 @@ def check_kernel(name: str, backend: Backend, result: Any, inputs: Sequence[Any]
     )
 
 
-def real_only(name: str) -> Callable[[Any, Any], None]:
-    """`check(xp, x)`, which refuses complex numbers for a function of real ones, by its name.
+def refuse_complex(name: str) -> Callable[[Any, Any], None]:
+    """`check(xp, x)`, which refuses complex numbers, and no array, for a function of real ones.
 
     It keeps the last dtype that was none, so that a look at each call costs almost nothing.
     """
@@ -132,9 +132,13 @@ def real_only(name: str) -> Callable[[Any, Any], None]:
 
     def check(xp: Any, x: Any) -> None:
         nonlocal real
-        dtype = (x._value if type(x) is Tensor else x).dtype
-        if dtype is real:
+        dtype = getattr(x._value if type(x) is Tensor else x, "dtype", None)
+        if dtype is real and dtype is not None:
             return
+        if dtype is None:
+            raise TypeError(
+                f"{name} is of arrays, and got a {type(x).__name__}: polynet.asarray(x) makes one"
+            )
         if xp.isdtype(dtype, "complex floating"):
             raise TypeError(
                 f"{name} is of real numbers, and got {dtype}: give it the real and the imaginary "
