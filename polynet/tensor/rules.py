@@ -128,7 +128,7 @@ def refuse_complex(name: str) -> Callable[[Any, Any], None]:
 
     It keeps the last dtype that was none, so that a look at each call costs almost nothing.
     """
-    real = None
+    real: Any = None
 
     def check(xp: Any, x: Any) -> None:
         nonlocal real
