@@ -23,7 +23,7 @@ X, Y = rng.normal(size=(40, 5)), rng.integers(0, 3, size=40)
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are traced as soon as they come."""
-    monkeypatch.setattr(traced, "PATIENCE", -1.0)
+    monkeypatch.setattr(traced, "WORTH", -1.0)
 
 
 class Counted(nn.Module):
@@ -82,8 +82,8 @@ def test_it_is_traced_when_steps_have_taken_as_long_as_that_does(
     net = Counted()
     job = trained(net)
     assert net.runs.count == 30
-    assert traced.PATIENCE == 1.0
-    monkeypatch.setattr(traced, "PATIENCE", 0.0)
+    assert traced.WORTH == 1.0
+    monkeypatch.setattr(traced, "WORTH", 0.0)
     same_run(job, trained(net))  # after the first step
     assert net.runs.count == 30 + 1 + 2
 

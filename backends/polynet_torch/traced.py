@@ -20,7 +20,7 @@ from polynet import tree
 from polynet.backend import Backend, left_alone, not_recorded, over_its_own, overwriting, why_not
 
 Step = Callable[[Any, Any, torch.Tensor], tuple[Any, torch.Tensor]]
-PATIENCE = 1.0
+WORTH = 1.0
 """Seconds that steps of a kind have taken when they are traced: about as long as that takes."""
 KINDS = 8
 """Kinds of steps, by structures and shapes, whose programs are kept."""
@@ -54,7 +54,7 @@ class Runner:
         self._owned = backend.owned
         self._step = over_its_own(step)
         self._required = getattr(step, "required", False)
-        self._patience = 0.0 if self._required else PATIENCE
+        self._worth = 0.0 if self._required else WORTH
         self._traces = True
         self._kinds: dict[Hashable, _Kind] = {}
         self._state: list[torch.Tensor] = []  # the leaves of the state that was returned last
@@ -85,7 +85,7 @@ class Runner:
 
     def _take(self, kind: _Kind, state: Any, data: Any, rows: torch.Tensor) -> Any:
         """One step; by the kind's program, where it has one, or is worth one."""
-        if kind.program is None and self._traces and kind.spent > self._patience:
+        if kind.program is None and self._traces and kind.spent > self._worth:
             kind.program = self._traced(state, data, rows)
         if kind.program is not None:
             overwriting()

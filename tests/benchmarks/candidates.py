@@ -91,6 +91,14 @@ def numba_at_once() -> None:
     compiled.WORTH = 0
 
 
+def traced_on_torch(task: Task) -> Candidate:
+    """On PyTorch, whose program runs from the first step on, as after some time in any process."""
+    from polynet_torch import traced
+
+    traced.WORTH = -1.0
+    return with_polynet(task, "torch")
+
+
 def with_numba(task: Task) -> Candidate:
     numba_at_once()
     return with_polynet(task, "numpy")
@@ -248,7 +256,7 @@ def products(task: Task) -> Candidate | None:
 CANDIDATES: dict[str, Callable[[Task], Candidate | None]] = {
     "polynet, Numba": with_numba,
     "polynet, NumPy": without_numba,
-    "polynet on torch": lambda task: with_polynet(task, "torch"),
+    "polynet on torch": traced_on_torch,
     "polynet on jax": lambda task: with_polynet(task, "jax"),
     "polynet on jax, a call a step": lambda task: with_polynet(task, "jax", 1),
     "PyTorch": with_torch,
