@@ -166,6 +166,44 @@ def layer_norm(
     return y, pullback
 
 
+def batch_norm(
+    xp: Any,
+    x: torch.Tensor,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    *,
+    eps: float,
+) -> Any:
+    """Normalised in one pass, on the CPU; mean and variance are PyTorch's running ones, renewed.
+
+    With gradients g₁ of the mean and g₂ of the variance, the n numbers of a channel have
+    (g₁ + 2·g₂·(x - mean)) / n more.
+    """
+    given = [a for a in (x, weight, bias) if a is not None]
+    if recorded(given) or len({a.dtype for a in given}) != 1 or x.device.type != "cpu":
+        return NotImplemented
+    n = x.numel() // x.shape[1] if x.numel() else 0
+    if n < 2 or not x.is_floating_point():
+        return NotImplemented
+    mean, variance = x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1])
+    y, *kept = aten.native_batch_norm(x, weight, bias, mean, variance, True, 1.0, eps)
+    variance = variance * ((n - 1) / n)  # PyTorch keeps that of a sample
+
+    def pullback(gradients: tuple[torch.Tensor, ...], needs: tuple[bool, ...]) -> Any:
+        g, of_mean, of_variance = gradients
+        wanted = [*needs, False, False][:3]
+        gx, *others = aten.native_batch_norm_backward(
+            g, x, weight, None, None, *kept, True, eps, wanted
+        )
+        if needs[0]:
+            shape = (1, -1, *(1 for _ in x.shape[2:]))
+            slope = of_variance * (2 / n)
+            gx.addcmul_(x, slope.view(shape)).add_((of_mean / n - mean * slope).view(shape))
+        return (gx, *others)[: len(needs)]
+
+    return (y, mean, variance), pullback
+
+
 def put_slice(xp: Any, x: torch.Tensor, places: tuple[range, ...], shape: Sizes) -> Any:
     """Zeros of `shape`, with `x` put into its places."""
     if recorded((x,)):
@@ -218,6 +256,7 @@ KERNELS = {
     kernel.__name__: kernel
     for kernel in (
         avg_pool,
+        batch_norm,
         convolution,
         convolution_transpose,
         layer_norm,
