@@ -30,7 +30,7 @@ class TorchBackend(Backend):
 
         self.xp = xp
         self.kernels = {**kernels.KERNELS, **layers.KERNELS}
-        self.steps_per_call = 16 if torch.cuda.is_available() else 1
+        self.steps_per_call = 16 if torch.cuda.is_available() else 4
         self._torch = torch
         self.version = torch.__version__
 
