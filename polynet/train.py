@@ -242,10 +242,11 @@ class Trainer:
         After each epoch every one of `callbacks` is called with this Trainer, whose `history`
         has the epoch's numbers; where one returns True, this was the last epoch.
 
-        NumPy and CUDA record a step and replay it, JAX compiles it: layers and the loss run as
-        Python in the first steps of a batch's shape only. What they print or count, they do then;
-        a branch taken, a random number of Python's or NumPy's and a number that the loss reads from
-        elsewhere stay as they were then. Random numbers of a step come from `nn.RandomStream`, and
+        NumPy, PyTorch and CUDA record a step and replay it, JAX compiles it: layers and the loss
+        run as Python in the first steps of a batch's shape only. What they print or count, they do
+        then; a branch taken, a random number of Python's or NumPy's and a number that the loss
+        reads from elsewhere stay as they were then, and an array, which a CUDA graph has the
+        address of, has to live on. Random numbers of a step come from `nn.RandomStream`, and
         `trainer.loss = loss` compiles anew.
 
         A second call of `fit` goes on where the first ended. Progress is shown where there is a

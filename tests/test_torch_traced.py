@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from polynet import Trainer, array_namespace, losses, nn, optim
+from polynet import Trainer, array_namespace, data, losses, nn, optim
 from polynet.backend import get_backend, looped, to_numpy
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -74,6 +74,46 @@ def test_a_step_runs_as_python_until_it_is_traced(monkeypatch: pytest.MonkeyPatc
     assert net.runs.count == 2
     job.fit(X, Y, batch_size=16)  # and 8 that are left, as before: one shape more
     assert net.runs.count == 4
+
+
+WEIGHTS = rng.uniform(0.5, 1.5, size=40)
+OPTIMIZER = optim.EMA(
+    optim.ClipNorm(
+        optim.Groups(
+            {"last.*": optim.SGD(optim.schedules.StepLR(0.1, 5), momentum=0.9)},
+            others=optim.AdamW(optim.schedules.CosineAnnealingLR(1e-2, 40)),
+        ),
+        max_norm=0.5,
+    )
+)
+FITS: dict[str, Callable[[Trainer], Any]] = {
+    "in parts": lambda job: job.fit(X, Y, epochs=4, batch_size=4, accumulate=2),
+    "weighed": lambda job: job.fit(X, Y, sample_weight=WEIGHTS, epochs=4, batch_size=8),
+    "validated": lambda job: job.fit(X, Y, epochs=4, batch_size=8, validation_split=0.2),
+    "streamed": lambda job: job.fit(data.arrays(X, Y), epochs=4, batch_size=8),
+    "other data": lambda job: (job.fit(X, Y, epochs=2, batch_size=8), job.fit(-X, Y, batch_size=8)),
+}
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("name", FITS)
+def test_whatever_is_fitted_has_the_bits_of_the_loop(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an optimizer of many parts, whose rates are changed between two calls."""
+
+    def run() -> Trainer:
+        job = Trainer(Counted(), losses.cross_entropy, OPTIMIZER, backend="torch")
+        FITS[name](job)
+        job.lr_factor = 0.5
+        FITS[name](job)
+        return job
+
+    job = run()
+    assert all(kind.program for kind in _kinds(job))
+    backend = get_backend("torch")
+    monkeypatch.setattr(backend, "compile", lambda step: looped(backend, step))
+    same_run(job, run())
 
 
 def test_it_is_traced_when_steps_have_taken_as_long_as_that_does(
