@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random as pythons
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -189,6 +191,39 @@ def test_a_state_that_grows_is_not_traced() -> None:
         state, found = run({"x": torch.ones(1)}, torch.zeros(2), torch.zeros((5, 1), dtype=int))
     assert found.tolist() == [1, 3, 7, 15, 31]
     assert len(state["x"]) == 6
+
+
+@pytest.mark.usefixtures("at_once")
+def test_arrays_may_lie_in_another_order() -> None:
+    """The data's, of which there are several kinds, and the state's, which is put in order."""
+
+    def step(state: Any, data: Any, rows: Any) -> Any:
+        chosen = torch.sum(data.view(-1)[:2]) if data.is_contiguous() else data[0, 0]
+        return {"x": (state["x"].view(-1) * 2 + chosen).view(2, 3).mT.mT}, state["x"].view(-1)[0]
+
+    def turned(state: Any, data: Any, rows: Any) -> Any:
+        return {"x": (state["x"].view(2, 3) + 1).mT.contiguous().mT}, torch.sum(state["x"])
+
+    x, rows = torch.arange(6.0).view(2, 3), torch.zeros((4, 1), dtype=torch.int64)
+    for each in (step, turned):
+        run, plain = get_backend("torch").compile(each), {"x": x.clone()}
+        state: Any = {"x": x}
+        for known in (torch.ones(3, 2), torch.ones(2, 3).mT, torch.ones(3, 2)):
+            state, found = run(state, known, rows)
+            for loss in found:
+                plain = {"x": plain["x"].contiguous()}
+                plain, expected = each(plain, known, rows)
+                assert loss == expected
+        assert torch.equal(state["x"], plain["x"])
+
+
+def test_data_are_not_kept() -> None:
+    job, x = trained(Counted()), torch.zeros(8, 5)
+    kept = weakref.ref(x)
+    job.fit(x, Y[:8], batch_size=8)
+    del x
+    gc.collect()
+    assert kept() is None
 
 
 @pytest.mark.usefixtures("at_once")

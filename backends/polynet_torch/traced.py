@@ -7,6 +7,7 @@ derivatives nor look for rules: `print(program.code)` shows them.
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +18,15 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from polynet import tree
-from polynet.backend import Backend, left_alone, not_recorded, over_its_own, overwriting, why_not
+from polynet.backend import (
+    Backend,
+    check_loss,
+    left_alone,
+    not_recorded,
+    over_its_own,
+    overwriting,
+    why_not,
+)
 
 Step = Callable[[Any, Any, torch.Tensor], tuple[Any, torch.Tensor]]
 WORTH = 1.0
@@ -47,18 +56,19 @@ class Runner:
     """What `compile` returns where there is no CUDA graph: steps one by one, then by a program.
 
     A program is a pure function of the state, the data and the rows, but for what a kernel writes
-    over the state, which this keeps: whoever gives another state has that copied.
+    over the state, which this keeps: whoever gives another state has that copied. Its arrays lie in
+    order, as they did when the program was traced.
     """
 
     def __init__(self, backend: Backend, step: Step) -> None:
-        self._owned = backend.owned
+        self._backend = backend
         self._step = over_its_own(step)
         self._required = getattr(step, "required", False)
         self._worth = 0.0 if self._required else WORTH
         self._traces = True
         self._kinds: dict[Hashable, _Kind] = {}
         self._state: list[torch.Tensor] = []  # the leaves of the state that was returned last
-        self._last: tuple[list[torch.Tensor], Any, _Kind] | None = None
+        self._last: tuple[list[weakref.ref[torch.Tensor]], Any, _Kind] | None = None
 
     def __call__(self, state: Any, data: Any, rows: torch.Tensor) -> tuple[Any, torch.Tensor]:
         if not _same(tree.leaves(state), self._state):
@@ -72,15 +82,18 @@ class Runner:
 
     def _kind(self, state: Any, data: Any, rows: torch.Tensor) -> _Kind:
         leaves, shape = tree.leaves(data), (rows.shape[1:], rows.dtype)
-        if self._last is not None and self._last[1] == shape and _same(leaves, self._last[0]):
-            return self._last[2]
+        if self._last is not None:
+            known, of, kind = self._last
+            if of == shape and _same(leaves, [ref() for ref in known]):
+                return kind
         kinds = (tree.structure(branch) for branch in (state, data))
-        key = *kinds, *((a.shape, a.dtype) for a in (*tree.leaves(state), *leaves)), shape
+        arrays = ((a.shape, a.stride(), a.dtype) for a in (*tree.leaves(state), *leaves))
+        key = *kinds, *arrays, shape
         if key not in self._kinds:
             if len(self._kinds) == KINDS:
                 del self._kinds[next(iter(self._kinds))]
             self._kinds[key] = _Kind()
-        self._last = leaves, shape, self._kinds[key]
+        self._last = [weakref.ref(a) for a in leaves], shape, self._kinds[key]
         return self._kinds[key]
 
     def _take(self, kind: _Kind, state: Any, data: Any, rows: torch.Tensor) -> Any:
@@ -93,9 +106,10 @@ class Runner:
             made = iter(leaves)
             return tree.map(lambda _: next(made), state), loss
         began = time.perf_counter()
-        result = self._step(state, data, rows)
+        state, loss = self._step(state, data, rows)
+        check_loss(self._backend, loss)
         kind.spent += time.perf_counter() - began
-        return result
+        return tree.map(torch.Tensor.contiguous, state), loss
 
     def _traced(self, state: Any, data: Any, rows: torch.Tensor) -> Callable[..., Any] | None:
         """A program that is seen to give what the step gives, to the last bit; None without one.
@@ -140,7 +154,7 @@ class Runner:
         """The leaves of the next state, in the order of this one, and the loss."""
         new, loss = self._step(state, data, rows)
         pairs = list(tree.named_leaves(state))
-        leaves = tree.leaves(tree.map(lambda _, a: a, state, new))
+        leaves = tree.leaves(tree.map(lambda _, a: a.contiguous(), state, new))
         for (path, before), after in zip(pairs, leaves, strict=True):
             if before.shape != after.shape or before.dtype != after.dtype:
                 raise TypeError(
@@ -150,7 +164,7 @@ class Runner:
         return [*leaves, loss]
 
     def _copy(self, state: Any) -> Any:
-        return tree.map(self._owned, state)
+        return tree.map(self._backend.owned, state)
 
 
 class _HostReads(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are not looked at

@@ -1,6 +1,6 @@
 """What a plug-in must be; finding plug-ins and their states; choosing one; moving arrays."""
 
-from polynet.backend.contract import CONTRACT, Array, Backend, looped
+from polynet.backend.contract import CONTRACT, Array, Backend, check_loss, looped
 from polynet.backend.registry import Status, registry
 from polynet.backend.selection import (
     AUTO_ORDER,
@@ -33,6 +33,7 @@ __all__ = [
     "Status",
     "asarray",
     "backend_of",
+    "check_loss",
     "chosen_backend",
     "common_backend",
     "get_backend",
