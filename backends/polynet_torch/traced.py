@@ -1,7 +1,7 @@
 """Training steps as PyTorch's own graphs: traced once, and run from then on without polynet.
 
 What a step computes stands then in straight lines of PyTorch's operations, which neither record
-derivatives nor look for rules: `print(program.code)` shows them.
+derivatives nor look for rules. Tracing is make_fx's, of torch.fx.
 """
 
 from __future__ import annotations
