@@ -128,6 +128,9 @@ def test_it_is_traced_when_steps_have_taken_as_long_as_that_does(
     monkeypatch.setattr(traced, "WORTH", 0.0)
     same_run(job, trained(net))  # after the first step
     assert net.runs.count == 30 + 1 + 2
+    monkeypatch.setattr(traced, "LONG", 0.0)
+    same_run(job, trained(net))  # steps of which Python takes little
+    assert net.runs.count == 33 + 30
 
 
 class Printed(list[str]):

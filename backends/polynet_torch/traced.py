@@ -31,6 +31,8 @@ from polynet.backend import (
 Step = Callable[[Any, Any, torch.Tensor], tuple[Any, torch.Tensor]]
 WORTH = 1.0
 """Seconds that steps of a kind have taken when they are traced: about as long as that takes."""
+LONG = 0.1
+"""Seconds of a step beside which the time of Python is little: it is not traced."""
 KINDS = 8
 """Kinds of steps, by structures and shapes, whose programs are kept."""
 INNER = ("polynet_torch", "torch", "array_api_compat")
@@ -49,6 +51,7 @@ class _Kind:
     """Steps of one structure and of the same shapes."""
 
     program: Callable[..., Any] | None = None
+    steps: int = 0
     spent: float = 0.0
 
 
@@ -64,7 +67,6 @@ class Runner:
         self._backend = backend
         self._step = over_its_own(step)
         self._required = getattr(step, "required", False)
-        self._worth = 0.0 if self._required else WORTH
         self._traces = True
         self._kinds: dict[Hashable, _Kind] = {}
         self._state: list[torch.Tensor] = []  # the leaves of the state that was returned last
@@ -98,7 +100,7 @@ class Runner:
 
     def _take(self, kind: _Kind, state: Any, data: Any, rows: torch.Tensor) -> Any:
         """One step; by the kind's program, where it has one, or is worth one."""
-        if kind.program is None and self._traces and kind.spent > self._worth:
+        if kind.program is None and self._traces and self._is_worth(kind):
             kind.program = self._traced(state, data, rows)
         if kind.program is not None:
             overwriting()
@@ -109,7 +111,13 @@ class Runner:
         state, loss = self._step(state, data, rows)
         check_loss(self._backend, loss)
         kind.spent += time.perf_counter() - began
+        kind.steps += 1
         return tree.map(torch.Tensor.contiguous, state), loss
+
+    def _is_worth(self, kind: _Kind) -> bool:
+        if self._required:
+            return kind.steps > 0
+        return kind.spent > WORTH and kind.spent <= LONG * kind.steps
 
     def _traced(self, state: Any, data: Any, rows: torch.Tensor) -> Callable[..., Any] | None:
         """A program that is seen to give what the step gives, to the last bit; None without one.
