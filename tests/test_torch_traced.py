@@ -140,7 +140,7 @@ class Printed(list[str]):
 
 
 def noisy(y: Any) -> Any:
-    return y + pythons.random()
+    return y * pythons.random()
 
 
 def as_it_comes(y: Any) -> Any:
@@ -156,7 +156,7 @@ UNTRACED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a list": (lambda y: y + sum(torch.ones(2).tolist()), "reads an array's numbers by tolist"),
     "a mask": (as_it_comes, "the shape of what aten.index.Tensor makes depends on numbers"),
     "Python's": (noisy, "with the same numbers its program gave others"),
-    "PyTorch's": (lambda y: y + torch.rand(()), "with the same numbers its program gave others"),
+    "PyTorch's": (lambda y: y * torch.rand(()), "with the same numbers its program gave others"),
 }
 
 
