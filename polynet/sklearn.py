@@ -17,6 +17,7 @@ from polynet.functional import softmax
 from polynet.nn import Module
 from polynet.optim import Optimizer
 from polynet.scores import AT_ONCE, Loss, outputs_of
+from polynet.step import predicting
 from polynet.train import Trainer
 
 try:
@@ -94,15 +95,16 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
             validation_split=self.validation_split, callbacks=self.callbacks, progress=False,
             stratify=stratify and self.validation_split is not None,
         )  # fmt: skip
-        self.net_ = trainer.net
+        self.net_, self._seed = trainer.net, seed
 
     def _outputs(self, x: Any) -> Any:
-        """The network's outputs, where it is."""
+        """The network's outputs, where it is; its streams draw what a Trainer's `predict` draws."""
         check_is_fitted(self)
         x = validate_data(self, x, reset=False, **NUMBERS)
         place = place_for(self.net_, None, self.backend, self.device, self.dtype)
         with place.active():
-            return outputs_of(lambda a, _: self.net_(a), inputs(place, x, seed=0), AT_ONCE)
+            forward = predicting(self.net_, self._seed, place.backend, place.device)
+            return outputs_of(forward, inputs(place, x, seed=0), AT_ONCE)
 
 
 NUMBERS: dict[str, Any] = {"dtype": ("float64", "float32"), "allow_nd": True}

@@ -113,6 +113,15 @@ def make_forward(net: Module, xp: Any) -> Callable[..., Any]:
     return forward
 
 
+def predicting(net: Module, seed: int, backend: Backend, device: Any) -> Callable[[Any, int], Any]:
+    """What a Trainer of this seed predicts with the network, of samples from a number on."""
+    if not net.streams():
+        return lambda x, _: called(net, x)
+    forward, arrays = make_forward(net, backend.xp), net.state_dict()
+    drawing = _drawing(net, seed, backend, device)
+    return lambda x, first: forward(arrays, drawing["keys"], drawing["step"], first, x)
+
+
 def compiled(backend: Backend, step: Callable[..., Any]) -> Callable[..., Any]:
     """What the backend makes of a step: a runner of several."""
     run = backend.compile(step)
@@ -177,16 +186,23 @@ def initial_state(net: Module, optimizer: Optimizer, seed: int) -> State:
     if not optimizer.trains(params):
         raise ValueError("the optimizer freezes every parameter: there is nothing to train")
     backend, device = common_backend(params.values(), "the network's parameters")
-    keys = {
-        name: backend.from_host(random.key(seed, "stream", name), device) for name in net.streams()
-    }
     copied = tree_map(
         lambda a: backend.xp.asarray(a, copy=True), {"params": params, "buffers": net.buffers()}
     )
     return {
         **copied,
         "optimizer": optimizer.init(params),
-        "keys": keys,
+        **_drawing(net, seed, backend, device),
+    }
+
+
+def _drawing(net: Module, seed: int, backend: Backend, device: Any) -> State:
+    """The keys of the random streams, and the number of the first step."""
+    return {
+        "keys": {
+            name: backend.from_host(random.key(seed, "stream", name), device)
+            for name in net.streams()
+        },
         "step": backend.from_host(np.zeros(1, dtype=np.int32), device),
     }
 

@@ -55,6 +55,26 @@ def test_it_is_what_a_trainer_makes_of_the_same(backend):
     assert model.predict_proba(x).dtype == "float32"
 
 
+class Noisy(nn.Module):
+    def __init__(self, features, outputs):
+        self.last = nn.Linear(features, outputs)
+        self.noise = nn.RandomStream()
+
+    def forward(self, x):
+        return self.last(x + self.noise.normal(x.shape, x.dtype))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_network_that_draws_predicts_as_in_a_trainer(backend):
+    x, y = load_iris(return_X_y=True)
+    trainer = Trainer(Noisy(4, 3), losses.cross_entropy, optim.Adam(1e-3), seed=7, backend=backend)
+    trainer.fit(x, y, epochs=2)
+    model = Classifier(Noisy, epochs=2, random_state=7, backend=backend).fit(x, y)
+    expected = softmax(trainer.predict(x), axis=1)
+    for fitted in (model, pickle.loads(pickle.dumps(model))):
+        np.testing.assert_array_equal(fitted.predict_proba(x), expected)
+
+
 def test_the_shape_of_targets_is_that_of_predictions():
     x = np.linspace(-1, 1, 64)[:, None]
     for y in (3 * x[:, 0] + 1, 3 * x + 1, np.hstack([3 * x, 1 - x])):
