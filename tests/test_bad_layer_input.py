@@ -254,6 +254,16 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], str]] = {
         ValueError,
         r"'multihead_attn'.* shapes .*; expected .* as many samples",
     ),
+    "an activation by name": (
+        lambda: nn.TransformerEncoderLayer(4, 2, activation="gelu"),
+        TypeError,
+        r"^TransformerEncoderLayer: activation is a function of .* functional\.gelu; got 'gelu'$",
+    ),
+    "an activation's class": (
+        lambda: nn.TransformerDecoderLayer(4, 2, activation=nn.GELU),
+        TypeError,
+        r"^TransformerDecoderLayer: activation is a function of .*; got <class .*GELU'>$",
+    ),
     "fewer values than keys": (
         lambda: drawn(nn.MultiheadAttention(4, 2))(F32, F32, F32[:1]),
         ValueError,

@@ -177,6 +177,11 @@ class _TransformerLayer(Module):
         norm_first: bool = False,
         bias: bool = True,
     ) -> None:
+        if not callable(activation) or isinstance(activation, type):
+            raise TypeError(
+                f"{type(self).__name__}: activation is a function of an array, such as "
+                f"functional.gelu; got {activation!r}"
+            )
         for name in self._attentions:
             setattr(self, name, MultiheadAttention(d_model, nhead, dropout, bias, batch_first=True))
         self.linear1 = Linear(d_model, dim_feedforward, bias)
