@@ -55,7 +55,8 @@ OF_NN = {
     **dict.fromkeys(("ModuleList", "ModuleDict"), _LISTS),
     **dict.fromkeys(("ParameterList", "ParameterDict"), "set each Parameter as an attribute"),
     **dict.fromkeys(
-        ("TransformerEncoder", "TransformerDecoder"), "layers stand in a plain list, in a loop"
+        ("Transformer", "TransformerEncoder", "TransformerDecoder"),
+        "layers stand in a plain list, in a loop",
     ),
     "functional": "polynet.functional has the functions",
     "utils": "optim.ClipNorm and optim.ClipValue clip gradients around an optimizer, and recurrent "
