@@ -73,7 +73,14 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
     def _train(
         self, x: np.ndarray, y: np.ndarray, outputs: int, sample_weight: Any, *, stratify: bool
     ) -> None:
-        net = self.net if isinstance(self.net, Module) else self.net(x.shape[1], outputs)
+        net = self.net
+        if not isinstance(net, Module):
+            if not callable(net):
+                raise TypeError(
+                    f"{type(self).__name__}: net is a {type(net).__name__}; expected a "
+                    "polynet.nn.Module, or a function (features, outputs) that makes one"
+                )
+            net = net(x.shape[1], outputs)
         seed = self.random_state
         if not isinstance(seed, numbers.Integral):
             seed = int(check_random_state(seed).randint(1 << 31))

@@ -151,6 +151,11 @@ def test_bad_input_is_said(case):
         model.set_params(backend="numpy").fit(X, y)
 
 
+def test_a_network_that_is_none_is_said():
+    with pytest.raises(TypeError, match=r"Regressor: net is a str; expected a polynet\.nn\.Module"):
+        Regressor("linear").fit(X, Y)
+
+
 def test_without_scikit_learn_it_says_how_to_install_it(run_python):
     code = "import sys; sys.modules['sklearn.base'] = None; import polynet.sklearn"
     done = run_python("-c", code)
