@@ -31,9 +31,11 @@ def interpolate(xp, x, /, *, size=None, scale_factor=None, mode="nearest", align
         "linear":    Σ max(0, 1 - |p - j|) · x[j] over j, p = (i + 1/2) · r - 1/2
                      … with `align_corners`,              p = i · (n - 1) / (m - 1)
 
-    "bilinear" is "linear" along both axes of an image. These are matrix products: a NaN reaches
-    its whole row and column. Sizes and numbers are PyTorch's; nothing is smoothed before there
-    are fewer.
+    Where m is n, an axis stays as it is, and where it is 2 n, "nearest" has each number twice,
+    whatever the factor: PyTorch does so of images, and of sequences by "nearest" does not.
+    "bilinear" is "linear" along both axes of an image. These are matrix products: a NaN or ∞
+    leaves NaN in its whole row and column. Sizes and numbers are else PyTorch's; nothing is
+    smoothed before there are fewer.
 
     Raises ValueError for other settings and shapes, TypeError for whole numbers that are to be
     blended.
