@@ -12,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+import polynet
 from polynet import Trainer, losses, nn, optim
 from polynet.callbacks import EarlyStopping
 from polynet.functional import relu, softmax
@@ -154,6 +155,11 @@ def test_bad_input_is_said(case):
 def test_a_network_that_is_none_is_said():
     with pytest.raises(TypeError, match=r"Regressor: net is a str; expected a polynet\.nn\.Module"):
         Regressor("linear").fit(X, Y)
+
+
+def test_it_is_reached_from_polynet():
+    assert polynet.__getattr__("sklearn").Classifier is Classifier
+    assert "sklearn" not in polynet.__all__  # a program without scikit-learn may import all of it
 
 
 def test_without_scikit_learn_it_says_how_to_install_it(run_python):
