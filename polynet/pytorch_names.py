@@ -58,6 +58,8 @@ OF_NN = {
         ("Transformer", "TransformerEncoder", "TransformerDecoder"),
         "layers stand in a plain list, in a loop",
     ),
+    "UpsamplingNearest2d": "give nn.Upsample",
+    "UpsamplingBilinear2d": 'give nn.Upsample(…, mode="bilinear", align_corners=True)',
     "functional": "polynet.functional has the functions",
     "utils": "optim.ClipNorm and optim.ClipValue clip gradients around an optimizer, and recurrent "
     "layers take lengths, lstm(x, lengths=lengths)",
@@ -85,6 +87,7 @@ OF_FUNCTIONAL = {
         )
         for axes in (1, 2, 3)
     },
+    "upsample": "give functional.interpolate",
     "flatten": "a layer of nn.Flatten, or xp.reshape(x, (x.shape[0], -1))",
     "embedding": "a layer of nn.Embedding, or xp.take(weight, codes, axis=0)",
     "normalize": "x / xp.linalg.vector_norm(x, axis=1, keepdims=True)",
