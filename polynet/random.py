@@ -127,8 +127,10 @@ def _words(
     """The two words of each block of random bits, of which each sample has as many."""
     device = array_api_compat.device(step)
     counters = xp.arange(rows * blocks, dtype=xp.int32, device=device)
-    if type(first) is not int or first:  # a compiler's number has no truth
+    if type(first) is not int:  # a compiler's number, of 32 bits, which has no truth
         counters = counters + first * blocks
+    elif first:
+        counters = counters + ((first * blocks + 2**31) % 2**32 - 2**31)
     return threefry2x32(key, counters, step)
 
 

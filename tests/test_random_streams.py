@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from polynet import Trainer, losses, nn, optim, random
-from polynet.backend import Array, Backend
+from polynet.backend import Array, Backend, to_numpy
 from polynet.nn import Context
 
 STEP = np.zeros(1, np.int32)
@@ -104,6 +104,22 @@ def test_a_context_that_does_not_train_has_layers_that_predict() -> None:
     assert context.buffers == net.buffers()
     with pytest.raises(RuntimeError, match="only a training pass renews buffers"):
         bound.inner[0].renew(running_mean=x[0])
+
+
+def test_positions_go_beyond_those_of_32_bits(backend: Backend) -> None:
+    """As where large samples are predicted: the 29,000th picture of 224 by 224 by 3, say."""
+    key, step = (backend.from_host(a, backend.device(None)) for a in (random.key(0), STEP))
+
+    def drawn(rows: int, first: int) -> np.ndarray:
+        dtype = backend.xp.float32
+        found = random.draw_uniform(
+            backend.xp, key, step, shape=(rows, 8), dtype=dtype, first=first
+        )
+        return to_numpy(found)
+
+    both = drawn(2, 2**29 - 1)  # of four blocks each: the second one's begin at 2**31
+    np.testing.assert_array_equal(both[1:], drawn(1, 2**29))
+    np.testing.assert_array_equal(drawn(1, 0), drawn(1, 2**30))
 
 
 def test_a_context_without_the_key_says_how_keys_are_made() -> None:
