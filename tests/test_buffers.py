@@ -146,6 +146,24 @@ def test_buffers_of_a_pass_are_not_replaced() -> None:
         net.bind(net.parameters(), nn.Context(np, np.zeros(1, np.int32), keys))(X)
 
 
+class Shifted(nn.Module):
+    def __init__(self) -> None:
+        self.norm, self.last = nn.BatchNorm1d(3, affine=False), nn.Linear(3, 1)
+
+    def forward(self, x: Any) -> Any:
+        norm = self.norm
+        if not self.training:
+            norm = norm.replace({"running_mean": norm.running_mean + 1})
+        return self.last(norm(x))
+
+
+def test_a_network_that_predicts_may_replace_them(backend: Backend) -> None:
+    job = Trainer(Shifted(), losses.mse, optim.SGD(0.1), backend=backend)
+    job.fit(X, X[:, :1], batch_size=2)
+    x = backend.from_host(X, backend.device(None))
+    np.testing.assert_allclose(job.predict(X), to_numpy(job.net(x)), rtol=1e-5)
+
+
 def test_a_network_moved_takes_them_along(backend: Backend) -> None:
     here = Doubled().init(backend="numpy").replace({"calls": np.asarray(7, np.int32)})
     there = here.to(backend=backend)

@@ -273,7 +273,8 @@ class Module:
         """The copy that goes on with the pass, which has its own names: the whole network's."""
         renamed = {}
         for path, module, attribute, thing in self._first_places():
-            if path in arrays and isinstance(thing, Buffer) and arrays[path] is not now[path]:
+            other = path in arrays and arrays[path] is not now[path]
+            if self.training and other and isinstance(thing, Buffer):
                 raise ValueError(
                     f"{self.label()}: buffer {path!r} is that of a training pass: the layer that "
                     "has it may `renew` it"
@@ -317,7 +318,7 @@ class Module:
 
         def __getattr__(self, name: str) -> Any:
             """A buffer, in a training pass: the newest one that the pass knows."""
-            if self._context is not None and name in self._names:
+            if self.training and self._context is not None and name in self._names:
                 return self._context.buffers[self._names[name]]
             if hasattr(type(self), name):  # a property, whose own error it is: it says what of
                 return object.__getattribute__(self, name)
@@ -350,7 +351,9 @@ class Module:
             elif isinstance(thing, Buffer):
                 inside[attribute] = arrays.get(name, getattr(self, attribute))
                 if context is not None:
-                    context.buffers.setdefault(name, inside.pop(attribute))
+                    context.buffers.setdefault(name, inside[attribute])
+                    if context.training:
+                        del inside[attribute]  # it is the pass's, which may renew it
             elif context is not None:
                 inside[attribute] = Stream(name, context)
         inside["_path"] = path
