@@ -353,3 +353,12 @@ def test_indices_are_integers_of_any_size(pick: Any, dtype: Any) -> None:
 
     assert f(x) == torch.sum(pick(get_backend("torch").xp, x, index.long()))
     assert torch.equal(grad(f)(x)[:, :2], torch.zeros(2, 2))
+
+
+def test_places_along_an_axis_are_integers() -> None:
+    xp = get_backend("torch").xp
+    x = torch.asarray([1.0, 2.0, 3.0])
+    for kind in (torch.uint8, torch.int16, torch.int32, torch.int64):
+        assert xp.take_along_axis(x, torch.asarray([2, 0], dtype=kind)).tolist() == [3, 1]
+    with pytest.raises(RuntimeError, match="indices should be Long but got Float"):
+        xp.take_along_axis(x, torch.asarray([0.9, 1.2]))

@@ -48,7 +48,9 @@ def clip(x: Any, /, min: Any = None, max: Any = None, **options: Any) -> Any:  #
 
 def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1) -> Any:
     """By integers of any size, as all other indexing here; PyTorch's own takes int64 alone."""
-    return compat.take_along_axis(x, indices.to(torch.int64), axis=axis)
+    if compat.isdtype(indices.dtype, "integral"):  # PyTorch refuses others; they would be cut off
+        indices = indices.to(torch.int64)
+    return compat.take_along_axis(x, indices, axis=axis)
 
 
 def number(x: Any, like: Any) -> Any:
