@@ -243,11 +243,11 @@ class Trainer:
         has the epoch's numbers; where one returns True, this was the last epoch.
 
         NumPy, PyTorch and CUDA record a step and replay it, JAX compiles it: layers and the loss
-        run as Python in the first steps of a batch's shape only. What they print or count, they do
-        then; a branch taken, a random number of Python's or NumPy's and a number that the loss
-        reads from elsewhere stay as they were then, and an array, which a CUDA graph has the
-        address of, has to live on. Random numbers of a step come from `nn.RandomStream`, and
-        `trainer.loss = loss` compiles anew.
+        run as Python in the first steps of a batch's shape only (on PyTorch without CUDA in 2,000
+        of them). What they print or count, they do then; a branch taken, a random number of
+        Python's or NumPy's and a number that the loss reads from elsewhere stay as they were then,
+        and an array, which a CUDA graph has the address of, has to live on. Random numbers of a
+        step come from `nn.RandomStream`, and `trainer.loss = loss` compiles anew.
 
         A second call of `fit` goes on where the first ended. Progress is shown where there is a
         terminal; `progress` says otherwise.
@@ -340,6 +340,7 @@ class Trainer:
 
         `x` may be a source too, whose samples come in their order, not augmented. Where the
         network returns a dict, so does this. A layer's `RandomStream` draws the same every time.
+        JAX compiles it for each shape: layers run as Python then only.
         """
         batch_size = positive("batch_size", batch_size)
         with self._run.ready(x) as place:

@@ -265,7 +265,8 @@ def test_a_trainer_uses_and_keeps_them(backend: Backend, tmp_path: Any) -> None:
     np.testing.assert_allclose(mean, x.mean(0), rtol=1e-5)
     assert int(to_numpy(taken[0].num_batches_tracked)) == 9
     predicted = trainer.predict(x)
-    np.testing.assert_array_equal(predicted, to_numpy(taken(on(backend, x))))
+    one_by_one = to_numpy(taken(on(backend, x)))  # JAX's program rounds otherwise
+    np.testing.assert_allclose(predicted, one_by_one, rtol=1e-5, atol=1e-6)
     expected = np.mean((predicted - x[:, :1]) ** 2)
     np.testing.assert_allclose(trainer.evaluate(x, x[:, :1])["loss"], expected, rtol=1e-5)
     checkpoint.save(tmp_path / "net", taken)

@@ -6,7 +6,8 @@ derivatives nor look for rules. Tracing is make_fx's, of torch.fx.
 
 from __future__ import annotations
 
-import time
+import os
+import threading
 import weakref
 from collections.abc import Callable, Hashable
 from contextlib import suppress
@@ -29,12 +30,12 @@ from polynet.backend import (
 )
 
 Step = Callable[[Any, Any, torch.Tensor], tuple[Any, torch.Tensor]]
-WORTH = 1.0
-"""Seconds that steps of a kind have taken when they are traced: about as long as that takes."""
-LONG = 0.1
-"""Seconds of a step beside which the time of Python is little: it is not traced."""
+AFTER = 2000
+"""Steps of a kind before it is traced: those of a small network take as long as that does."""
+LARGE = 1 << 28
+"""Bytes of a state whose steps are not traced: Python takes little of them, and copies much."""
 KINDS = 8
-"""Kinds of steps, by structures and shapes, whose programs are kept."""
+"""Kinds of steps, by structures, shapes and strides, whose programs are kept."""
 INNER = ("polynet_torch", "torch", "array_api_compat")
 """Packages whose lines no user looks for."""
 READS = {
@@ -48,20 +49,21 @@ READS = {
 
 @dataclass
 class _Kind:
-    """Steps of one structure and of the same shapes."""
+    """Steps of one structure and of the same shapes, on data that lie alike in memory."""
 
     program: Callable[..., Any] | None = None
     steps: int = 0
-    spent: float = 0.0
 
 
 class Runner:
     """What `compile` returns where there is no CUDA graph: steps one by one, then by a program.
 
     A program is a pure function of the state, the data and the rows, but for what a kernel writes
-    over the state, which this keeps: whoever gives another state has that copied. Its arrays lie in
-    order, as they did when the program was traced.
+    over the state, which this keeps: whoever gives another state has that copied.
     """
+
+    tracing = threading.RLock()
+    """PyTorch changes modules of its own while it traces, for every thread: one at a time may."""
 
     def __init__(self, backend: Backend, step: Step) -> None:
         self._backend = backend
@@ -70,54 +72,73 @@ class Runner:
         self._traces = True
         self._kinds: dict[Hashable, _Kind] = {}
         self._state: list[torch.Tensor] = []  # the leaves of the state that was returned last
-        self._last: tuple[list[weakref.ref[torch.Tensor]], Any, _Kind] | None = None
+        self._last: tuple[list[weakref.ref], Any, _Kind] | None = None
 
     def __call__(self, state: Any, data: Any, rows: torch.Tensor) -> tuple[Any, torch.Tensor]:
         if not _same(tree.leaves(state), self._state):
             state, self._last = self._copy(state), None
-        kind, losses = self._kind(state, data, rows), []
+        losses = []
         for i in range(rows.shape[0]):
-            state, loss = self._take(kind, state, data, rows[i])
+            state, loss = self._take(self._kind(state, data, rows), state, data, rows[i])
             losses.append(loss)
         self._state = tree.leaves(state)
         return state, torch.stack(losses)
 
     def _kind(self, state: Any, data: Any, rows: torch.Tensor) -> _Kind:
-        leaves, shape = tree.leaves(data), (rows.shape[1:], rows.dtype)
-        if self._last is not None:
-            known, of, kind = self._last
-            if of == shape and _same(leaves, [ref() for ref in known]):
-                return kind
+        """The next step's; it is the last one's, where a state kept its shapes."""
+        leaves, shape, last = tree.leaves(data), (rows.shape[1:], rows.dtype), self._last
+        if last and last[1] == shape and _same(leaves, _alive(last[0])):
+            return last[2]
         kinds = (tree.structure(branch) for branch in (state, data))
-        arrays = ((a.shape, a.stride(), a.dtype) for a in (*tree.leaves(state), *leaves))
-        key = *kinds, *arrays, shape
+        given = ((a.shape, a.dtype, a.stride()) for a in leaves)  # a view of one is none of others
+        key = *kinds, *((a.shape, a.dtype) for a in tree.leaves(state)), *given, shape
         if key not in self._kinds:
             if len(self._kinds) == KINDS:
                 del self._kinds[next(iter(self._kinds))]
             self._kinds[key] = _Kind()
-        self._last = [weakref.ref(a) for a in leaves], shape, self._kinds[key]
+        self._last = list(map(weakref.ref, leaves)), shape, self._kinds[key]
         return self._kinds[key]
 
     def _take(self, kind: _Kind, state: Any, data: Any, rows: torch.Tensor) -> Any:
         """One step; by the kind's program, where it has one, or is worth one."""
-        if kind.program is None and self._traces and self._is_worth(kind):
+        if kind.program is None and self._traces and self._is_worth(kind, state):
             kind.program = self._traced(state, data, rows)
         if kind.program is not None:
-            overwriting()
-            *leaves, loss = kind.program(*tree.leaves((state, data)), rows)
-            made = iter(leaves)
-            return tree.map(lambda _: next(made), state), loss
-        began = time.perf_counter()
-        state, loss = self._step(state, data, rows)
-        check_loss(self._backend, loss)
-        kind.spent += time.perf_counter() - began
+            return self._by_program(kind.program, state, data, rows)
         kind.steps += 1
-        return tree.map(torch.Tensor.contiguous, state), loss
+        new, loss = self._by_python(state, data, rows)
+        if not all(map(_alike, tree.leaves(state), tree.leaves(new))):
+            self._last = None
+        return new, loss
 
-    def _is_worth(self, kind: _Kind) -> bool:
+    def _is_worth(self, kind: _Kind, state: Any) -> bool:
         if self._required:
             return kind.steps > 0
-        return kind.spent > WORTH and kind.spent <= LONG * kind.steps
+        return kind.steps >= AFTER and sum(a.nbytes for a in tree.leaves(state)) <= LARGE
+
+    def _by_program(
+        self, program: Callable[..., Any], state: Any, data: Any, rows: torch.Tensor
+    ) -> Any:
+        given = tree.leaves(state)
+        before = list(map(_version, given))
+        try:
+            *leaves, loss = program(*given, *tree.leaves(data), rows)
+        except BaseException:
+            if None in before or before != list(map(_version, given)):
+                overwriting()
+            raise
+        overwriting()
+        made = iter(leaves)
+        return tree.map(lambda _: next(made), state), loss
+
+    def _by_python(self, state: Any, data: Any, rows: torch.Tensor) -> Any:
+        """One step as it is written, which may write to the dict of its state.
+
+        The next state is contiguous: a program may have views of it.
+        """
+        new, loss = self._step(tree.map(lambda a: a, state), data, rows)
+        check_loss(self._backend, loss)
+        return tree.map(torch.Tensor.contiguous, new), loss
 
     def _traced(self, state: Any, data: Any, rows: torch.Tensor) -> Callable[..., Any] | None:
         """A program that is seen to give what the step gives, to the last bit; None without one.
@@ -125,7 +146,7 @@ class Runner:
         The state stays as it is.
         """
         try:
-            with left_alone():
+            with left_alone(), Runner.tracing:
                 program = self._program(state, data, rows)
                 found = program(*tree.leaves((self._copy(state), data)), rows)
                 expected = self._flat(self._copy(state), data, rows)
@@ -144,27 +165,32 @@ class Runner:
 
         It is traced with other rows, so that numbers of a batch that stand in it, where there
         should be tensors, show; with these, if half the samples, twice, are more than a step bears.
+        PyTorch tells tensors by identity: the data are stood for by aliases, since one of them may
+        be given twice, or be read as a global too.
         """
         from torch.fx.experimental.proxy_tensor import make_fx  # slow, and few need it
 
         def flat(*leaves: torch.Tensor) -> list[torch.Tensor]:
-            given = iter(leaves)
+            left = iter(leaves)
             with _HostReads(), _SameShapes():
-                return self._flat(*tree.map(lambda _: next(given), (state, data, rows)))
+                return self._flat(*tree.map(lambda _: next(left), (state, data, rows)))
+
+        def given() -> list[torch.Tensor]:
+            return [*tree.leaves(self._copy(state)), *(a.detach() for a in tree.leaves(data))]
 
         traced = make_fx(flat)
         half = rows[torch.arange(len(rows), device=rows.device) % -(-len(rows) // 2)]
         with suppress(Exception):
-            return traced(*tree.leaves((self._copy(state), data)), half).forward
-        return traced(*tree.leaves((self._copy(state), data)), rows).forward
+            return traced(*given(), half).forward
+        return traced(*given(), rows).forward
 
     def _flat(self, state: Any, data: Any, rows: torch.Tensor) -> list[torch.Tensor]:
         """The leaves of the next state, in the order of this one, and the loss."""
-        new, loss = self._step(state, data, rows)
+        new, loss = self._by_python(state, data, rows)
         pairs = list(tree.named_leaves(state))
-        leaves = tree.leaves(tree.map(lambda _, a: a.contiguous(), state, new))
+        leaves = tree.leaves(tree.map(lambda _, a: a, state, new))
         for (path, before), after in zip(pairs, leaves, strict=True):
-            if before.shape != after.shape or before.dtype != after.dtype:
+            if not _alike(before, after):
                 raise TypeError(
                     f"{path!r} of the state is {before.dtype} {tuple(before.shape)} before the "
                     f"step, and {after.dtype} {tuple(after.shape)} after it"
@@ -173,6 +199,15 @@ class Runner:
 
     def _copy(self, state: Any) -> Any:
         return tree.map(self._backend.owned, state)
+
+
+def _forked() -> None:
+    """In a process that was forked no other thread traces."""
+    Runner.tracing = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 class _HostReads(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are not looked at
@@ -208,9 +243,26 @@ def _same(a: list[Any], b: list[Any]) -> bool:
     return len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True))
 
 
+def _version(a: torch.Tensor) -> int | None:
+    """How often it was written to; None where PyTorch does not count that."""
+    return None if a.is_inference() else a._version
+
+
+def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype
+
+
+def _alive(known: list[weakref.ref]) -> list[Any]:
+    """What the references are to, None for what is no more: so nobody's data are kept."""
+    return [reference() for reference in known]
+
+
 def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether two tensors have the same numbers; NaN is one."""
     if torch.equal(a, b):
         return True
-    real = a.is_floating_point() and a.shape == b.shape and a.dtype == b.dtype
-    return real and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+    return (
+        a.is_floating_point()
+        and _alike(a, b)
+        and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+    )

@@ -95,7 +95,7 @@ def traced_on_torch(task: Task) -> Candidate:
     """On PyTorch, whose program runs from the first step on, as after some time in any process."""
     from polynet_torch import traced
 
-    traced.WORTH = -1.0
+    traced.AFTER = 0
     return with_polynet(task, "torch")
 
 
