@@ -24,6 +24,7 @@ from polynet.backend import (
     check_loss,
     left_alone,
     not_recorded,
+    nothing_written,
     over_its_own,
     overwriting,
     why_not,
@@ -121,13 +122,13 @@ class Runner:
     ) -> Any:
         given = tree.leaves(state)
         before = list(map(_version, given))
+        overwriting()
         try:
             *leaves, loss = program(*given, *tree.leaves(data), rows)
-        except BaseException:
-            if None in before or before != list(map(_version, given)):
-                overwriting()
+        except Exception:
+            if None not in before and before == list(map(_version, given)):
+                nothing_written()
             raise
-        overwriting()
         made = iter(leaves)
         return tree.map(lambda _: next(made), state), loss
 

@@ -16,6 +16,7 @@ from polynet.backend.selection import (
 from polynet.backend.spending import (
     left_alone,
     may_overwrite,
+    nothing_written,
     over_its_own,
     overwriting,
     overwritten,
@@ -41,6 +42,7 @@ __all__ = [
     "looped",
     "may_overwrite",
     "not_recorded",
+    "nothing_written",
     "over_its_own",
     "overwriting",
     "overwritten",

@@ -54,6 +54,11 @@ def overwriting() -> None:
     _running.writes = overwritten() + 1
 
 
+def nothing_written() -> None:
+    """Take the last `overwriting` back: what was to write has failed, and wrote nothing."""
+    _running.writes = overwritten() - 1
+
+
 def overwritten() -> int:
     """How often this thread began to write over a state: more often than before, if a step did."""
     writes: int = getattr(_running, "writes", 0)
