@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ import polynet
 from polynet.backend import refresh
 
 os.environ.setdefault("SCIPY_ARRAY_API", "1")  # SciPy reads it once, when it is imported
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a shell runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 collect_ignore = ["plugins"]  # distributions to install, some of which cannot be imported
 
