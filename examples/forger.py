@@ -113,7 +113,7 @@ class Adversaries(nn.Module):
     def forward(self, picture: Array, digit: Array) -> dict[str, Array]:
         noise = self.noise.normal((picture.shape[0], NOISE), picture.dtype)
         forged = self.forger(noise, digit)
-        settled = self.judge.replace(
+        settled = self.judge.bind(  # a copy that does not train: nor does it drop anything
             {name: stop_gradient(p) for name, p in self.judge.parameters().items()}
         )
         return {
