@@ -406,3 +406,11 @@ def test_grids_and_blocks() -> None:
         *((4, 256), (8, 256)),
         *((7, 32), (7, 32), (7, 64), (7, 256)),
     ]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gelu_of_the_largest_number(dtype: str) -> None:
+    """It is itself: what is doubled on the way would be infinite."""
+    x = np.asarray([np.finfo(dtype).max])
+    with use_backend(HOST):
+        np.testing.assert_array_equal(functional.gelu(x), x)

@@ -33,7 +33,7 @@ KERNEL relu_backward(const real* g, const real* y, real* out, integer size) {
 // x·Φ(x), with Φ the distribution function of the standard normal
 KERNEL gelu_forward(const real* x, real* y, integer size) {
     each(x, x, y, size, [](real value, real) {
-        return value * (erf(value * (real)SQRT_HALF) + 1) * (real)0.5;
+        return value * (erf(value * (real)SQRT_HALF) * (real)0.5 + (real)0.5);
     });
 }
 
