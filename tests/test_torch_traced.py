@@ -367,6 +367,18 @@ def _programs(run: Any) -> list[Any]:
 
 
 @pytest.mark.usefixtures("at_once")
+def test_the_program_of_steps_that_come_again_is_kept() -> None:
+    """Whatever else comes between them, as other last batches do."""
+    net = Counted()
+    job = Trainer(net, losses.cross_entropy, optim.SGD(0.1), backend="torch")
+    for size in range(2, 3 + traced.KINDS):
+        job.fit(X, Y, batch_size=20)
+        job.fit(X[:size], Y[:size], batch_size=size)
+    job.fit(X, Y, batch_size=20)
+    assert net.runs.count == 2 * (1 + traced.KINDS + 1)
+
+
+@pytest.mark.usefixtures("at_once")
 def test_programs_of_the_last_kinds_are_kept() -> None:
     net = Counted()
     job = Trainer(net, losses.cross_entropy, optim.SGD(0.1), backend="torch")

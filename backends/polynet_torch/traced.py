@@ -93,12 +93,12 @@ class Runner:
         kinds = (tree.structure(branch) for branch in (state, data))
         given = ((a.shape, a.dtype, a.stride()) for a in leaves)  # a view of one is none of others
         key = *kinds, *((a.shape, a.dtype) for a in tree.leaves(state)), *given, shape
-        if key not in self._kinds:
-            if len(self._kinds) == KINDS:
-                del self._kinds[next(iter(self._kinds))]
-            self._kinds[key] = _Kind()
-        self._last = list(map(weakref.ref, leaves)), shape, self._kinds[key]
-        return self._kinds[key]
+        kind = self._kinds.pop(key, None) or _Kind()
+        if len(self._kinds) == KINDS:
+            del self._kinds[next(iter(self._kinds))]  # whose steps were taken longest ago
+        self._kinds[key] = kind
+        self._last = list(map(weakref.ref, leaves)), shape, kind
+        return kind
 
     def _take(self, kind: _Kind, state: Any, data: Any, rows: torch.Tensor) -> Any:
         """One step; by the kind's program, where it has one, or is worth one."""
