@@ -73,7 +73,8 @@ def pytest(session: nox.Session, *args: str, **env: str) -> None:
 MACHINERY = ("tests/test_pytest_plugin.py", "tests/test_wrong_plugins.py")
 """Tests that start many fresh processes, whose libraries are their own: one session has them."""
 NUMPYS = files(
-    "test_numpy_*.py", "test_killed.py", "test_memory.py", "test_sklearn.py", "test_standard.py"
+    *("test_numpy_*.py", "test_killed.py", "test_memory.py", "test_onnx.py", "test_sklearn.py"),
+    "test_standard.py",
 )
 """Tests in which no other library of arrays has a part: the sessions of NumPy have them."""
 JAXS = files("test_*jax.py")
@@ -84,8 +85,8 @@ RECORDED = "cuda_recorded"
 """In the name of such a test that stands in a file of others."""
 SOURCES = "tests/test_cuda_sources.py"
 """Those of them for which nothing runs on the host, and nobody needs g++."""
-LONG = ("tests/test_agreement.py", "tests/test_derivative_properties.py")
-"""Hundreds of training steps, and thousands of derivatives: one Python has them."""
+LONG = ("tests/test_agreement.py", "tests/test_derivative_properties.py", "tests/test_onnx.py")
+"""Hundreds of training steps and files, and thousands of derivatives: one Python has them."""
 
 
 def run_tests(

@@ -61,7 +61,7 @@ __all__ = [*_HOME, *_MODULES]  # noqa: PLE0604 (they are strings)
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         value = getattr(import_module(_HOME[name]), name)
-    elif name in _MODULES or name == "sklearn":  # which `import *` leaves: it needs scikit-learn
+    elif name in _MODULES or name in {"onnx", "sklearn"}:  # which `import *` leaves: extras
         value = import_module(f"polynet.{name}")
     else:
         from polynet.errors import unknown

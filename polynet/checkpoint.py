@@ -174,7 +174,7 @@ def save_run(
         except ValueError:
             pass  # what is not whole does not replace the last that was
         else:
-            _put(_previous(path), [content], model=path)
+            replace_file(_previous(path), [content], model=path)
     recorded = {
         "epochs": {name: np.asarray(v, np.float64) for name, v in history.items()},
         "step_losses": np.asarray(history.step_losses, np.float64),
@@ -290,7 +290,7 @@ def _write(path: StrPath, arrays: Mapping[str, Array], facts: Mapping[str, str])
     host = {name: np.asarray(to_numpy(a), order="C") for name, a in arrays.items()}
     metadata = {"format": "pt", **facts}
     metadata[CHECKSUM] = _sha256(host, metadata)
-    _put(path, _in_order(safetensors.numpy.save(host, metadata=metadata)))
+    replace_file(path, _in_order(safetensors.numpy.save(host, metadata=metadata)))
 
 
 def _in_order(content: bytes) -> list[bytes | memoryview]:
@@ -325,7 +325,7 @@ def check_folder(path: StrPath) -> None:
         )
 
 
-def _put(
+def replace_file(
     path: StrPath, parts: Iterable[bytes | memoryview], *, model: StrPath | None = None
 ) -> None:
     """Replace the file at `path` in one move, with its permissions, or those of `model`."""

@@ -1,0 +1,158 @@
+"""Networks as files of ONNX, which other programs run: in C++, in a browser, on a phone.
+
+The network's own code runs on the arrays of ndonnx, which are graphs of ONNX, as it runs on those
+of any other library of the standard; the file is the graph of what it gives.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from polynet.arguments import place_for
+from polynet.backend import to_numpy, use_backend
+from polynet.checkpoint import check_folder, replace_file
+from polynet.data import inputs
+from polynet.data.named import each
+from polynet.errors import MissingDependency
+from polynet.nn import Module
+from polynet.scores import applied
+from polynet.step import called
+from polynet.tree import paths
+
+try:
+    import ndonnx
+    import onnx
+    from onnx.numpy_helper import from_array
+
+    from polynet.onnx.graphs import Graphs
+    from polynet.onnx.samples import of_any_number
+except ImportError as error:
+    raise MissingDependency("ndonnx", "pip install 'polynet-array[onnx]'") from error
+
+__all__ = ["export"]
+
+COUNTS = (2, 3, 5)
+"""Numbers of samples for which a network is recorded, to see what depends on them."""
+MOST = 2**31 - 1
+"""Bytes in a file of ONNX: what protobuf writes."""
+
+
+def export(net: Module, x: Any, path: str | os.PathLike[str]) -> None:
+    """Write what the network predicts to `path`, as a graph of ONNX, for any number of samples.
+
+    `x` is samples as `predict` takes them, one or more: an array (samples, …), or a dict of
+    arrays by the names of the network's inputs; only their shapes and dtypes count. In the file
+    the input is "x", or has the names in the dict; the output is "y", or has the names in the
+    dict that the network returns. Floating inputs have the network's dtype. The parameters have
+    their names in `net.state_dict()`.
+
+    What ONNX has an operator for, such as Conv, Gemm and LSTM, becomes that operator in float32;
+    everything else, and all in float64, becomes what it is computed by.
+
+    Raises MissingDependency without ndonnx: `pip install 'polynet-array[onnx]'`; ValueError for a
+    network that goes another way for another number of samples, for names that two things have,
+    and for more than the 2 GiB that a file can hold; FileNotFoundError where its folder is
+    missing; and what the network raises, for `x`, or because it reads the numbers in an array.
+
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> import onnxruntime
+    >>> from polynet import nn
+    >>> from polynet.onnx import export
+    >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).init(seed=0)
+    >>> x = np.ones((10, 4), np.float32)
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "net.onnx"
+    >>> export(net, x[:1], path)
+    >>> (y,) = onnxruntime.InferenceSession(path).run(None, {"x": x})
+    >>> bool(np.allclose(y, net(x), atol=1e-6))
+    True
+
+    ONNX, Open Neural Network Exchange, opset 21: https://onnx.ai/onnx/operators.
+    """
+    if not isinstance(net, Module):
+        raise TypeError(
+            f"export: net is a {type(net).__name__}; expected a polynet.nn.Module with its "
+            "parameters, such as trainer.net"
+        )
+    check_folder(path)
+    place = place_for(net, x, None, None, None)
+    with place.active():
+        some = inputs(place, x, seed=0).first(1)[0]
+        applied(lambda given, _: called(net, given), some)  # so that it says itself what is wrong
+    weights = {name: to_numpy(array) for name, array in net.state_dict().items()}
+    _check_size(sum(array.nbytes for array in weights.values()))
+    kinds = each(lambda a, _: to_numpy(a), some)
+    model = of_any_number([_recorded(net, weights, kinds, count) for count in COUNTS], COUNTS)
+    _complete(model, net, weights)
+    replace_file(path, [model.SerializeToString()])
+
+
+def _recorded(net: Module, weights: dict[str, np.ndarray], x: Any, count: int) -> onnx.ModelProto:
+    """The graph of what the network predicts for `count` samples; its weights are inputs."""
+
+    def argument(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        return ndonnx.argument(shape=shape, dtype=ndonnx.from_numpy_dtype(dtype))
+
+    arrays = {name: argument(a.shape, a.dtype) for name, a in weights.items()}
+    given = each(lambda a, _: argument((count, *a.shape[1:]), a.dtype), x)
+    with use_backend(Graphs()):
+        try:
+            outputs = called(net.bind(arrays), given)
+        except Exception as error:
+            error.add_note(
+                "This is what the network's code met on the arrays of ndonnx, of which export "
+                "makes a file: they have shapes and dtypes, no numbers, and what the array API "
+                "standard says of arrays."
+            )
+            raise
+    ins, outs = _by_name(given, "x"), _by_name(outputs, "y")
+    _check_names(ins, outs, arrays)
+    return ndonnx.build({**ins, **arrays}, outs)
+
+
+def _by_name(x: Any, alone: str) -> dict[str, Any]:
+    """Arrays by their names in a graph: those in a dict, joined by dots, or `alone`."""
+    return {".".join(map(str, path)) or alone: array for path, array in paths(x)}
+
+
+def _check_names(*groups: Iterable[str]) -> None:
+    """Raise ValueError for a name that stands in two groups."""
+    seen: set[str] = set()
+    for name in (name for group in groups for name in group):
+        if name in seen:
+            raise ValueError(
+                f"export: two of the network's inputs, outputs and parameters are called {name!r}; "
+                "in a file of ONNX every one has a name of its own: rename one"
+            )
+        seen.add(name)
+
+
+def _check_size(count: int) -> None:
+    if count > MOST:
+        raise ValueError(
+            f"export: the network's arrays take {count:,} bytes; a file of ONNX holds at most "
+            f"{MOST:,}. Export its parts, each to a file"
+        )
+
+
+def _complete(model: onnx.ModelProto, net: Module, weights: dict[str, np.ndarray]) -> None:
+    """Give a graph its weights, as far as it uses them, which were inputs; and its name."""
+    graph, used = model.graph, set(_read(model.graph))
+    kept = [value for value in graph.input if value.name not in weights]
+    del graph.input[:], model.metadata_props[:]
+    graph.input.extend(kept)
+    graph.initializer.extend(from_array(a, name) for name, a in weights.items() if name in used)
+    graph.name, model.producer_name = type(net).__name__, "polynet"
+    onnx.checker.check_model(model)
+
+
+def _read(graph: Any) -> Iterator[str]:
+    """The names of all that is read in a graph, and in the graphs within."""
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            yield from _read(attribute.g)
