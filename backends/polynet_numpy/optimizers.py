@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from polynet.backend import may_overwrite
 from polynet_numpy import compiled
-from polynet_numpy.results import apart, copy, repeat, spent
+from polynet_numpy.results import apart, copy, repeat
 
 PIECE = 8192
 """Elements at a time."""
@@ -48,7 +49,7 @@ def optimizer(rule: Callable[..., tuple[Iterable[str], Make]]) -> Callable[..., 
         slots, make = rule(**settings)
         trees = [params, *(state[slot] for slot in slots)]
         leaves = [a for tree in trees for a in tree.values()]
-        over = spent(leaves)
+        over = all(a.flags.c_contiguous for a in leaves) and may_overwrite(leaves)
         if not over:
             trees = [{n: copy(a) for n, a in tree.items()} for tree in trees]
         rows = [

@@ -58,8 +58,6 @@ class Recording:
         self.xp = xp
         """The namespace of its arrays."""
         self.calls: list[Callable[[], object]] = []
-        self.spent: set[int] = set()
-        """The arrays of the state, by identity, that may be written over once they are used."""
         self.written: list[np.ndarray] = []
         """Arrays outside the pool that results go to: the loss's first."""
         self.elements = 0

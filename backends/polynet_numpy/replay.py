@@ -8,7 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from polynet import tree
-from polynet.backend import Array, Backend, StaticRunner, left_alone, not_recorded
+from polynet.backend import (
+    Array,
+    Backend,
+    StaticRunner,
+    left_alone,
+    not_recorded,
+    over_its_own,
+)
 from polynet_numpy import compiled
 from polynet_numpy.optimizers import SMALL
 from polynet_numpy.pool import Pool
@@ -35,16 +42,14 @@ class _Steps:
         self._step = step
         self._xp = xp
         self.required = getattr(step, "required", False)
-        self._spends = getattr(step, "consumes", False)
         self._pool = Pool()
         self._storage: list[np.ndarray] = []
         self._rows = np.empty(0)
         self._expected: list[np.ndarray] | None = None
 
     def __call__(self, state: Any, data: Any, rows: np.ndarray) -> tuple[Any, Array]:
-        recording = active()
-        if recording is not None:
-            return self._recorded(recording, state, data, rows)
+        if active() is not None:
+            return self._recorded(state, data, rows)
         if self._expected is None:
             return self._step(state, data, rows)
         self._storage, self._rows = tree.leaves(state), rows
@@ -59,15 +64,15 @@ class _Steps:
                 kept[...] = a
         return state, loss
 
-    def _recorded(
-        self, recording: Recording, state: Any, data: Any, rows: np.ndarray
-    ) -> tuple[Any, Array]:
+    def _recorded(self, state: Any, data: Any, rows: np.ndarray) -> tuple[Any, Array]:
         """The step with `Recorded` arrays; a leaf that it wrote over, or left in place, is itself.
 
         One that it moved to another place stays `Recorded`: each replay moves what is there then.
+        Only here may it write over the state: the recording is tried beside the step itself, which
+        writes to new arrays, so that a gradient spoilt for standing in the state's memory shows.
         """
-        recording.spent = set(map(id, tree.leaves(state))) if self._spends else set()
-        new, loss = self._step(*tree.map(lambda a: Recorded(a, None), (state, data, rows)))
+        step = over_its_own(self._step)
+        new, loss = step(*tree.map(lambda a: Recorded(a, None), (state, data, rows)))
         stays = lambda kept, a: kept if getattr(a, "array", None) is kept else a  # noqa: E731
         return tree.map(stays, state, new), loss
 

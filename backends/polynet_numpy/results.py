@@ -63,19 +63,6 @@ def copy(x: Any) -> Any:
     return y
 
 
-def spent(arrays: list[Any]) -> bool:
-    """Whether these are the state's own, and nobody reads them once they are used here.
-
-    Only while a step is recorded: it is then tried beside the step itself, which writes to new
-    arrays, so that what a gradient that stands in the state's memory would spoil is seen.
-    """
-    recording = active()
-    return recording is not None and all(
-        type(a) is Recorded and id(a.array) in recording.spent and a.flags.c_contiguous
-        for a in arrays
-    )
-
-
 def apart(g: Any) -> Any:
     """A gradient, or a copy where it may stand in a state's memory, outside the pool."""
     return copy(g) if type(g) is Recorded and g.block is None else g
