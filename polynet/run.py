@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from polynet.arguments import place_for
-from polynet.backend import Array, Backend, overwritten
+from polynet.backend import Array, Backend, overwrite_count
 from polynet.data import Place
 from polynet.data.feed import Call
 from polynet.errors import unknown
@@ -222,12 +222,12 @@ class Run:
     @contextmanager
     def _in_one(self) -> Iterator[None]:
         """Within it the run takes a step: what ends that early ends the run, if it left a mark."""
-        state, writes = self.state, overwritten()
+        state, writes = self.state, overwrite_count()
         self._cut = "an exception"
         try:
             yield
         except BaseException as error:
-            as_it_was = self.state is state and overwritten() == writes
+            as_it_was = self.state is state and overwrite_count() == writes
             self._cut = "" if as_it_was else type(error).__name__
             raise
         self._cut = ""

@@ -14,7 +14,7 @@ from numpy_steps import DATA, NUMPY, start
 from runs import EPOCHS, FIT, X, Y, assert_same_run, stayed, trainer
 
 from polynet import Trainer, losses, nn, optim
-from polynet.backend import Backend, get_backend, overwritten
+from polynet.backend import Backend, get_backend, overwrite_count
 from polynet.errors import NotCompiledError
 from polynet.history import History
 from polynet.unread import Unread
@@ -141,12 +141,12 @@ def test_an_error_of_a_replay_before_it_writes_leaves_what_was_there() -> None:
     labels[40:48] = 7
     run = NUMPY.compile(step)
     state, _ = run(state, (x, labels), np.arange(40).reshape(5, 8))
-    before = overwritten()
+    before = overwrite_count()
     with pytest.raises(ValueError, match="labels"):
         run(state, (x, labels), np.arange(40, 48)[None])
-    assert overwritten() == before
+    assert overwrite_count() == before
     run(state, (x, labels), np.arange(8)[None])
-    assert overwritten() > before
+    assert overwrite_count() > before
 
 
 class Rolls(nn.Module):

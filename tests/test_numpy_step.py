@@ -79,12 +79,12 @@ def test_a_compiled_step_is_the_step(name, dtype):
     compiled = NUMPY.compile(step)
     same_bits(run_all(compiled, state, data), expected)
     assert [type(replay) for replay in replays(compiled)] == [_Replay] * 2
-    same_bits(copied({"state": state, "data": list(data)}), before)  # the caller's, not spent
+    same_bits(copied({"state": state, "data": list(data)}), before)  # the caller's own
 
 
 @pytest.mark.parametrize("name", ["Adam", "SGD, momentum", "averaged"])
 def test_parameters_are_written_over(name):
-    """What the compiled step is for: the state it returned is spent by the next call."""
+    """What the compiled step is for: the next call writes over the state it returned."""
     step, state, data = start(PATTERNS[name])
     run = NUMPY.compile(step)
     first, _ = run(state, data, BATCHES[0])

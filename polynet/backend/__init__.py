@@ -1,6 +1,14 @@
 """What a plug-in must be; finding plug-ins and their states; choosing one; moving arrays."""
 
 from polynet.backend.contract import CONTRACT, Array, Backend, check_loss, looped
+from polynet.backend.overwrite import (
+    left_alone,
+    may_overwrite,
+    nothing_written,
+    over_its_own,
+    overwrite_count,
+    overwriting,
+)
 from polynet.backend.registry import Status, registry
 from polynet.backend.selection import (
     AUTO_ORDER,
@@ -12,14 +20,6 @@ from polynet.backend.selection import (
     refresh,
     set_backend,
     use_backend,
-)
-from polynet.backend.spending import (
-    left_alone,
-    may_overwrite,
-    nothing_written,
-    over_its_own,
-    overwriting,
-    overwritten,
 )
 from polynet.backend.static import StaticRunner, not_recorded, why_not
 from polynet.backend.transfer import asarray, to_numpy
@@ -44,8 +44,8 @@ __all__ = [
     "not_recorded",
     "nothing_written",
     "over_its_own",
+    "overwrite_count",
     "overwriting",
-    "overwritten",
     "refresh",
     "registry",
     "set_backend",

@@ -163,10 +163,10 @@ class Backend(abc.ABC):
         `step(state, data, rows) -> (state, loss)` is pure. The runner is called as
         `run(state, data, rows)` with an array (steps, batch) of one `rows` for each step, and
         returns the last state and the losses, on the device, in an array of shape (steps,). It
-        may spend the state it was given, also where the step raises, if it calls `overwriting()`
-        before: so a Trainer knows that an exception left it none. And, where `step.consumes` is
-        true, the step has no use for parameters and optimizer's state once an optimizer's kernel
-        has computed the next, and its loss shares no memory with them.
+        may write over the state it was given, also where the step raises, if it calls
+        `overwriting()` before: so a Trainer knows that an exception left it none. And, where
+        `step.consumes` is true, the step has no use for parameters and optimizer's state once an
+        optimizer's kernel has computed the next, and its loss shares no memory with them.
 
         A runner that keeps copies of the data has a method `refresh()`, which is called when the
         arrays it was given may have changed: at the start of a `fit`. One that keeps the state in

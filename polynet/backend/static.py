@@ -12,7 +12,7 @@ from typing import Any
 
 from polynet import tree
 from polynet.backend.contract import Array, Backend, check_loss
-from polynet.backend.spending import left_alone, overwriting
+from polynet.backend.overwrite import left_alone, overwriting
 from polynet.errors import NotCompiledError, asked_by, warn
 
 

@@ -132,7 +132,7 @@ def same(actual: Any, expected: np.ndarray) -> None:
     np.testing.assert_array_equal(actual, expected)
 
 
-def overwritten(array: Any, where: Any = ...) -> bool:
+def overwrite(array: Any, where: Any = ...) -> bool:
     """Write 77 to `array`, and say whether its library can do that."""
     try:
         array[where] = 77

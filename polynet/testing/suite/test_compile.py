@@ -14,7 +14,7 @@ from polynet import array_namespace, losses, nn, optim, value_and_grad
 from polynet.backend import Backend, to_numpy
 from polynet.errors import NotCompiledError
 from polynet.step import initial_state, make_step
-from polynet.testing.suite.cases import about, dtypes, overwritten, same, stays, weights
+from polynet.testing.suite.cases import about, dtypes, overwrite, same, stays, weights
 from polynet.tree import named_leaves
 
 pytestmark = pytest.mark.polynet_part("compile")
@@ -145,7 +145,7 @@ def test_compile_can_be_called_again_and_with_other_sizes(backend: Backend) -> N
 
 
 def test_compile_overwrites_nothing_that_others_hold(backend: Backend) -> None:
-    """It may spend the state; the losses it returned, the data and the rows are not its own."""
+    """It may write over the state; losses that it returned, data and rows are not its own."""
     native = backend.device(None)
     state, data = start(backend, native)
     batches = batches_of(backend, native, 2, 4)
@@ -171,7 +171,7 @@ def test_compile_returns_leaves_of_their_own(backend: Backend) -> None:
         others = [(p, a, backend.to_host(a)) for p, a in leaves if p != path]
         for other, a, _ in others:
             assert a is not leaf, f"compile: {path!r} is {other!r} too"
-        overwritten(leaf)
+        overwrite(leaf)
         for other, a, before in others:
             with about(f"compile: {path!r} shares memory with {other!r}"):
                 same(backend.to_host(a), before)

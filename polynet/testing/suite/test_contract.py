@@ -18,7 +18,7 @@ from polynet.ops import OPS
 from polynet.testing.suite.cases import (
     about,
     base,
-    overwritten,
+    overwrite,
     same,
     stays,
 )
@@ -199,7 +199,7 @@ def test_from_host_is_a_copy(backend: Backend) -> None:
         with about(f"from_host shares memory with the host's array ({layout})"):
             same(backend.to_host(there), expected)
         host[...] = expected
-        if overwritten(there):
+        if overwrite(there):
             with about(f"from_host lets a write on the device reach the host's array ({layout})"):
                 same(host, expected)
 
@@ -289,11 +289,11 @@ def test_owned_is_equal_and_alone(backend: Backend) -> None:
             assert backend.device_of(own) == backend.device_of(array), "it moved the array"
             same(backend.to_host(own), expected)
         first = (0,) * expected.ndim
-        if expected.size and overwritten(own, first):
+        if expected.size and overwrite(own, first):
             expected[first] = 77
             with about(f"{words} has one place for several elements"):
                 same(backend.to_host(own), expected)
-        overwritten(own)
+        overwrite(own)
         with about(f"{words} shares memory with that array"):
             same(backend.to_host(there), whole)
 
@@ -332,7 +332,7 @@ def test_share_is_the_same_memory_or_an_error(backend: Backend, layout: str) -> 
                 if host.flags.writeable:
                     host[...] = 1 - host.astype("int32")
                 else:
-                    assert not overwritten(there), "read-only memory can be written to"
+                    assert not overwrite(there), "read-only memory can be written to"
             with about(f"{words} is a copy"):
                 same(backend.to_host(there), np.array(host))
 
@@ -343,7 +343,7 @@ def test_share_of_its_own_arrays(backend: Backend) -> None:
     for name, native in backend.devices().items():
         x = backend.from_host(base("float32"), native)
         shared = backend.share(x, native)
-        overwritten(x)
+        overwrite(x)
         with about(f"share of an array that is on {name!r} already"):
             stays(shared, backend, native, "float32")
             same(backend.to_host(shared), backend.to_host(x))
@@ -354,4 +354,4 @@ def test_share_of_its_own_arrays(backend: Backend) -> None:
         with about(f"to_numpy(copy=False) of an array on {name!r}"):
             same(views[0], backend.to_host(x))
             assert np.shares_memory(*views), "it is a copy"
-            assert views[0].flags.writeable <= overwritten(x), "an array that is constant changes"
+            assert views[0].flags.writeable <= overwrite(x), "an array that is constant changes"

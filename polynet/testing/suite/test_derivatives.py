@@ -18,7 +18,7 @@ from polynet.ops import OPS, array_namespace
 from polynet.tensor import with_pullbacks
 from polynet.testing.assertions import assert_close
 from polynet.testing.gradients import check_grad
-from polynet.testing.suite.cases import dtypes, overwritten, stays, to_backend
+from polynet.testing.suite.cases import dtypes, overwrite, stays, to_backend
 
 sin, cos, exp, multiply, total = (OPS[n] for n in ("sin", "cos", "exp", "multiply", "sum"))
 
@@ -298,11 +298,11 @@ def test_arrays_may_change_between_vjp_and_its_pullback(backend: Backend) -> Non
     x, v = made(backend, (W, V[0]))
     value, pullback = vjp(lambda a: (a * a, a), x)
     for mine in (x, *value):
-        overwritten(mine)
+        overwrite(mine)
     found = pullback((v, v))[0]
     close(found, 2 * W * V[0] + V[0], backend)
     (same,) = vjp(lambda a: a, made(backend, W))[1](v)
-    overwritten(same)
+    overwrite(same)
     close(v, V[0], backend)
 
 

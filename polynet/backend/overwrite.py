@@ -1,4 +1,9 @@
-"""What a training step may write over: the state that its runner keeps for it."""
+"""What a training step may write over: the state that its runner keeps for it.
+
+An optimizer that `consumes` its state allows it, a runner gives the step a state that is
+`over_its_own`, and a kernel asks by `may_overwrite`. Whoever writes says so, `overwriting()`, so
+that a Trainer knows what an exception left: it compares the `overwrite_count`.
+"""
 
 from __future__ import annotations
 
@@ -51,15 +56,15 @@ def overwriting() -> None:
 
     What ends a step later leaves neither the state before it nor the one after.
     """
-    _running.writes = overwritten() + 1
+    _running.writes = overwrite_count() + 1
 
 
 def nothing_written() -> None:
     """Take the last `overwriting` back: what was to write has failed, and wrote nothing."""
-    _running.writes = overwritten() - 1
+    _running.writes = overwrite_count() - 1
 
 
-def overwritten() -> int:
+def overwrite_count() -> int:
     """How often this thread began to write over a state: more often than before, if a step did."""
     writes: int = getattr(_running, "writes", 0)
     return writes
@@ -68,7 +73,7 @@ def overwritten() -> int:
 @contextmanager
 def left_alone() -> Iterator[None]:
     """Within it the state stays as it is, or is put back, whatever is said by `overwriting`."""
-    before = overwritten()
+    before = overwrite_count()
     try:
         yield
     finally:
