@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from polynet import functional
 from polynet.backend import Array
@@ -23,6 +24,7 @@ State = Array | tuple[Array, ...] | None
 class _Recurrent(Module):
     """What the three kinds share: weights by name, and states checked and taken apart."""
 
+    _function: ClassVar[Callable[..., tuple[Array, ...]]]
     _gates = 1
     _states = 1
     input_size: int
@@ -45,7 +47,12 @@ class _Recurrent(Module):
         self, x: Array, state: Any, suffix: str, lengths: Any = None, reverse: bool = False
     ) -> tuple[Array, ...]:
         """One layer in one direction: the outputs of all times, and each part of the last state."""
-        raise NotImplementedError
+        arrays = (x, *state, *self._weights(suffix), lengths)
+        return type(self)._function(*arrays, reverse=reverse, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        """What the function is told beside the direction."""
+        return {}
 
     def _taken_apart(self, x: Array, hx: State, shape: tuple[int, ...]) -> list[Any]:
         """The parts of the state, each of `shape`, or None for zeros."""
@@ -193,6 +200,8 @@ class RNN(_Layers):
     (5, 2)
     """
 
+    _function = functional.rnn
+
     def __init__(
         self,
         input_size: int,
@@ -209,11 +218,8 @@ class RNN(_Layers):
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
         )
 
-    def _read(
-        self, x: Array, state: Any, suffix: str, lengths: Any = None, reverse: bool = False
-    ) -> tuple[Array, ...]:
-        arrays = (x, *state, *self._weights(suffix), lengths)
-        return functional.rnn(*arrays, activation=self.nonlinearity, reverse=reverse)
+    def _options(self) -> dict[str, Any]:
+        return {"activation": self.nonlinearity}
 
 
 class LSTM(_Layers):
@@ -233,14 +239,9 @@ class LSTM(_Layers):
     ((7, 5, 8), (2, 5, 8), (2, 5, 8))
     """
 
+    _function = functional.lstm
     _gates = 4
     _states = 2
-
-    def _read(
-        self, x: Array, state: Any, suffix: str, lengths: Any = None, reverse: bool = False
-    ) -> tuple[Array, ...]:
-        arrays = (x, *state, *self._weights(suffix), lengths)
-        return functional.lstm(*arrays, reverse=reverse)
 
 
 class GRU(_Layers):
@@ -260,13 +261,8 @@ class GRU(_Layers):
     ((7, 5, 16), (2, 5, 8))
     """
 
+    _function = functional.gru
     _gates = 3
-
-    def _read(
-        self, x: Array, state: Any, suffix: str, lengths: Any = None, reverse: bool = False
-    ) -> tuple[Array, ...]:
-        arrays = (x, *state, *self._weights(suffix), lengths)
-        return functional.gru(*arrays, reverse=reverse)
 
 
 class _Cell(_Recurrent):
@@ -301,28 +297,30 @@ class RNNCell(_Cell):
     (5, 8)
     """
 
+    _function = functional.rnn
+
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh"
     ) -> None:
         self.nonlinearity = _known(nonlinearity)
         super().__init__(input_size, hidden_size, bias)
 
-    _read = RNN._read
+    _options = RNN._options
 
 
 class LSTMCell(_Cell):
     """One step of `LSTM`: from (batch, input_size) and a state (h, c) to the next (h, c)."""
 
+    _function = functional.lstm
     _gates = LSTM._gates
     _states = LSTM._states
-    _read = LSTM._read
 
 
 class GRUCell(_Cell):
     """One step of `GRU`: from (batch, input_size) and a state (batch, hidden_size) to the next."""
 
+    _function = functional.gru
     _gates = GRU._gates
-    _read = GRU._read
 
 
 def _known(nonlinearity: str) -> str:
