@@ -65,7 +65,7 @@ def lstm(
 def _lstm_gates(xp, gates, cell, /):
     """New (h, c), of the four gates side by side and the old c."""
     first, second, third, fourth = _side_by_side(gates, 4)
-    i, f, g, o = _share(xp, first), _share(xp, second), xp.tanh(third), _share(xp, fourth)
+    i, f, g, o = _sigmoid(xp, first), _sigmoid(xp, second), xp.tanh(third), _sigmoid(xp, fourth)
     c = f * cell + i * g
     t = xp.tanh(c)
 
@@ -101,7 +101,7 @@ def gru(
 def _gru_gates(xp, a, b, h, /):
     """The new h, of what comes of x and of h, three parts side by side each, and the old h."""
     (a_r, a_z, a_n), (b_r, b_z, b_n) = _side_by_side(a, 3), _side_by_side(b, 3)
-    r, z = _share(xp, a_r + b_r), _share(xp, a_z + b_z)
+    r, z = _sigmoid(xp, a_r + b_r), _sigmoid(xp, a_z + b_z)
     n = xp.tanh(a_n + r * b_n)
 
     def pullback(g, _needs):
@@ -115,7 +115,7 @@ def _gru_gates(xp, a, b, h, /):
     return n + z * (h - n), pullback
 
 
-def _share(xp, x):
+def _sigmoid(xp, x):
     """σ(x) as (1 + tanh(x/2)) / 2, a third of the passes of `sigmoid`.
 
     Only its error relative to tiny values is larger, which no gate needs.
