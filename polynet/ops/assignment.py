@@ -12,9 +12,9 @@ import array_api_compat
 
 from polynet.ops.indexing import (
     flat_places,
-    index_dtype,
     is_by_mask,
     is_by_slices,
+    order_in_mask,
     put_slice,
     regular_places,
     require_all_axes,
@@ -63,18 +63,16 @@ def _in_kind(xp, x, value):
 
 
 def _to_slices(xp, x, keys, value):
-    places, shape = regular_places(x.shape, keys)
+    places, backward, shape = regular_places(x.shape, keys)
     value = xp.broadcast_to(value, shape)
     if 0 in shape:
         return x
     value = xp.reshape(value, tuple(map(len, places)))
-    backward = tuple(a for a, r in enumerate(places) if r.step < 0)
     if backward:
         value = xp.flip(value, axis=backward)
-    forward = tuple(r[::-1] if r.step < 0 else r for r in places)
     here = xp.ones(value.shape, dtype=xp.bool, device=array_api_compat.device(x))
-    here = put_slice(here, forward, x.shape)
-    return xp.where(here, put_slice(value, forward, x.shape), x)
+    here = put_slice(here, places, x.shape)
+    return xp.where(here, put_slice(value, places, x.shape), x)
 
 
 def _to_mask(xp, x, mask, value):
@@ -89,9 +87,7 @@ def _to_mask(xp, x, mask, value):
         value = xp.broadcast_to(value, x[mask].shape)
         if 0 in value.shape:
             return x
-        chosen = xp.reshape(mask, (-1,))
-        order = xp.cumulative_sum(xp.astype(chosen, index_dtype(xp, x))) - 1
-        value = xp.reshape(xp.take(value, xp.where(chosen, order, 0), axis=0), x.shape)
+        value = xp.reshape(xp.take(value, order_in_mask(xp, mask, x, 0), axis=0), x.shape)
     return xp.where(xp.reshape(mask, (*mask.shape, *(1 for _ in rest))), value, x)
 
 

@@ -45,18 +45,16 @@ def is_by_mask(xp, keys):
 
 def _by_slices(xp, x, keys):
     shape = x.shape
-    places, new_shape = regular_places(shape, keys)
-    backward = tuple(a for a, r in enumerate(places) if r.step < 0)
-    forward = tuple(r[::-1] if r.step < 0 else r for r in places)
+    places, backward, new_shape = regular_places(shape, keys)
     if backward:  # PyTorch has no negative steps
-        y = xp.flip(x[tuple(map(_slice, forward))], axis=backward)
+        y = xp.flip(x[tuple(map(_slice, places))], axis=backward)
         y = xp.reshape(y, new_shape)
     else:
         y = x[keys]
 
     def pullback(g):
         g = xp.reshape(g, tuple(map(len, places)))
-        return put_slice(xp.flip(g, axis=backward) if backward else g, forward, shape)
+        return put_slice(xp.flip(g, axis=backward) if backward else g, places, shape)
 
     return y, (pullback,)
 
@@ -66,7 +64,10 @@ def _slice(places: range) -> slice:
 
 
 def regular_places(shape, keys):
-    """The places taken from each axis, as ranges, and the shape of the result."""
+    """The places taken from each axis, as rising ranges; which axes are turned round; the shape.
+
+    The shape is that of the result, with an axis for each None and without those of integers.
+    """
     named = sum(k is not None and k is not Ellipsis for k in keys)
     if named > len(shape):
         raise IndexError(f"{named} indices for an array of {len(shape)} dimensions")
@@ -86,7 +87,9 @@ def regular_places(shape, keys):
             new_shape.append(len(places[-1]))
         else:
             places.append(_place(shape[len(places)], k, len(places)))
-    return tuple(places), tuple(new_shape)
+    backward = tuple(a for a, r in enumerate(places) if r.step < 0)
+    rising = tuple(r[::-1] if r.step < 0 else r for r in places)
+    return rising, backward, tuple(new_shape)
 
 
 def _place(length, k, axis):
@@ -133,13 +136,18 @@ def _by_mask(xp, x, mask):
     shape, rest = x.shape, x.shape[mask.ndim :]
 
     def pullback(g):
-        chosen = xp.reshape(mask, (-1,))
-        order = xp.cumulative_sum(xp.astype(chosen, index_dtype(xp, g))) - 1
         with_zero = xp.concat([g, _zeros(xp, (1, *rest), g)], axis=0)
-        rows = xp.take(with_zero, xp.where(chosen, order, g.shape[0]), axis=0)
+        rows = xp.take(with_zero, order_in_mask(xp, mask, g, g.shape[0]), axis=0)
         return xp.reshape(rows, shape)
 
     return x[mask], (pullback,)
+
+
+def order_in_mask(xp, mask, like, otherwise):
+    """Of each place of a mask, in a vector: which of the true ones it is; else `otherwise`."""
+    chosen = xp.reshape(mask, (-1,))
+    order = xp.cumulative_sum(xp.astype(chosen, index_dtype(xp, like))) - 1
+    return xp.where(chosen, order, otherwise)
 
 
 def index_dtype(xp, x):
