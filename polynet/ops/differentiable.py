@@ -67,10 +67,9 @@ EXTENSIONS: dict[str, dict[str, Callable[..., Any]]] = {
 
 LOCALLY_CONSTANT = frozenset(
     "all any argmax argmin argsort ceil count_nonzero empty_like equal floor floor_divide "
-    "greater greater_equal isfinite isin isinf isnan less less_equal logical_and "
-    "logical_not logical_or "
-    "logical_xor nonzero not_equal ones_like round searchsorted signbit trunc zeros_like "
-    "bitwise_and bitwise_invert bitwise_left_shift bitwise_or bitwise_right_shift "
+    "greater greater_equal isfinite isin isinf isnan less less_equal logical_and logical_not "
+    "logical_or logical_xor nonzero not_equal ones_like round searchsorted signbit trunc "
+    "zeros_like bitwise_and bitwise_invert bitwise_left_shift bitwise_or bitwise_right_shift "
     "bitwise_xor".split()
 )
 """Functions whose derivative is zero wherever it exists: no gradient goes back through them."""

@@ -366,14 +366,8 @@ def matrix_norm(xp, x, /, *, keepdims=False, ord="fro"):  # noqa: A002 (the stan
     if ord == "fro":
         return xp.linalg.vector_norm(x, axis=matrix, keepdims=keepdims)
     if ord in ("nuc", 2, -2):
-        s = xp.linalg.svdvals(x)
-        y = (
-            xp.sum(s, axis=-1)
-            if ord == "nuc"
-            else xp.max(s, axis=-1)
-            if ord == 2
-            else xp.min(s, axis=-1)
-        )
+        reduced = {"nuc": xp.sum, 2: xp.max, -2: xp.min}[ord]
+        y = reduced(xp.linalg.svdvals(x), axis=-1)
     elif ord in (1, -1, math.inf, -math.inf):
         sums = xp.sum(xp.abs(x), axis=-2 if abs(ord) == 1 else -1)
         y = xp.max(sums, axis=-1) if ord > 0 else xp.min(sums, axis=-1)

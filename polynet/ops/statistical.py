@@ -21,7 +21,7 @@ def kept_by(x, axes):
     return tuple(1 if i in axes else n for i, n in enumerate(x.shape))
 
 
-def _in_dtype(xp, x, dtype, pullback):
+def _cast_back(xp, x, dtype, pullback):
     """`pullback`, of what was computed in `dtype`, back in the dtype of `x`; None for integers."""
     if dtype is None:
         return (pullback,)
@@ -35,7 +35,7 @@ def _in_dtype(xp, x, dtype, pullback):
 def sum(xp, x, /, *, axis=None, dtype=None, keepdims=False):  # noqa: A001 (the standard's name)
     y = xp.sum(x, axis=axis, dtype=dtype, keepdims=keepdims)
     shape, kept = x.shape, kept_by(x, axes_of(x, axis))
-    return y, _in_dtype(xp, x, dtype, lambda g: xp.broadcast_to(xp.reshape(g, kept), shape))
+    return y, _cast_back(xp, x, dtype, lambda g: xp.broadcast_to(xp.reshape(g, kept), shape))
 
 
 @op
@@ -56,7 +56,7 @@ def prod(xp, x, /, *, axis=None, dtype=None, keepdims=False):
         out = xp.reshape(g, (*outer, 1)) * others
         return xp.permute_dims(xp.reshape(out, (*outer, *inner)), back)
 
-    return y, _in_dtype(xp, x, dtype, pullback)
+    return y, _cast_back(xp, x, dtype, pullback)
 
 
 def _exclusive_products(xp, x, axis):
@@ -140,7 +140,7 @@ def cumulative_sum(xp, x, /, *, axis=None, dtype=None, include_initial=False):
         g = part(g, place, 1, count + 1) if include_initial else g
         return xp.flip(xp.cumulative_sum(xp.flip(g, axis=place), axis=place), axis=place)
 
-    return y, _in_dtype(xp, x, dtype, pullback)
+    return y, _cast_back(xp, x, dtype, pullback)
 
 
 @op
@@ -154,7 +154,7 @@ def cumulative_prod(xp, x, /, *, axis=None, dtype=None, include_initial=False):
         wide = x if dtype is None else xp.astype(x, dtype)
         return _exclusive_products(xp, wide, place) * _from_the_end(xp, g, wide, place)
 
-    return y, _in_dtype(xp, x, dtype, pullback)
+    return y, _cast_back(xp, x, dtype, pullback)
 
 
 def _running_axis(x, axis):
