@@ -229,6 +229,13 @@ def _probe(backend: Backend) -> tuple[str, ...]:
     return tuple(devices)
 
 
+def _by_name(devices: Any) -> Mapping[str, Any]:
+    if not isinstance(devices, Mapping):
+        came = type(devices).__name__
+        raise TypeError(f"devices() returned a {came}; expected a dict of devices by name")
+    return devices
+
+
 def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
@@ -236,10 +243,3 @@ def _words(error: Exception) -> str:
 registry = Registry()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=registry.forked)
-
-
-def _by_name(devices: Any) -> Mapping[str, Any]:
-    if not isinstance(devices, Mapping):
-        came = type(devices).__name__
-        raise TypeError(f"devices() returned a {came}; expected a dict of devices by name")
-    return devices
