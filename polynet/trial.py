@@ -10,7 +10,6 @@ import numpy as np
 
 from polynet.backend import Array, backend_of, to_numpy
 from polynet.data import Feed
-from polynet.data.feed import part_of
 from polynet.data.named import samples
 from polynet.errors import advising_on_memory, warn
 from polynet.scores import Forward, Loss, applied, check_rows, joined, loss_of
@@ -66,9 +65,9 @@ def _counting(data: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(data) < 3:
         return data
     xp, weighs = backend_of(data[2]).xp, to_numpy(data[2]) != 0
-    kept = [part_of(data, i, i + 1) for i in np.flatnonzero(weighs).tolist()]
+    kept = [_part(data, i, i + 1) for i in np.flatnonzero(weighs).tolist()]
     if not kept:
-        return part_of(data, 0, 0)
+        return _part(data, 0, 0)
     joined_parts: tuple[Any, ...] = tree_map(lambda *a: xp.concat(a, axis=0), *kept)
     return joined_parts
 
@@ -89,7 +88,7 @@ def _check_parts(forward: Forward, loss: Loss, data: Feed, size: int, parts: int
         return
     count, at_a_time = samples(x), size // parts
     cuts = range(0, count, at_a_time)
-    outputs = [applied(forward, part_of(x, i, min(i + at_a_time, count))) for i in cuts]
+    outputs = [applied(forward, _part(x, i, min(i + at_a_time, count))) for i in cuts]
     for first, part in zip(cuts, outputs, strict=True):
         check_rows(part, min(at_a_time, count - first))
     outputs = joined(outputs)
@@ -106,7 +105,7 @@ def _is_mean(loss: Loss, *data: Any) -> bool:
     """Whether the loss of all samples is the mean of the losses of each."""
 
     def of(first: int, end: int) -> Array:
-        outputs, y, *weights = part_of(data, first, end)
+        outputs, y, *weights = _part(data, first, end)
         return loss_of(loss, outputs, y, weights, "sample_weight")
 
     count = samples(data[0])
@@ -117,3 +116,8 @@ def _is_mean(loss: Loss, *data: Any) -> bool:
         return False
     near = ROUNDING * backend_of(value).xp.finfo(value.dtype).eps * max(map(abs, each))
     return math.isfinite(near) and abs(float(to_numpy(value)) - sum(each) / count) <= near
+
+
+def _part(data: Any, start: int, end: int) -> Any:
+    """The samples from `start` to `end` of each array."""
+    return tree_map(lambda a: a[start:end, ...], data)

@@ -224,11 +224,6 @@ def _step_size(count: int, batch_size: int | None, accumulate: int, *, drop_last
     return size
 
 
-def part_of(data: Any, start: int, end: int) -> Any:
-    """The samples from `start` to `end` of each array."""
-    return tree_map(lambda a: a[start:end, ...], data)
-
-
 def _from_the_host(a: Any, name: str) -> Any:
     """What a batch holds: of other libraries the arrays that lie on the host, such as PyTorch's."""
     if not is_device_array(a):
