@@ -11,7 +11,7 @@ from polynet import random
 from polynet.backend import common_backend
 from polynet.backend.transfer import on_host
 from polynet.data.named import arrays_of, each, same_length
-from polynet.data.place import Place, host_array, is_device_array
+from polynet.data.place import host_array, is_device_array
 
 
 def rows_of(x: Any, rows: np.ndarray, name: str) -> Any:
@@ -23,7 +23,8 @@ def _rows_of(x: Any, rows: np.ndarray, name: str) -> Any:
     if not is_device_array(x):
         return host_array(x, name)[rows]
     backend, device = common_backend([x])
-    return backend.xp.take(x, Place(backend, device, "float32").index(rows), axis=0)
+    places = backend.from_host(rows.astype(backend.index_dtype(device)), device)
+    return backend.xp.take(x, places, axis=0)
 
 
 def split(
