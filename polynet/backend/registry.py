@@ -51,7 +51,7 @@ class Status:
 
     def require(self) -> Backend:
         """The backend, or BackendUnavailableError with the original exception as its cause."""
-        if self.backend is not None and self.available:
+        if self.backend is not None:
             return self.backend
         todo = f" To install it: {self.install}" if self.install else ""
         raise BackendUnavailableError(
