@@ -8,7 +8,7 @@ from typing import Any
 from polynet import tree
 from polynet.backend import Array
 from polynet.derivative.gradients import grad
-from polynet.derivative.run import Run, without
+from polynet.derivative.run import Run, copied_off
 from polynet.ops import array_namespace
 from polynet.tensor import Level, Tensor
 
@@ -142,7 +142,7 @@ def _like(expected: tree.Tree, given: tree.Tree, name: str, level: Level) -> lis
             raise ValueError(f"{what} has shape {tuple(g.shape)}; expected {shape}")
         if g.dtype != dtype:
             raise TypeError(f"{what} is {g.dtype}; expected {dtype}: convert it first")
-    return [without(level, found[path]) for path, _ in wanted]
+    return [copied_off(level, found[path]) for path, _ in wanted]
 
 
 def _structure(given: tree.Tree) -> str:

@@ -58,7 +58,7 @@ class Run:
         token = _open_levels.set(_open_levels.get() + 1)
         try:
             if keep:
-                wanted = tree.map(lambda x: without(level, x), wanted)
+                wanted = tree.map(lambda x: copied_off(level, x), wanted)
             full = list(args)
             for place, branch in zip(places, tree.map(level.leaf, wanted), strict=True):
                 full[place] = branch
@@ -71,8 +71,8 @@ class Run:
                     "arrays to differentiate by, so that its gradient is 0 everywhere. A network "
                     "takes them by net.bind(parameters)(x)"
                 )
-            self.value = tree.map(lambda y: without(level, y), output)
-            self.aux = tree.map(lambda a: (without if own else off)(level, a), aux)
+            self.value = tree.map(lambda y: copied_off(level, y), output)
+            self.aux = tree.map(lambda a: (copied_off if own else off)(level, a), aux)
             self.record = level.record
         finally:
             level.close()
@@ -139,7 +139,7 @@ def places_of(argnums: Argnums, args: Sequence[Any]) -> tuple[int, ...]:
     return places
 
 
-def without(level: Level, x: Any) -> Any:
+def copied_off(level: Level, x: Any) -> Any:
     """`x` for the user: with `level` taken off, and a copy, since it may be an input."""
     x = off(level, x)
     return level.xp.asarray(x, copy=True) if level.backend.is_array(x) else x
