@@ -11,7 +11,7 @@ from polynet.losses.shared import (
     check_like,
     is_label,
     mean_of_labels,
-    of_classes,
+    nan_if_unknown,
     per_class,
 )
 from polynet.tensor import real_composition
@@ -80,7 +80,7 @@ def cross_entropy(
         value = mean_of_labels(
             xp, "cross_entropy", scores, right, sample_weight, weight, label_smoothing, ignore_index
         )
-        return of_classes(xp, value, scores, targets, sample_weight, ignore_index)
+        return nan_if_unknown(xp, value, scores, targets, sample_weight, ignore_index)
     _check_probabilities(logits, targets, ignore_index)
     values = -log_softmax(logits, axis=1) * (
         targets * (1 - label_smoothing) + label_smoothing / logits.shape[1]
@@ -106,7 +106,7 @@ def nll(xp, log_probabilities, targets, /, sample_weight=None, weight=None, *, i
     value = mean_of_labels(
         xp, "nll", log_probabilities, right, sample_weight, weight, 0.0, ignore_index
     )
-    return of_classes(xp, value, log_probabilities, targets, sample_weight, ignore_index)
+    return nan_if_unknown(xp, value, log_probabilities, targets, sample_weight, ignore_index)
 
 
 @real_composition
@@ -148,7 +148,7 @@ def multi_margin(xp, logits, targets, /, sample_weight=None, weight=None, *, p=1
         w = per_class(xp, weight, logits, 1, "multi_margin")
         values = values * xp.sum(xp.where(right, w, 0), axis=1)
     value = batch_mean(xp, values, sample_weight, "multi_margin")
-    return of_classes(xp, value, logits, targets, sample_weight)
+    return nan_if_unknown(xp, value, logits, targets, sample_weight)
 
 
 def _check_scores(name, scores, most=math.inf):

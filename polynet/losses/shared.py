@@ -67,7 +67,7 @@ def is_label(xp, scores, targets, ignore_index):
     return right if ignore_index is None else right & (labels != ignore_index)
 
 
-def of_classes(xp, value, scores, targets, sample_weight=None, ignore_index=None):
+def nan_if_unknown(xp, value, scores, targets, sample_weight=None, ignore_index=None):
     """A loss; NaN where a label that counts is no class, which on a device cannot raise."""
     wide = [getattr(xp, name) for name in ("int32", "int64") if hasattr(xp, name)]
     labels = targets if targets.dtype in wide else xp.astype(targets, xp.int32)
