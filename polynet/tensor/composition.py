@@ -67,7 +67,7 @@ def _composed(
         if check is not None:
             check(level.xp, args[0])
         kernel = level.kernels.get(name)
-        if kernel is not None and dict not in map(type, args) and not _recorded(options):
+        if kernel is not None and dict not in map(type, args) and not _some_recorded(options):
             result = apply_at(level, kernel, args, options, name)
             if result is not NotImplemented:
                 return result
@@ -79,6 +79,6 @@ def _composed(
     return call
 
 
-def _recorded(options: dict[str, Any]) -> bool:
+def _some_recorded(options: dict[str, Any]) -> bool:
     """Whether a number among the options is recorded: a kernel knows no gradient of one."""
     return bool(options) and Tensor in map(type, options.values())
