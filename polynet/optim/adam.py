@@ -64,7 +64,6 @@ class Adam(Rule):
     weight_decay: float = 0.0
 
     _rule: ClassVar[Formula] = adam
-    _slots = ("exp_avg", "exp_avg_sq")
 
     def __post_init__(self) -> None:
         pair = isinstance(self.betas, tuple | list) and len(self.betas) == 2
@@ -75,6 +74,9 @@ class Adam(Rule):
                 f"{type(self).__name__}: betas are a pair of numbers, at least 0 and below 1, such "
                 f"as (0.9, 0.999); got {self.betas!r}"
             )
+
+    def slots(self) -> tuple[str, ...]:
+        return ("exp_avg", "exp_avg_sq")
 
 
 @composition

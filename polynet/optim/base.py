@@ -153,7 +153,6 @@ class Rule(Optimizer):
     lr: float | Schedule
 
     _rule: ClassVar[Formula]
-    _slots: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -179,7 +178,7 @@ class Rule(Optimizer):
 
     def slots(self) -> tuple[str, ...]:
         """The names of the running values it keeps for every parameter."""
-        return self._slots
+        return ()
 
     def init(self, params: Arrays) -> State:
         """Zeros for every slot and parameter; for a schedule, what multiplies its rate."""

@@ -83,7 +83,9 @@ class Adagrad(Rule):
     eps: float = 1e-10
 
     _rule = adagrad
-    _slots = ("sum",)
+
+    def slots(self) -> tuple[str, ...]:
+        return ("sum",)
 
     def init(self, params: Arrays) -> State:
         def start(p):
