@@ -90,7 +90,7 @@ def did_you_mean(given: object, choices: Iterable[str], near: float = 0.6) -> st
 
 
 def warn(message: str) -> None:
-    """Warn of the line that asked polynet, or one of its plug-ins, for what is warned of."""
+    """A RuntimeWarning, of the line that called polynet or one of its plug-ins."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and _is_inner(frame.f_globals.get("__name__", "")):
         frame, level = frame.f_back, level + 1
@@ -117,7 +117,7 @@ def advising_on_memory(samples: int) -> Iterator[None]:
 
 
 def asked_by(error: BaseException, inner: Iterable[str]) -> str:
-    """The line that asked for what failed: the last that is not polynet's, or these packages'."""
+    """The user's line in a traceback: the last that is not of polynet, nor of `inner` packages."""
     found = filter(None, map(find_spec, ("polynet", *inner)))
     folders = [folder for s in found for folder in s.submodule_search_locations or ()]
     frames = traceback.extract_tb(error.__traceback__)

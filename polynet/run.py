@@ -221,7 +221,7 @@ class Run:
 
     @contextmanager
     def _in_one(self) -> Iterator[None]:
-        """Within it the run takes a step: what ends that early ends the run, if it left a mark."""
+        """Within it the state changes; `_cut` notes an exception that left it half changed."""
         state, writes = self.state, overwrite_count()
         self._cut = "an exception"
         try:

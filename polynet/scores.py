@@ -97,7 +97,7 @@ def loss_of(loss: Loss, outputs: Any, targets: Any, weights: Sequence[Array], na
 
 
 def whole_batches(size: int) -> int:
-    """Samples of as many batches as make `AT_ONCE`, or of one: a loss may need whole ones."""
+    """The largest multiple of `size` up to `AT_ONCE`, or `size`: a loss may need whole batches."""
     return size * max(1, AT_ONCE // size)
 
 

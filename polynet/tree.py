@@ -54,7 +54,7 @@ def _collect(branches: Iterable[Tree], found: list[Any]) -> None:
 
 
 def structure(tree: Tree) -> Hashable:
-    """What a tree is without its leaves: equal where trees differ in these only.
+    """What a tree is without its leaves: equal where trees differ in these only, or list and tuple.
 
     >>> structure({"a": 1, "b": (2, 3)}) == structure({"a": 4, "b": (5, 6)})
     True

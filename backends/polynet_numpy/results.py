@@ -52,7 +52,7 @@ def like(x: Any, dtype: Any = None) -> Any:
 
 
 def form(x: Any) -> np.ndarray:
-    """What `like` makes an array like `x` of, without keeping its memory."""
+    """A stand-in for `x`, for `like` to be given later: its shape, dtype and strides, no memory."""
     return as_strided(np.empty(1, x.dtype), x.shape, x.strides, writeable=False)
 
 

@@ -27,7 +27,7 @@ INCOMPATIBLE = "incompatible"
 BROKEN = "broken"
 
 MISTAKES = (AttributeError, NameError, TypeError)
-"""What a plug-in raises that is wrong; what says that there is no device, is of other kinds."""
+"""Errors that show a mistake in a plug-in; any other says that there is no device to use."""
 RESERVED = ("all", "auto")
 """Words that choose among backends, and so cannot be the name of one."""
 
@@ -71,7 +71,7 @@ class Registry:
         self.refresh()
 
     def forked(self) -> None:
-        """Have a lock that is free: a process that was forked has none of the threads with its."""
+        """Make the lock anew: in a forked process, a thread that held the old one is not there."""
         self._lock = threading.RLock()
 
     def refresh(self) -> None:

@@ -39,10 +39,10 @@ def why_not(error: BaseException, inner: Sequence[str]) -> str:
 
 
 class _Uncollected:
-    """Cycles stay where they are meanwhile: what was in them may not be freed in a recording.
+    """Within it Python's cycle collector is off, lest it frees a CUDA graph during a recording.
 
-    CUDA lets no graph be destroyed then, and spoils the recording of who tries. Several threads may
-    record; the last one sets Python's collector as the first one found it.
+    CUDA lets no graph be destroyed then, and spoils the recording. Several threads may record; the
+    last one to end sets the collector as the first one found it.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class _Uncollected:
             self._recording.remove(threading.get_ident())
 
     def forked(self) -> None:
-        """In a process that was forked: it has this thread alone, and none of the others' locks."""
+        """Forget the other threads, which a forked process lacks, and a lock they may have held."""
         self._lock = threading.Lock()
         others = bool(self._recording)
         self._recording = [t for t in self._recording if t == threading.get_ident()]

@@ -124,9 +124,9 @@ def check_kernel(name: str, backend: Backend, result: Any, inputs: Sequence[Any]
 
 
 def refuse_complex(name: str) -> Callable[[Any, Any], None]:
-    """`check(xp, x)`, which refuses complex numbers, and no array, for a function of real ones.
+    """`check(xp, x)` for a function of real arrays: TypeError for a complex one, or for no array.
 
-    It keeps the last dtype that was none, so that a look at each call costs almost nothing.
+    It remembers the last dtype that was real, so that a check at each call costs almost nothing.
     """
     real: Any = None
 
