@@ -180,18 +180,19 @@ class Rule(Optimizer):
         """The names of the running values it keeps for every parameter."""
         return ()
 
+    def _start(self, p: Array) -> Array:
+        """A parameter's running value before the first step."""
+        return array_namespace(p).zeros_like(p)
+
     def init(self, params: Arrays) -> State:
-        """Zeros for every slot and parameter; for a schedule, what multiplies its rate."""
+        """The start of every slot and parameter; for a schedule, what multiplies its rate."""
         for name, p in params.items():
             if array_namespace(p).isdtype(p.dtype, "complex floating"):
                 raise TypeError(
                     f"parameter {name!r} is {p.dtype}; the optimizers are for real parameters: "
                     "keep real and imaginary part as two"
                 )
-        state: State = {
-            slot: tree.map(lambda p: array_namespace(p).zeros_like(p), params)
-            for slot in self.slots()
-        }
+        state: State = {slot: tree.map(self._start, params) for slot in self.slots()}
         if isinstance(self.lr, Schedule):
             state["lr_factor"] = single(params, 1.0)
         return state

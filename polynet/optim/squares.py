@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from polynet import tree
+from polynet.backend import Array
 from polynet.ops import array_namespace
-from polynet.optim.base import Arrays, Rule, State, columns, in_dtype
+from polynet.optim.base import Rule, columns, in_dtype
 from polynet.optim.schedules import Schedule
 from polynet.tensor import composition
 
@@ -87,8 +87,5 @@ class Adagrad(Rule):
     def slots(self) -> tuple[str, ...]:
         return ("sum",)
 
-    def init(self, params: Arrays) -> State:
-        def start(p):
-            return array_namespace(p).full_like(p, self.initial_accumulator_value)
-
-        return {**super().init(params), "sum": tree.map(start, params)}
+    def _start(self, p: Array) -> Array:
+        return array_namespace(p).full_like(p, self.initial_accumulator_value)
