@@ -16,17 +16,15 @@ from polynet.ops.indexing import put_slice
 Sizes = tuple[int, ...]
 
 
-def output_size(n: int, window: int, stride: int, dilation: int) -> int:
-    """How many places a window has along an axis of length `n`, padding included."""
-    return (n - dilation * (window - 1) - 1) // stride + 1
-
-
 def output_sizes(x: Array, window: Sizes, stride: Sizes, dilation: Sizes) -> Sizes:
-    """The same for the last axes of `x`; raises ValueError where the window does not fit."""
+    """How many places a window has along each of the last axes of `x`, padding included.
+
+    Raises ValueError where it does not fit.
+    """
     sizes = tuple(x.shape[-len(window) :])
-    out = tuple(map(output_size, sizes, window, stride, dilation))
+    reach = tuple(d * (w - 1) + 1 for w, d in zip(window, dilation, strict=True))
+    out = tuple((n - r) // s + 1 for n, r, s in zip(sizes, reach, stride, strict=True))
     if any(n < 1 for n in out):
-        reach = tuple(d * (w - 1) + 1 for w, d in zip(window, dilation, strict=True))
         raise ValueError(f"a window of {reach} does not fit into {sizes}, padding included")
     return out
 
