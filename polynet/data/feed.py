@@ -86,7 +86,7 @@ class Resident:
         """Up to `count` samples, to try."""
         return self._copied(0, count)
 
-    def mixed(self, count: int, of: int) -> Data:  # noqa: ARG002 (all are here)
+    def mixed(self, count: int, of: int) -> Data:  # noqa: ARG002 (it chooses among all)
         """Up to `count` samples, whose labels differ as far as they can."""
         rows = self._place.index(varied(self.arrays[1], count))
         return tree_map(lambda a: self._place.backend.xp.take(a, rows, axis=0), self.arrays)
@@ -115,7 +115,10 @@ class Resident:
 
 
 class Streamed:
-    """A source, or what makes its batches itself: made in a thread, moved as they are needed."""
+    """A source, or what makes its batches itself: made in a thread, moved as they are needed.
+
+    Its methods are those of `Resident`.
+    """
 
     def __init__(self, place: Place, source: Source | Batches, seed: int, prefix: str = "") -> None:
         self._place = place
@@ -135,7 +138,7 @@ class Streamed:
         return count_of(self.samples, batch_size, drop_last=self._drop_last)
 
     def step_size(self, batch_size: int | None, accumulate: int, *, drop_last: bool) -> int:
-        """As above; 0 where the source makes its batches, one a step."""
+        """As `Resident.step_size`; 0 where the source makes its batches, one a step."""
         self._drop_last = drop_last
         if not self.makes_batches:
             return _step_size(self.samples, batch_size, accumulate, drop_last=drop_last)
@@ -150,14 +153,14 @@ class Streamed:
         self._check = check
 
     def first(self, count: int) -> Data:
-        """As above; the first batch where the source makes its batches."""
+        """As `Resident.first`; the first batch where the source makes its batches."""
         some = batches_in_order(self._source, count, seed=self._seed)
         for batch in self._prepared(some):
             return self._put(batch)
         raise ValueError("the source gives no batch; expected at least one")
 
     def mixed(self, count: int, of: int) -> Data:
-        """As above, of the first `of` in training: not all of a source are looked at."""
+        """As `Resident.mixed`, of the first `of` in training: not all of a source are looked at."""
         some = training_batches(self._source, of, seed=self._seed, epoch=0, start=0)
         batch = next(self._prepared(some))
         rows = varied(batch[1], count)

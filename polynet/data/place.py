@@ -70,7 +70,7 @@ class Place:
         return self.put(self._prepared(x, name))
 
     def prepare(self, x: Any, name: str) -> Any:
-        """A user's host array, or a dict of them, checked and cast as above, still there."""
+        """A user's host array, or a dict of them: what `take_in` does, but for the move."""
         return each(self._prepared, x, name)
 
     def _prepared(self, x: Any, name: str) -> np.ndarray:
