@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as scores
 
-from polynet import Trainer, losses, metrics, nn, optim, use_backend
+from polynet import Trainer, losses, metrics, nn, optim, use_backend, value_and_grad
 from polynet.backend import Backend, to_numpy
 from polynet.ops import OPS
 
@@ -394,6 +394,22 @@ def test_what_is_no_probability_spoils_the_divergence(backend: Backend) -> None:
         x, y = (backend.from_host(a, backend.device(None)) for a in pair)
         with np.errstate(invalid="ignore"):
             assert bool(np.isfinite(to_numpy(losses.kl_div(x, y)))) == fine
+
+
+@pytest.mark.parametrize("pos_weight", [None, 1.0])
+@pytest.mark.parametrize(("y", "towards"), [(1.0, -1.0), (0.0, 1.0)])
+def test_what_is_nearly_right_has_a_small_loss_and_slope(
+    backend: Backend, y: float, towards: float, pos_weight: float | None
+) -> None:
+    """log(1 + eˣ) - x is exp(-x), where float32 sees no 1 beside eˣ: it was 0, and so the slope."""
+    x = np.asarray([-10.0, -20.0, -30.0], dtype="float32") * np.float32(towards)
+    logits, targets = (backend.from_host(a, backend.device(None)) for a in (x, np.full_like(x, y)))
+    loss = partial(losses.binary_cross_entropy_with_logits, pos_weight=pos_weight)
+    for i in range(3):
+        value, slope = value_and_grad(lambda a, i=i: loss(a[i : i + 1], targets[i : i + 1]))(logits)
+        size = np.exp(-np.abs(x[i].astype("float64")))
+        assert float(value) == pytest.approx(np.log1p(size), rel=1e-6)
+        assert float(slope[i]) == pytest.approx(towards * size / (1 + size), rel=1e-6)
 
 
 def test_a_label_of_more_bits_than_32() -> None:

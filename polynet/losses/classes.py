@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from polynet.functional import log_softmax, relu
+from polynet.functional import log_softmax, logsigmoid, relu
 from polynet.losses.shared import (
     batch_mean,
     check_dtype,
@@ -19,11 +19,11 @@ from polynet.tensor import real_composition
 
 @real_composition
 def binary_cross_entropy_with_logits(xp, logits, targets, /, sample_weight=None, pos_weight=None):
-    """Binary cross entropy: mean of log(1 + eˣ) - x·y, for logits x and targets y in [0, 1].
+    """Binary cross entropy: mean of -y log p - (1 - y) log(1 - p), with p = sigmoid(x).
 
-    It is -y log p - (1 - y) log(1 - p) with p = sigmoid(x), without overflow. Both arrays have
-    one shape. `pos_weight` multiplies its first term: a number, or for each number along the last
-    axis its own, as a list or an array. Raises ValueError where the shapes differ, TypeError where
+    Logits x and targets y in [0, 1] have one shape; nothing overflows, or cancels where p is close
+    to y. `pos_weight` multiplies the first term: a number, or for each number along the last axis
+    its own, as a list or an array. Raises ValueError where the shapes differ, TypeError where
     targets are integers. Those beyond [0, 1] cannot be seen on a device; `Trainer.fit` looks for
     them on the host.
 
@@ -33,14 +33,12 @@ def binary_cross_entropy_with_logits(xp, logits, targets, /, sample_weight=None,
     """
     name = "binary_cross_entropy_with_logits"
     check_like(name, logits, targets)
-    zero = xp.zeros_like(logits)
-    if pos_weight is None:
-        values = xp.logaddexp(logits, zero) - logits * targets
-    else:
+    share = targets
+    if pos_weight is not None:
         if not isinstance(pos_weight, float | int):
             pos_weight = per_class(xp, pos_weight, logits, -1, name)
-        more = targets * (pos_weight - 1) + 1
-        values = logits * (1 - targets) + more * xp.logaddexp(-logits, zero)
+        share = targets * pos_weight
+    values = -share * logsigmoid(logits) - (1 - targets) * logsigmoid(-logits)
     return batch_mean(xp, values, sample_weight, name)
 
 
