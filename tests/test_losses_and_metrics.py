@@ -412,6 +412,30 @@ def test_what_is_nearly_right_has_a_small_loss_and_slope(
         assert float(slope[i]) == pytest.approx(towards * size / (1 + size), rel=1e-6)
 
 
+ROBUST = {"smooth_l1": (losses.smooth_l1, 1.0), "huber": (partial(losses.huber, delta=0.5), 0.5)}
+
+
+@pytest.mark.parametrize("far", [1e30, -1e30, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ROBUST)
+def test_a_robust_loss_of_what_is_far_off_squares_nothing(
+    backend: Backend, name: str, far: float
+) -> None:
+    """The square of 10³⁰ is beyond float32, and the slope of ∞ was 0·∞ of the branch not taken."""
+    loss, slope = ROBUST[name]
+    x, y = (backend.from_host(np.asarray([a], "float32"), backend.device(None)) for a in (far, 0))
+    value, found = value_and_grad(loss)(x, y)
+    assert float(value) == pytest.approx(slope * abs(far), rel=1e-6)
+    assert float(found[0]) == np.copysign(slope, far)
+
+
+@pytest.mark.parametrize("d", [0.0, 1e-40, 1.0])
+def test_smooth_l1_of_a_beta_that_float32_has_no_reciprocal_of(d: float) -> None:
+    x, y = np.asarray([d], "float32"), np.zeros(1, "float32")
+    value, slope = value_and_grad(partial(losses.smooth_l1, beta=2e-39))(x, y)
+    assert float(value) == pytest.approx(d if d == 1 else d / 2e-39 * d / 2, rel=1e-4, abs=1e-44)
+    assert float(slope[0]) == pytest.approx(min(d / 2e-39, 1), rel=1e-4)
+
+
 def test_a_label_of_more_bits_than_32() -> None:
     loss = partial(losses.cross_entropy, label_smoothing=0.1)
     assert np.isnan(loss(X[:1], np.asarray([2**32 + 1])))

@@ -52,7 +52,8 @@ def smooth_l1(xp, outputs, targets, /, sample_weight=None, *, beta=1.0):
     d = outputs - targets
     size = xp.abs(d)
     if beta:
-        size = xp.where(size < beta, xp.square(d) * (0.5 / beta), size - 0.5 * beta)
+        near = xp.where(size < beta, d, 0)  # of others the square may overflow: a gradient of 0·∞
+        size = xp.where(size < beta, near / beta * near * 0.5, size - 0.5 * beta)
     return batch_mean(xp, size, sample_weight, "smooth_l1")
 
 
@@ -74,7 +75,8 @@ def huber(xp, outputs, targets, /, sample_weight=None, *, delta=1.0):
         raise ValueError(f"huber: delta is a number above 0; got {delta!r}")
     d = outputs - targets
     size = xp.abs(d)
-    values = xp.where(size <= delta, xp.square(d) * 0.5, (size - 0.5 * delta) * delta)
+    near = xp.where(size <= delta, d, 0)  # as in smooth_l1
+    values = xp.where(size <= delta, xp.square(near) * 0.5, (size - 0.5 * delta) * delta)
     return batch_mean(xp, values, sample_weight, "huber")
 
 
