@@ -362,3 +362,20 @@ def test_places_along_an_axis_are_integers() -> None:
         assert xp.take_along_axis(x, torch.asarray([2, 0], dtype=kind)).tolist() == [3, 1]
     with pytest.raises(RuntimeError, match="indices should be Long but got Float"):
         xp.take_along_axis(x, torch.asarray([0.9, 1.2]))
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_a_query_that_is_no_number_attends_to_nothing(number: float, is_causal: bool) -> None:
+    """PyTorch's own attention makes 0 of it, and what follows would not see that it was spoilt."""
+    query, key, value = torch.randn(3, 1, 2, 3, 4).abs()
+    query[0, 1, 2, 0] = number
+
+    def total(q: Any) -> Any:
+        y = functional.scaled_dot_product_attention(q, key, value, is_causal=is_causal)
+        return OPS["sum"](y), y
+
+    (_, y), slope = value_and_grad(total, has_aux=True)(query)
+    for found in (y, slope):
+        assert found[0, 1, 2].isnan().all()
+        assert found.isnan().sum() == 4

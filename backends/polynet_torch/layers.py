@@ -233,7 +233,8 @@ def scaled_dot_product_attention(
 ) -> Any:
     """Attention in blocks that stay in the cache, without the matrix of weights.
 
-    Dao et al., "FlashAttention" (2022). On the CPU, for four axes and values as wide as keys.
+    Dao et al., "FlashAttention" (2022). On the CPU, for four axes and values as wide as keys. To a
+    query with a NaN or ∞ PyTorch gives 0, which would hide it: here NaN, as by the definition.
     """
     given = (query, key, value)
     if recorded(given) or len({a.dtype for a in given}) != 1 or query.device.type != "cpu":
@@ -243,6 +244,7 @@ def scaled_dot_product_attention(
     if not all(a.numel() for a in given) or key.shape[:2] != query.shape[:2]:
         return NotImplemented
     y, log_sum = aten._scaled_dot_product_flash_attention_for_cpu(*given, 0.0, is_causal)
+    y.add_(query.mul(0).sum(-1, keepdim=True))
 
     def pullback(g: torch.Tensor, needs: tuple[bool, ...]) -> Any:
         return aten._scaled_dot_product_flash_attention_for_cpu_backward(
