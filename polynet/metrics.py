@@ -83,7 +83,8 @@ def top_k(k: int) -> Callable[[np.ndarray, np.ndarray], float]:
                 f"top_{k}: expected outputs (batch, {k} classes or more) and a label a sample; got "
                 f"outputs of {outputs.shape} and targets of {targets.shape}"
             )
-        best = np.argsort(-outputs, axis=1, kind="stable")[:, :k]
+        signed = outputs if outputs.dtype.kind == "f" else outputs.astype(np.float64)
+        best = np.argsort(-signed, axis=1, kind="stable")[:, :k]  # of uint8, -1 would be 255
         return float(np.mean((best == truth[:, None]).any(axis=1)))
 
     metric.__name__ = f"top_{k}"

@@ -333,6 +333,16 @@ def test_equal_logits_are_taken_in_order() -> None:
     assert metrics.top_k(2)(np.asarray([0, 1, 2]), flat) == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "bool", "float32"])
+def test_the_largest_is_the_largest_in_any_dtype(dtype: str) -> None:
+    """-x of whole numbers wraps round: of uint8, 0 was the largest, and of int8, -128."""
+    least = -128 if dtype == "int8" else 0
+    outputs = np.asarray([[least, 1, least], [1, least, least]]).astype(dtype)
+    for labels, right in (([1, 0], 1.0), ([0, 1], 0.0)):
+        assert metrics.top_k(1)(np.asarray(labels), outputs) == right
+        assert metrics.accuracy(np.asarray(labels), outputs) == right
+
+
 # Labels that are no class
 
 
