@@ -1,6 +1,6 @@
 """Install plug-ins of this folder as real distributions: `python wheels.py TARGET [NAME ...]`.
 
-Each folder is one distribution: its module, and the entry_points.txt it would have. It becomes
+Each folder is one distribution: its modules, and the entry_points.txt it would have. It becomes
 a wheel, and pip unpacks that into TARGET, so polynet finds it by the same route as anybody's.
 """
 
@@ -19,7 +19,8 @@ VERSION = "1.0"
 def files(folder: Path) -> dict[str, str]:
     """What the wheel of `folder` holds: text by path."""
     info = f"{folder.name}-{VERSION}.dist-info"
-    held = {module.name: module.read_text() for module in sorted(folder.glob("*.py"))}
+    modules = sorted(folder.rglob("*.py"))
+    held = {module.relative_to(folder).as_posix(): module.read_text() for module in modules}
     held[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {folder.name}\nVersion: {VERSION}\n"
     held[f"{info}/WHEEL"] = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     held[f"{info}/entry_points.txt"] = (folder / "entry_points.txt").read_text()
