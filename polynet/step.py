@@ -93,7 +93,7 @@ def make_step(
             "step": state["step"] + 1,
         }, value
 
-    step.consumes = optimizer.consumes  # type: ignore[attr-defined]
+    step.consumes = optimizer.consumes  # type: ignore[attr-defined]  # as the contract says
     return step
 
 

@@ -71,7 +71,7 @@ def stopped(backend: Backend, call: int, stop: Callable[[], None]) -> Trainer:
 
         return counted
 
-    stopping.compile = compile_and_count  # type: ignore[method-assign]
+    stopping.compile = compile_and_count
     return trainer(stopping)
 
 

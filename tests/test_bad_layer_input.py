@@ -359,7 +359,7 @@ def test_integers_out_of_range_do_what_embedding_says(name: str) -> None:
     if name != "numpy":
         pytest.importorskip(name, reason=f"{name} is not installed")
     net = nn.Embedding(3, 2).init(seed=0, backend=name)
-    look = lambda i: to_numpy(net(asarray(np.asarray([i], "int32"), backend=name)))  # noqa: E731
+    look = lambda i: to_numpy(net(asarray(np.asarray([i], "int32"), backend=name)))
     assert look(-1).tolist() == look(2).tolist()
     for beyond in (3, -4):
         if name == "jax":

@@ -33,7 +33,7 @@ def _layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def windows(draw: Any) -> dict[str, Any]:
     """Settings of a window along one or two axes, and of what it goes over."""
     axes = draw(st.integers(1, 2))
-    each = lambda low, high: tuple(draw(st.integers(low, high)) for _ in range(axes))  # noqa: E731
+    each = lambda low, high: tuple(draw(st.integers(low, high)) for _ in range(axes))
     return {
         "batch": draw(st.integers(1, 3)), "groups": draw(st.integers(1, 2)),
         "inputs": draw(st.integers(1, 3)), "outputs": draw(st.integers(1, 3)),

@@ -75,7 +75,7 @@ def test_every_source_s_kernel_is_launched(monkeypatch: pytest.MonkeyPatch) -> N
         for sample in SAMPLES[name]:
             floats = [i for i, a in enumerate(sample.args) if is_differentiable(a)]
             with use_backend(HOST):
-                f = lambda *a, n=name, o=sample.options: total(one_result(FUNCTIONS[n])(*a, **o))  # noqa: E731
+                f = lambda *a, n=name, o=sample.options: total(one_result(FUNCTIONS[n])(*a, **o))
                 value_and_grad(f, tuple(floats))(*sample.args)
     agree(_dropped, rng.normal(size=(3, 5)))
     with use_backend(HOST):
@@ -175,7 +175,7 @@ def test_rows_of_any_length(name: str, n: int) -> None:
             labels = rng.integers(0, n, size=rows)
             agree(lambda a, y=labels: losses.cross_entropy(a, y)[None], x)
         elif name == "layer_norm":
-            f = lambda *a: functional.layer_norm(*a, axes=1, eps=1e-5)  # noqa: E731
+            f = lambda *a: functional.layer_norm(*a, axes=1, eps=1e-5)
             agree(f, x, rng.normal(size=n), rng.normal(size=n), atol=1e-11)
         else:
             agree(FUNCTIONS[name], x)
@@ -239,17 +239,17 @@ def test_sums_of_columns(
 @settings(max_examples=200, deadline=None)
 def test_windows_of_every_kind(data: Any, largest: bool, ceil: bool, axes: int) -> None:
     """Dilated, beyond the end, beyond the padding, with and without the padding's zeros."""
-    each = lambda low, high: data.draw(st.tuples(*[st.integers(low, high)] * axes))  # noqa: E731
+    each = lambda low, high: data.draw(st.tuples(*[st.integers(low, high)] * axes))
     window, stride = each(1, 3), each(1, 4)
     dilation = each(1, 2) if largest else (1,) * axes
     padding = tuple(data.draw(st.integers(0, k // 2)) for k in window)
     sizes = [d * (k - 1) + 1 + n for d, k, n in zip(dilation, window, each(0, 6), strict=True)]
     how = {"window": window, "stride": stride, "padding": padding, "ceil_mode": ceil}
     if largest:
-        f = lambda a: functional.max_pool(a, dilation=dilation, **how)  # noqa: E731
+        f = lambda a: functional.max_pool(a, dilation=dilation, **how)
     else:
         counted = data.draw(st.booleans())
-        f = lambda a: functional.avg_pool(a, count_include_pad=counted, **how)  # noqa: E731
+        f = lambda a: functional.avg_pool(a, count_include_pad=counted, **how)
     agree(f, rng.normal(size=(2, 3, *sizes)))
 
 

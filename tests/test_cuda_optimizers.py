@@ -92,7 +92,7 @@ def gradients_that_are_the_parameters(state: Any, _data: Any, _rows: Any) -> Any
 
 def test_a_compiled_step_writes_over_its_own_state_only() -> None:
     """And reads a gradient that stands there before it writes; whoever gave the state keeps it."""
-    gradients_that_are_the_parameters.consumes = True  # type: ignore[attr-defined]
+    gradients_that_are_the_parameters.consumes = True
     params = {"a": rng.normal(size=(3, 3)), "b": rng.normal(size=(3, 3))}
     state = {"params": params, "step": np.zeros(1, np.int32)}
     before = {n: p.copy() for n, p in params.items()}
@@ -144,7 +144,7 @@ def test_compiled_steps_are_the_loop_bit_for_bit() -> None:
     def trained(compiled: bool) -> Any:
         backend = cuda_on_host.CudaOnHost()
         if not compiled:
-            backend.compile = lambda step: Backend.compile(backend, step)  # type: ignore[method-assign]
+            backend.compile = lambda step: Backend.compile(backend, step)
         net = nn.Sequential(
             nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.BatchNorm2d(4),
             nn.AvgPool2d(2), nn.Flatten(), nn.Dropout(0.2), nn.Linear(16, 4),

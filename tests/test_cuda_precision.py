@@ -169,7 +169,7 @@ def test_a_linear_layer_and_its_relu_are_rounded_as_each_by_itself(bias: bool) -
     found = []
     with use_backend(FAST):
         for f in (functional.linear_relu, lambda *a: functional.relu(functional.linear(*a))):
-            loss = lambda *a, f=f: OPS["sum"](f(*a) * np.cos(np.arange(20, dtype=np.float32)))  # noqa: E731
+            loss = lambda *a, f=f: OPS["sum"](f(*a) * np.cos(np.arange(20, dtype=np.float32)))
             found.append([f(*args), *value_and_grad(loss, places)(*args)[1]])
     for one, other in zip(*found, strict=True):
         assert np.array_equal(one, other)

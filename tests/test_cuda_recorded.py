@@ -64,7 +64,7 @@ def trained(
     """Epochs enough that some are replayed, each of five batches and a smaller one."""
     backend = CudaRecorded().with_precision(precision)
     if not compiled:
-        backend.compile = lambda step: Backend.compile(backend, step)  # type: ignore[method-assign]
+        backend.compile = lambda step: Backend.compile(backend, step)
     make, x = NETWORKS[name]
     run = Trainer(make(), losses.cross_entropy, optimizer, backend=backend)
     with use_backend(backend):
@@ -107,7 +107,7 @@ def test_replayed_streams_are_the_loop_bit_for_bit() -> None:
     for compiled in (True, False):
         backend = CudaRecorded()
         if not compiled:
-            backend.compile = lambda step, b=backend: Backend.compile(b, step)  # type: ignore[method-assign]
+            backend.compile = lambda step, b=backend: Backend.compile(b, step)
         run = Trainer(dense(), losses.cross_entropy, ADAM, backend=backend)
         with use_backend(backend):
             run.fit(data.arrays(NETWORKS["dense"][1], Y), epochs=8, batch_size=8)

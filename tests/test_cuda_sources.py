@@ -25,8 +25,8 @@ from polynet.backend import StaticRunner, get_backend, refresh, registry
 cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
 core = pytest.importorskip("cuda.core", reason="cuda-core is not installed")
 
-import polynet_cupy  # noqa: E402
-from polynet_cupy import (  # noqa: E402
+import polynet_cupy
+from polynet_cupy import (
     cublaslt,
     graph,
     launch,
@@ -36,7 +36,7 @@ from polynet_cupy import (  # noqa: E402
     windows,
     winograd,
 )
-from polynet_cupy.products import Operand, Product  # noqa: E402
+from polynet_cupy.products import Operand, Product
 
 BLOCKS = {
     **dict.fromkeys(("clip_scale", "cross_entropy_of_few"), launch.MOST_THREADS),

@@ -109,7 +109,7 @@ def test_numbers_that_do_not_repeat_by_rows(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(tuning, "APART", 32)
     tuning._numbers.cache_clear()
     how, seen = described(right=True), []
-    start = lambda _, out, x, y: seen.append((out.size, x, y))  # noqa: E731
+    start = lambda _, out, x, y: seen.append((out.size, x, y))
     tuning.Trial(np, how, start, 1 << 20).run("only")
     tuning._numbers.cache_clear()
     ((results, x, y),) = seen

@@ -54,7 +54,7 @@ def cut_behind(backend: Backend, call: int, error: BaseException) -> Trainer:
 
         return counted
 
-    cutting.compile = compile_and_count  # type: ignore[method-assign]
+    cutting.compile = compile_and_count
     return trainer(cutting)
 
 

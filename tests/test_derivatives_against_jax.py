@@ -111,7 +111,7 @@ def test_products_and_jacobians(f: Callable[..., Any], way: str, jit: bool) -> N
     here, there = WAYS[way]
     args = arrays()
     t, v = like(args, 1), like(theirs(f)(*args), 2)
-    run: Callable[..., Any] = lambda args, t, v: here(ours(f), args, t, v)  # noqa: E731
+    run: Callable[..., Any] = lambda args, t, v: here(ours(f), args, t, v)
     agree((jax.jit(run) if jit else run)(args, t, v), there(theirs(f), args, t, v))
 
 
@@ -145,8 +145,8 @@ def test_traced_and_concrete_arrays_together() -> None:
 
 def test_aux_is_where_jax_has_it() -> None:
     (b,) = arrays()[2:]
-    f: Callable[..., Any] = lambda b: (b * b, b + 1)  # noqa: E731
-    g: Callable[..., Any] = lambda b: (b[0] * b[1], b + 1)  # noqa: E731
+    f: Callable[..., Any] = lambda b: (b * b, b + 1)
+    g: Callable[..., Any] = lambda b: (b[0] * b[1], b + 1)
     agree(polynet.grad(g, has_aux=True)(b), jax.grad(g, has_aux=True)(b))
     agree(polynet.jvp(f, (b,), (b,), has_aux=True), jax.jvp(f, (b,), (b,), has_aux=True))
     value, pullback, aux = polynet.vjp(f, b, has_aux=True)

@@ -211,7 +211,7 @@ def test_training_pictures_change_and_test_pictures_do_not(example):
     pictures = example.Pictures(x, np.arange(64, dtype=np.float32))
     scale = example.scale_of(x)
     source, rows = example.changing(pictures, scale), np.arange(64)
-    stream = lambda epoch: random.SampleStream(random.key(0, epoch), rows)  # noqa: E731
+    stream = lambda epoch: random.SampleStream(random.key(0, epoch), rows)
     first, second = (source.training_batch(rows, stream(epoch))[0] for epoch in (0, 1))
     same, y = source.training_batch(rows, stream(0))
     still, _ = source.batch(rows)

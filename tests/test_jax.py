@@ -18,7 +18,7 @@ from polynet.testing.samples import SAMPLES, Sample
 
 jax = pytest.importorskip("jax", reason="JAX is not installed")
 
-from polynet_jax.kernels import KERNELS  # noqa: E402
+from polynet_jax.kernels import KERNELS
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(256, 6))

@@ -64,7 +64,7 @@ def weighted(name: str, y: Any) -> Any:
 @given(data=st.data(), n=SIZES, i=SIZES, o=SIZES, bias=st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_linear(name: str, data: st.DataObject, n: int, i: int, o: int, bias: bool) -> None:
-    draw = lambda *shape: data.draw(arrays.arrays(np.float64, shape, elements=FLOATS))  # noqa: E731
+    draw = lambda *shape: data.draw(arrays.arrays(np.float64, shape, elements=FLOATS))
     args = [draw(n, i), draw(o, i)] + ([draw(o)] if bias else [])
     agree(name, lambda *a: weighted(name, functional.linear(*a)), *args)
 
@@ -139,7 +139,7 @@ def test_batch_norm(
 def convolutions(draw: st.DrawFn) -> tuple[list[np.ndarray], dict[str, Any]]:
     """Arguments and options of a convolution whose window fits."""
     axes, groups = draw(st.sampled_from([1, 2, 2])), draw(st.sampled_from([1, 1, 2, 3]))
-    each = lambda low, high: draw(st.tuples(*[st.integers(low, high)] * axes))  # noqa: E731
+    each = lambda low, high: draw(st.tuples(*[st.integers(low, high)] * axes))
     window, dilation, stride = each(1, 4), each(1, 2), each(1, 3)
     padding = tuple(zip(each(0, 5), each(0, 3), strict=True))
     least = [
@@ -181,7 +181,7 @@ def test_convolution_in_several_pieces(name: str, how: str) -> None:
         "dilation": (1, 1),
         "groups": groups,
     }
-    f = lambda *a: weighted(name, functional.convolution(*a, **options))  # noqa: E731
+    f = lambda *a: weighted(name, functional.convolution(*a, **options))
     agree(name, f, x, w, rng.normal(size=8))
 
 

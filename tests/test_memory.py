@@ -198,8 +198,8 @@ def test_a_chain_of_a_hundred_thousand_ops(way: str) -> None:
     x, v = np.asarray([0.5, 2.0]), np.asarray([1.0, -3.0])
     factor = 1 + 1e-5
     power = factor**LENGTH
-    linear: Callable[..., Any] = lambda x: chain(lambda a: a * factor, LENGTH)(x)  # noqa: E731
-    square: Callable[..., Any] = lambda x: chain(lambda a: a * factor, LENGTH)(x * x)  # noqa: E731
+    linear: Callable[..., Any] = lambda x: chain(lambda a: a * factor, LENGTH)(x)
+    square: Callable[..., Any] = lambda x: chain(lambda a: a * factor, LENGTH)(x * x)
     found, expected = {
         "grad": lambda: (grad(linear)(x), [power, power]),
         "vjp": lambda: (vjp(linear, x)[1](np.asarray(2.0))[0], [2 * power, 2 * power]),

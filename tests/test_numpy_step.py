@@ -138,7 +138,7 @@ class Itself(nn.Module):
 
 def test_a_loss_that_is_a_parameters_memory():
     net = Itself().init(seed=0, backend=NUMPY)
-    loss = lambda outputs, y: namespace("numpy").reshape(outputs, ())  # noqa: E731
+    loss = lambda outputs, y: namespace("numpy").reshape(outputs, ())
     step = make_step(net, loss, optim.SGD(0.1), NUMPY.xp)
     state = initial_state(net, optim.SGD(0.1), 0)
     rows, data = np.zeros((3, 1), int), (np.ones((1, 1), np.float32), np.ones(1))

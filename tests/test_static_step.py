@@ -24,9 +24,9 @@ from polynet.tree import map as tree_map
 from polynet.tree import named_leaves
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-from torch.overrides import TorchFunctionMode  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-from torch.utils._pytree import tree_leaves as torch_leaves  # noqa: E402
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves as torch_leaves
 
 rng = np.random.default_rng(5)
 X, Y = rng.normal(size=(50, 6)), rng.integers(0, 3, size=50)
@@ -112,9 +112,7 @@ def static(name: str, steps_per_call: int = 4) -> Backend:
     backend.kernels = get_backend(name).kernels
     backend.steps_per_call = steps_per_call
     record = capture if name == "torch" else lambda run: run
-    backend.compile = lambda step: StaticRunner(  # type: ignore[method-assign]
-        backend, step, capture=record, memory=memory
-    )
+    backend.compile = lambda step: StaticRunner(backend, step, capture=record, memory=memory)
     return backend
 
 
@@ -288,7 +286,7 @@ def swapped(state: Any, data: Any, rows: Any) -> Any:
 @pytest.mark.parametrize("count", [1, 2, WARM_UP + 1, WARM_UP + 4])
 def test_leaves_that_alias_one_another(name: str, count: int) -> None:
     backend = static(name)
-    put = lambda *numbers: backend.from_host(np.asarray(numbers, np.float32), "cpu")  # noqa: E731
+    put = lambda *numbers: backend.from_host(np.asarray(numbers, np.float32), "cpu")
     start = {"a": put(1, 2), "b": put(3, 4), "c": put(5, 6), "d": put(7, 8, 9, 10)}
     rows = backend.from_host(np.arange(count)[:, None] % 2, "cpu")
     data = put(0, 0)
@@ -307,7 +305,7 @@ def test_leaves_that_alias_one_another(name: str, count: int) -> None:
 def test_states_that_take_turns_are_two(name: str) -> None:
     """A state returned earlier is its holder's, though another was run since."""
     backend = static(name)
-    put = lambda number: {"x": backend.from_host(np.asarray([number], np.float32), "cpu")}  # noqa: E731
+    put = lambda number: {"x": backend.from_host(np.asarray([number], np.float32), "cpu")}
     rows = backend.from_host(np.zeros((WARM_UP + 2, 1), dtype=np.int64), "cpu")
     run = backend.compile(
         lambda state, data, rows: ({"x": state["x"] + data[rows]}, state["x"][0, ...])
@@ -445,10 +443,10 @@ def test_a_loss_with_options_stays_on_the_device(name: str) -> None:
 
 
 def test_a_step_that_does_not_is_seen() -> None:
-    made = lambda state, data, rows: (state, data * torch.asarray(2.0))  # noqa: E731
+    made = lambda state, data, rows: (state, data * torch.asarray(2.0))
     with pytest.raises(RuntimeError, match="copies from the host"):
         on_device(made, {}, torch.zeros(3), torch.zeros(1))
-    taken = lambda state, data, rows: (state, data * CONSTANT)  # noqa: E731
+    taken = lambda state, data, rows: (state, data * CONSTANT)
     with pytest.raises(RuntimeError, match="works on"):
         on_device(taken, {}, torch.zeros(3), torch.zeros(1))
 

@@ -318,14 +318,14 @@ def test_adam_writes_over_the_state_of_a_compiled_step_only() -> None:
     expected, losses_of_both = loop(state, count, rows)
     expected, more = loop(expected, count, rows)
 
-    step.consumes = True  # type: ignore[attr-defined]
+    step.consumes = True
     try:
         run = torch_backend.compile(step)
         first, found = run(state, count, rows)
         kept = {n: id(p) for n, p in first["params"].items()}
         second, also = run(first, count, rows)
     finally:
-        del step.consumes  # type: ignore[attr-defined]
+        del step.consumes
     assert {n: id(p) for n, p in second["params"].items()} == kept, "in place"
     for name, given in zip("ab", drawn, strict=True):
         assert torch.equal(params[name], given)

@@ -20,7 +20,7 @@ from polynet.data import arrays
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from polynet_torch import traced  # noqa: E402
+from polynet_torch import traced
 
 rng = np.random.default_rng(0)
 X, Y = rng.normal(size=(40, 5)), rng.integers(0, 3, size=40)

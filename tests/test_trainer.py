@@ -99,7 +99,7 @@ def test_the_first_step_that_is_not_finite_is_named() -> None:
 def test_the_loss_may_be_set_and_the_optimizer_may_not() -> None:
     job = trainer()
     with pytest.raises(TypeError, match="loss is 'mse'; expected a function"):
-        job.loss = "mse"  # type: ignore[assignment]
+        job.loss = "mse"
     assert job.loss is losses.cross_entropy
     with pytest.raises(AttributeError, match=r"Make a new Trainer.*lr_factor"):
         job.optimizer = optim.SGD()

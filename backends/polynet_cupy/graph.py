@@ -44,6 +44,7 @@ def steps(backend: Backend, step: Callable[..., Any], capture: Capture) -> Calla
             state, losses = static(state, data, rows[None, ...])
             return state, losses[0, ...]
 
+    # attributes, as the contract says; a function may have some
     run.refresh, run.replace = static.refresh, static.replace  # type: ignore[attr-defined]
     return run
 

@@ -238,15 +238,15 @@ def _adam() -> Loop:
     numba = _numba()
 
     @numba.extending.intrinsic
-    def pointer(_context, address, like):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    def pointer(_context: Any, address: Any, like: Any) -> Any:
         kind = numba.types.CPointer(like.dtype)
 
-        def generate(context, builder, _, args):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+        def generate(context: Any, builder: Any, _: Any, args: Any) -> Any:
             return builder.inttoptr(args[0], context.get_value_type(kind))
 
         return kind(address, like), generate
 
-    def adam(table, step, lr, numbers, like) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+    def adam(table: Any, step: Any, lr: Any, numbers: Any, like: Any) -> None:
         b1, b2, eps, decay, decoupled = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]
         t, eta = step[0] + 1, float(lr[()])
         bias1 = -math.expm1(t * math.log(b1)) if b1 else 1.0

@@ -354,7 +354,7 @@ class Recorded(NDArrayOperatorsMixin):
 
     __array__ = __bool__ = __int__ = __float__ = __complex__ = __index__ = _leave
     item = tolist = tobytes = __reduce_ex__ = _leave
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # == is elementwise
 
 
 def _attribute(name: str) -> property:

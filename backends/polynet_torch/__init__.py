@@ -93,6 +93,7 @@ class TorchBackend(Backend):
                 with torch.cuda.device(device):
                     return static(state, data, rows)
 
+        # attributes, as the contract says; a function may have some
         run.refresh, run.replace = static.refresh, static.replace  # type: ignore[attr-defined]
         return run
 

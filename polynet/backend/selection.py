@@ -118,6 +118,7 @@ def _auto() -> Backend:
                 found = status
                 break
     order = ", ".join((*AUTO_ORDER, "numpy"))
+    # printed, since whoever takes what there is should see what it was
     print(f'polynet: "auto" chose {found.name} (order: {order})', file=sys.stderr)  # noqa: T201
     return found.require()
 

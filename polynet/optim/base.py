@@ -23,7 +23,7 @@ Update = TypeVar("Update", bound=Callable[..., Any])
 
 def consuming(update: Update) -> Update:
     """Mark an optimizer's `update` as one that `consumes`."""
-    update.consuming = True  # type: ignore[attr-defined]
+    update.consuming = True  # type: ignore[attr-defined]  # a function may have attributes
     return update
 
 

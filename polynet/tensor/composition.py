@@ -73,10 +73,10 @@ def _composed(
                 return result
         return definition(level.namespace, *lifted(level, args), **options)
 
-    update_wrapper(call, definition)
-    call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    call.definition = definition  # type: ignore[attr-defined]
-    return call
+    wrapped: Any = update_wrapper(call, definition)  # a function, which is given attributes
+    wrapped.__signature__ = signature.replace(parameters=parameters)
+    wrapped.definition = definition
+    return wrapped
 
 
 def _some_recorded(options: dict[str, Any]) -> bool:

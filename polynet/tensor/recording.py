@@ -64,6 +64,7 @@ def _recorded(
     parameters = list(signature.parameters.values())[1:]
     positional = _positional(signature)
     by_name = named_parameters(parameters)
+    call: Any  # a function, which is given attributes
     if hasattr(rule, "of_a_user"):
         call = _general(rule, by_name)
     elif len(parameters) == len(positional) == 1:
@@ -74,8 +75,8 @@ def _recorded(
         call = _unary_with_options(rule)
     else:
         call = _general(rule, by_name)
-    call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    call.rule = rule  # type: ignore[attr-defined]
+    call.__signature__ = signature.replace(parameters=parameters)
+    call.rule = rule
     return update_wrapper(call, rule)
 
 

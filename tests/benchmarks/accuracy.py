@@ -116,7 +116,7 @@ def digit_networks(data: Split, seed: int) -> tuple[float, float]:
     trainer = digits.make_trainer(seed, backend="numpy")
     net = digits.network(torch.nn)
     sgd = torch.optim.SGD(net.parameters(), digits.STEP_SIZE)
-    loss = lambda scores, y: cross_entropy(scores, y.long())  # noqa: E731
+    loss = lambda scores, y: cross_entropy(scores, y.long())
     return by_polynet(trainer, data, digits), by_pytorch(net, sgd, loss, data, digits, seed)
 
 

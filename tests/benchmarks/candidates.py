@@ -59,7 +59,7 @@ def with_polynet(task: Task, backend_name: str, steps_per_call: int | None = Non
 
     backend = polynet.get_backend(backend_name)
     device = backend.device(None)
-    put = lambda host: polynet.asarray(host, backend=backend)  # noqa: E731
+    put = lambda host: polynet.asarray(host, backend=backend)
     net = task.network.build(nn).init(seed=0, backend=backend)
     optimizer = optim.Adam(LR, eps=EPS)
     run = backend.compile(make_step(net, losses.cross_entropy, optimizer, backend.xp))
@@ -108,7 +108,7 @@ def no_numba() -> None:
     """As where it is not installed."""
     from polynet_numpy import compiled
 
-    compiled.version = lambda: None  # type: ignore[assignment]
+    compiled.version = lambda: None
 
 
 def without_numba(task: Task) -> Candidate:

@@ -243,7 +243,7 @@ PARTS = ("steps", "fit", "memory", "growth")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    listed = lambda text: text.split(",")  # noqa: E731
+    listed = lambda text: text.split(",")
     parser.add_argument("--parts", type=listed, default=list(PARTS))
     parser.add_argument("--networks", default="", help="only those with this in their name")
     parser.add_argument(

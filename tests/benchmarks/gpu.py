@@ -158,7 +158,7 @@ class Program:
             new = {"params": params, "slots": slots, "step": state["step"] + 1}
             return new, cupy.zeros((), dtype=cupy.float32)
 
-        step.consumes = True  # type: ignore[attr-defined]
+        step.consumes = True
         params = {"w": cupy.ones(PARAMETERS, dtype=cupy.float32)}
         with use_backend(backend):
             state = {"params": params, "slots": adam.init(params)}
@@ -376,7 +376,7 @@ def gpu() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    listed: Callable[[str], Sequence[str]] = lambda text: text.split(",")  # noqa: E731
+    listed: Callable[[str], Sequence[str]] = lambda text: text.split(",")
     parser.add_argument("--parts", type=listed, default=list(PARTS))
     parser.add_argument("--backends", type=listed, default=["cupy", "torch"])
     parser.add_argument(

@@ -201,7 +201,7 @@ def test_compile_reads_nothing_on_the_host(backend: Backend) -> None:
         reads.append(array)
         return backend.to_host(array)
 
-    spied.to_host = to_host  # type: ignore[method-assign]
+    spied.to_host = to_host
     state, data = start(backend, native)
     spied.compile(step_of(backend.xp))(state, data, batches_of(backend, native, 3, 4))
     assert not reads, f"compile: its runner called to_host {len(reads)} times"
@@ -244,7 +244,7 @@ def reads_the_host(outputs: Any, y: Any) -> Any:
 def test_a_step_that_must_be_one_program_is_or_raises(backend: Backend) -> None:
     """By NotCompiledError; a compiler that never goes on step by step may say it by its own."""
     step, state, data, calls = training(backend, dtypes(backend)[0], reads_the_host)
-    step.required = True  # type: ignore[attr-defined]
+    step.required = True
 
     def train(state: Any) -> None:
         run = backend.compile(step)

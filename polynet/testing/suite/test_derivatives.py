@@ -96,7 +96,7 @@ def test_hessian_and_hvp_by_closed_form(backend: Backend) -> None:
 def test_hessian_by_several_arrays(backend: Backend) -> None:
     """Of Σ x w²: 0, 2w on the diagonal, 2x on the diagonal."""
     x, w = made(backend, (X[0], W))
-    f: Callable[..., Any] = lambda x, w: total(x * w * w)  # noqa: E731
+    f: Callable[..., Any] = lambda x, w: total(x * w * w)
     (xx, xw), (wx, ww) = hessian(f, (0, 1))(x, w)
     for found, expected in ((xx, 0 * W), (xw, 2 * W), (wx, 2 * W), (ww, 2 * X[0])):
         close(found, np.diag(expected), backend)
@@ -148,7 +148,7 @@ def test_jacobian_and_hessian_of_trees(backend: Backend) -> None:
 
 def test_aux(backend: Backend) -> None:
     x, v = made(backend, (W, V[0]))
-    f: Callable[..., Any] = lambda x: (x * x, {"twice": x * 2, "name": "f"})  # noqa: E731
+    f: Callable[..., Any] = lambda x: (x * x, {"twice": x * 2, "name": "f"})
     value, pullback, aux = vjp(f, x, has_aux=True)
     close(pullback(v), (2 * W * V[0],), backend)
     pushed = jvp(f, (x,), (v,), has_aux=True)
@@ -162,7 +162,7 @@ def test_aux(backend: Backend) -> None:
 
 def test_what_does_not_depend_has_derivative_zero(backend: Backend) -> None:
     x, w = made(backend, (X, W))
-    f: Callable[..., Any] = lambda a: (w, array_namespace(a).ones_like(a), a)  # noqa: E731
+    f: Callable[..., Any] = lambda a: (w, array_namespace(a).ones_like(a), a)
     value, pullback = vjp(f, x)
     close(value, (W, np.ones((2, 3)), X), backend)
     close(pullback((w, x, made(backend, V))), (V,), backend)
@@ -216,7 +216,7 @@ ORDERS = {
 @pytest.mark.parametrize("first", ORDERS)
 def test_nested_to_order_four(backend: Backend, first: str, second: str) -> None:
     """d⁴/dx⁴ sin(x)² = −8 cos(2x), by any two ways in turn."""
-    f: Callable[..., Any] = lambda x: sin(x) * sin(x)  # noqa: E731
+    f: Callable[..., Any] = lambda x: sin(x) * sin(x)
     x = made(backend, 0.7)
     by_order = [np.sin(1.4), 2 * np.cos(1.4), -4 * np.sin(1.4), -8 * np.cos(1.4)]
     for i, expected in enumerate(by_order):

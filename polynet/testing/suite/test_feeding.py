@@ -376,7 +376,7 @@ def _size(targets: Any, outputs: Any) -> float:
 def _looping(backend: Backend) -> Backend:
     """It keeps nothing of a step."""
     plain = copy.copy(backend)
-    plain.compile = partial(Backend.compile, plain)  # type: ignore[method-assign]
+    plain.compile = partial(Backend.compile, plain)
     return plain
 
 
