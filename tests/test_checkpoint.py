@@ -14,7 +14,7 @@ import pytest
 from runs import FIT, X, Y, saved, trainer
 
 from polynet import Trainer, checkpoint, losses, nn, optim
-from polynet.backend import Backend, to_numpy
+from polynet.backend import Backend, backend_of, to_numpy
 
 
 def network() -> nn.Module:
@@ -31,6 +31,16 @@ def test_saved_here_loaded_there(backend: Backend, tmp_path: Path) -> None:
         assert backend.is_array(there.parameters()[name])
         assert np.array_equal(to_numpy(there.parameters()[name]), p)
         assert np.array_equal(back.parameters()[name], p)
+
+
+def test_what_is_loaded_goes_where_the_network_is(tmp_path: Path) -> None:
+    """Where nobody says where; a backend that is named comes before."""
+    pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
+    path, there = tmp_path / "net", network().init(seed=0, backend="strict")
+    checkpoint.save(path, network().init(seed=1, backend="numpy"))
+    for named, expected in ((None, "strict"), ("numpy", "numpy")):
+        loaded = checkpoint.load(path, there, backend=named)
+        assert {backend_of(p).name for p in loaded.parameters().values()} == {expected}
 
 
 def test_arrays_that_are_not_contiguous_are_saved_right(tmp_path: Path) -> None:
@@ -64,6 +74,23 @@ def test_a_failed_save_leaves_what_was_there(
         checkpoint.save(path, network().init(seed=1, backend="numpy"))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are synchronised on POSIX")
+def test_all_of_a_file_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the folder, so that the name is there too."""
+    path, whole, sizes = tmp_path / "net", os.fsync, []
+
+    def watch(handle: int) -> None:
+        of = os.fstat(handle)
+        sizes.append(("folder", path.exists()) if stat.S_ISDIR(of.st_mode) else of.st_size)
+        whole(handle)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    checkpoint.save(path, network().init(seed=0, backend="numpy"))
+    assert sizes == [path.stat().st_size, ("folder", True)]
 
 
 def test_another_networks_shapes_are_refused(tmp_path: Path) -> None:

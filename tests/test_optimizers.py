@@ -152,6 +152,14 @@ def test_the_average_is_evaluated_as_a_network_of_its_own() -> None:
     assert np.array_equal(averaged.net.parameters()["0.weight"], kept["0.weight"])
 
 
+def test_an_average_begins_with_a_copy() -> None:
+    """What a step writes over its parameters changes no average."""
+    params = {"w": np.ones(3)}
+    average = optim.EMA(optim.SGD(0.1)).init(params)["average"]
+    params["w"][...] = 0
+    assert average["w"].tolist() == [1.0] * 3
+
+
 def test_no_average_is_an_error() -> None:
     for trainer in (run(optim.SGD()), Trainer(network(), losses.mse, optim.EMA(optim.SGD()))):
         with pytest.raises(RuntimeError, match=r"optim\.EMA"):

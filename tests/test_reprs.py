@@ -28,6 +28,14 @@ CASES = {
     "Context(keys=['2.stream'], buffers=[], first=0, samples=1)": nn.Context(
         np, np.zeros(1), {"2.stream": np.zeros(2)}
     ),
+    "Conv2d(3, 8, 3)": nn.Conv2d(3, 8, 3),
+    "Conv2d(3, 8, (3, 5), stride=2, padding=(1, 2), dilation=2, bias=False)": nn.Conv2d(
+        3, 8, (3, 5), stride=2, padding=(1, 2), dilation=2, bias=False
+    ),
+    "Conv1d(4, 8, 4, padding='same', groups=2)": nn.Conv1d(4, 8, 4, padding="same", groups=2),
+    "ConvTranspose2d(8, 3, 4, stride=2, padding=1, output_padding=1)": nn.ConvTranspose2d(
+        8, 3, 4, stride=2, padding=1, output_padding=1
+    ),
     "LSTM(\n  2, 3, num_layers=2\n  dropout: Dropout(0.0)\n)": nn.LSTM(2, 3, num_layers=2),
     "Sequential(\n  0: MultiheadAttention(\n    4, 2\n    out_proj: Linear(4, 4)\n"
     "    dropout: Dropout(0.0)\n  )\n)": nn.Sequential(nn.MultiheadAttention(4, 2)),

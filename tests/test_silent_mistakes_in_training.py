@@ -147,7 +147,7 @@ def test_a_first_call_that_fails_leaves_no_weights():
     job = Trainer(nn.Linear(3, 1), losses.mse, optim.EMA(optim.SGD(), 0.9))
     with pytest.raises(ValueError, match="x has 4 samples, y 3"):
         job.fit(np.ones((4, 3)), np.ones((3, 1)))
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="there are no averaged parameters"):
         _ = job.averaged_net
 
 
