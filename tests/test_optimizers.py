@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import FrozenInstanceError, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,16 @@ def test_groups_that_do_not_fit_are_refused(name: str) -> None:
     optimizer, words = WRONG[name]
     with pytest.raises(ValueError, match=words):
         run(optimizer)
+
+
+def test_settings_stay_as_they_were_given() -> None:
+    """A step is compiled with them: what is set afterwards would change nothing, silently."""
+    held = (*vars(optim).values(), *vars(schedules).values())
+    kinds = [thing for thing in held if is_dataclass(thing)]
+    assert {optim.SGD, optim.Groups, schedules.StepLR} <= set(kinds)
+    assert [k.__name__ for k in kinds if not k.__dataclass_params__.frozen] == []
+    with pytest.raises(FrozenInstanceError):
+        optim.SGD(0.1).lr = 1.0
 
 
 # Averages
