@@ -100,10 +100,10 @@ def test_gradients_are_pytorchs(equation: str, shapes: list[Any]) -> None:
         return array_namespace(y).sum(y * y * w)
 
     value, slopes = value_and_grad(objective)(arrays)
-    np.testing.assert_allclose(value, np.sum(expected.detach().numpy() ** 2 * w), rtol=1e-9)
+    np.testing.assert_allclose(value, np.sum(expected.detach().numpy() ** 2 * w), rtol=1e-12)
     for slope, x in zip(slopes, there, strict=True):
         assert slope.shape == tuple(x.shape)
-        np.testing.assert_allclose(slope, x.grad.numpy(), rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(slope, x.grad.numpy(), rtol=1e-12, atol=1e-12)
 
 
 def test_second_derivatives() -> None:
@@ -119,7 +119,7 @@ def test_any_equation() -> None:
     def holds(sample: Sample) -> None:
         y, expected = einsum(*sample.args), np.einsum(*sample.args)
         assert (y.dtype, y.shape) == (expected.dtype, np.shape(expected))
-        np.testing.assert_allclose(y, expected, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
 
     for k in range(4):
         seed(k)(holds)()

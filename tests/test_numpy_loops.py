@@ -101,7 +101,7 @@ def test_cross_entropy(ways, dtype, count, classes):
         value, -np.log(p[np.arange(count), labels]).mean(), rtol=1e-5, atol=1e-6
     )
     p[np.arange(count), labels] -= 1
-    np.testing.assert_allclose(slope, 0.7 * p / count, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(slope, 0.7 * p / count, rtol=1e-5, atol=1e-6)
 
 
 @needs_numba
@@ -133,7 +133,7 @@ def test_segment_sum(ways, dtype, rows, width, segments):
     total, _ = ways(of_kernel(kernels.segment_sum, x, numbers, count=segments))
     expected = np.zeros((segments, width))
     np.add.at(expected, numbers, x)
-    np.testing.assert_allclose(total, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(total, expected, rtol=1e-5, atol=1e-5)
 
 
 @needs_numba
@@ -225,8 +225,8 @@ def test_linear_and_relu_are_two_calls(ways, dtype):
     expected = np.maximum(x @ weight.T + bias, 0)
     np.testing.assert_allclose(y, expected, rtol=1e-5)
     stopped = np.where(expected == 0, 0, g)
-    np.testing.assert_allclose(to_x, stopped @ weight, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(to_weight, stopped.T @ x, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(to_x, stopped @ weight, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(to_weight, stopped.T @ x, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(to_bias, stopped.sum(axis=0), rtol=1e-5)
 
 
@@ -242,7 +242,7 @@ def test_layer_norm(ways, dtype, shape):
         return [y, *pullback(g, (True, True, True))]
 
     y = ways(call)[0]
-    np.testing.assert_allclose(((y - bias) / weight).mean(axis=-1), 0, atol=1e-4)
+    np.testing.assert_allclose(((y - bias) / weight).mean(axis=-1), 0, atol=1e-5)
 
 
 @needs_numba
@@ -257,8 +257,8 @@ def test_batch_norm(ways, dtype, shape):
         return [*ys, *pullback((g, to_mean, to_variance), (True, True, True))]
 
     _, mean, variance, *_ = ways(call)
-    np.testing.assert_allclose(mean, x.mean(axis=(0, 2, 3)), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(variance, x.var(axis=(0, 2, 3)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(mean, x.mean(axis=(0, 2, 3)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(variance, x.var(axis=(0, 2, 3)), rtol=1e-5, atol=1e-6)
 
 
 @needs_numba
