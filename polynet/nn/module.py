@@ -7,6 +7,10 @@ often as there are steps. While a derivative is taken, the copy holds Tensors; s
 `forward` reads like its formula. What a forward pass in training adds (randomness, and the
 buffers that it renews) is bound to the copy too, as its `Context`: nothing is threaded through
 by hand.
+
+Four words for one parameter, here and below: its *attribute* is what its layer calls it ("weight");
+a *path* leads to it from the network ("0.weight"), and it has several where it is shared; its
+*name* is the first of its paths; its *key* is the same wherever it stands, and no other's.
 """
 
 from __future__ import annotations
