@@ -193,6 +193,25 @@ def test_augmentation_is_a_function_of_seed_and_epoch_and_of_training_alone() ->
     assert np.array_equal(one.predict(source), one.predict(X))
 
 
+@pytest.mark.parametrize(
+    "rows", [[0, 1, 48, 49], [0, 1, -2, -1], np.arange(50) % 48 < 2, slice(10, None, 9)]
+)
+def test_a_subset_is_what_numpy_takes(rows: Any) -> None:
+    """Of a mask it was samples 0 and 1, again and again, where `batch` computes with its rows."""
+
+    class Rows(data.Source):
+        def __len__(self) -> int:
+            return 50
+
+        def batch(self, rows: np.ndarray) -> Any:
+            return rows[:, None] + 0.0, rows
+
+    wanted = np.arange(50)[rows if isinstance(rows, slice) else np.asarray(rows)]
+    subset = Rows().subset(rows)
+    assert len(subset) == len(wanted)
+    assert subset.batch(np.arange(len(wanted)))[1].tolist() == wanted.tolist()
+
+
 def test_map_is_for_all() -> None:
     source = data.arrays(X / 2, LABELS).map(lambda x, y: (2 * x, y))
     one = fit(source)
@@ -315,6 +334,26 @@ CASES: dict[str, tuple[Any, type[Exception], str]] = {
         lambda: fit(data.arrays(X, LABELS), validation_split=0.5, stratify=True),
         ValueError,
         "stratify is for arrays",
+    ),
+    "a subset beyond the end": (
+        lambda: data.arrays(X, LABELS).subset([1, 50]),
+        IndexError,
+        "subset: index 50 is out of bounds .*expected indices of the 50 samples",
+    ),
+    "a mask of other samples": (
+        lambda: data.arrays(X, LABELS).subset(np.arange(49) > 3),
+        IndexError,
+        r"subset: .*or a mask of shape \(50,\)",
+    ),
+    "a subset of numbers": (
+        lambda: data.arrays(X, LABELS).subset([0.5]),
+        IndexError,
+        "subset: .*whole numbers below 50",
+    ),
+    "a subset of one": (
+        lambda: data.arrays(X, LABELS).subset(3),
+        IndexError,
+        r"subset: got rows of shape \(\); expected indices",
     ),
     "NaN": (lambda: fit(data.arrays(BAD, LABELS)), ValueError, "batch .'s x holds . NaN"),
     "a label": (

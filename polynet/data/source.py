@@ -75,9 +75,21 @@ class Source:
         """This source, whose batches (x, y) become `function(x, y)`, in training and out of it."""
         return _Mapped(self, function)
 
-    def subset(self, rows: np.ndarray) -> Source:
-        """The samples of these indices alone."""
-        return _Subset(self, np.asarray(rows))
+    def subset(self, rows: Any) -> Source:
+        """The samples of these indices alone, or of those where a mask is true, or of a slice.
+
+        Raises IndexError where there is no such sample, and for what indexes no list of them.
+        """
+        try:
+            found = np.arange(len(self))[rows if isinstance(rows, slice) else np.asarray(rows)]
+        except IndexError as error:
+            raise IndexError(f"subset: {error}; {_ROWS.format(len(self))}") from None
+        if found.ndim != 1:
+            raise IndexError(f"subset: got rows of shape {found.shape}; {_ROWS.format(len(self))}")
+        return _Subset(self, found)
+
+
+_ROWS = "expected indices of the {0} samples, whole numbers below {0}, or a mask of shape ({0},)"
 
 
 def _said(function: Callable[..., Any]) -> str:
