@@ -41,8 +41,9 @@ def accuracy(targets: np.ndarray, outputs: np.ndarray) -> float:
     """The share of samples whose class is right, from 0 to 1.
 
     `outputs` are logits, as for `classes`; `targets` are integers without the axis of classes, or
-    one-hot rows; for two classes and one output a place, of the outputs' shape. Raises ValueError
-    for other shapes, and for rows that are not one-hot, such as those of several labels a sample.
+    one-hot rows; for two classes and one output a place, of the outputs' shape, 0 and 1 or -1 and
+    1. Raises ValueError for other shapes, for what is no class, such as a label that the loss
+    ignores, and for rows that are not one-hot, such as those of several labels a sample.
 
     >>> accuracy(np.asarray([1, 0]), np.asarray([[0.1, 0.9], [0.2, 0.8]]))
     0.5
@@ -52,11 +53,15 @@ def accuracy(targets: np.ndarray, outputs: np.ndarray) -> float:
     if several and outputs.ndim > 1 and outputs.shape[1] > 1:
         answers, truth = classes(outputs), _labels("accuracy", targets, outputs)
     else:
-        answers, truth = (outputs > 0).astype(targets.dtype), targets
+        answers, truth = outputs > 0, targets
     if answers.shape != truth.shape:
         raise ValueError(
             f"accuracy: targets of shape {targets.shape} do not fit outputs of {outputs.shape}"
         )
+    if answers.dtype == bool:
+        truth = _of_two(truth)
+    else:
+        _check_classes("accuracy", truth, outputs.shape[1])
     return float(np.mean(answers == truth))
 
 
@@ -65,7 +70,7 @@ def top_k(k: int) -> Callable[[np.ndarray, np.ndarray], float]:
 
     It takes integer targets (batch,) or one-hot rows, and outputs (batch, classes). Of logits that
     are equal, the first classes are taken for the largest. Raises ValueError where k is no positive
-    integer, where there are fewer classes, and for other shapes.
+    integer, where there are fewer classes, for other shapes, and for a label that is no class.
 
     >>> metric = top_k(2)
     >>> metric(np.asarray([0, 2]), np.asarray([[0.5, 0.4, 0.1], [0.3, 0.5, 0.2]]))
@@ -83,12 +88,36 @@ def top_k(k: int) -> Callable[[np.ndarray, np.ndarray], float]:
                 f"top_{k}: expected outputs (batch, {k} classes or more) and a label a sample; got "
                 f"outputs of {outputs.shape} and targets of {targets.shape}"
             )
+        _check_classes(f"top_{k}", truth, outputs.shape[1])
         signed = outputs if outputs.dtype.kind == "f" else outputs.astype(np.float64)
         best = np.argsort(-signed, axis=1, kind="stable")[:, :k]  # of uint8, -1 would be 255
         return float(np.mean((best == truth[:, None]).any(axis=1)))
 
     metric.__name__ = f"top_{k}"
     return metric
+
+
+def _of_two(targets: np.ndarray) -> np.ndarray:
+    """Whether each is of class 1, the others being of 0, or of -1, as `losses.hinge` has them."""
+    other = -1 if (targets == -1).any() else 0
+    odd = targets[(targets != 1) & (targets != other)]
+    if odd.size:
+        raise ValueError(
+            f"accuracy: the targets hold {odd.flat[0]}; with one output a place they are 0 and 1, "
+            "or -1 and 1. Of numbers there is scikit-learn's r2_score; for others def a metric, "
+            "such as np.mean((outputs > 0) == (targets > 0.5))"
+        )
+    return targets == 1
+
+
+def _check_classes(name: str, labels: np.ndarray, classes: int) -> None:
+    odd = labels[(labels < 0) | (labels >= classes)]
+    if odd.size:
+        raise ValueError(
+            f"{name}: the targets hold {odd.flat[0]}; the outputs are of classes 0 to {classes - 1}"
+            ". Where a loss ignores a label, such as -100, def a metric of the others: "
+            "(metrics.classes(outputs) == targets)[targets != -100].mean()"
+        )
 
 
 def _labels(name: str, targets: np.ndarray, outputs: np.ndarray) -> np.ndarray:

@@ -159,6 +159,36 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
         ValueError,
         ["row 1", "targets.argmax(axis=1)"],
     ),
+    "accuracy of ignored labels": (
+        lambda: metrics.accuracy(np.asarray([0, -100]), X[:2]),
+        ValueError,
+        ["accuracy: the targets hold -100", "classes 0 to 3", "[targets != -100].mean()"],
+    ),
+    "accuracy of places that are ignored": (
+        lambda: metrics.accuracy(np.asarray([[0, 1], [4, 0]]), np.zeros((2, 4, 2))),
+        ValueError,
+        ["accuracy: the targets hold 4", "classes 0 to 3"],
+    ),
+    "accuracy of numbers": (
+        lambda: metrics.accuracy(X[:, :1], X[:, :1]),
+        ValueError,
+        ["accuracy: the targets hold", "0 and 1, or -1 and 1", "r2_score"],
+    ),
+    "accuracy of three signs": (
+        lambda: metrics.accuracy(np.asarray([-1, 0, 1]), X[:3, 0]),
+        ValueError,
+        ["accuracy: the targets hold 0", "0 and 1, or -1 and 1"],
+    ),
+    "the best of ignored labels": (
+        lambda: metrics.top_k(2)(np.asarray([0, -1]), X[:2]),
+        ValueError,
+        ["top_2: the targets hold -1", "classes 0 to 3"],
+    ),
+    "the best of single scores": (
+        lambda: metrics.top_k(2)(np.asarray([0, 1]), X[:2, 0]),
+        ValueError,
+        ["top_2: expected outputs (batch, 2 classes or more)"],
+    ),
     "the best of several labels": (
         lambda: metrics.top_k(2)(SEVERAL, X[:, :3]),
         ValueError,

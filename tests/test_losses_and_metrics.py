@@ -320,6 +320,18 @@ def test_metrics_are_scikit_learns() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("one", "other"), [(1, 0), (1.0, 0.0), (True, False), (1.0, -1.0), (1, -1)]
+)
+def test_accuracy_of_two_classes_as_their_losses_have_them(one: Any, other: Any) -> None:
+    """0 and 1, or -1 and 1 as hinge's: of those the second class alone was seen as right."""
+    outputs = np.asarray([[2.0], [-2.0], [-1.0], [-3.0]])
+    targets = np.where(outputs > 0, one, other)
+    assert metrics.accuracy(targets, outputs) == 1
+    assert metrics.accuracy(targets[::-1], outputs) == 0.5
+    assert metrics.accuracy(targets[:, 0], outputs[:, 0]) == 1
+
+
 def test_classes_of_one_output_are_two() -> None:
     assert metrics.classes(np.asarray([0.5, -0.5, 0.0])).tolist() == [1, 0, 0]
     assert metrics.classes(np.asarray([[0.5], [-0.5]])).tolist() == [1, 0]
