@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 import polynet
 from polynet import Trainer, array_namespace, data, losses, metrics, nn, optim
@@ -231,6 +232,26 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
         lambda: trainer().fit(Frame(a=[1.0] * 12, b=[True] * 12), Y),
         TypeError,
         ["no dtype in common", "x.astype('float64')"],
+    ),
+    "columns in which None is": (
+        lambda: trainer().fit(Frame(a=[1.0, None] * 6, b=["x"] * 12), Y),
+        TypeError,
+        ["the columns 'b': leave them out"],
+    ),
+    "numbers that are objects": (
+        lambda: trainer().fit(X.astype(object), Y),
+        TypeError,
+        ["dtype object", "np.asarray(x, dtype='float64')"],
+    ),
+    "labels that are objects of Python": (
+        lambda: trainer().fit(X, np.asarray([1, 2, None] * 4)),
+        TypeError,
+        ["y: cannot", "np.asarray(x, dtype='float64'), or 'int64' of labels"],
+    ),
+    "a sparse matrix": (
+        lambda: trainer().fit(csr_matrix(X), Y),
+        TypeError,
+        ["from csr_matrix", "x.toarray()"],
     ),
     "labels that are text": (
         lambda: trainer().fit(X, ["cat", "dog", "cow"] * 4),

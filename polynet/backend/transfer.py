@@ -101,7 +101,7 @@ def on_host(x: Any, *, copy: bool | None = None) -> np.ndarray:
 def _instead(x: Any, host: np.ndarray) -> str:
     """What to do where an array holds no numbers: a data frame's columns, or labels, are named."""
     if host.ndim == 2 and hasattr(x, "columns"):
-        odd = [repr(c) for c in x.columns if np.asarray(x[c]).dtype.kind not in NUMBERS]
+        odd = [repr(c) for c in x.columns if not _can_be_numbers(np.asarray(x[c]))]
         if not odd:
             return "its columns have no dtype in common: x.astype('float64') gives them one"
         more = f" and {len(odd) - 5} more" if len(odd) > 5 else ""
@@ -113,7 +113,22 @@ def _instead(x: Any, host: np.ndarray) -> str:
         text = "numbers that are written as text become some by np.asarray(x, dtype=float)"
         labels = "; labels do by `names, y = np.unique(y, return_inverse=True)`"
         return text + labels * (host.ndim == 1)
+    if hasattr(x, "toarray"):
+        return "a sparse matrix becomes an array by x.toarray(), or batch by batch in a data.Source"
+    if host.ndim and _can_be_numbers(host):
+        return "np.asarray(x, dtype='float64'), or 'int64' of labels, makes numbers of its objects"
     return "expected numbers or booleans in rows of equal length"
+
+
+def _can_be_numbers(host: np.ndarray) -> bool:
+    """Whether it holds numbers, be they objects: of several kinds, or with None for NaN."""
+    if host.dtype.kind != "O":
+        return host.dtype.kind in NUMBERS
+    try:
+        host.astype(float)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _copies(copy: object) -> bool:
