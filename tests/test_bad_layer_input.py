@@ -364,8 +364,9 @@ def test_integers_out_of_range_do_what_embedding_says(name: str) -> None:
         if name == "jax":
             assert np.isnan(look(beyond)).all()
         else:
-            with pytest.raises(IndexError):
+            with pytest.raises(IndexError) as caught:
                 look(beyond)
+            assert "Embedding(3, 2): inputs count from 0 to 2" in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize("name", [*ELSEWHERE, *OF_PYTORCH])

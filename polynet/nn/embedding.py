@@ -39,7 +39,14 @@ class Embedding(Module):
         xp = array_namespace(x, self.weight)
         if not xp.isdtype(x.dtype, "integral"):
             raise TypeError(f"{self.label()}: the inputs are {x.dtype}; expected integers")
-        rows = xp.take(self.weight, xp.reshape(x, (-1,)), axis=0)
+        try:
+            rows = xp.take(self.weight, xp.reshape(x, (-1,)), axis=0)
+        except IndexError as error:
+            error.add_note(
+                f"{self.label()}: inputs count from 0 to {self.num_embeddings - 1}; raise "
+                "num_embeddings, or give all that is unknown one number"
+            )
+            raise
         return xp.reshape(rows, (*x.shape, self.embedding_dim))
 
     def settings(self) -> str:
