@@ -69,7 +69,13 @@ class Position:
         """Raise ValueError where these do not give the batches of the epoch that was cut."""
         if self.batches and (batch_size, samples) != (self.batch_size, self.samples):
             raise ValueError(
-                f"epoch {self.epoch} was cut after {self.batches} batches of {self.batch_size}, of "
-                f"{self.samples} samples; got batches of {batch_size}, of {samples} samples. "
+                f"epoch {self.epoch} was cut after {self.batches} batches"
+                f"{_of(self.batch_size, self.samples)}; got batches{_of(batch_size, samples)}. "
                 "Finish it with those it began with, or begin anew with Trainer(trainer.net, …)"
             )
+
+
+def _of(batch_size: int, samples: int) -> str:
+    if not batch_size:
+        return " that the data made itself"
+    return f" of {batch_size}, of {samples} samples"

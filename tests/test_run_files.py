@@ -182,6 +182,8 @@ def test_a_cut_epoch_goes_on_with_the_batches_it_began_with(tmp_path: Path) -> N
         job.fit(X, Y, **{**FIT, "batch_size": 8})
     with pytest.raises(ValueError, match=f"{where}; got batches of 4, of 31 samples"):
         job.fit(X, Y, batch_size=4)
+    with pytest.raises(ValueError, match=f"{where}; got batches that the data made itself"):
+        job.fit([(X, Y)])
     job.fit(X, Y, epochs=EPOCHS - 1, **FIT)
     assert_same_run(job, stayed())
     job.fit(X, Y, batch_size=8)  # a new epoch may have other batches
