@@ -65,7 +65,7 @@ class _BatchNorm(Module):
             raise ValueError(
                 f"{self.label()}: normalises by the batch, which needs more than 1 value per "
                 f"channel; got inputs of shape {tuple(x.shape)}. Choose a batch_size that leaves "
-                "no batch of one sample"
+                "no batch of one sample, or leave that out: fit(drop_last=True)"
             )
         y, mean, variance = functional.batch_norm(x, self.weight, self.bias, eps=self.eps)
         if self.running_mean is not None:
