@@ -236,6 +236,22 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
         NotFiniteError,
         ["loss is", "step", "learning rate"],
     ),
+    # targets of another kind
+    "labels that are booleans": (
+        lambda: trainer().fit(X, Y > 0),
+        ValueError,
+        ["targets of bool", "y.astype('int64')"],
+    ),
+    "a target for several outputs": (
+        lambda: losses.mse(F32, F32[:, 0]),
+        ValueError,
+        ["(12, 4)", "(12,)", "a target for each number"],
+    ),
+    "targets that lie otherwise": (
+        lambda: losses.mse(F32, F32.T),
+        ValueError,
+        ["(12, 4)", "(4, 12)", "reshape the targets to (12, 4)"],
+    ),
     # labels out of range
     "label too high": (
         lambda: trainer().fit(X, Y + 1),
@@ -249,6 +265,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
         ["validation y holds class 7"],
     ),
     "accuracy shapes": (lambda: metrics.accuracy(Y[:3], F32), ValueError, ["(3,)", "(12, 4)"]),
+    "a parameter of another precision": (
+        lambda: drawn().replace({"0.weight": np.zeros((8, 4))}),
+        TypeError,
+        ["'0.weight' is float32", "float64", "polynet.asarray(array, backend=…, dtype='float32')"],
+    ),
     # unknown names and wrong settings
     "unknown parameter": (
         lambda: drawn().replace({"0.wieght": F32}),

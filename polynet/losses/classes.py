@@ -174,7 +174,7 @@ def _check_probabilities(logits, targets, ignore_index):
         raise ValueError(
             f"cross_entropy: targets of {targets.dtype} are probabilities, of the logits' shape "
             f"{tuple(logits.shape)}; got {tuple(targets.shape)}. Labels are integers of shape "
-            "(batch,)"
+            "(batch,): y.astype('int64')"
         )
     if ignore_index is not None:
         raise ValueError("cross_entropy: ignore_index is for labels; targets are probabilities")

@@ -101,8 +101,12 @@ def mean_of_labels(xp, name, scores, right, sample_weight, weight, label_smoothi
 def check_like(name, outputs, targets):
     """Raise unless both arrays have one shape and one dtype."""
     if tuple(outputs.shape) != tuple(targets.shape):
-        one = tuple(outputs.shape) == (*targets.shape, 1)
-        todo = "give targets[:, None]" if one else f"reshape the targets to {tuple(outputs.shape)}"
+        if tuple(outputs.shape) == (*targets.shape, 1):
+            todo = "give targets[:, None]"
+        elif math.prod(outputs.shape) == math.prod(targets.shape):
+            todo = f"reshape the targets to {tuple(outputs.shape)}"
+        else:
+            todo = "a target for each number that the network gives"
         raise ValueError(
             f"{name}: outputs have shape {tuple(outputs.shape)}, targets {tuple(targets.shape)}; "
             f"they must be equal: {todo}"

@@ -108,7 +108,11 @@ def check_like(what: str, array: Array, now: Any) -> None:
             f"{what} has shape {tuple(now.shape)}; got an array of shape {tuple(array.shape)}"
         )
     if not isinstance(now, Described) and array.dtype != now.dtype:
-        raise TypeError(f"{what} is {now.dtype}; got an array of {array.dtype}")
+        dtype = str(now.dtype).rpartition(".")[2]
+        raise TypeError(
+            f"{what} is {now.dtype}; got an array of {array.dtype}: convert it, such as by "
+            f"polynet.asarray(array, backend=…, dtype={dtype!r})"
+        )
 
 
 @dataclass(frozen=True, eq=False)
