@@ -12,7 +12,7 @@ _PASSES = (
     "passes in which self.training is true"
 )
 _TO = "net.to(backend=…, device=…) gives a copy elsewhere"
-_DTYPE = 'net.init(dtype=…) draws "float32" or "float64"; mixed precision is a backend\'s'
+_DTYPE = 'net.to(dtype=…) gives a copy in "float32" or "float64"; mixed precision is a backend\'s'
 OF_A_MODULE = {
     "train": _PASSES,
     "eval": f"{_PASSES}; a part predicts within one as self.part.bind(self.part.state_dict())",

@@ -175,6 +175,30 @@ def test_a_network_moved_takes_them_along(backend: Backend) -> None:
         )
 
 
+def test_a_network_in_another_precision_counts_as_it_did(backend: Backend) -> None:
+    here = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).init(seed=4, backend="numpy")
+    there = here.to(backend=backend, dtype="float32").to(dtype="float32")
+    assert all(backend.is_array(a) for a in there.state_dict().values())
+    wide = there.to(backend="numpy", dtype="float64")
+    kinds = {name: str(a.dtype) for name, a in wide.state_dict().items()}
+    assert kinds.pop("1.num_batches_tracked") == "int32"
+    assert set(kinds.values()) == {"float64"}
+    for name, a in wide.to(dtype="float32").state_dict().items():
+        assert (a.dtype, a.tolist()) == (
+            here.state_dict()[name].dtype,
+            here.state_dict()[name].tolist(),
+        )
+    with pytest.raises(ValueError, match="to: dtype is 'float32' or 'float64'; got 'float16'"):
+        here.to(dtype="float16")
+
+
+def test_a_network_stays_on_its_device() -> None:
+    """Where only the dtype is another: it is not taken to the backend's first device."""
+    strict = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
+    there = nn.Linear(3, 2).init(backend="strict", device="cpu")
+    assert there.to(dtype="float64").weight.device == strict.Device("CPU_DEVICE")
+
+
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
 def test_copies_keep_them(duplicate: Any) -> None:
     net = nn.Sequential(nn.BatchNorm1d(3)).init(backend="numpy")

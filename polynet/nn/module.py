@@ -187,8 +187,7 @@ class Module:
         is the one given, else the one chosen, else numpy; the device its first; `dtype` is
         "float32" or "float64".
         """
-        if dtype not in ("float32", "float64"):
-            raise ValueError(f"init: dtype is 'float32' or 'float64'; got {dtype!r}")
+        _check_dtype("init", dtype)
         target = get_backend(backend)
         native = target.device(device)
         drawn: dict[str, Array] = {}
@@ -370,12 +369,36 @@ class Module:
             path for path, _, _, thing in self._first_places() if isinstance(thing, RandomStream)
         )
 
-    def to(self, *, backend: str | Backend | None = None, device: str | None = None) -> Self:
-        """This network with copies of its arrays on another backend, or on another device."""
+    def to(
+        self,
+        *,
+        backend: str | Backend | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+    ) -> Self:
+        """This network with copies of its arrays on another backend or device, or in another dtype.
+
+        That is "float32" or "float64"; a buffer that is described with a dtype keeps its own.
+
+        >>> from polynet import nn
+        >>> net = nn.Linear(2, 1).init(backend="numpy").to(dtype="float64")
+        >>> net.weight.dtype
+        dtype('float64')
+        """
+        if dtype is not None:
+            _check_dtype("to", dtype)
         arrays = self.state_dict()
         if backend is None:
-            backend = common_backend(arrays.values(), "the network's parameters")[0]
-        return self.bind({n: asarray(a, backend=backend, device=device) for n, a in arrays.items()})
+            backend, here = common_backend(arrays.values(), "the network's parameters")
+            names = (name for name, native in backend.devices().items() if native == here)
+            device = device or next(names, None)
+        own = {n for n, *_, thing in self._first_places() if getattr(thing, "dtype", None)}
+        return self.bind(
+            {
+                n: asarray(a, backend=backend, device=device, dtype=None if n in own else dtype)
+                for n, a in arrays.items()
+            }
+        )
 
     # For people
 
@@ -401,6 +424,11 @@ class Module:
         rows.append(("total", "", f"{total:,}"))
         first, second, third = (max(len(row[i]) for row in rows) for i in range(3))
         return "\n".join(f"{a:<{first}}  {b:<{second}}  {c:>{third}}" for a, b, c in rows)
+
+
+def _check_dtype(who: str, dtype: str) -> None:
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"{who}: dtype is 'float32' or 'float64'; got {dtype!r}")
 
 
 _HOLDERS = (Module, list, tuple, dict)
