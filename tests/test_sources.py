@@ -335,6 +335,16 @@ CASES: dict[str, tuple[Any, type[Exception], str]] = {
         ValueError,
         "stratify is for arrays",
     ),
+    "a map to x alone": (
+        lambda: fit(data.arrays(X, LABELS).map(lambda x, y: x)),
+        TypeError,
+        r"map: expected a function \(x, y\) -> \(x, y\); <lambda> returned a ndarray",
+    ),
+    "a map to three": (
+        lambda: fit(data.arrays(X, LABELS).map(lambda x, y: (x, y, y))),
+        TypeError,
+        "<lambda> returned a tuple of 3",
+    ),
     "a subset beyond the end": (
         lambda: data.arrays(X, LABELS).subset([1, 50]),
         IndexError,

@@ -129,12 +129,21 @@ class _Mapped(_Wrapped):
         return f"{self._inner!r}.map({_said(self._function)})"
 
     def batch(self, rows: np.ndarray) -> Batch:
-        x, y, *weights = self._inner.batch(rows)
-        return *self._function(x, y), *weights
+        return self._made(self._inner.batch(rows))
 
     def training_batch(self, rows: np.ndarray, rng: random.SampleStream) -> Batch:
-        x, y, *weights = self._inner.training_batch(rows, rng)
-        return *self._function(x, y), *weights
+        return self._made(self._inner.training_batch(rows, rng))
+
+    def _made(self, batch: Batch) -> Batch:
+        x, y, *weights = batch
+        made: Any = self._function(x, y)
+        if not isinstance(made, tuple | list) or len(made) != 2:
+            size = f" of {len(made)}" if isinstance(made, tuple | list) else ""
+            raise TypeError(
+                f"map: expected a function (x, y) -> (x, y); {_said(self._function)} returned a "
+                f"{type(made).__name__}{size}"
+            )
+        return *made, *weights
 
 
 class _Subset(_Wrapped):
