@@ -342,8 +342,9 @@ def replace_file(
             file.flush()
             os.fsync(file.fileno())
         draft.replace(target)
-    except BaseException:
+    except BaseException as error:
         draft.unlink(missing_ok=True)
+        error.add_note(f"{os.fspath(path)!r} is not written; what was there before is there still")
         raise
     # So that the new name outlives a power cut too. The file is there and whole by now, also where
     # the folder may not be opened, such as one to drop files in, or Windows, which opens none.

@@ -70,8 +70,11 @@ def test_a_failed_save_leaves_what_was_there(
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match="disk full") as caught:
         checkpoint.save(path, network().init(seed=1, backend="numpy"))
+    assert caught.value.__notes__ == [
+        f"{str(path)!r} is not written; what was there before is there still"
+    ]
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
