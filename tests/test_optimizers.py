@@ -325,6 +325,11 @@ def test_settings_are_plain_numbers_that_say_what_they_are() -> None:
         (lambda: ReduceLROnPlateau(threshold=-1), r"threshold is a number, at least 0; got -1"),
         (lambda: ReduceLROnPlateau(threshold_mode="r"), r"threshold_mode is 'rel' or 'abs'; got"),
         (lambda: ReduceLROnPlateau(min_factor=7), r"min_factor is a number.*at most 1; got 7"),
+        (
+            lambda: optim.Adam(nn.Linear(3, 2).init(backend="numpy").parameters()),
+            "got a dict. It is given no parameters: a Trainer hands it those of its network",
+        ),
+        (lambda: optim.Adam(nn.Linear(3, 2)), "got a Linear. It is given no parameters"),
         (lambda: optim.SGD(lr="fast"), r"SGD: lr must be a number, at least 0, or a schedule"),
         (
             lambda: optim.SGD(lr=lambda step: 0.1),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, ClassVar, TypeVar
@@ -160,17 +160,7 @@ class Rule(Optimizer):
                 continue
             numbers = value if isinstance(value, tuple | list) else (value,)
             if not all(isinstance(n, Real) and float(n) >= 0 for n in numbers):
-                also = ", or a schedule" if name == "lr" else ""
-                todo = ""
-                if name == "lr" and callable(value):
-                    todo = (
-                        ". A schedule of your own is a class: see the docstring of "
-                        "optim.schedules.Schedule"
-                    )
-                raise ValueError(
-                    f"{type(self).__name__}: {name} must be a number, at least 0{also}; "
-                    f"got {value!r}{todo}"
-                )
+                raise ValueError(f"{type(self).__name__}: {name} must be {_expected(name, value)}")
             if not isinstance(value, bool):  # NumPy's numbers would change the parameters' dtype
                 plain = tuple(map(float, numbers))
                 several = isinstance(value, tuple | list)
@@ -229,6 +219,19 @@ class Rule(Optimizer):
             return state
         old = state["lr_factor"]
         return {**state, "lr_factor": array_namespace(old).full_like(old, factor)}
+
+
+def _expected(name: str, value: Any) -> str:
+    """What a setting is to be, what came, and what to do where that is known."""
+    if name != "lr":
+        return f"a number, at least 0; got {value!r}"
+    given, todo = repr(value), ""
+    if isinstance(value, Mapping) or hasattr(value, "parameters"):
+        given = f"a {type(value).__name__}"
+        todo = ". It is given no parameters: a Trainer hands it those of its network"
+    elif callable(value):
+        todo = ". A schedule of your own is a class: see the docstring of optim.schedules.Schedule"
+    return f"a number, at least 0, or a schedule; got {given}{todo}"
 
 
 @dataclass(frozen=True)
