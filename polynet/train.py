@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any, NoReturn
 
@@ -70,7 +70,7 @@ class Trainer:
     True
     """
 
-    __slots__ = ("__weakref__", "_run", "metrics")  # to set any other, such as lr, is an error
+    __slots__ = ("__weakref__", "_metrics", "_run")  # to set any other, such as lr, is an error
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Trainer:
         if compile not in COMPILE:
             raise ValueError(unknown("compile", compile, COMPILE))
         random.key(seed)
-        self.metrics = by_name(metrics)
+        self._metrics = by_name(metrics)
         check_last_layer(net, loss, self.metrics.values())
         where = backend, device, dtype
         self._run = Run(net, loss, optimizer, seed, where, required=compile == "require")
@@ -109,6 +109,17 @@ class Trainer:
         check_loss(loss)
         check_last_layer(self._run.described, loss, self.metrics.values())
         self._run.set_loss(loss)
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """What is measured, by name. It may be set to such a dict, or to a list of functions."""
+        return self._metrics
+
+    @metrics.setter
+    def metrics(self, metrics: Mapping[str, Metric] | Sequence[Metric]) -> None:
+        found = dict(metrics) if isinstance(metrics, Mapping) else by_name(metrics)
+        check_last_layer(self._run.described, self.loss, found.values())
+        self._metrics = found
 
     @property
     def optimizer(self) -> Optimizer:

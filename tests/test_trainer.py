@@ -106,6 +106,20 @@ def test_the_loss_may_be_set_and_the_optimizer_may_not() -> None:
     assert isinstance(job.optimizer, optim.Adam)
 
 
+def test_metrics_may_be_set_as_they_are_given() -> None:
+    job = trainer()
+    for given in ([metrics.accuracy], {"accuracy": metrics.accuracy}):
+        job.metrics = given
+        assert job.evaluate(X, Y) == trainer(metrics=[metrics.accuracy]).evaluate(X, Y)
+    for wrong, words in ((metrics.accuracy, "is a list of functions"), ([len, len], "must differ")):
+        with pytest.raises((TypeError, ValueError), match=words):
+            job.metrics = wrong
+    assert list(job.metrics) == ["accuracy"]
+    chances = Trainer(nn.Sequential(nn.Linear(4, 1), nn.Sigmoid()), losses.mse, optim.SGD())
+    with pytest.raises(ValueError, match="accuracy takes the scores before it"):
+        chances.metrics = [metrics.accuracy]
+
+
 @pytest.mark.parametrize("name", ["lr", "epochs", "batch_size", "history", "seed"])
 def test_what_a_trainer_does_not_go_by_cannot_be_set(name: str) -> None:
     """trainer.lr = 1e-4 would have changed nothing."""
