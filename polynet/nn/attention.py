@@ -221,7 +221,8 @@ class TransformerEncoderLayer(_TransformerLayer):
     Inputs and outputs (length, batch, d_model), or, with `batch_first`, (batch, length,
     d_model). With `norm_first`, each part sees normalised inputs; else their sum is normalised
     after. With `bias=False`, no part has a bias. `mask` (length, length) and `key_padding_mask`
-    (batch, length) are those of `MultiheadAttention`. Names and defaults are PyTorch's.
+    (batch, length) are those of `MultiheadAttention`; PyTorch calls them `src_mask` and
+    `src_key_padding_mask`. Other names, and the defaults, are PyTorch's.
 
     Vaswani et al., "Attention Is All You Need" (2017); `norm_first`: Xiong et al., "On Layer
     Normalization in the Transformer Architecture" (2020).
