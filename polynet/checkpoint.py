@@ -225,7 +225,8 @@ def load_run(
         if there != here:
             raise ValueError(
                 f"{path} is a run with {name} {there}, this Trainer has {here}; make it with the "
-                "same to go on with the run"
+                "same to go on with the run, or begin another with its network: "
+                "Trainer(checkpoint.load(path, net), …)"
             )
     recorded = {n: arrays.pop(n).tolist() for n in list(arrays) if n.startswith("history.")}
     expected = {**state, "kept": dict.fromkeys(run["kept"], weights_of(state))}
