@@ -148,7 +148,15 @@ def called(net: Callable[..., Any], x: Any) -> Any:
 
     Several outputs are in the order of their names, as the targets are.
     """
-    outputs = net(**x) if isinstance(x, dict) else net(x)
+    try:
+        outputs = net(**x) if isinstance(x, dict) else net(x)
+    except TypeError as error:
+        if isinstance(x, dict):
+            error.add_note(
+                "x is a dict, each array of which is the argument of its name: the network was "
+                f"called as net({', '.join(f'{name}=…' for name in x)})"
+            )
+        raise
     return each(lambda a, _: a, outputs, "the network's output")
 
 

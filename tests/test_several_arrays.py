@@ -272,7 +272,12 @@ CASES = {
     "another name": (
         lambda: trainer().fit({"left": X["left"], "rigth": X["right"]}, Y),
         TypeError,
-        "unexpected keyword argument 'rigth'",
+        r"unexpected keyword argument 'rigth'\n.* called as net\(left=…, rigth=…\)",
+    ),
+    "columns": (
+        lambda: Trainer(nn.Linear(2, 1), losses.mse, optim.SGD()).fit(X, X["left"][:, :1]),
+        TypeError,
+        r"unexpected keyword argument 'left'\nx is a dict, each array of which is the argument",
     ),
     "one array": (lambda: trainer().fit(X["left"], Y), TypeError, "missing 1 required .* 'right'"),
     "other lengths": (
