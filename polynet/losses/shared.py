@@ -106,7 +106,7 @@ def check_like(name, outputs, targets):
         elif math.prod(outputs.shape) == math.prod(targets.shape):
             todo = f"reshape the targets to {tuple(outputs.shape)}"
         else:
-            todo = "a target for each number that the network gives"
+            todo = "no reshape makes them so; give a target for each number that the network gives"
         raise ValueError(
             f"{name}: outputs have shape {tuple(outputs.shape)}, targets {tuple(targets.shape)}; "
             f"they must be equal: {todo}"
