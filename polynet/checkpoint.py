@@ -3,8 +3,9 @@
 The file is safetensors: arrays by name, contiguous, in PyTorch's layout, and nothing that can
 run. It has a checksum of all it holds, and is written beside its place and moved there whole,
 so that a reader never meets half a file. A process that is killed meanwhile leaves what it wrote,
-a hidden file `.polynet-…`, which may be deleted. A file that is replaced keeps its permissions; of
-a symbolic link, it is the file that it points to. The same things saved again are the same bytes.
+a hidden file `.polynet-…`, which may be deleted; what is saved beside it an hour later deletes it.
+A file that is replaced keeps its permissions; of a symbolic link, it is the file that it points
+to. The same things saved again are the same bytes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import math
 import os
 import re
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -347,6 +349,7 @@ def replace_file(
         draft.unlink(missing_ok=True)
         error.add_note(f"{os.fspath(path)!r} is not written; what was there before is there still")
         raise
+    _delete_left(target.parent)
     # So that the new name outlives a power cut too. The file is there and whole by now, also where
     # the folder may not be opened, such as one to drop files in, or Windows, which opens none.
     with suppress(OSError):
@@ -355,6 +358,14 @@ def replace_file(
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _delete_left(folder: Path) -> None:
+    """Delete drafts that nobody has written to for an hour: of processes that were killed."""
+    with suppress(OSError):  # another process may delete them too, and a folder may not be listed
+        for draft in folder.glob(".polynet-" + "[0-9a-f]" * 32):
+            if time.time() - draft.stat().st_mtime > 3600:
+                draft.unlink()
 
 
 def _read(path: StrPath) -> tuple[dict[str, np.ndarray], dict[str, str]]:

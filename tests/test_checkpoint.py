@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -94,6 +95,19 @@ def test_all_of_a_file_is_on_the_disk_before_it_has_its_name(
     monkeypatch.setattr(os, "fsync", watch)
     checkpoint.save(path, network().init(seed=0, backend="numpy"))
     assert sizes == [path.stat().st_size, ("folder", True)]
+
+
+def test_drafts_that_were_left_are_deleted_once_nobody_can_be_writing_them(
+    tmp_path: Path,
+) -> None:
+    """Of runs that are killed while they save, each leaves a whole file's size."""
+    ages = {f".polynet-{'0' * 31}1": 4000, f".polynet-{'0' * 31}2": 60, ".polynet-mine": 4000}
+    for name, age in ages.items():
+        (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    checkpoint.save(tmp_path / "net", network().init(backend="numpy"))
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"net", f".polynet-{'0' * 31}2", ".polynet-mine"}
 
 
 def test_another_networks_shapes_are_refused(tmp_path: Path) -> None:
