@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -12,7 +13,7 @@ from polynet import losses, optim
 from polynet.arguments import Callback, place_for
 from polynet.backend import Backend, to_numpy
 from polynet.data import inputs
-from polynet.errors import MissingDependency
+from polynet.errors import MissingDependency, unknown
 from polynet.functional import softmax
 from polynet.nn import Module
 from polynet.optim import Optimizer
@@ -49,7 +50,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         *,
         loss: Loss | None = None,
         optimizer: Optimizer | None = None,
-        epochs: int = 20,
+        epochs: int = 200,
         batch_size: int = 32,
         validation_split: float | None = None,
         callbacks: Sequence[Callback] = (),
@@ -70,6 +71,32 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         self.device = device
         self.dtype = dtype
 
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The settings by name; those of the optimizer as `optimizer__lr` and the like."""
+        params: dict[str, Any] = super().get_params(deep=deep)
+        return {**params, **self._of_the_optimizer()} if deep else params
+
+    def set_params(self, **params: Any) -> Self:
+        """Change settings by name; one of the optimizer's makes another optimizer."""
+        own = {name: params.pop(name) for name in list(params) if name.startswith(OF_THE_OPTIMIZER)}
+        super().set_params(**params)
+        known = self._of_the_optimizer()
+        for name in own:
+            if name not in known:
+                raise ValueError(f"{type(self).__name__}: {unknown('setting', name, known)}")
+        if own:
+            changed = {name.removeprefix(OF_THE_OPTIMIZER): value for name, value in own.items()}
+            self.optimizer = replace(self._optimizer(), **changed)
+        return self
+
+    def _optimizer(self) -> Any:
+        return optim.Adam(1e-3) if self.optimizer is None else self.optimizer
+
+    def _of_the_optimizer(self) -> dict[str, Any]:
+        optimizer = self._optimizer()
+        names = [f.name for f in fields(optimizer)] if is_dataclass(optimizer) else []
+        return {f"{OF_THE_OPTIMIZER}{name}": getattr(optimizer, name) for name in names}
+
     def _train(
         self, x: np.ndarray, y: np.ndarray, outputs: int, sample_weight: Any, *, stratify: bool
     ) -> None:
@@ -85,7 +112,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         if not isinstance(seed, numbers.Integral):
             seed = int(check_random_state(seed).randint(1 << 31))
         trainer = Trainer(
-            net, self.loss or type(self)._loss, self.optimizer or optim.Adam(1e-3), seed=seed,
+            net, self.loss or type(self)._loss, self._optimizer(), seed=seed,
             backend=self.backend, device=self.device, dtype=self.dtype,
         )  # fmt: skip
         given = tuple(trainer.predict(x[:1]).shape)
@@ -114,6 +141,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
             return outputs_of(forward, inputs(place, x, seed=0), AT_ONCE)
 
 
+OF_THE_OPTIMIZER = "optimizer__"
 NUMBERS: dict[str, Any] = {"dtype": ("float64", "float32"), "allow_nd": True}
 """What `x` is, in the words of scikit-learn: whole numbers become floating."""
 
@@ -124,8 +152,9 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]  # scikit-l
     `net` is a network that gives a score for each class, or a function `(features, classes) ->
     Module` of the sizes in the data: `features` are the columns of `X`, the channels of images.
     All else is as in `Trainer` and its `fit`; the loss is of scores and labels from 0, by default
-    `losses.cross_entropy`, the optimizer `optim.Adam(1e-3)`, and `random_state` the seed: an
-    integer, a `RandomState` or None.
+    `losses.cross_entropy`, the optimizer `optim.Adam(1e-3)`, for 200 epochs as scikit-learn's own
+    networks, and `random_state` the seed: an integer, a `RandomState` or None. A search may choose
+    a setting of the optimizer as `optimizer__lr`.
 
     `fit(X, y, sample_weight=None)` takes samples as rows of numbers, or of any shape such as
     (samples, channels, height, width), and labels of any kind; `predict` gives labels, and

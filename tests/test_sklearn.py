@@ -167,3 +167,28 @@ def test_without_scikit_learn_it_says_how_to_install_it(run_python):
     done = run_python("-c", code)
     assert "MissingDependency: scikit-learn is not installed" in done.stderr
     assert "pip install 'polynet-array[sklearn]'" in done.stderr
+
+
+def test_a_search_chooses_settings_of_the_optimizer():
+    x, y = load_iris(return_X_y=True)
+    model = Classifier(Net, epochs=3, backend="numpy")
+    assert model.get_params()["optimizer__lr"] == 1e-3
+    assert "optimizer__lr" not in model.get_params(deep=False)
+    search = GridSearchCV(model, {"optimizer__lr": [1e-9, 0.05]}, cv=3).fit(x, y)
+    assert search.best_params_ == {"optimizer__lr": 0.05}
+    assert search.best_estimator_.optimizer == optim.Adam(0.05)
+    assert model.optimizer is None
+    pipeline = make_pipeline(StandardScaler(), Classifier(Net))
+    pipeline.set_params(classifier__optimizer=optim.SGD(), classifier__optimizer__momentum=0.9)
+    assert pipeline[-1].optimizer == optim.SGD(momentum=0.9)
+
+
+def test_a_setting_that_the_optimizer_lacks_is_named():
+    with pytest.raises(ValueError, match=r"unknown setting 'optimizer__momentum'.*optimizer__lr"):
+        Classifier(Net).set_params(optimizer__momentum=0.9)
+
+
+def test_as_it_comes_it_learns():
+    x, y = load_iris(return_X_y=True)
+    model = make_pipeline(StandardScaler(), Classifier(Net, backend="numpy"))
+    assert np.mean(cross_val_predict(model, x, y, cv=3) == y) > 0.93
