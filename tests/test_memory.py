@@ -209,6 +209,27 @@ def test_a_chain_of_a_hundred_thousand_ops(way: str) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
+def test_what_is_gathered_costs_no_matrix_at_any_order() -> None:
+    """What goes back through an index is summed by the backend's kernel, to the third order too."""
+    count = 2000
+    places = np.random.default_rng(0).integers(0, count, count)
+    x = np.linspace(0.1, 1.0, count)
+
+    def slope(f: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return grad(lambda x: total(f(x)))
+
+    third = slope(slope(slope(lambda x: OPS["take"](x, places) ** 4)))
+    third(x)
+    tracemalloc.start()
+    try:
+        found = third(x)
+        held = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_allclose(found, 24 * x * np.bincount(places, minlength=count))
+    assert held < 200 * x.nbytes  # a matrix of places by segments has 2000 times the bytes
+
+
 # A step in parts
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import array_api_compat
 
-from polynet.tensor import composition, op
+from polynet.tensor import Tensor, composition, op
 
 # Indexing
 
@@ -206,10 +206,19 @@ def segment_sum(xp, x, segments, count, /):
     `x` is (n, …), `segments` integers (n,) from 0 to `count` - 1. It is what `take` sends back,
     as `take` is what it sends back.
     """
-    rows = xp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
-    numbers = xp.arange(count, dtype=segments.dtype, device=array_api_compat.device(x))
-    members = xp.astype(xp.expand_dims(numbers, axis=1) == segments, x.dtype)
-    return xp.reshape(xp.matmul(members, rows), (count, *x.shape[1:]))
+    return _segment_sum(x, segments, count)
+
+
+@op
+def _segment_sum(xp, x, segments, count, /):
+    if type(x) is Tensor:  # within another derivative, in which a backend may have its kernel
+        y = segment_sum(x, segments, count)
+    else:
+        rows = xp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
+        numbers = xp.arange(count, dtype=segments.dtype, device=array_api_compat.device(x))
+        members = xp.astype(xp.expand_dims(numbers, axis=1) == segments, x.dtype)
+        y = xp.reshape(xp.matmul(members, rows), (count, *x.shape[1:]))
+    return y, (lambda g: take(g, segments, axis=0), None, None)
 
 
 @op
