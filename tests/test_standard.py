@@ -13,7 +13,7 @@ import polynet
 from polynet.backend import get_backend
 from polynet.errors import RecordError
 from polynet.ops import LOCALLY_CONSTANT, namespace
-from polynet.ops.differentiable import INQUIRIES
+from polynet.ops.differentiable import INQUIRIES, INSTEAD
 from polynet.tensor import plain_value
 from polynet.tree import leaves
 
@@ -126,6 +126,27 @@ def test_a_recorded_array_is_refused_by_name(name):
 
     with pytest.raises(RecordError, match=f"no derivative of '{name}'.*stop_gradient"):
         polynet.grad(f)(np.asarray([1.0, 2.0]))
+
+
+@pytest.mark.parametrize("name", INSTEAD)
+def test_a_function_beside_the_standard_says_what_has_a_derivative(name):
+    """NumPy's, or PyTorch's. And what it says is there."""
+    in_numpy = any(hasattr(xp, name) for xp in (np, np.linalg))
+    library = np if in_numpy else pytest.importorskip("torch")
+    x = polynet.asarray([1.0, 2.0], backend="numpy" if library is np else "torch")
+
+    def f(x):
+        xp = polynet.array_namespace(x)
+        getattr(xp if hasattr(library, name) else xp.linalg, name)(x)
+
+    with pytest.raises(RecordError, match=f"no derivative of '{name}' yet; {INSTEAD[name]} has"):
+        polynet.grad(f)(x)
+    for path in INSTEAD[name].split(" or "):
+        start, *rest = path.split(".")
+        found = {"polynet": polynet, "xp": namespace("numpy")}[start]
+        for part in rest:
+            found = getattr(found, part)
+        assert callable(found)
 
 
 @pytest.mark.parametrize("name", CHAPTERS["set"].split())

@@ -78,6 +78,30 @@ INQUIRIES = frozenset("__array_namespace_info__ can_cast finfo iinfo isdtype res
 """Functions that return no array."""
 
 
+INSTEAD = {
+    **{f"arc{name}": f"xp.a{name}" for name in "cos cosh sin sinh tan tanh tan2".split()},
+    **{name: f"xp.linalg.{name}" for name in "cross diagonal outer trace".split()},
+    **dict.fromkeys(("cat", "concatenate"), "xp.concat"),
+    **dict.fromkeys(("dot", "mm", "bmm"), "xp.matmul"),
+    **dict.fromkeys(("swapaxes", "transpose", "permute"), "xp.permute_dims"),
+    **{
+        name: f"polynet.functional.{name}"
+        for name in "einsum erf log_softmax logsumexp relu sigmoid softmax".split()
+    },
+    "absolute": "xp.abs",
+    "amax": "xp.max",
+    "amin": "xp.min",
+    "array": "xp.asarray",
+    "cumprod": "xp.cumulative_prod",
+    "cumsum": "xp.cumulative_sum",
+    "inner": "xp.vecdot",
+    "norm": "xp.linalg.vector_norm or xp.linalg.matrix_norm",
+    "power": "xp.pow",
+    "ravel": "xp.reshape",
+    "true_divide": "xp.divide",
+}
+"""What has a derivative in place of functions that libraries have beside the standard's."""
+
 SETS = frozenset("unique_all unique_counts unique_inverse unique_values".split())
 """Functions of values whose number depends on them: a set has no places for gradients."""
 
@@ -148,7 +172,7 @@ def _no_derivative(name: str) -> RecordError:
             "them; apply it to polynet.stop_gradient(x). Its values have gradients as places of "
             "x: xp.take(xp.reshape(x, (-1,)), xp.unique_all(polynet.stop_gradient(x)).indices)"
         )
-    own = "polynet.functional.einsum has one; " if name == "einsum" else ""
+    own = f"{INSTEAD[name]} has one; " if name in INSTEAD else ""
     return RecordError(
         f"polynet has no derivative of {name!r} yet; {own}apply it to polynet.stop_gradient(x), or "
         "write an op for it (polynet.op)"

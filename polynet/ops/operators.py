@@ -69,6 +69,8 @@ OF_PYTORCH = {
     "view": "xp.reshape(x, shape)",
 }
 """And PyTorch's."""
+OF_JAX = {"at": "polynet.functional.setitem(x, key, value)"}
+"""And JAX's."""
 
 
 def _reflected(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -129,7 +131,7 @@ def attach() -> None:
         "__setitem__": _assign,
         "to_device": OPS["to_device"],
     }
-    elsewhere = {**ELSEWHERE, **OF_PYTORCH}
+    elsewhere = {**ELSEWHERE, **OF_PYTORCH, **OF_JAX}
     absent = {name: _absent(name, instead) for name, instead in elsewhere.items()}
     for name, value in {**methods, **transposes, **absent}.items():
         setattr(Tensor, name, value)
