@@ -344,6 +344,8 @@ def vector_norm(xp, x, /, *, axis=None, keepdims=False, ord=2):  # noqa: A002 (t
 
     def pullback(g):
         g, norm = xp.reshape(in_dtype(xp, g, dtype), kept), xp.reshape(y, kept)
+        if ord == 2:
+            return xp.where(norm == 0, 0, g) / xp.where(norm == 0, 1, norm) * xp.conj(x)
         direction = xp.conj(xp.sign(x))
         if ord == 1:
             return g * direction
@@ -351,8 +353,6 @@ def vector_norm(xp, x, /, *, axis=None, keepdims=False, ord=2):  # noqa: A002 (t
             attained = xp.astype(xp.abs(x) == norm, dtype)
             return g / xp.sum(attained, axis=axes, keepdims=True) * attained * direction
         g, norm = xp.where(norm == 0, 0, g), xp.where(norm == 0, 1, norm)
-        if ord == 2:
-            return g / norm * xp.conj(x)
         share = xp.where(x == 0, 1, xp.abs(x)) / norm
         return g * direction * share ** (ord - 1)
 
