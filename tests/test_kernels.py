@@ -69,7 +69,14 @@ def test_linear(name: str, data: st.DataObject, n: int, i: int, o: int, bias: bo
     agree(name, lambda *a: weighted(name, functional.linear(*a)), *args)
 
 
-@on_each_with(functional.relu, functional.gelu)
+@on_each_with(
+    functional.relu,
+    functional.gelu,
+    functional.elu,
+    functional.celu,
+    functional.hardtanh,
+    functional.leaky_relu,
+)
 @given(x=arrays.arrays(np.float64, arrays.array_shapes(max_dims=3), elements=FLOATS))
 @settings(max_examples=60, deadline=None)
 def test_activation(name: str, f: Any, x: np.ndarray) -> None:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 
-from polynet import array_namespace, functional, grad, losses, nn, optim, value_and_grad
+from polynet import (
+    array_namespace,
+    functional,
+    grad,
+    losses,
+    nn,
+    optim,
+    use_backend,
+    value_and_grad,
+    vjp,
+)
 from polynet.backend import get_backend
 from polynet.ops import OPS
 from polynet.step import initial_state, make_step
@@ -26,7 +37,10 @@ OPTIMIZERS = {
 COMPOSITIONS: dict[str, Any] = {
     "linear": (functional.linear, [(5, 4), (3, 4), (3,)]),
     "relu": (functional.relu, [(5, 4)]),
-    "gelu": (functional.gelu, [(5, 4)]),
+    **{
+        name: (getattr(functional, name), [(5, 4)])
+        for name in ("celu", "elu", "gelu", "hardtanh", "leaky_relu")
+    },
     "softmax": (functional.softmax, [(5, 4)]),
     "log_softmax": (functional.log_softmax, [(5, 4)]),
     "mse": (losses.mse, [(5, 4), (5, 4)]),
@@ -235,7 +249,33 @@ def test_labels_out_of_range_are_refused_on_the_cpu() -> None:
             losses.cross_entropy(torch.zeros(2, 3), torch.asarray([0, label]))
 
 
-@pytest.mark.parametrize("name", ["softmax", "log_softmax", "gelu"])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("celu", {"alpha": 0.3}),
+        ("celu", {"alpha": -1.5}),
+        ("celu", {"alpha": 0.0}),
+        ("elu", {"alpha": -2.0}),
+        ("elu", {"alpha": 0.0}),
+        ("hardtanh", {"min_val": -2, "max_val": 0.5}),
+        ("hardtanh", {"min_val": 1.0, "max_val": 1.0}),
+        ("hardtanh", {"min_val": 1.0, "max_val": -1.0}),
+        ("leaky_relu", {"negative_slope": -0.5}),
+        ("leaky_relu", {"negative_slope": 0.0}),
+    ],
+)
+def test_activations_at_kinks_and_far_away_are_their_definitions(name: str, settings: Any) -> None:
+    x = torch.asarray([0.0, -0.0, 1.0, -1.0, 0.5, -2.0, 1e5, -1e5, math.inf, -math.inf])
+    found = []
+    for backend in (get_backend("torch"), get_backend("torch").without_kernels()):
+        with use_backend(backend):
+            value, pullback = vjp(lambda a: getattr(functional, name)(a, **settings), x)
+            found.append((value, pullback(torch.full_like(x, 2))[0]))
+    for actual, expected in zip(*found, strict=True):
+        torch.testing.assert_close(actual, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "gelu", "leaky_relu"])
 def test_integers_are_left_to_the_definition(name: str) -> None:
     x = torch.asarray([1, 2])
     assert kernel(name)(None, x) is NotImplemented

@@ -78,6 +78,40 @@ def gelu(xp: Any, x: torch.Tensor, *, approximate: str = "none") -> Any:
 
 
 @on_floats
+def leaky_relu(xp: Any, x: torch.Tensor, *, negative_slope: float = 0.01) -> Any:
+    """x where x > 0, else `negative_slope`·x."""
+    y = functional.leaky_relu(x, negative_slope)
+    return y, (lambda g: torch.ops.aten.leaky_relu_backward(g, x, negative_slope, False),)
+
+
+@on_floats
+def hardtanh(xp: Any, x: torch.Tensor, *, min_val: float = -1.0, max_val: float = 1.0) -> Any:
+    """min(max(x, min_val), max_val); the gradient passes between the two."""
+    if min_val > max_val:
+        return NotImplemented
+    y = functional.hardtanh(x, min_val, max_val)
+    return y, (lambda g: torch.ops.aten.hardtanh_backward(g, x, min_val, max_val),)
+
+
+@on_floats
+def elu(xp: Any, x: torch.Tensor, *, alpha: float = 1.0) -> Any:
+    """x where x > 0, else alpha·(exp(x) - 1)."""
+    return _elu(x, alpha, 1.0)
+
+
+@on_floats
+def celu(xp: Any, x: torch.Tensor, *, alpha: float = 1.0) -> Any:
+    """x where x > 0, else alpha·(exp(x / alpha) - 1)."""
+    return _elu(x, alpha, 1 / alpha) if alpha else NotImplemented
+
+
+def _elu(x: torch.Tensor, alpha: float, rate: float) -> Any:
+    """x where x > 0, else alpha·(exp(rate·x) - 1)."""
+    y = torch.ops.aten.elu(x, alpha, 1, rate)
+    return y, (lambda g: torch.ops.aten.elu_backward(g, alpha, 1, rate, False, x),)
+
+
+@on_floats
 def softmax(xp: Any, x: torch.Tensor, *, axis: int = -1) -> Any:
     """y = softmax(x); the gradient is y·(g - Σ g·y)."""
     y = torch.softmax(x, axis)
@@ -274,6 +308,7 @@ def adam(
 KERNELS: Mapping[str, Kernel] = {
     kernel.__name__: kernel
     for kernel in (
-        adam, cross_entropy, gelu, linear, log_softmax, mse, relu, rmsprop, sgd, softmax,
+        adam, celu, cross_entropy, elu, gelu, hardtanh, leaky_relu, linear, log_softmax, mse, relu,
+        rmsprop, sgd, softmax,
     )
 }  # fmt: skip
