@@ -20,6 +20,7 @@ from polynet import (
     vjp,
 )
 from polynet.backend import get_backend
+from polynet.errors import MixedBackendsError
 from polynet.ops import OPS
 from polynet.step import initial_state, make_step
 from polynet.tree import named_leaves
@@ -419,3 +420,15 @@ def test_a_query_that_is_no_number_attends_to_nothing(number: float, is_causal: 
     for found in (y, slope):
         assert found[0, 1, 2].isnan().all()
         assert found.isnan().sum() == 4
+
+
+@pytest.mark.parametrize("power", [np.int64(0), np.int64(3), np.uint8(2)])
+def test_an_exponent_may_be_an_integer_of_numpy(power: Any) -> None:
+    x = torch.asarray([0.0, -0.5, 2.0], dtype=torch.float64)
+    slope = grad(lambda a: OPS["sum"](a**power))(x)
+    torch.testing.assert_close(slope, int(power) * x ** abs(int(power) - 1))
+
+
+def test_a_number_of_numpy_is_refused_with_the_number_to_write() -> None:
+    with pytest.raises(MixedBackendsError, match=r"numpy\.float64 met .* 'torch'.*: x\.item\(\)$"):
+        grad(lambda a: a * np.float64(2))(torch.ones(()))

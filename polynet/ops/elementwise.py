@@ -57,7 +57,7 @@ def _to_base(xp, g, out, x, y):
     """Of pow, y x^(y-1), and 0 rather than 0·∞ where x = y = 0."""
     if type(y) in (int, float, complex):
         return g * (y * x ** (y - 1)) if y != 0 else g * 0
-    base = xp.where((x == 0) & (y == 0), 1, x)
+    base = xp.where((x == 0) & (out == 1), 1, x)  # y may be an integer of NumPy, and no array
     return g * (y * base ** (y - 1))
 
 

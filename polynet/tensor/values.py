@@ -287,7 +287,8 @@ def off(level: Level, x: Any) -> Any:
 def mixed(array: Any, backend: Backend) -> MixedBackendsError:
     """The error for an array of another library than `backend`'s."""
     kind = type(array)
+    number = ", or make it a number of Python: x.item()" if array.shape == () else ""
     return MixedBackendsError(
         f"an array of {kind.__module__}.{kind.__qualname__} met an array of backend "
-        f"{backend.name!r}; move it there with polynet.asarray(x, backend={backend.name!r})"
+        f"{backend.name!r}; move it there with polynet.asarray(x, backend={backend.name!r}){number}"
     )
