@@ -166,7 +166,7 @@ def _open(wanted: list[Any], places: Sequence[int], nested: bool, scalar: bool) 
         if not backend.xp.isdtype(dtype, kinds):
             raise TypeError(
                 f"cannot differentiate by {where}, which is {dtype}; expected floating point"
-                f"{'' if scalar else ', and real'}"
+                f"{'' if scalar else ', and real'}: cast it, or pass it as another argument"
             )
     outermost = not nested and not within and _open_levels.get() == 0
     level = Level(backend, namespace(backend), plain=outermost)
