@@ -40,7 +40,8 @@ COMPOSITIONS: dict[str, Any] = {
     "relu": (functional.relu, [(5, 4)]),
     **{
         name: (getattr(functional, name), [(5, 4)])
-        for name in ("celu", "elu", "gelu", "hardtanh", "leaky_relu")
+        for name in """celu elu erf gelu hardtanh leaky_relu logsigmoid sigmoid silu
+            softplus""".split()
     },
     "softmax": (functional.softmax, [(5, 4)]),
     "log_softmax": (functional.log_softmax, [(5, 4)]),

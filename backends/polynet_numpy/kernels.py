@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 
 from polynet import random
-from polynet_numpy import compiled, convolution, loops, normalisation, optimizers, pooling
+from polynet_numpy import (
+    activation,
+    compiled,
+    convolution,
+    loops,
+    normalisation,
+    optimizers,
+    pooling,
+)
 from polynet_numpy.functions import taken
 from polynet_numpy.results import empty, like, repeat, run
 
@@ -287,6 +295,7 @@ def _keep_mask(
 
 
 KERNELS: Mapping[str, Callable[..., Any]] = {
+    **activation.KERNELS,
     **convolution.KERNELS,
     **normalisation.KERNELS,
     **optimizers.KERNELS,

@@ -78,6 +78,39 @@ def gelu(xp: Any, x: torch.Tensor, *, approximate: str = "none") -> Any:
 
 
 @on_floats
+def sigmoid(xp: Any, x: torch.Tensor) -> Any:
+    """y = 1 / (1 + exp(-x)); the gradient is g·y·(1 - y)."""
+    y = torch.sigmoid(x)
+    return y, (lambda g: torch.ops.aten.sigmoid_backward(g, y),)
+
+
+@on_floats
+def silu(xp: Any, x: torch.Tensor) -> Any:
+    """x·sigmoid(x)."""
+    return functional.silu(x), (lambda g: torch.ops.aten.silu_backward(g, x),)
+
+
+@on_floats
+def softplus(xp: Any, x: torch.Tensor, *, beta: float = 1.0, threshold: float = 20.0) -> Any:
+    """log(1 + exp(beta·x)) / beta, or x beyond; the gradient is g·sigmoid(beta·x), or g."""
+    y = functional.softplus(x, beta, threshold)
+    return y, (lambda g: torch.ops.aten.softplus_backward(g, x, beta, threshold),)
+
+
+@on_floats
+def logsigmoid(xp: Any, x: torch.Tensor) -> Any:
+    """log sigmoid(x); the gradient is g·sigmoid(-x)."""
+    y, buffer = torch.ops.aten.log_sigmoid_forward(x)
+    return y, (lambda g: torch.ops.aten.log_sigmoid_backward(g, x, buffer),)
+
+
+@on_floats
+def erf(xp: Any, x: torch.Tensor) -> Any:
+    """The error function; the gradient is g·2/√π·exp(-x²)."""
+    return torch.erf(x), (lambda g: g * (2 / math.sqrt(math.pi)) * torch.exp(-x * x),)
+
+
+@on_floats
 def leaky_relu(xp: Any, x: torch.Tensor, *, negative_slope: float = 0.01) -> Any:
     """x where x > 0, else `negative_slope`·x."""
     y = functional.leaky_relu(x, negative_slope)
@@ -308,7 +341,7 @@ def adam(
 KERNELS: Mapping[str, Kernel] = {
     kernel.__name__: kernel
     for kernel in (
-        adam, celu, cross_entropy, elu, gelu, hardtanh, leaky_relu, linear, log_softmax, mse, relu,
-        rmsprop, sgd, softmax,
+        adam, celu, cross_entropy, elu, erf, gelu, hardtanh, leaky_relu, linear, log_softmax,
+        logsigmoid, mse, relu, rmsprop, sgd, sigmoid, silu, softmax, softplus,
     )
 }  # fmt: skip

@@ -1,9 +1,8 @@
 """Functions of networks, composed from the standard's.
 
 Each composition is the definition of what it computes, on every backend and to any order of
-derivative; a backend may bring a kernel of the same name. Some are ops of their own: `erf` and
-`sigmoid`, which the standard lacks, and those whose derivative is shorter than that of their
-parts.
+derivative; a backend may bring a kernel of the same name. Where the derivative of the whole is
+shorter than that of its parts, as for `softmax`, the definition is an op of its own.
 """
 
 from typing import TYPE_CHECKING

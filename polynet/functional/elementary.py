@@ -1,14 +1,13 @@
-"""Probabilities, linear maps, dropout; `erf` and `sigmoid`, which the standard lacks, are ops."""
+"""Probabilities, linear maps, dropout; `erf` and `sigmoid`, which the standard lacks."""
 
 from __future__ import annotations
 
 import math
 
-from polynet.tensor import composition, real_composition, refuse_complex, with_pullbacks
+from polynet.tensor import composition, real_composition, with_pullbacks
 
 # Functions that the standard lacks
 
-_real_of_erf, _real_of_sigmoid = refuse_complex("erf"), refuse_complex("sigmoid")
 _ERF_SMALL = (
     (
         1.85777706184603153e-1, 3.16112374387056560, 1.13864154151050156e2,
@@ -45,14 +44,18 @@ def _ratio(x, above, below):
     return _polynomial(x, above) / _polynomial(x, below)
 
 
-@with_pullbacks(lambda xp, g, x: g * (2 / math.sqrt(math.pi)) * xp.exp(-x * x))
+@real_composition
 def erf(xp, x, /):
     """The error function 2/√π ∫₀ˣ exp(-t²) dt, elementwise, to the precision of the dtype.
 
     Rational approximations of W. J. Cody, "Rational Chebyshev Approximations for the Error
     Function", Math. Comp. 23 (1969).
     """
-    _real_of_erf(xp, x)
+    return _erf(x)
+
+
+@with_pullbacks(lambda xp, g, x: g * (2 / math.sqrt(math.pi)) * xp.exp(-x * x))
+def _erf(xp, x, /):
     size = xp.minimum(xp.abs(x), 6.0)  # beyond 6, erf is 1 to the last bit of float64
     small = xp.minimum(size, 0.5)
     near = x * _ratio(small * small, *_ERF_SMALL)
@@ -60,7 +63,7 @@ def erf(xp, x, /):
     return xp.where(size <= 0.5, near, xp.sign(x) * far)
 
 
-@with_pullbacks(lambda xp, g, out: g * out * (1 - out))
+@real_composition
 def sigmoid(xp, x, /):
     """1 / (1 + exp(-x)), elementwise, without overflow.
 
@@ -68,7 +71,11 @@ def sigmoid(xp, x, /):
     >>> sigmoid(np.asarray([-1000.0, 0.0, 1000.0]))
     array([0. , 0.5, 1. ])
     """
-    _real_of_sigmoid(xp, x)
+    return _sigmoid(x)
+
+
+@with_pullbacks(lambda xp, g, out: g * out * (1 - out))
+def _sigmoid(xp, x, /):
     e = xp.exp(-xp.abs(x))
     return xp.where(x >= 0, 1, e) / (1 + e)
 

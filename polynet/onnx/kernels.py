@@ -153,6 +153,7 @@ KERNELS = {
         "avg_pool": _avg_pool,
         "convolution": _convolution,
         "convolution_transpose": _convolution_transpose,
+        "erf": op.erf,
         "gelu": _gelu,
         "gru": _gru,
         "layer_norm": _layer_norm,
@@ -162,6 +163,7 @@ KERNELS = {
         "max_pool": _max_pool,
         "relu": op.relu,
         "rnn": _rnn,
+        "sigmoid": op.sigmoid,
         "softmax": _softmax,
     }.items()
 }
