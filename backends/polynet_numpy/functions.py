@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from polynet_numpy import compiled, loops
+from polynet_numpy.choice import choose
 
 ABOUT = {np.shape, np.ndim, np.size, np.result_type, np.can_cast, np.iscomplexobj, np.isrealobj}
 """Those that say something about an array whatever is in it."""
@@ -70,13 +71,8 @@ def _where(recording: Any, condition: Any, *choice: Any) -> Any:
     if not choice:
         return np.nonzero(condition)
     y = recording.like(np.where(recording.plain(condition), *recording.plain(choice)))
-    recording.run(_choose, (condition, *choice, y), {})
+    recording.run(choose, (condition, *choice, y), {})
     return y
-
-
-def _choose(condition: Any, x: Any, y: Any, out: np.ndarray) -> None:
-    np.copyto(out, y)
-    np.copyto(out, x, where=np.asarray(condition, bool))
 
 
 def _reshape(recording: Any, x: Any, shape: Any, **options: Any) -> Any:

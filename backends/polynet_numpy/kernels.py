@@ -24,6 +24,7 @@ from polynet_numpy import (
     optimizers,
     pooling,
 )
+from polynet_numpy.choice import choose
 from polynet_numpy.functions import taken
 from polynet_numpy.results import empty, like, repeat, run
 
@@ -109,7 +110,7 @@ def _relu(x: np.ndarray, y: np.ndarray) -> Call:
 def _where_not_0(y: np.ndarray, g: np.ndarray, mask: np.ndarray, out: np.ndarray) -> Call:
     def by_numpy() -> None:
         np.not_equal(y, 0, out=mask)
-        pooling.keep(mask, g, out)
+        choose(mask, g, 0, out)
 
     return compiled.split(loops.where_not_0, (y, g, out)) or by_numpy
 

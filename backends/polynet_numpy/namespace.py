@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from polynet_numpy import choice
 from polynet_numpy.functions import INTO
 from polynet_numpy.recording import Recorded, active
 
@@ -37,6 +38,10 @@ def namespace() -> ModuleType:
             return INTO[np.take](recording, x, indices, axis)
         return compat.take(x, indices, axis=axis)
 
+    def where(condition: Any, x: Any, y: Any, /) -> Any:
+        plain = type(condition) is np.ndarray and Recorded not in {type(x), type(y)}
+        return (choice.where if plain else np.where)(condition, x, y)
+
     xp = ModuleType("polynet_numpy.xp", compat.__doc__)
     vars(xp).update({name: value for name, value in vars(compat).items() if name != "__name__"})
     vars(xp).update({name: _recordable(getattr(compat, name)) for name in WRAPPERS})
@@ -47,6 +52,7 @@ def namespace() -> ModuleType:
         permute_dims=np.permute_dims,
         sign=np.sign,
         take=take,
+        where=where,
         zeros_like=np.zeros_like,
     )
     return xp

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from polynet_numpy.choice import where
 from polynet_numpy.results import form, like, run
 from polynet_numpy.windows import Ends, Sizes, cells_of, padded, places_of, within
 
@@ -56,12 +57,12 @@ def _to_the_largest(
         np.equal(cell, y, out=found)
         found &= left
         left ^= found
-        target += kept(found, lying)
+        target += where(found, lying, 0)
     if left.any():  # a NaN is equal to nothing; by the definition, the last one wins
         for cell, target in zip(reversed(seen), reversed(targets), strict=True):
             np.logical_and(left, np.isnan(cell), out=found)
             left ^= found
-            target += kept(found, lying)
+            target += where(found, lying, 0)
 
 
 def avg_pool(
@@ -138,21 +139,6 @@ def _fold(combine: np.ufunc, cells: list[np.ndarray], y: np.ndarray) -> None:
     combine(cells[0], cells[1], out=y)
     for cell in cells[2:]:
         combine(y, cell, out=y)
-
-
-def kept(mask: np.ndarray, g: np.ndarray) -> np.ndarray:
-    """`g` where `mask` is true, else 0: by their bits, since `np.where` jumps at every number."""
-    out = np.empty_like(g)
-    keep(mask, g, out)
-    return out
-
-
-def keep(mask: np.ndarray, g: np.ndarray, out: np.ndarray) -> None:
-    """`kept`, into `out`."""
-    kind = np.dtype(f"i{g.itemsize}")
-    bits = out.view(kind)
-    np.negative(mask.view(np.int8), out=bits, dtype=kind)
-    bits &= g.view(kind)
 
 
 KERNELS: Mapping[str, Callable[..., Any]] = {"avg_pool": avg_pool, "max_pool": max_pool}
