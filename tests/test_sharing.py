@@ -279,7 +279,7 @@ def test_jax_without_64_bits_takes_no_float64():
     import jax
 
     jax.config.update("jax_enable_x64", False)
-    with pytest.raises(ValueError, match="float64, of which the library made float32"):
+    with pytest.raises(ValueError, match="float64, and the library made float32 of it"):
         to_cpu(aligned("float64"), "jax", copy=False)
 
 

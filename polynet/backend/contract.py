@@ -36,11 +36,11 @@ def looped(
 
 
 def check_loss(backend: Backend, loss: Any) -> None:
-    """Raise TypeError where a step's loss is no array."""
+    """Raise TypeError if a step's loss is not an array."""
     if not backend.is_array(loss):
         raise TypeError(
             f"the training step returned a {type(loss).__name__} for its loss; expected an array "
-            f"of {backend.name!r}, of no axes: (state, loss)"
+            f"of {backend.name!r} without axes: a step returns (state, loss)"
         )
 
 
@@ -53,15 +53,15 @@ class Backend(abc.ABC):
         [project.entry-points."polynet.backends"]
         metal = "polynet_metal:load"
 
-        [project.entry-points."polynet.arrays"]   # optional: whose arrays choose it
+        [project.entry-points."polynet.arrays"]   # optional: arrays that choose this backend
         metal_arrays = "polynet_metal:load"
 
-    The second group names the top-level module of the array class; where nobody chose a
-    backend, an array from that module chooses this one. Without it, whoever uses the arrays
-    chooses the backend first.
+    The second group names the top-level module of the array class: where nobody has chosen a
+    backend, an array from that module chooses this one. Without this entry point, users have to
+    choose the backend before they use its arrays.
 
-    Set the attributes `name`, `contract`, `version` and `xp`, an Array API namespace, and write
-    `devices`, `is_array`, `from_host` and `to_host`; everything else has a default.
+    Set the attributes `name`, `contract`, `version` and `xp` (an Array API namespace), and define
+    the methods `devices`, `is_array`, `from_host` and `to_host`. Everything else has a default.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Backend(abc.ABC):
     def from_host(self, array: np.ndarray, device: Any) -> Array:
         """A copy of a NumPy array on a native device, with the same dtype.
 
-        A dtype that the device lacks raises TypeError.
+        Raises TypeError for a dtype that the device lacks.
         """
 
     @abc.abstractmethod
@@ -95,27 +95,28 @@ class Backend(abc.ABC):
     # Optional from here on.
 
     def synchronize(self) -> None:  # noqa: B027 (a library may have nothing to do)
-        """Return once all work that was started on the devices has ended.
+        """Wait until all work that was started on the devices has ended.
 
-        Whoever measures time calls it; a library that is done when it returns does nothing.
+        Code that measures time calls this method. The default does nothing: it is for libraries
+        whose functions return only when their work is done.
         """
 
     kernels: Mapping[str, Callable[..., Any]] = {}
-    """Compositions that this backend does faster, by name.
+    """Faster implementations of compositions, by the composition's name.
 
-    A kernel has the signature of an op: `kernel(xp, *arrays, **options)` returns its result
-    and one pullback per array, or `NotImplemented` to decline; of several results it returns a
-    tuple, and one pullback for all, as a rule does (`polynet.tensor.op`). It writes to nothing
-    it was given and its pullbacks may be called any number of times.
+    A kernel has the signature of a rule (`polynet.tensor.op`): `kernel(xp, *arrays, **options)`
+    returns its result and one pullback per array, or `NotImplemented` to decline. A kernel with
+    several results returns them as a tuple, and one pullback for all of them, as a rule does. A
+    kernel writes to none of its arguments, and its pullbacks may be called any number of times.
     """
 
     steps_per_call: int = 1
     """How many training steps polynet hands to a compiled runner at a time."""
 
     def device_of(self, array: Array) -> Any:
-        """The native device that holds `array`: its `.device`, which arrays have by the standard.
+        """The native device that holds `array`: its `.device`, which the standard requires.
 
-        Another answer is for arrays that have none yet, as within a compiler.
+        A backend overrides this where an array has no device yet, such as inside a compiler.
         """
         try:
             return array.device
@@ -126,13 +127,17 @@ class Backend(abc.ABC):
             ) from None
 
     def on(self, device: Any) -> AbstractContextManager[Any]:  # noqa: ARG002 (others use it)
-        """Within it new arrays are on `device`: for libraries whose work does not follow arrays."""
+        """A context in which new arrays are made on `device`.
+
+        It is for libraries that compute on a current device, not on the device of the arguments.
+        """
         return nullcontext()
 
     def to_host_later(self, array: Array) -> Callable[[], np.ndarray]:
-        """A copy to the host that need not be there yet; the function returned waits for it.
+        """Start a copy to the host; the function returned waits for the copy and returns it.
 
-        Where it is started now, work that comes after it need not be waited for.
+        A backend that starts the copy now need not wait for work that is started after it. This
+        default makes the copy when the function is called.
         """
         return lambda: self.to_host(array)
 
@@ -145,36 +150,39 @@ class Backend(abc.ABC):
             raise ArithmeticError(f"the sum of four ones on {device} came out as {total}")
 
     def owned(self, array: Array) -> Array:
-        """`array`, or a copy where it may share memory with another or have strides of its own."""
+        """`array` itself, or a copy if it may share memory with another or have unusual strides."""
         return self.xp.asarray(array, copy=True)
 
     def share(self, x: Array, device: Any) -> Array:
-        """The memory of `x`, an array of any library, as an array on a native device.
+        """An array on a native device that shares the memory of `x`, an array of any library.
 
-        It never copies: where memory cannot be shared it raises, saying why. Memory that must not
-        be written to, such as a JAX array's, never becomes an array that can be.
-        The default goes by DLPack, the standard's protocol.
+        It never copies: where memory cannot be shared, it raises an error that gives the reason.
+        Read-only memory, such as that of a JAX array, never becomes a writable array. The default
+        uses DLPack, the standard's protocol.
         """
         return x if self.is_array(x) else self.xp.from_dlpack(x, device=device, copy=False)
 
     def compile(self, step: Callable[[Any, Any, Array], tuple[Any, Array]]) -> Callable[..., Any]:
-        """Make a runner of several training steps out of one.
+        """Make a runner, which takes several training steps, of a function that takes one.
 
         `step(state, data, rows) -> (state, loss)` is pure. The runner is called as
-        `run(state, data, rows)` with an array (steps, batch) of one `rows` for each step, and
-        returns the last state and the losses, on the device, in an array of shape (steps,). It
-        may write over the state it was given, also where the step raises, if it calls
-        `overwriting()` before: so a Trainer knows that an exception left it none. And, where
-        `step.consumes` is true, the step has no use for parameters and optimizer's state once an
-        optimizer's kernel has computed the next, and its loss shares no memory with them.
+        `run(state, data, rows)`, where `rows` has shape (steps, batch): one row for each step. It
+        returns the last state, and the losses on the device in an array of shape (steps,).
 
-        A runner that keeps copies of the data has a method `refresh()`, which is called when the
-        arrays it was given may have changed: at the start of a `fit`. One that keeps the state in
-        memory of its own has `replace(old, new)`: the state in which some leaves were changed,
-        there, where `old` is the one returned last, which nobody needs any more.
+        The runner may write over the state it was given, even if the step then raises, provided
+        that it calls `overwriting()` first: this tells a Trainer that an exception left it without
+        a state. Where `step.consumes` is true, the step no longer needs the parameters and the
+        optimizer's state once an optimizer's kernel has computed the new ones, and its loss shares
+        no memory with them.
+
+        A runner that keeps copies of the data has a method `refresh()`. It is called when the
+        arrays that the runner was given may have changed: at the start of a `fit`. A runner that
+        keeps the state in memory of its own has a method `replace(old, new)`. There, `old` is the
+        state returned last, which nobody needs any more, and `new` is that state with some leaves
+        changed; the method returns `new` in the runner's memory.
 
         Where `step.required` is true, steps that cannot be taken as one program raise
-        NotCompiledError, here or when they are run. This default is a loop, `looped`.
+        NotCompiledError, here or when they run. This default is a loop, `looped`.
         """
         if getattr(step, "required", False):
             raise NotCompiledError(
@@ -184,9 +192,9 @@ class Backend(abc.ABC):
         return looped(self, step)
 
     def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A pure function of trees of arrays, and of integers, as one program for their shapes.
+        """Compile a pure function of trees of arrays, and of integers: one program for each shape.
 
-        A Trainer evaluates and predicts by it. This default is the function itself.
+        A Trainer evaluates and predicts with the result. This default returns `function` itself.
         """
         return function
 
@@ -221,13 +229,16 @@ class Backend(abc.ABC):
         return getattr(self.xp, name)
 
     def without_kernels(self) -> Backend:
-        """The same backend, on which every composition runs by its definition."""
+        """The same backend without kernels: every composition runs its definition."""
         plain = self.variant("without_kernels")
         plain.kernels = {}
         return plain
 
     def variant(self, method: str, *args: str) -> Self:
-        """A copy to be changed, by a method of this name; pickled, it is made by that once more."""
+        """A copy of the backend, which the caller, the method called `method`, then changes.
+
+        The copy remembers that name and `args`: unpickling it calls the method again.
+        """
         other = copy.copy(self)
         other.differentiable = None
         other._changes = (*self._changes, (method, *args))
@@ -244,17 +255,17 @@ class Backend(abc.ABC):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Its name, and its changes: where it is unpickled, it is that process's own."""
+        """The name and the changes: unpickling takes the backend of its own process, changed so."""
         return type(self).named, (self.name, self._changes)
 
     named: ClassVar[Callable[..., Backend]]
-    """Gives the backend of a name, with changes made to it; `selection` keeps it here."""
+    """Returns the backend of a name with some changes made to it; `selection` sets it."""
 
     def with_precision(self, precision: str) -> Backend:
-        """The same backend, whose products of float32 matrices are computed in less.
+        """The same backend, which computes products of float32 matrices in a lower precision.
 
-        Raises ValueError for a precision that it does not offer. Most offer none: their libraries
-        have settings of their own, which products obey. One that does makes it of a `variant`.
+        Raises ValueError for a precision that the backend does not offer. Most backends offer
+        none: their libraries have settings of their own for it. One that does uses `variant`.
         """
         raise ValueError(
             f"backend {self.name!r} computes products as its library does, and offers no precision "

@@ -1,8 +1,9 @@
 """What a training step may write over: the state that its runner keeps for it.
 
-An optimizer that `consumes` its state allows it, a runner gives the step a state that is
-`over_its_own`, and a kernel asks by `may_overwrite`. Whoever writes says so, `overwriting()`, so
-that a Trainer knows what an exception left: it compares the `overwrite_count`.
+An optimizer allows this by its `consumes`. A runner whose state nobody else holds wraps the step
+in `over_its_own`. A kernel asks `may_overwrite` before it writes. Code that writes calls
+`overwriting()` first: a Trainer compares `overwrite_count` before and after a step, and so knows
+whether an exception left it a whole state.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ _running = threading.local()
 
 
 def over_its_own(step: Callable[[Any, Any, Array], Any]) -> Callable[[Any, Any, Array], Any]:
-    """A step whose optimizer's kernel may write the next state over the one it is given.
+    """The step, with leave for its optimizer's kernel to write the new state over the old one.
 
     It is for a runner that gives the step a state nobody else holds. A step whose `consumes` is
-    false reads that state later: it is returned as it is.
+    false still reads the old state later, and is returned as it is.
     """
     if not getattr(step, "consumes", False):
         return step
@@ -41,9 +42,9 @@ def over_its_own(step: Callable[[Any, Any, Array], Any]) -> Callable[[Any, Any, 
 
 
 def may_overwrite(arrays: Iterable[Array]) -> bool:
-    """Whether a kernel may write over these, as the state of the step that runs in this thread.
+    """Whether a kernel may write over `arrays`: they are state of the step in this thread.
 
-    It is taken to do so.
+    If so, the kernel is assumed to write: `overwriting` is called for it.
     """
     own = getattr(_running, "owned", frozenset()) >= {id(a) for a in arrays}
     if own:
@@ -52,27 +53,27 @@ def may_overwrite(arrays: Iterable[Array]) -> bool:
 
 
 def overwriting() -> None:
-    """Say that the state is written over from here on; whoever does so calls this before.
+    """Say that the state is about to be written over; it is called before the first write.
 
-    What ends a step later leaves neither the state before it nor the one after.
+    An exception after this call leaves neither the state before the step nor the one after it.
     """
     _running.writes = overwrite_count() + 1
 
 
 def nothing_written() -> None:
-    """Take the last `overwriting` back: what was to write has failed, and wrote nothing."""
+    """Take the last `overwriting` back: the work that was to write failed, and wrote nothing."""
     _running.writes = overwrite_count() - 1
 
 
 def overwrite_count() -> int:
-    """How often this thread began to write over a state: more often than before, if a step did."""
+    """How many times this thread began to write over a state; a step that writes raises it."""
     writes: int = getattr(_running, "writes", 0)
     return writes
 
 
 @contextmanager
 def left_alone() -> Iterator[None]:
-    """Within it the state stays as it is, or is put back, whatever is said by `overwriting`."""
+    """A context in which `overwriting` does not count: the state is not changed, or is restored."""
     before = overwrite_count()
     try:
         yield

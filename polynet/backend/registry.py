@@ -27,14 +27,14 @@ INCOMPATIBLE = "incompatible"
 BROKEN = "broken"
 
 MISTAKES = (AttributeError, NameError, TypeError)
-"""Errors that show a mistake in a plug-in; any other says that there is no device to use."""
+"""Errors that show a mistake in a plug-in; any other error means that no device can be used."""
 RESERVED = ("all", "auto")
 """Words that choose among backends, and so cannot be the name of one."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """One plug-in: its state, and all that is known of the reason."""
+    """The state of one plug-in, and all that is known about the reason for it."""
 
     name: str
     state: str
@@ -63,7 +63,7 @@ class Status:
 class Registry:
     """The plug-ins installed.
 
-    Listing names loads none of them; each is loaded once, when asked for.
+    Listing their names loads no plug-in. Each is loaded once, when somebody asks for it.
     """
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Registry:
         self.refresh()
 
     def forked(self) -> None:
-        """Make the lock anew: in a forked process, a thread that held the old one is not there."""
+        """Make a new lock: a thread that held the old one does not exist in a forked process."""
         self._lock = threading.RLock()
 
     def refresh(self) -> None:
@@ -97,7 +97,7 @@ class Registry:
         return tuple(self._entry_points())
 
     def claimants(self, module: str) -> tuple[str, ...]:
-        """The backends that arrays from the top-level package `module` choose."""
+        """The backends that claim the arrays of the top-level package `module`."""
         with self._lock:
             if self._claims is None:
                 found = [(name, p) for name, ps in self._entry_points().items() for p in ps]
@@ -109,7 +109,7 @@ class Registry:
                 for point in metadata.entry_points(group=ARRAYS_GROUP):
                     only = of_owner.get(_owner(point), set())
                     names = {by_value[point.value]} if point.value in by_value else only
-                    if len(names) == 1:  # else it does not say whose
+                    if len(names) == 1:  # otherwise it does not say for which backend it claims
                         claims.setdefault(point.name, set()).update(names)
                 self._claims = claims
             return tuple(sorted(self._claims.get(module, ())))
@@ -134,7 +134,7 @@ def _order(point: metadata.EntryPoint) -> tuple[str, str]:
 
 
 class _Refused(Exception):
-    """A plug-in that cannot be used: its state, and why. What it raised itself is the cause."""
+    """A plug-in that cannot be used: its state, and why. The plug-in's own error is the cause."""
 
     def __init__(self, state: str, reason: str) -> None:
         super().__init__(reason)
@@ -172,7 +172,7 @@ def _check_alone(name: str, points: list[metadata.EntryPoint], owners: str) -> N
 def _load(point: metadata.EntryPoint) -> Any:
     try:
         factory = point.load()
-        if isinstance(factory, type):  # one of another version may not even be instantiable
+        if isinstance(factory, type):  # one for another contract may not even be instantiable
             _check_contract(factory)
         return factory()
     except _Refused:
@@ -215,7 +215,7 @@ def _check(backend: Any, name: str) -> None:
 
 
 def _probe(backend: Backend) -> tuple[str, ...]:
-    """The devices' names, the default one having computed something."""
+    """The devices' names, once the default device has computed something."""
     try:
         devices = _by_name(backend.devices())
         if devices:

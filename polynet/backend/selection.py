@@ -33,7 +33,7 @@ _by_type: dict[type, Backend] = {}
 
 
 def get_backend(backend: str | Backend | None = None) -> Backend:
-    """The backend called `backend`; for None, the one chosen, else numpy.
+    """The backend called `backend`; for None, the backend chosen before, else numpy.
 
     Raises UnknownBackendError, or BackendUnavailableError with the cause chained.
 
@@ -108,7 +108,7 @@ def use_backend(backend: str | Backend) -> Iterator[Backend]:
         _in_context.reset(token)
 
 
-@functools.cache  # POLYNET_BACKEND is read at every array, but "auto" speaks once
+@functools.cache  # POLYNET_BACKEND is read at every array, but "auto" prints its choice once
 def _auto() -> Backend:
     found = registry.status("numpy")
     for name in AUTO_ORDER:
@@ -118,7 +118,7 @@ def _auto() -> Backend:
                 found = status
                 break
     order = ", ".join((*AUTO_ORDER, "numpy"))
-    # printed, since whoever takes what there is should see what it was
+    # printed, since a user who leaves the choice open should see what was chosen
     print(f'polynet: "auto" chose {found.name} (order: {order})', file=sys.stderr)  # noqa: T201
     return found.require()
 
@@ -126,8 +126,9 @@ def _auto() -> Backend:
 def backend_of(array: Array) -> Backend:
     """The backend that `array` belongs to.
 
-    It is the one chosen if the array is one of its own, else the only one that claims arrays
-    of this kind. Raises TypeError for what is no array, and where several backends claim it.
+    It is the chosen backend if the array is one of its own, else the only backend that claims
+    arrays of this type. Raises TypeError if `array` is an array of no backend found, or if several
+    backends claim it.
     """
     chosen = chosen_backend()
     if chosen is not None and chosen.is_array(array):
@@ -142,7 +143,7 @@ def _claimant(array: Array) -> Backend:
     kind = type(array)
     module = kind.__module__.partition(".")[0]
     names = registry.claimants(module)
-    if len(names) > 1:  # one that cannot be used must not make the others ambiguous
+    if len(names) > 1:  # a backend that cannot be used must not make the choice ambiguous
         names = tuple(n for n in names if registry.status(n).available) or names[:1]
     if len(names) > 1:
         raise TypeError(
@@ -159,7 +160,7 @@ def _claimant(array: Array) -> Backend:
 
 
 def is_claimed(x: object) -> bool:
-    """Whether `x` is an array of the chosen backend, or of a kind that some backend claims."""
+    """Whether `x` is an array of the chosen backend, or of a package that some backend claims."""
     chosen = chosen_backend()
     if chosen is not None and chosen.is_array(x):
         return True
@@ -197,7 +198,7 @@ def common_backend(arrays: Iterable[Array], what: str = "these arrays") -> tuple
 
 
 def refresh() -> None:
-    """Look for plug-ins again, and forget which arrays chose which."""
+    """Look for plug-ins again, and forget which arrays belong to which backend."""
     registry.refresh()
     _by_type.clear()
     _auto.cache_clear()

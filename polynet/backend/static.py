@@ -1,4 +1,4 @@
-"""Training steps over memory that stays where it is, so that one can be recorded and replayed."""
+"""Training steps in memory whose addresses stay the same, so that they can be replayed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from polynet.errors import NotCompiledError, asked_by, warn
 
 
 def not_recorded(why: str, *, required: bool) -> None:
-    """Say once that a training step runs one operation at a time; raise where it may not.
+    """Warn once that a training step runs one operation at a time; raise if that is not allowed.
 
-    The warning is of the line that asked polynet for the steps.
+    The warning points to the line of the program that asked polynet for the steps.
     """
     if required:
         raise NotCompiledError(f'compile="require": this training step cannot be recorded: {why}')
@@ -30,24 +30,25 @@ def not_recorded(why: str, *, required: bool) -> None:
 
 
 def why_not(error: BaseException, inner: Sequence[str]) -> str:
-    """What kept a step from being recorded, and the user's line that it came from."""
+    """The error that kept a step from being recorded, and the user's line that it came from."""
     return (
         f"{type(error).__name__}: {error} ({asked_by(error, inner)}). A step that can be recorded "
-        "reads no array's value: no float(x), no `if` on one, and has xp.where(mask, x, 0) in "
-        "place of x[mask]"
+        "does not read the values of arrays: it has no float(x), no `if` on an array, and "
+        "xp.where(mask, x, 0) in place of x[mask]"
     )
 
 
 class _Uncollected:
-    """Within it Python's cycle collector is off, lest it frees a CUDA graph during a recording.
+    """A context in which Python's cycle collector is off, so that it frees no CUDA graph.
 
-    CUDA lets no graph be destroyed then, and spoils the recording. Several threads may record; the
-    last one to end sets the collector as the first one found it.
+    CUDA does not allow a graph to be destroyed during a recording, and spoils the recording.
+    Several threads may record; the last one to end restores the collector to the state in which the
+    first one found it.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._recording: list[int] = []  # the threads that do
+        self._recording: list[int] = []  # the threads that are recording
         self._collecting = False
 
     def __enter__(self) -> None:
@@ -76,14 +77,14 @@ _nothing_collected = _Uncollected()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_nothing_collected.forked)
 WARM_UP = 3
-"""Steps before a recording: libraries load kernels and take workspace in the first ones."""
+"""Steps before a recording: in the first ones libraries load kernels and allocate workspace."""
 KINDS = 8
-"""Kinds of data, by their structures and shapes, of which recordings are kept."""
+"""How many kinds of data (structures, shapes, dtypes) have their recordings kept."""
 
 
 @dataclass
 class _Launch:
-    """What steps of one batch shape share: where the rows and the loss stand, and the replay."""
+    """What steps of one batch shape share: storage for the rows and the loss, and the replay."""
 
     rows: Array
     loss: Array = None
@@ -93,10 +94,10 @@ class _Launch:
 
 @dataclass
 class _Data:
-    """Data of one kind: those given last, where they are read, and the recordings that read them.
+    """Data of one kind: the arrays given last, their storage, and the recordings that read them.
 
-    They stand where the caller has them, until others of their shapes come: then in storage
-    into which each is copied, as batches that are streamed are.
+    Data are read where the caller has them, until other arrays of the same shapes come, as
+    batches that are streamed do. From then on all of them are copied into one storage, `stored`.
     """
 
     given: list[weakref.ref]
@@ -119,18 +120,22 @@ def _assign(array: Array, other: Array) -> None:
 class StaticRunner:
     """What `Backend.compile` returns where a device can record work and replay it.
 
-    `capture(f)` records the work that `f()` starts, without doing it, and returns a function
-    that does it, and calls `overwriting()` before it writes; where that is impossible it raises
-    RuntimeError, and the steps go on one operation at a time, or, where a recording is `required`,
-    NotCompiledError is raised. A recording knows addresses, not arrays. So the state has storage of
-    its own, into which each step ends by copying the new one, and each shape of rows has a place
-    for the rows and one for the loss. Data stays where it is, until other data of its shapes comes:
-    from then on they are copied to one place, and recorded once. A state that is not the one
-    returned last is recorded anew, and whoever holds the earlier state keeps it.
+    `capture(f)` records the work that `f()` starts, without doing it. It returns a function that
+    does the work, and that calls `overwriting()` before it writes. Where recording is impossible,
+    `capture` raises RuntimeError. Then the steps run one operation at a time, or, where a recording
+    is `required`, NotCompiledError is raised.
 
-    `memory(array)` is equal for arrays that share memory, `write(array, other)` writes, and
-    `own(state)` is a copy of a state, laid out as suits the library. `inner` are packages, the
-    plug-in's and its library's, whose lines a user is not told of where a step cannot be recorded.
+    A recording knows addresses, not arrays. So the state has storage of its own, and each step ends
+    by copying the new state there. Each shape of rows has storage for the rows and for the loss.
+    Data stays where it is until other data of the same shapes comes: from then on all such data is
+    copied to one place, and steps that read that place are recorded once. A state that is not the
+    one returned last is copied to new storage, and steps are recorded anew; the earlier state stays
+    as it is for whoever holds it.
+
+    `memory(array)` is equal for arrays that share memory. `write(array, other)` copies `other` into
+    `array`. `own(state)` returns a copy of a state, laid out as suits the library. `inner` names
+    the packages of the plug-in and its library: where a step cannot be recorded, the line that is
+    shown to the user is outside them.
     """
 
     def __init__(
@@ -168,21 +173,21 @@ class StaticRunner:
         return self._state, losses[0] if len(losses) == 1 else self._backend.xp.concat(losses)
 
     def refresh(self) -> None:
-        """Data given from here on may hold other numbers, also where they are the same arrays."""
+        """Copy data once more when they come: the same arrays may hold other numbers by now."""
         self._last = None
         for known in self._data.values():
             if known.stored is not None:
                 known.given = []
 
     def replace(self, old: Any, new: Any) -> Any:
-        """`new` in the storage of `old`, which nobody needs any more; so recordings serve on."""
+        """Copy `new` over `old`, which nobody needs any more, so that recordings stay valid."""
         if _identities(old) != self._own or _kinds(new) != _kinds(old):
             return new
         self._commit(new)
         return self._state
 
     def _take(self, state: Any, data: Any) -> _Data:
-        """What is known of these data; nothing, where the state is another."""
+        """The entry for these data; a state other than the one returned last clears all entries."""
         if _identities(state) != self._own:
             self._state = self._own_copy(state)
             self._own = _identities(self._state)
@@ -212,7 +217,7 @@ class StaticRunner:
         return known
 
     def _advance(self, launches: dict[Hashable, _Launch], data: Any, rows: Array) -> Array:
-        """One step; its loss, where the next step will put its own."""
+        """Take one step, and return its loss in storage that the next step writes over."""
         key = tuple(rows.shape), rows.dtype
         if key not in launches:
             launches[key] = _Launch(self._copy(rows))
@@ -232,26 +237,26 @@ class StaticRunner:
             with _nothing_collected, left_alone():
                 return self._capture(run)
         except RuntimeError as error:
-            first = error.__context__ or error  # ending a recording that failed fails too
+            first = error.__context__ or error  # to end a recording that failed raises once more
             not_recorded(why_not(first, self._inner), required=self._required)
             self._capture = lambda run: run
             return run
 
     def _run(self, data: Any, launch: _Launch) -> None:
-        """A step from storage to storage. Warm-up steps are these too, and so count."""
-        state = tree.map(lambda a: a, self._state)  # a step of one's own may write to the dict
+        """Take a step from storage to storage. Warm-up steps are such steps: they train as well."""
+        state = tree.map(lambda a: a, self._state)  # a user's own step may write to the dict
         new, loss = self._step(state, data, launch.rows)
         check_loss(self._backend, loss)
         if launch.loss is None:
             launch.loss = self._copy(loss)
         else:
-            self._write(launch.loss, loss)  # before the state changes, of which it may be a part
+            self._write(launch.loss, loss)  # before the state changes: the loss may be part of it
         self._commit(new)
 
     def _commit(self, new: Any) -> None:
         """Copy a new state into the storage.
 
-        A leaf that stands in the storage of another is copied out of it first.
+        A new leaf that lies in the storage of another leaf is first copied out of it.
         """
         pairs: list[tuple[Array, Array]] = []
         tree.map(lambda kept, leaf: pairs.append((kept, leaf)), self._state, new)
@@ -277,7 +282,7 @@ class StaticRunner:
 
 
 def _kinds(state: Any) -> list[Hashable]:
-    """Of each leaf its path, shape and dtype."""
+    """The path, shape and dtype of each leaf."""
     return [(path, tuple(a.shape), a.dtype) for path, a in tree.named_leaves(state)]
 
 

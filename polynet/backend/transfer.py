@@ -29,16 +29,16 @@ def asarray(
 ) -> Array:
     """A copy of `x` on a backend's device, or with `copy=False` the same memory.
 
-    `x` is a number, a nested sequence, a NumPy array or an array of any backend; the dtype
-    stays, unless `dtype` names another; Python floats become float32, and Python integers what
-    the device indexes with. The backend is the one given, else the one chosen, else the array's
-    own, else numpy.
+    `x` is a number, a nested sequence, a NumPy array or an array of any backend. The dtype stays
+    as it is, unless `dtype` names another. Python floats become float32, and Python integers the
+    dtype that the device indexes with. The backend is the one given, else the one chosen, else
+    the array's own, else numpy.
 
-    With `copy=False` nothing is copied, ever: a write to one array is seen in the other, and an
-    array that is there already is returned itself. Memory that must not be written to stays so.
-    JAX takes its arrays to be constant: while it shares your memory, leave that unchanged.
-    Raises ValueError, with the reason, where memory cannot be shared: it is on another device, of
-    another dtype than was asked for, or the library does not take it as it lies there.
+    With `copy=False` nothing is ever copied: a write to one array is seen in the other, and an
+    array that is already on the device is returned itself. Read-only memory stays read-only.
+    JAX assumes that its arrays are constant: do not change your memory while JAX shares it.
+    Raises ValueError, with the reason, where memory cannot be shared: it is on another device, it
+    has another dtype than the one asked for, or the library does not accept its layout.
 
     Python array API standard, "Data interchange" (DLPack), and `copy` of its `asarray`.
 
@@ -69,10 +69,10 @@ def asarray(
 def to_numpy(x: Any, *, copy: bool = True) -> np.ndarray:
     """A NumPy copy of a number, a nested sequence or an array of any backend.
 
-    With `copy=False` it is the same memory, or ValueError, as `asarray` says; that of an array
-    which cannot change, such as JAX's, is read-only.
+    With `copy=False` the result shares the memory of `x`, or ValueError is raised, as in
+    `asarray`. It is read-only where `x` is an array that cannot change, such as a JAX array.
 
-    Raises TypeError for what cannot be an array of numbers, and RecordError for a recorded
+    Raises TypeError if `x` cannot be an array of numbers, and RecordError if it is a recorded
     `Tensor`, whose record would be lost.
 
     >>> to_numpy([1, 2])
@@ -84,7 +84,7 @@ def to_numpy(x: Any, *, copy: bool = True) -> np.ndarray:
 
 
 def on_host(x: Any, *, copy: bool | None = None) -> np.ndarray:
-    """`x` as a NumPy array to read, which without `copy` may be of its memory."""
+    """`x` as a NumPy array to read; without `copy` it may share the memory of `x`."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError("masked arrays would lose their mask; call .filled(value) first")
     if not isinstance(x, np.ndarray | np.generic) and is_claimed(x):
@@ -99,19 +99,19 @@ def on_host(x: Any, *, copy: bool | None = None) -> np.ndarray:
 
 
 def _instead(x: Any, host: np.ndarray) -> str:
-    """What to do where an array holds no numbers: a data frame's columns, or labels, are named."""
+    """Advice for an array that holds no numbers: for a data frame, it names the columns."""
     if host.ndim == 2 and hasattr(x, "columns"):
         odd = [repr(c) for c in x.columns if not _can_be_numbers(np.asarray(x[c]))]
         if not odd:
             return "its columns have no dtype in common: x.astype('float64') gives them one"
         more = f" and {len(odd) - 5} more" if len(odd) > 5 else ""
         return (
-            f"no numbers are in the columns {', '.join(odd[:5])}{more}: leave them out, or make "
-            "numbers of them, as pandas.get_dummies(x, dtype='float64') does of text"
+            f"the columns {', '.join(odd[:5])}{more} hold no numbers: leave them out, or turn them "
+            "into numbers, as pandas.get_dummies(x, dtype='float64') does with text"
         )
     if host.size and isinstance(host.flat[0], str | bytes):
-        text = "numbers that are written as text become some by np.asarray(x, dtype=float)"
-        labels = "; labels do by `names, y = np.unique(y, return_inverse=True)`"
+        text = "for numbers that are written as text, use np.asarray(x, dtype=float)"
+        labels = "; for labels, use `names, y = np.unique(y, return_inverse=True)`"
         return text + labels * (host.ndim == 1)
     if hasattr(x, "toarray"):
         return "a sparse matrix becomes an array by x.toarray(), or batch by batch in a data.Source"
@@ -150,7 +150,7 @@ def _shared(x: Any, target: Backend, device: Any, dtype: str | None) -> Array:
         )
 
     if isinstance(x, np.generic) or not (hasattr(x, "__dlpack__") or target.is_array(x)):
-        raise refused("it is no array that others can take memory from (by __dlpack__)")
+        raise refused("it is not an array that shares its memory with others (by __dlpack__)")
     if isinstance(x, np.ndarray) and on_host(x).dtype != x.dtype:
         raise refused(f"its bytes are in another order than this machine's ({x.dtype})")
     try:
@@ -162,7 +162,7 @@ def _shared(x: Any, target: Backend, device: Any, dtype: str | None) -> Array:
     if target.device_of(shared) != device:
         raise refused(f"it is on {target.device_of(shared)}")
     if _name(shared.dtype) != _name(x.dtype):
-        raise refused(f"it is {_name(x.dtype)}, of which the library made {_name(shared.dtype)}")
+        raise refused(f"it is {_name(x.dtype)}, and the library made {_name(shared.dtype)} of it")
     if dtype is not None and shared.dtype != target.dtype(dtype):
         raise refused(f"it is {_name(x.dtype)}, and {dtype} was asked for")
     return shared
