@@ -59,7 +59,7 @@ def in_complex64(a: Any) -> Any:
 def test_refused(backend: Backend, name: str) -> None:
     sample = SAMPLES[name][0]
     args = to_backend([in_complex64(a) for a in of_complex(sample, 1.0)], backend, "float32")
-    said = rf"^{name} is of real numbers, and got \S*complex64.*xp\.imag\(x\)$"
+    said = rf"^{name} takes real numbers, and got \S*complex64.*xp\.imag\(x\)$"
     with pytest.raises(TypeError, match=said):
         FUNCTIONS[name](*args, **sample.options)
 
@@ -79,7 +79,7 @@ def test_no_kernel_meets_them() -> None:
         assert backend_of(np.ones(2)) is plain
         for take in (functional.relu, nn.ReLU(), grad(functional.relu)):
             assert float(take(np.asarray(2.0))) in (1.0, 2.0)
-            with pytest.raises(TypeError, match="relu is of real numbers, and got complex64"):
+            with pytest.raises(TypeError, match="relu takes real numbers, and got complex64"):
                 take(np.asarray(1j, dtype="complex64"))
 
 
@@ -112,5 +112,5 @@ def test_what_is_no_array_is_refused_by_name(given: str) -> None:
     """Beside an array, which says where it is computed; recorded or not."""
     kind = type(NUMBERS[given]).__name__
     for call in (losses.mse, lambda x, y: grad(lambda a: losses.mse(x, a))(y)):
-        with pytest.raises(TypeError, match=f"mse is of arrays, and got a {kind}: polynet.asarray"):
+        with pytest.raises(TypeError, match=f"mse takes an array, and got a {kind}: polynet.as"):
             call(NUMBERS[given], np.ones(2))

@@ -1,9 +1,9 @@
 """The engine: arrays that record what happens to them, and the sweep back. It knows no formula.
 
 Reverse-mode differentiation as in Griewank and Walther, *Evaluating Derivatives* (2008). Each
-derivative being taken is a `Level`, and its record is a list with a line for each result, which
-says from which earlier lines it was computed and how a gradient goes back to them. A `Tensor`
-is a value, its level, and the number of its line.
+derivative being taken is a `Level`, which has a record: a list with a line for each result. A line
+says from which earlier lines the result was computed, and how a gradient goes back to them. A
+`Tensor` is a value, its level, and the number of its line.
 
 Levels nest. An op unwraps the highest level among its inputs and runs its rule on what is
 inside: on plain arrays, or on Tensors of the levels below, which record in turn. So the

@@ -1,4 +1,4 @@
-"""An op's arguments: finding their level, taking it off, seeing that they belong together."""
+"""An op's arguments: finding their level, unwrapping it, checking that they belong together."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from polynet.errors import RecordError
 from polynet.tensor.values import Level, Tensor, mixed, off
 
 CONTAINERS = frozenset({list, tuple, dict})
-"""Arguments of an op that are opened, to find the arrays inside."""
+"""The types of arguments that an op looks into, to find the arrays inside."""
 _PYTHON_SCALARS = frozenset({bool, int, float, complex, str})
 
 
 def members(args: Iterable[Any]) -> Iterator[Any]:
-    """The arguments; lists, tuples and dicts opened."""
+    """The arguments, with the leaves of lists, tuples and dicts in their place."""
     for a in args:
         if type(a) in CONTAINERS:
             yield from tree.leaves(a)
@@ -39,14 +39,15 @@ def highest_level(args: Iterable[Any]) -> Level | None:
 
 
 def each(function: Callable[[Any], Any], args: Iterable[Any]) -> list[Any]:
-    """`function` of every argument, and of every leaf of those that are lists, tuples or dicts."""
+    """`function` applied to every argument, or to every leaf of a list, tuple or dict."""
     return [tree.map(function, a) if type(a) in CONTAINERS else function(a) for a in args]
 
 
 def unwrapped(level: Level, args: tuple) -> tuple[list[Any], Any]:
-    """The arguments with `level` taken off, and the namespace for what remains.
+    """The arguments with `level` taken off, and the namespace for the values inside.
 
-    Where Tensors of lower levels remain, the rule meets Tensors only, and records in turn.
+    Where these values are Tensors of lower levels, the rule is given Tensors only, and its ops
+    are recorded in turn.
     """
     inner = each(lambda a: off(level, a), args)
     for a in members(inner):
@@ -54,8 +55,8 @@ def unwrapped(level: Level, args: tuple) -> tuple[list[Any], Any]:
             if level.plain:
                 a._level.require_open()
                 raise RecordError(
-                    "a Tensor of another derivative met one of a derivative that was opened in "
-                    "another thread; open it there in contextvars.copy_context().run"
+                    "a Tensor of another derivative met a Tensor of a derivative that was opened "
+                    "in another thread; open it there in contextvars.copy_context().run"
                 )
         elif type(a) not in level.types:
             level.admit(a)
@@ -65,10 +66,10 @@ def unwrapped(level: Level, args: tuple) -> tuple[list[Any], Any]:
 
 
 def lifted(level: Level, args: Iterable[Any]) -> list[Any]:
-    """The arguments, plain arrays as constant Tensors.
+    """The arguments, with plain arrays made into constant Tensors.
 
-    So array code that was handed Tensors meets nothing else: `array @ tensor` is an error in
-    libraries that do not leave it to the Tensor.
+    Array code that was given Tensors then meets no plain arrays: `array @ tensor` is an error in
+    libraries whose arrays do not leave the operator to the Tensor.
     """
     is_array, constants = level.backend.is_array, level.namespace.constants
     return each(lambda a: Tensor(a, constants) if is_array(a) else a, args)
@@ -77,7 +78,7 @@ def lifted(level: Level, args: Iterable[Any]) -> list[Any]:
 def plain_backend(args: tuple) -> Backend:
     """The one backend of all arrays among arguments that hold no Tensor."""
     found = None
-    for a in {type(a): a for a in tree.leaves(args)}.values():  # one of a kind stands for all
+    for a in {type(a): a for a in tree.leaves(args)}.values():  # one of each type is enough
         if type(a) in _PYTHON_SCALARS or not hasattr(a, "dtype") or isinstance(a, type):
             continue
         if found is None:

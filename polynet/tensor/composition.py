@@ -16,11 +16,12 @@ from polynet.tensor.values import Tensor
 def composition(definition: Callable[Concatenate[Any, P], R]) -> Callable[P, R]:
     """Make a function that is written from ops, and that a backend may replace by a kernel.
 
-    `definition(xp, *arrays, **options)` is what the function means, on every backend. A kernel
-    of the same name runs instead of it on plain arrays whose gradients will be plain; where it
-    returns `NotImplemented`, the definition runs. That of a function of whole trees, such as an
-    optimizer's, has no derivative, and may write over what it is given: where something in the
-    trees is recorded, the definition runs.
+    `definition(xp, *arrays, **options)` defines the function on every backend. A kernel of the
+    same name runs in its place where the arrays are plain and their gradients will be plain. Where
+    the kernel returns `NotImplemented`, the definition runs.
+
+    The kernel of a function of whole trees, such as an optimizer's formula, has no derivative and
+    may write over its arguments. So where any array in the trees is recorded, the definition runs.
 
     >>> import numpy as np
     >>> @composition
@@ -35,8 +36,9 @@ def composition(definition: Callable[Concatenate[Any, P], R]) -> Callable[P, R]:
 def real_composition(definition: Callable[Concatenate[Any, P], R]) -> Callable[P, R]:
     """A `composition` of real numbers: where its first array is complex, it raises TypeError.
 
-    It is for what compares numbers, or takes their size, where no error of a library says that
-    complex ones have no order. Neither kernel nor definition meets them.
+    It is for functions that compare numbers or take their absolute value: libraries do not all
+    raise an error that complex numbers have no order. Complex arrays reach neither the kernel nor
+    the definition.
     """
     return _composed(definition, refuse_complex(definition.__name__))
 
@@ -80,5 +82,5 @@ def _composed(
 
 
 def _some_recorded(options: dict[str, Any]) -> bool:
-    """Whether a number among the options is recorded: a kernel knows no gradient of one."""
+    """Whether an option is a recorded number: a kernel has no gradient for options."""
     return bool(options) and Tensor in map(type, options.values())

@@ -1,4 +1,4 @@
-"""Recording an op: a rule becomes a function that writes what it did at the end of the record."""
+"""Recording an op: a rule becomes a function that adds a line to the record when it is called."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from polynet.tensor.rules import check_count, check_kernel, checked, is_usual
 from polynet.tensor.values import Level, Parts, Tensor
 
 P = ParamSpec("P")
-"""What a function takes, which it is after the namespace that its formula takes first."""
+"""The parameters of a function: those of its formula without the namespace, which comes first."""
 R = TypeVar("R")
 
 _SEVERAL = (tuple, list)
 _bare = object.__new__
-"""The common cases fill in a Tensor themselves: the call of its `__init__` would cost more."""
+"""The common cases set a Tensor's attributes directly, since a call of `__init__` is slower."""
 
 
 def op(rule: Callable[Concatenate[Any, P], Any]) -> Callable[P, Any]:
@@ -34,18 +34,19 @@ def op(rule: Callable[Concatenate[Any, P], Any]) -> Callable[P, Any]:
 
     `rule(xp, *arrays, **options)` returns its result and a tuple of pullbacks, one for each
     positional argument (None where no gradient goes back), or None for no pullbacks at all. A
-    pullback takes the gradient `g` of the result to that of its argument; one in a shape that
-    the argument was broadcast to is summed back. A list of arrays is one argument, whose
-    pullback returns a list.
+    pullback takes the gradient `g` of the result and returns the gradient of its argument. Where
+    the argument was broadcast, the gradient may have the broadcast shape: it is summed back to
+    the argument's. A list of arrays is one argument, whose pullback returns a list.
 
-    Where the gradients share work, the rule returns one function in place of the tuple:
-    `pullback(g, needs)`, with a bool for each positional argument, returns all gradients, None
-    where there is none or none is needed. A rule may return several results, as a tuple or
-    list of arrays; then it must, and `g` is a tuple of their gradients.
+    Where the gradients share work, the rule may return one function in place of the tuple:
+    `pullback(g, needs)`, where `needs` has a bool for each positional argument, returns all
+    gradients, None where there is none or none is needed. A rule may also return several results,
+    as a tuple or list of arrays. Then it must return one such function, and `g` is a tuple of the
+    gradients of the results.
 
-    Rules and pullbacks write to nothing they were given, may be called any number of times, and
-    put `g` first (`g * y`: an array that is not recorded may not know what to do with a Tensor
-    on its right).
+    Rules and pullbacks write to none of their arguments and may be called any number of times.
+    They put `g` first, as in `g * y`: an array that is not recorded may not know what to do with
+    a Tensor on its right.
 
     >>> @op
     ... def cube(xp, x):
@@ -87,12 +88,12 @@ def _positional(signature: inspect.Signature) -> list[str]:
 
 
 class _Static(NamedTuple):
-    """An op whose pullbacks are the same functions at every call: nothing is made for them."""
+    """An op whose pullbacks are the same functions at every call: no closures are made for them."""
 
     formula: Any
     pullbacks: Any
     saved: Any
-    """Of the result and the arguments, in a tuple, what the pullbacks take."""
+    """Selects, from a tuple of the result and the arguments, the values that the pullbacks take."""
 
 
 _GENERAL = _Static(None, None, None)
@@ -101,13 +102,14 @@ _GENERAL = _Static(None, None, None)
 def with_pullbacks(
     *pullbacks: Callable[..., Any] | None,
 ) -> Callable[[Callable[Concatenate[Any, P], R]], Callable[P, R]]:
-    """Make a differentiable function of a formula, by the pullbacks of its arguments.
+    """Make a differentiable function from a formula and the pullbacks of its arguments.
 
-    The formula decorated, `value(xp, *arrays, **options)`, computes the result. Each pullback
-    takes the namespace, the gradient of the result, and what it needs by name, of the
-    arguments and the result, `out`: that is saved, and nothing else. All of them take the same.
-    They are the derivative of the function, to any order: that of the formula is never taken,
-    be it an approximation, a rounding, or a loop. None stands where no gradient goes back.
+    The decorated formula, `value(xp, *arrays, **options)`, computes the result. Each pullback
+    takes the namespace, the gradient of the result, and any of the arguments and the result that
+    it needs, by their names; the result's name is `out`. These values are saved, and no others.
+    All pullbacks take the same parameters. None stands in place of a pullback where no gradient
+    goes back. The pullbacks are the derivative of the function, to any order. The formula itself,
+    which may be an approximation, a rounding or a loop, is never differentiated.
 
     >>> import numpy as np, polynet
     >>> @with_pullbacks(lambda xp, g: g)
@@ -117,7 +119,7 @@ def with_pullbacks(
     >>> float(straight(np.asarray(1.4))), float(slope(np.asarray(1.4)))
     (1.0, 2.0)
 
-    Raises TypeError for a pullback that asks for what there is not.
+    Raises TypeError if a pullback has a parameter that is neither `out` nor an argument's name.
     """
 
     def decorate(formula: Callable[Concatenate[Any, P], R]) -> Callable[P, R]:
@@ -126,7 +128,8 @@ def with_pullbacks(
         if len(pullbacks) < len(given):
             raise TypeError(
                 f"{formula.__name__} takes {', '.join(given)} by position, and has "
-                f"{len(pullbacks)} pullbacks; expected one for each, None for what has no gradient"
+                f"{len(pullbacks)} pullbacks; expected one for each, or None where no gradient "
+                "goes back"
             )
         names = ["out", *list(signature.parameters)[1:]]
         saved = _selection(formula, pullbacks, names)
@@ -148,7 +151,7 @@ def with_pullbacks(
 def _selection(
     formula: Callable[..., Any], pullbacks: tuple[Callable[..., Any] | None, ...], names: list[str]
 ) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
-    """Of a tuple of what `names` stand for, a tuple of what the pullbacks take."""
+    """A function that selects the pullbacks' arguments from a tuple of the values of `names`."""
     taken = [list(inspect.signature(p).parameters)[2:] for p in pullbacks if p is not None]
     wanted = taken[0] if taken else []
     if any(other != wanted for other in taken) or not set(wanted) <= set(names):
@@ -164,7 +167,7 @@ def _selection(
 
 
 def named_parameters(parameters: list[inspect.Parameter]) -> dict[str, tuple[int, Any]]:
-    """Place and default of each parameter that may be given by position or by name."""
+    """The position and the default of each parameter that may be given by position or by name."""
     return {
         p.name: (i, p.default)
         for i, p in enumerate(parameters)
@@ -175,7 +178,7 @@ def named_parameters(parameters: list[inspect.Parameter]) -> dict[str, tuple[int
 def to_positional(
     args: tuple, options: dict, by_name: dict[str, tuple[int, Any]]
 ) -> tuple[tuple, dict]:
-    """Move arguments that are positional, but were given by name, to their place."""
+    """Move positional arguments that were given by name to their position."""
     filled = list(args)
     rest = dict(options)
     for name, (place, default) in by_name.items():
@@ -323,7 +326,7 @@ def apply_at(
 
 
 def _taken_off(level: Level, args: tuple) -> tuple[list[Any], list[int | None]] | None:
-    """The common case of what is inside the arguments, and their lines; None for all others."""
+    """The values inside the arguments, and their lines, in the common case; None in all others."""
     inner, lines, types = [], [], level.types
     for a in args:
         if type(a) is Tensor and a._level is level:
@@ -338,7 +341,7 @@ def _taken_off(level: Level, args: tuple) -> tuple[list[Any], list[int | None]] 
 
 
 def _written(level: Level, value: Any, inputs: tuple[Any, ...], pullbacks: Any, saved: Any) -> Any:
-    """The result, or each of several, as a Tensor, on the record if a gradient can reach it."""
+    """The result, or each of several, as a Tensor, recorded if a gradient can go back from it."""
     recorded = pullbacks is not None and any(line is not None for line in members(inputs))
     if not isinstance(value, _SEVERAL):
         line = level.write(value.shape, inputs, pullbacks, saved) if recorded else None

@@ -1,4 +1,4 @@
-"""What a rule or a kernel that is not ours returns, looked at: no gradient is lost in silence."""
+"""Checks of what a user's rule or a kernel returns, so that no gradient is lost in silence."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from polynet.tensor.values import Tensor
 
 EXPECTED = (
     "a rule is rule(xp, *arrays, **options) and returns its result and a tuple of pullbacks, one "
-    "for each array, None for what has no gradient: return y, (lambda g: …,)"
+    "for each array, None for an array without a gradient: return y, (lambda g: …,)"
 )
 
 
 def checked(rule: Callable[..., Any]) -> Callable[..., Any]:
-    """The rule, which says what is wrong with it; polynet's own, which are tested, as they are."""
+    """The rule with checks around it; polynet's own rules, which are tested, stay as they are."""
     if str(getattr(rule, "__module__", "")).partition(".")[0] == "polynet":
         return rule
     signature, name = inspect.signature(rule), f"op {rule.__name__}"
@@ -43,7 +43,7 @@ def checked(rule: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _takes_arrays(signature: inspect.Signature) -> bool:
-    """Whether it takes anything by position after the namespace."""
+    """Whether the rule takes a positional argument after the namespace."""
     kinds = [p.kind for p in signature.parameters.values()]
     several = inspect.Parameter.VAR_POSITIONAL in kinds
     return several or sum(kind < inspect.Parameter.VAR_POSITIONAL for kind in kinds) > 1
@@ -64,21 +64,21 @@ def _checked_pullbacks(name: str, value: Any, pullbacks: Any) -> Any:
     if several or not isinstance(pullbacks, tuple):
         raise TypeError(
             f"{name} returned {'several results' if several else 'a result'} and a "
-            f"{type(pullbacks).__name__}; {EXPECTED}. Of several results it is one function, "
-            "pullback(gs, needs)"
+            f"{type(pullbacks).__name__}; {EXPECTED}. A rule with several results has one "
+            "function, pullback(gs, needs)"
         )
     return tuple(p if p is None else _giving_arrays(name, p) for p in pullbacks)
 
 
 def _giving_arrays(name: str, pullback: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The pullback, which says so where it gives no array."""
+    """The pullback with a check that it returns an array."""
 
     def giving(g: Any) -> Any:
         back = pullback(g)
         if not hasattr(back, "shape") and not isinstance(back, list | tuple):
             raise TypeError(
                 f"a pullback of {name} returned a {type(back).__name__}; expected the gradient, "
-                "an array. Where there is none, None stands in place of the pullback"
+                "an array. Where no gradient goes back, give None in place of the pullback"
             )
         return back
 
@@ -86,7 +86,7 @@ def _giving_arrays(name: str, pullback: Callable[[Any], Any]) -> Callable[[Any],
 
 
 def is_usual(result: Any, inputs: Sequence[Any]) -> bool:
-    """Whether it is a result and a pullback for each of the inputs."""
+    """Whether `result` is a pair of a value and a tuple with a pullback for each of the inputs."""
     return (
         type(result) is tuple
         and len(result) == 2
@@ -96,7 +96,7 @@ def is_usual(result: Any, inputs: Sequence[Any]) -> bool:
 
 
 def check_count(rule: Callable[..., Any], result: Any, inputs: Sequence[Any]) -> None:
-    """Refuse a user's rule that has no pullback for an argument that a gradient is wanted for."""
+    """Refuse a user's rule that lacks a pullback for an argument whose gradient is needed."""
     pullbacks = result[1]
     if isinstance(pullbacks, tuple) and any(needs(inputs[len(pullbacks) :])):
         raise TypeError(
@@ -106,7 +106,7 @@ def check_count(rule: Callable[..., Any], result: Any, inputs: Sequence[Any]) ->
 
 
 def check_kernel(name: str, backend: Backend, result: Any, inputs: Sequence[Any]) -> None:
-    """Refuse what is no result of a kernel, and one that loses a gradient without a word."""
+    """Refuse a kernel's result of the wrong form, or one that would lose a gradient in silence."""
     came = f"a {type(result).__name__}"
     if isinstance(result, tuple) and len(result) == 2:
         pullbacks = result[1]
@@ -119,14 +119,14 @@ def check_kernel(name: str, backend: Backend, result: Any, inputs: Sequence[Any]
             came = f"{len(pullbacks)} pullbacks"
     raise TypeError(
         f"the kernel {name!r} of backend {backend.name!r} returned {came}; expected its result and "
-        "a tuple of pullbacks, one for each array it was given, None for what has no gradient"
+        "a tuple of pullbacks, one for each array it was given, None for one without a gradient"
     )
 
 
 def refuse_complex(name: str) -> Callable[[Any, Any], None]:
-    """`check(xp, x)` for a function of real arrays: TypeError for a complex one, or for no array.
+    """A function `check(xp, x)` that raises TypeError unless `x` is an array that is not complex.
 
-    It remembers the last dtype that was real, so that a check at each call costs almost nothing.
+    It remembers the last dtype that passed, so that a check at each call costs almost nothing.
     """
     real: Any = None
 
@@ -137,12 +137,12 @@ def refuse_complex(name: str) -> Callable[[Any, Any], None]:
             return
         if dtype is None:
             raise TypeError(
-                f"{name} is of arrays, and got a {type(x).__name__}: polynet.asarray(x) makes one"
+                f"{name} takes an array, and got a {type(x).__name__}: polynet.asarray(x) makes one"
             )
         if xp.isdtype(dtype, "complex floating"):
             raise TypeError(
-                f"{name} is of real numbers, and got {dtype}: give it the real and the imaginary "
-                "part apart, xp.real(x) and xp.imag(x)"
+                f"{name} takes real numbers, and got {dtype}: give it the real and the imaginary "
+                "part separately, xp.real(x) and xp.imag(x)"
             )
         real = dtype
 

@@ -12,11 +12,11 @@ from polynet.tensor.values import LINE, Level, Parts, Tensor
 def sweep(
     level: Level, record: list[Any], starts: Iterable[tuple[int, Array]], leaves: int
 ) -> list[Any]:
-    """Carry gradients back from the lines they stand on to the first `leaves` of the record.
+    """Carry gradients back from the lines in `starts` to the first `leaves` lines of the record.
 
-    `record` is that of `level`, or a copy: its lines are freed on the way. Returns one gradient
-    a leaf, None where nothing arrived. Each pullback is called at most once, and only where its
-    input is recorded.
+    `record` is the record of `level`, or a copy of it: its lines are freed on the way. Returns one
+    gradient for each leaf, None where none arrived. Each pullback is called at most once, and only
+    where its input is recorded.
     """
     xp = level.xp if level.plain else level.namespace
     starts = list(starts)
@@ -57,14 +57,14 @@ def sweep(
 
 
 def needs(inputs: Any) -> tuple[bool, ...]:
-    """Which of an op's inputs a gradient is wanted for; a list of arrays is one input."""
+    """For each of an op's inputs, whether its gradient is needed; a list of arrays is one input."""
     return tuple(
         at is not None and (type(at) is int or any(i is not None for i in at)) for at in inputs
     )
 
 
 def _arrive(xp: Any, record: Any, gradients: list[Any], at: Any, g: Any) -> None:
-    """Add a gradient to what line `at`, or each line of a list, has got, in that line's shape."""
+    """Add a gradient, in the line's shape, to that of line `at`, or of each line in a list."""
     if type(at) is not int:
         for i, h in zip(at, g, strict=True):
             if i is not None:

@@ -1,4 +1,4 @@
-"""Levels, which hold the records, and Tensors, which are the values on them."""
+"""Levels, which hold the records, and Tensors, which are values on a level."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from polynet.errors import MixedBackendsError, RecordError
 _ids = itertools.count(1)
 
 CONSTANT = 0
-"""The id of levels that record nothing: what is on them is a constant for every derivative."""
+"""The id of levels that record nothing: their Tensors are constant for every derivative."""
 
 
 LINE = 4
 """How many entries a line has in a record, which is one flat list.
 
-Python's garbage collector looks through all containers that are alive, again and again. A line
-of numbers, arrays and functions that exist anyway gives it none to look through.
+Python's garbage collector looks through all living containers, again and again. In a flat list, a
+line adds no container: its entries (numbers, arrays, functions) exist anyway.
 """
 
 
 class Level:
     """One derivative being taken. Later levels have higher ids.
 
-    `xp` is the backend's own namespace, `namespace` the differentiable one around it. A level
-    is `plain` as long as all values on it are plain arrays, and no other derivative is open
-    around it, whose Tensors could come back as gradients. On others all values are Tensors, and
-    all rules run in the differentiable namespace.
+    `xp` is the backend's own namespace, `namespace` the differentiable one around it. A level is
+    `plain` as long as all values on it are plain arrays and no other derivative is open around
+    it: Tensors of such a derivative could come back as gradients. On a level that is not plain,
+    all values are Tensors, and all rules run in the differentiable namespace.
     """
 
     __slots__ = ("backend", "id", "kernels", "namespace", "plain", "record", "types", "watch", "xp")
@@ -50,16 +50,17 @@ class Level:
         self.watch: Callable[..., None] | None = None
 
     def leaf(self, value: Array) -> Tensor:
-        """A recorded Tensor that was computed from nothing."""
+        """A recorded Tensor that was computed from no other."""
         if not self.plain and type(value) is not Tensor:
             value = Tensor(value, self.namespace.constants)
         return Tensor(value, self, self.write(value.shape, (), (), None))
 
     def write(self, shape: Any, inputs: Any, pullbacks: Any, saved: tuple[Any, ...] | None) -> int:
-        """Add a line to the record, and say which number it has got.
+        """Add a line to the record, and return its number.
 
-        It has the shape of a result, the lines of its `inputs`, the pullbacks to them, and what
-        those are called with beside the gradient, None where they hold it themselves.
+        A line holds the shape of a result, the lines of its `inputs`, the pullbacks to the inputs,
+        and the values `saved` that the pullbacks are called with beside the gradient: None where
+        the pullbacks hold these values themselves.
         """
         record = self.record
         at = len(record)
@@ -71,15 +72,15 @@ class Level:
     def observe(self, watch: Callable[..., None]) -> None:
         """Call `watch(rule, result)` after every op from here on.
 
-        The level stops being plain: ops then go the general way, and definitions run instead
-        of kernels.
+        The level stops being plain: all ops then take the general path, and definitions run
+        instead of kernels.
         """
         self.plain = False
         self.kernels = {}
         self.watch = watch
 
     def admit(self, value: Any) -> None:
-        """Refuse an array of another backend; what is no array is the rule's to judge."""
+        """Refuse an array of another backend; the rule judges values that are not arrays."""
         if self.backend.is_array(value):
             self.types.add(type(value))
         elif isinstance(value, type | numbers.Integral):
@@ -93,7 +94,7 @@ class Level:
             self.record.extend(())
 
     def close(self) -> None:
-        """End the derivative; a Tensor that outlives it says so when it is used."""
+        """End the derivative; an op on a Tensor that outlives it raises RecordError."""
         self.record = ENDED
         self.watch = None
 
@@ -169,7 +170,7 @@ class Tensor:
         return f"Tensor({self._value!r}, {state})"
 
     def __format__(self, spec: str) -> str:
-        """A number as `spec` writes it: it is read, not computed with."""
+        """The number formatted by `spec`, even if it is recorded: its value is only shown."""
         if not spec:
             return repr(self)
         return format(self._level.backend.to_host(plain_value(self))[()], spec)
@@ -186,7 +187,7 @@ class Tensor:
         if is_recorded(self):
             raise RecordError(
                 f"{what} of a recorded Tensor would lose its gradient: functions with a gradient "
-                "are those of polynet.array_namespace(x). Without it, take it of "
+                "are those of polynet.array_namespace(x). If you need no gradient, take it of "
                 "polynet.stop_gradient(x), or return x from the differentiated function"
             )
         return convert(plain_value(self))
@@ -211,14 +212,14 @@ class Tensor:
         return Tensor(self._value, self._level, self._line)
 
     def _become(self, other: Tensor) -> None:
-        """Take over another's value and line; who has read the old ones keeps them."""
+        """Take over another Tensor's value and line; results made from the old ones keep those."""
         self._value, self._level, self._line = other._value, other._level, other._line
 
     @classmethod
     def __torch_function__(
         cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> NoReturn:
-        """What PyTorch's functions call for a Tensor; its operators leave it to the Tensor's."""
+        """Refuse a call of a PyTorch function; PyTorch's operators leave it to the Tensor's own."""
         name = getattr(function, "__name__", function)
         raise TypeError(
             f"PyTorch's {name} was given a polynet Tensor, whose gradient it would lose; functions "
@@ -249,9 +250,10 @@ class Tensor:
 class Parts(dict[int, Array]):
     """The gradients of an op with several results, by the number of the result.
 
-    It adds up like a gradient, and stands on the op's own line, whose shape is None. Each sum
-    takes the other's entries in, which are of other results: a copy for every one of a thousand
-    results would cost a million entries. What is summed here has no other owner than the sweep.
+    It adds up like a gradient, on the op's own line, whose shape is None. A sum moves the entries
+    of the other `Parts`, which are of other results, into this one. This is in place, since a new
+    dict for each of a thousand results would cost a million entries; it is safe, since only the
+    sweep holds these dicts.
     """
 
     shape = None
@@ -271,14 +273,14 @@ def is_recorded(x: Any) -> bool:
 
 
 def plain_value(x: Any) -> Any:
-    """The array inside all levels of a Tensor; anything else as it is."""
+    """The array inside all levels of a Tensor; anything else is returned as it is."""
     while type(x) is Tensor:
         x = x._value
     return x
 
 
 def off(level: Level, x: Any) -> Any:
-    """`x` with `level` taken off, and what is constant for every derivative."""
+    """`x` with `level` taken off, and with the levels of constants."""
     while type(x) is Tensor and (x._level is level or x._level.id == CONSTANT):
         x = x._value
     return x
