@@ -1,4 +1,4 @@
-"""What a run of training recorded, and where it is."""
+"""The numbers that a run of training recorded, and its position in the data."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ __all__ = ["History"]
 
 
 class History(Mapping[str, list[float]]):
-    """What training recorded: by name, a list of one number an epoch, NaN where there was none.
+    """What training recorded: by name, a list of one number per epoch, NaN where there was none.
 
-    They are `"loss"` (the mean over the epoch's samples, as it went), and `"val_loss"`,
-    `"val_…"` of the metrics where there is validation data. `step_losses` has one number a step;
-    `step_weights` says what it counts for in the epoch's: its samples, or the sum of their weights.
+    The names are `"loss"` (the mean over the epoch's samples, each measured when it was trained
+    on) and, where there is validation data, `"val_loss"` and `"val_…"` for each metric.
+    `step_losses` has one number per step. `step_weights` has the weight of each step in the
+    epoch's mean: the number of its samples, or the sum of their weights.
     """
 
     def __init__(self) -> None:
@@ -37,13 +38,13 @@ class History(Mapping[str, list[float]]):
         return len(self.epochs)
 
     def record(self, numbers: Mapping[str, float], epoch: int) -> None:
-        """The numbers of an epoch, counted from 0; once more, where it was cut on the way."""
+        """Record the numbers of an epoch, counted from 0; they replace any that it had before."""
         for name in {**self.epochs, **numbers}:
             column = self.epochs.setdefault(name, [math.nan] * epoch)
             column[epoch:] = [numbers.get(name, math.nan)]
 
     def last(self) -> dict[str, float]:
-        """The newest number of each."""
+        """The newest number of each name."""
         return {name: values[-1] for name, values in self.epochs.items()}
 
     def __repr__(self) -> str:
@@ -54,10 +55,11 @@ class History(Mapping[str, list[float]]):
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run is in its data.
+    """The position of a run in its data.
 
-    `epoch` counts from 0; `batches` of it are done where it was cut, one a step, each of
-    `batch_size` of the epoch's `samples`: both are 0 where the data makes its batches itself.
+    `epoch` counts from 0. `batches` of this epoch are done, one for each step; it is 0 between
+    epochs. Each batch has `batch_size` of the epoch's `samples`; both of these are 0 where the data
+    makes its batches itself.
     """
 
     epoch: int = 0

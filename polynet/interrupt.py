@@ -1,4 +1,4 @@
-"""Ctrl-C, at a moment of our choice."""
+"""Ctrl-C that takes effect between two steps."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 @contextmanager
 def interrupt_between_steps() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event, so that a step is never cut in two; a second one acts at once.
+    """Ctrl-C sets the event, so that a step is never cut in two; a second Ctrl-C acts at once.
 
-    A program that ignores it, or has a handler of its own, before or from now on, keeps that. One
-    `fit` within another, as a callback may have it, has the event of the other.
+    A program that ignores Ctrl-C, or has a handler of its own, set before or inside this context,
+    keeps it. A `fit` inside another `fit`, such as in a callback, shares the event of the outer.
     """
     event = getattr(signal.getsignal(signal.SIGINT), "event", None) or threading.Event()
     before = signal.default_int_handler

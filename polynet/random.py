@@ -1,9 +1,10 @@
 """Counter-based random numbers, bit-identical on every backend.
 
-Threefry2x32-20 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011) in
-32-bit integers with wraparound: adds, exclusive ors and rotations, which every library has.
-A number is a function of a key and a counter; nothing is kept between calls. A key is made of
-a seed and names, so that every parameter, epoch and dropout layer has a stream of its own.
+The generator is Threefry2x32-20 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3",
+SC 2011). It takes additions, exclusive ors and rotations of 32-bit integers that wrap around,
+which every library has. A number is a function of a key and a counter; nothing is kept between
+calls. A key is made from a seed and names, so that every parameter, epoch and dropout layer has a
+stream of its own.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ HALVES_PER_BLOCK = 4
 
 
 def key(seed: int, *names: str | int) -> np.ndarray:
-    """The key, int32 of shape (2,), of the stream that `names` have under `seed`.
+    """The key, int32 of shape (2,), of the stream that belongs to `names` and `seed`.
 
     Raises TypeError for a seed that is not an integer.
     """
@@ -73,10 +74,10 @@ def keep_mask(
 ) -> Array:
     """A boolean mask that is true with probability `keep`, in steps of 2**-16.
 
-    The first axis of `shape` counts samples. An element's bit depends on `key`, `step` (int32
-    of shape (1,)), the sample's position in the step, `first` + its row, and its place within
-    the sample: on nothing else, so a batch may be split at will. A backend's kernel of this
-    name answers with the same bits.
+    The first axis of `shape` counts samples. An element depends on `key`, `step` (int32 of shape
+    (1,)), the sample's position in the step (`first` + its row) and the element's place within the
+    sample. It depends on nothing else, so a batch may be split anywhere. A backend's kernel of this
+    name returns the same bits.
     """
     rows, size = shape[0], math.prod(shape[1:])
     blocks = -(-size // HALVES_PER_BLOCK)
@@ -91,8 +92,8 @@ def draw_uniform(
 ) -> Array:
     """Numbers in [0, 1), multiples of 2**-24, float32 or float64; the same on every backend.
 
-    As with `keep_mask`, a number depends on `key`, `step`, the sample's position and its place in
-    the sample alone.
+    As with `keep_mask`, a number depends only on `key`, `step`, the sample's position in the step
+    and the number's place in the sample.
     """
     return _side_by_side(xp, _uniform_pairs(xp, key, step, shape, dtype, first), shape)
 
@@ -100,9 +101,9 @@ def draw_uniform(
 def draw_normal(
     xp: Any, key: Array, step: Array, *, shape: tuple[int, ...], dtype: Any, first: int = 0
 ) -> Array:
-    """Standard normal numbers, made of those of `draw_uniform` (Box and Muller, as in `normal`).
+    """Standard normal numbers, made from those of `draw_uniform` (Box and Muller, as in `normal`).
 
-    On another backend they may differ in the last place, as its logarithms do.
+    On different backends they may differ in the last place, as the libraries' logarithms do.
     """
     u, v = _uniform_pairs(xp, key, step, shape, dtype, first)
     radius, angle = _polar(xp, u, v)
@@ -112,9 +113,11 @@ def draw_normal(
 def _uniform_pairs(
     xp: Any, key: Array, step: Array, shape: tuple[int, ...], dtype: Any, first: int
 ) -> tuple[Array, Array]:
-    """Two numbers for every two places of a sample: a block of random bits has two words."""
+    """Two arrays of uniform numbers, which fill two places of a sample from each block of bits."""
     if dtype not in (xp.float32, getattr(xp, "float64", None)):
-        raise TypeError(f"random numbers are float32 or float64; got {dtype}: convert them then")
+        raise TypeError(
+            f"random numbers are float32 or float64; got {dtype}: draw one of these and convert it"
+        )
     if not shape:
         raise ValueError("random numbers are drawn for samples, along the first axis; got shape ()")
     low, high = _words(xp, key, step, shape[0], -(-math.prod(shape[1:]) // 2), first)
@@ -124,10 +127,10 @@ def _uniform_pairs(
 def _words(
     xp: Any, key: Array, step: Array, rows: int, blocks: int, first: int
 ) -> tuple[Array, Array]:
-    """The two words of each block of random bits, of which each sample has as many."""
+    """The two words of each block of random bits; each of `rows` samples has `blocks` blocks."""
     device = array_api_compat.device(step)
     counters = xp.arange(rows * blocks, dtype=xp.int32, device=device)
-    if type(first) is not int:  # a compiler's number, of 32 bits, which has no truth
+    if type(first) is not int:  # a compiler's number, of 32 bits, which has no truth value
         counters = counters + first * blocks
     elif first:
         counters = counters + ((first * blocks + 2**31) % 2**32 - 2**31)
@@ -140,12 +143,12 @@ def _fractions(xp: Any, words: Array, dtype: Any) -> Array:
 
 
 def _polar(xp: Any, u: Array, v: Array) -> tuple[Array, Array]:
-    """Radius and angle of pairs of normal numbers, of pairs of uniform ones (Box and Muller)."""
+    """Radii and angles of pairs of normal numbers, from pairs of uniform ones (Box and Muller)."""
     return xp.sqrt(-2.0 * xp.log1p(-u)), v * (2.0 * math.pi)
 
 
 def _side_by_side(xp: Any, pairs: tuple[Array, Array], shape: tuple[int, ...]) -> Array:
-    """Numbers of two in each block, a row for each sample, and what is left over cut off."""
+    """The two numbers of each block side by side, a row per sample; a number too many is cut."""
     size = math.prod(shape[1:])
     rows = xp.reshape(xp.stack(list(pairs), axis=-1), (shape[0], size + size % 2))
     return xp.reshape(rows[:, :size], shape)
@@ -190,8 +193,8 @@ def permutation(key: np.ndarray, count: int) -> np.ndarray:
 class SampleStream:
     """Random numbers for the samples of a batch, drawn as from a NumPy Generator.
 
-    What a sample gets is a function of the key, its index in the data set, and how many numbers
-    were drawn for it before: not of the batch it is in, nor of the thread that draws.
+    A sample's numbers depend on the key, on its index in the data set, and on how many numbers
+    were drawn for it before. They do not depend on the batch, nor on the thread that draws.
 
     >>> both = SampleStream(key(0), np.asarray([4, 7])).random((2, 3))
     >>> alone = SampleStream(key(0), np.asarray([7])).random((1, 3))
@@ -209,7 +212,7 @@ class SampleStream:
         return self._uniform(size if isinstance(size, tuple) else (size,))
 
     def standard_normal(self, size: int | tuple[int, ...]) -> np.ndarray:
-        """Standard normal numbers, float64, shaped alike (Box and Muller, as in `normal`)."""
+        """Standard normal numbers, float64, of shape `size` (Box and Muller, as in `normal`)."""
         shape = size if isinstance(size, tuple) else (size,)
         radius, angle = _polar(np, self._uniform(shape), self._uniform(shape))
         return radius * np.cos(angle)

@@ -1,4 +1,4 @@
-"""A run of training: the network where it is, its state, and how far it has come in the data."""
+"""A run of training: the network and its place, its state, and how far it has come in the data."""
 
 from __future__ import annotations
 
@@ -37,9 +37,11 @@ Wanted = tuple[str | Backend | None, str | None, str | None]
 
 
 class Run:
-    """What a `Trainer` holds: it has begun when the network has parameters, at its `place`.
+    """What a `Trainer` holds: the network, its state and its history.
 
-    `state` is what the step is a function of. `required` says that steps must be one program.
+    A run has begun once the network has a `place` (backend, device and dtype) and its parameters
+    there. `state` is the state that a step takes and returns. `required` says that steps must be
+    taken as one program.
     """
 
     def __init__(
@@ -67,18 +69,18 @@ class Run:
         self._copy: Module | None = None
         self._steps: Callable[..., Any] | None = None
         self._forward: Callable[..., Any] | None = None
-        self._part: int | None = None  # the most samples at a time that `_steps` was compiled for
-        self._cut = ""  # what ended a step that had begun to write over the state
+        self._part: int | None = None  # the most samples at a time, for which `_steps` is compiled
+        self._cut = ""  # the error that ended a step that had begun to write over the state
         self._busy = threading.RLock()
 
-    # Where it is, and who is at work on it
+    # The place of the network, and the thread that works with it
 
     @contextmanager
     def ready(self, x: Any, *, whole: bool = True) -> Iterator[Place]:
-        """The place of the network, whose parameters are drawn if they are not yet.
+        """The place of the network; its parameters are drawn if they have not been yet.
 
-        It is that asked for, else that of the data `x`. A first call that fails before it has
-        trained settles nothing.
+        The place is the one asked for, else that of the data `x`. If the first call fails before a
+        step was taken, the run is as it was before, without a place.
         """
         with self.at_work():
             first, described = self.place is None, self.described
@@ -108,9 +110,10 @@ class Run:
 
     @contextmanager
     def at_place(self, *, whole: bool = True) -> Iterator[Place]:
-        """The place that the network has by now, for new arrays, and for this thread alone.
+        """The network's place, at which new arrays are made; other threads are kept out.
 
-        And the `whole` state, unless that is to be replaced.
+        With `whole`, it raises RuntimeError where a step was cut in two. A caller that replaces the
+        state passes `whole=False`.
         """
         assert self.place is not None
         with self.at_work(), self.place.active():
@@ -124,11 +127,11 @@ class Run:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Within it no other thread may use this run; the same one may, as callbacks do."""
+        """A context in which no other thread may use this run; this thread may, as callbacks do."""
         if not self._busy.acquire(blocking=False):
             raise RuntimeError(
-                "this Trainer is at work in another thread; wait until that has done, or make one "
-                "for each thread"
+                "this Trainer is at work in another thread; wait until that thread has finished, "
+                "or make one Trainer for each thread"
             )
         try:
             yield
@@ -138,14 +141,14 @@ class Run:
     # The network
 
     def forward(self) -> Forward:
-        """The network as it is now, which predicts; its streams draw the same every time."""
+        """The predictions of the network as it is now; its streams draw the same each time."""
         state, forward = self.state, self._forward
         assert forward is not None
         arrays, step = {**state["params"], **state["buffers"]}, state["step"] * 0
         return lambda x, first: forward(arrays, state["keys"], step, first, x)
 
     def net(self) -> Module:
-        """The network as it is now: a copy, which further steps leave alone."""
+        """A copy of the network as it is now, which further steps do not change."""
         if self.place is None:
             return self.described
         if self._copy is None:
@@ -155,28 +158,28 @@ class Run:
         return self._copy
 
     def copied(self, array: Array) -> Array:
-        """A copy, where the network is."""
+        """A copy of the array, on the network's backend."""
         assert self.place is not None
         return self.place.backend.xp.asarray(array, copy=True)
 
     # Steps
 
     def set_loss(self, loss: Loss) -> None:
-        """From here on it is another loss, for which the step is compiled anew."""
+        """Train with another loss from here on: the step is compiled anew for it."""
         with self.at_work():
             self.loss, self._steps = loss, None
 
     def begin(self, part: int | None) -> None:
-        """Steps follow, of data that may be new.
+        """Prepare for steps, whose data may be new.
 
-        At most `part` samples at a time go through the network; all of a step for None.
+        At most `part` samples at a time go through the network; None means all of a step.
         """
         if part != self._part:
             self._steps, self._part = None, part
         getattr(self._compiled(), "refresh", lambda: None)()
 
     def _compiled(self) -> Callable[..., Any]:
-        """The step, compiled where it is another than it was."""
+        """The compiled step; it is compiled where none is kept."""
         if self._steps is None:
             assert self.place is not None
             backend = self.place.backend
@@ -186,7 +189,7 @@ class Run:
         return self._steps
 
     def take(self, call: Call, size: int, samples: int) -> None:
-        """The steps of a call, of `size` samples each, of an epoch's `samples`."""
+        """Take the steps of a call, of `size` samples each, in an epoch of `samples` samples."""
         assert self.place is not None
         steps, backend, count = self._compiled(), self.place.backend, len(call.weights)
         self._copy = None
@@ -204,7 +207,7 @@ class Run:
         self.unread.read(self.history, self.position.epoch, keep=keep)
 
     def epochs_loss(self) -> float:
-        """The mean loss of the steps of this epoch, each as heavy as its samples; 0 of nothing."""
+        """The mean loss of this epoch's steps, weighted by samples; 0 where all weights are 0."""
         self.read()
         done = self.position.batches
         if not done:
@@ -215,13 +218,13 @@ class Run:
         return math.fsum(map(operator.mul, values, weights)) / (math.fsum(weights) or 1.0)
 
     def end_epoch(self, numbers: dict[str, float]) -> None:
-        """This epoch had these numbers, and is finished."""
+        """Record the numbers of this epoch, and go on to the next."""
         self.history.record(numbers, self.position.epoch)
         self.position = Position(self.position.epoch + 1)
 
     @contextmanager
     def _in_one(self) -> Iterator[None]:
-        """Within it the state changes; `_cut` notes an exception that left it half changed."""
+        """A context for changing the state; `_cut` notes an exception that left it half changed."""
         state, writes = self.state, overwrite_count()
         self._cut = "an exception"
         try:
@@ -235,7 +238,7 @@ class Run:
     # Another state
 
     def replace(self, state: State) -> None:
-        """Go on with a state that was changed; a recording has it where it had the last."""
+        """Go on with a changed state; recorded steps get it in the storage of the last one."""
         with self._in_one():
             self.state = getattr(self._steps, "replace", lambda _, new: new)(self.state, state)
 
@@ -247,7 +250,7 @@ class Run:
             self.kept[name] = self.position.epoch, tree_map(self.copied, weights_of(self.state))
 
     def restore_weights(self, name: str) -> None:
-        """Take the weights that were kept under a name."""
+        """Go back to the weights that were kept under a name."""
         if name not in self.kept:
             raise KeyError(unknown("name of kept weights", name, self.kept))
         with self.at_place():
@@ -262,7 +265,7 @@ class Run:
             self._copy = None
 
     def identity(self) -> dict[str, Any]:
-        """What must be equal for one run to go on with another."""
+        """The settings that must be equal for one run to continue another."""
         assert self.place is not None
         kind = type(self.optimizer).__name__
         return {

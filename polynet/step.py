@@ -21,7 +21,7 @@ __all__ = ["State", "initial_state", "make_step"]
 
 State = dict[str, Any]
 Kept = dict[str, tuple[int, State]]
-"""Weights kept aside, by name, and how many epochs made them."""
+"""Weights that were kept, by name, each with the number of epochs that were done by then."""
 
 
 def make_step(
@@ -33,15 +33,14 @@ def make_step(
 ) -> Callable[[State, tuple[Any, ...], Array], tuple[State, Array]]:
     """One step downhill as a pure function of a state and a batch, which reads nothing on the host.
 
-    The state holds `params`, `buffers`, `optimizer`, `keys` (of the random streams) and `step`; all
+    The state holds `params`, `buffers`, `optimizer`, `keys` (of the random streams) and `step`. All
     leaves are arrays, no leaf shares memory with another, and the state returned has the same
     structure. The data are x, y and, where there are any, the samples' weights; x and y may be
-    dicts of several arrays. Parameters that the optimizer does not train are set aside before
-    anything is recorded.
+    dicts of several arrays. Parameters that the optimizer does not train are not recorded.
 
-    With `part`, so many samples at a time go through the network, and the gradients of the parts
-    add up to that of the batch: L = Σᵢ (nᵢ/n)·Lᵢ, where n counts samples, or is their weight.
-    Buffers are renewed by each part.
+    With `part`, that many samples at a time go through the network, and the gradients of the parts
+    add up to the gradient of the batch: L = Σᵢ (nᵢ/n)·Lᵢ, where n is the number of samples, or the
+    sum of their weights. Each part updates the buffers.
     """
 
     def of_part(
@@ -52,11 +51,11 @@ def make_step(
         first: int,
         whole: Any,
     ) -> tuple[tuple[Array, dict[str, Array]], dict[str, Array]]:
-        """What these rows, the batch's from `first` on, add to the loss; buffers; gradients."""
+        """The share of the loss of these rows, the batch's from `first` on; buffers; gradients."""
         x, y, *weights = tree_map(lambda a: xp.take(a, rows, axis=0), data)
         context = Context(xp, state["step"], state["keys"], first, rows.shape[0])
         if weights:
-            n = xp.sum(weights[0])  # 0 where a part has no weight: its loss is any number, times 0
+            n = xp.sum(weights[0])  # may be 0: then ones stand in, and the loss is multiplied by 0
             options = {"sample_weight": xp.where(n > 0, weights[0], xp.ones_like(weights[0]))}
             share = n / xp.where(whole > 0, whole, xp.ones_like(whole))
         else:
@@ -98,10 +97,10 @@ def make_step(
 
 
 def make_forward(net: Module, xp: Any) -> Callable[..., Any]:
-    """What the network predicts, as a pure function.
+    """What the network predicts, as a pure function `forward(arrays, keys, step, first, x)`.
 
-    It is one of the network's arrays and the streams' keys by name, of a step's number to draw for,
-    and of samples x, from number `first` on.
+    `arrays` are the network's, and `keys` those of its random streams, both by name. `step` is the
+    number of the step whose random numbers are drawn. `x` are samples, numbered from `first` on.
     """
 
     def forward(
@@ -114,7 +113,7 @@ def make_forward(net: Module, xp: Any) -> Callable[..., Any]:
 
 
 def predicting(net: Module, seed: int, backend: Backend, device: Any) -> Callable[[Any, int], Any]:
-    """What a Trainer of this seed predicts with the network, of samples from a number on."""
+    """A function of samples x, numbered from `first` on: the predictions of a Trainer's network."""
     if not net.streams():
         return lambda x, _: called(net, x)
     forward, arrays = make_forward(net, backend.xp), net.state_dict()
@@ -123,7 +122,7 @@ def predicting(net: Module, seed: int, backend: Backend, device: Any) -> Callabl
 
 
 def compiled(backend: Backend, step: Callable[..., Any]) -> Callable[..., Any]:
-    """What the backend makes of a step: a runner of several."""
+    """The backend's runner of several steps, made of this step."""
     run = backend.compile(step)
     if not callable(run):
         raise TypeError(
@@ -134,7 +133,7 @@ def compiled(backend: Backend, step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check_losses(losses: Array, steps: int, backend: Backend) -> None:
-    """Refuse what a runner gave that is no loss for each step."""
+    """Raise TypeError unless a runner returned one loss for each step."""
     if tuple(losses.shape) != (steps,):
         raise TypeError(
             f"a run of {steps} steps on {backend.name!r} gave losses of shape "
@@ -144,9 +143,9 @@ def check_losses(losses: Array, steps: int, backend: Backend) -> None:
 
 
 def called(net: Callable[..., Any], x: Any) -> Any:
-    """What the network gives for x: of several arrays it is given each by its name.
+    """The network's outputs for x; where x is a dict of arrays, each is passed by its name.
 
-    Several outputs are in the order of their names, as the targets are.
+    Where there are several outputs, they are put in the order of their names, as targets are.
     """
     try:
         outputs = net(**x) if isinstance(x, dict) else net(x)
@@ -161,22 +160,22 @@ def called(net: Callable[..., Any], x: Any) -> Any:
 
 
 def _check_reached(value: Any) -> None:
-    """Refuse a loss that no parameter has a part in: a step would change nothing."""
+    """Refuse a loss that depends on no parameter: a step would change nothing."""
     if not is_recorded(value):
         raise ValueError(
             "the loss does not depend on the parameters that are trained: no gradient reaches "
-            f"them from the {type(value).__name__} that it returned. Compute it from the "
+            f"them from the {type(value).__name__} that it returned. Compute the loss from the "
             "network's outputs by functions that have a derivative, without stop_gradient"
         )
 
 
 def _own_buffers(xp: Any, new: dict[str, Array], old: dict[str, Array]) -> dict[str, Array]:
-    """Buffers that share memory with nothing, whatever the layers made them of."""
+    """The new buffers, copied unless they are the old ones: a layer may return shared memory."""
     return tree_map(lambda a, b: a if a is b else xp.asarray(a, copy=True), new, old)
 
 
 def _not_parameters(xp: Any, grads: dict[str, Array], params: dict[str, Array]) -> dict[str, Array]:
-    """The gradients, copied where they are parameters, which the update may write over."""
+    """The gradients, copied where one is itself a parameter, which the update may write over."""
     before = {id(p) for p in params.values()}
     return tree_map(lambda g: xp.asarray(g, copy=True) if id(g) in before else g, grads)
 
@@ -188,8 +187,8 @@ def initial_state(net: Module, optimizer: Optimizer, seed: int) -> State:
         raise ValueError(
             f"{type(net).__name__} has no parameters: there is nothing to train. Set them in "
             "__init__: layers, self.layer = nn.Linear(2, 1), or arrays of its own, self.w = "
-            "nn.Parameter((2, 1), nn.init.normal(0.0, 0.1)); what forward makes, and plain arrays, "
-            "are none"
+            "nn.Parameter((2, 1), nn.init.normal(0.0, 0.1)); plain arrays, and arrays that forward "
+            "makes, are not parameters"
         )
     if not optimizer.trains(params):
         raise ValueError("the optimizer freezes every parameter: there is nothing to train")
@@ -216,5 +215,5 @@ def _drawing(net: Module, seed: int, backend: Backend, device: Any) -> State:
 
 
 def weights_of(state: State) -> State:
-    """What of a state makes the network's outputs."""
+    """The part of a state that determines the network's outputs."""
     return {group: state[group] for group in ("params", "buffers") if group in state}

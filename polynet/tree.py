@@ -14,7 +14,7 @@ _BRANCHES = (dict, *_SEQUENCES, type(None))
 
 
 def named_leaves(tree: Tree, prefix: str = "") -> list[tuple[str, Any]]:
-    """Every leaf with the path that names it, in the order in which the tree declares them.
+    """Every leaf with its path as a name, in the order of the tree.
 
     >>> named_leaves({"layer": {"weight": 1, "bias": 2}, "scale": (3, 4)})
     [('layer.weight', 1), ('layer.bias', 2), ('scale.0', 3), ('scale.1', 4)]
@@ -24,7 +24,7 @@ def named_leaves(tree: Tree, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def paths(tree: Tree, before: tuple[Hashable, ...] = ()) -> list[tuple[tuple[Hashable, ...], Any]]:
-    """Every leaf with the keys that lead to it: no two leaves have the same, as two names may.
+    """Every leaf with the keys that lead to it, which are unique; dotted names may not be.
 
     >>> paths({"a.b": 1, "a": {"b": 2}})
     [(('a.b',), 1), (('a', 'b'), 2)]
@@ -54,7 +54,7 @@ def _collect(branches: Iterable[Tree], found: list[Any]) -> None:
 
 
 def structure(tree: Tree) -> Hashable:
-    """What a tree is without its leaves: equal where trees differ in these only, or list and tuple.
+    """A tree without its leaves: equal for trees that differ only in leaves, or in list and tuple.
 
     >>> structure({"a": 1, "b": (2, 3)}) == structure({"a": 4, "b": (5, 6)})
     True
@@ -80,7 +80,7 @@ def map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:  # noq
         for other in others:
             if set(other) != set(tree):
                 odd = sorted(set(other) ^ set(tree))
-                raise ValueError(f"trees of different structure: {odd} stand in one of them only")
+                raise ValueError(f"trees of different structure: only one of them has {odd}")
         return {name: map(function, tree[name], *(o[name] for o in others)) for name in tree}
     if isinstance(tree, _SEQUENCES):
         for other in others:
@@ -98,7 +98,7 @@ def map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:  # noq
 
 
 def _mapped(function: Callable[[Any], Any], tree: Tree) -> Tree:
-    """`map` over one tree, the common case: a leaf costs the call of `function`."""
+    """`map` over one tree, the common case: a leaf costs no call but that of `function`."""
     if isinstance(tree, dict):
         return {
             name: _mapped(function, b) if isinstance(b, _BRANCHES) else function(b)
@@ -111,7 +111,7 @@ def _mapped(function: Callable[[Any], Any], tree: Tree) -> Tree:
 
 
 def replace_leaves(tree: Tree, named: Mapping[str, Any]) -> Tree:
-    """A tree in the structure of `tree`, whose leaves are those of `named`, by path.
+    """A tree with the structure of `tree`, whose leaves are taken from `named` by their paths.
 
     >>> replace_leaves({"a": [1, 2], "b": 3}, {"a.0": 10, "a.1": 20, "b": 30})
     {'a': [10, 20], 'b': 30}

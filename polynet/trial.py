@@ -1,4 +1,4 @@
-"""A trial of some samples, so that what does not fit is said before the first step."""
+"""A trial with some samples, so that errors in data, network or loss show before the first step."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from polynet.targets import check_outputs, target_check
 from polynet.tree import map as tree_map
 
 FEW = 8
-"""Samples of which a mean is told from other sums."""
+"""How many samples are enough to tell whether a loss is a mean over samples."""
 ROUNDING = 64
-"""Units in the last place that a loss may differ by, as its sum is taken in another order."""
+"""Units in the last place by which a loss may differ because its sum has another order."""
 
 
 def try_out(
     forward: Forward, loss: Loss, data: Feed, held_out: Feed | None, size: int, parts: int,
     *, measured: bool,
 ) -> int:  # fmt: skip
-    """Try what `fit` is given: steps of `size` samples in so many parts, and validation data.
+    """Try what `fit` is given: steps of `size` samples in `parts` parts, and validation data.
 
-    Returns how many samples go through the network at a time: as many as in training, since it or
-    the loss may need so many, as losses of triplets do; of data that make their batches themselves
-    those of the first. Where `measured`, outputs for validation data must have a row for each
-    sample: metrics get them joined.
+    Returns how many samples were put through the network at a time. It is as many as in training,
+    since the network or the loss may need that many, as losses of triplets do. Where the data make
+    their batches themselves, it is the size of the first batch. Where `measured`, the outputs for
+    validation data must have a row for each sample, since metrics are given all outputs joined.
     """
     count = _tried(forward, loss, data, size // parts)
     if parts > 1 and count < data.samples:
@@ -44,7 +44,7 @@ def try_out(
 def _tried(
     forward: Forward, loss: Loss, data: Feed, count: int, *, joined_later: bool = False
 ) -> int:
-    """Let `count` samples through the network and the loss, or as many as there are; how many."""
+    """Put `count` samples, or all if there are fewer, through network and loss; return how many."""
     x, y, *weights = data.first(count)
     tried = samples(x)
     with advising_on_memory(tried):
@@ -61,7 +61,7 @@ def _tried(
 
 
 def _counting(data: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Those of the samples that weigh anything: a target of the others may be none."""
+    """The samples whose weight is not 0: the others may have targets that are not valid."""
     if len(data) < 3:
         return data
     xp, weighs = backend_of(data[2]).xp, to_numpy(data[2]) != 0
@@ -73,15 +73,15 @@ def _counting(data: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _ones(weights: Sequence[Array]) -> list[Array]:
-    """Weights that count: those of a trial may all be 0."""
+    """Ones in place of weights, since all weights of a trial may be 0."""
     return [backend_of(w).xp.ones_like(w) for w in weights]
 
 
 def _check_parts(forward: Forward, loss: Loss, data: Feed, size: int, parts: int) -> None:
-    """Warn where steps in parts have other numbers than whole ones.
+    """Warn where a step in parts gives another loss than a whole step.
 
-    The parts add up by their numbers of samples, or by their weights: to the loss of the whole
-    if that is a mean over samples, and only then.
+    The losses of the parts are weighted by their numbers of samples, or by their sums of weights,
+    and added up. The sum is the loss of the whole step only if the loss is a mean over samples.
     """
     x, y, *weights = _counting(data.mixed(FEW, size))
     if not samples(x):
@@ -95,9 +95,9 @@ def _check_parts(forward: Forward, loss: Loss, data: Feed, size: int, parts: int
     if not _is_mean(loss, outputs, y, *_ones(weights)):
         warn(
             f"accumulate={parts}: the loss of {count} samples is not the mean of the losses of "
-            f"each, so a step in parts is not that of {size} samples at once. Give weights of "
-            "classes, and zeros for what is to be ignored, as sample_weight: by it parts are "
-            "weighed",
+            f"each, so a step in parts is not the step of {size} samples at once. Give the weights "
+            "of classes, and zeros for samples to ignore, as sample_weight, by which the parts are "
+            "weighted",
         )
 
 

@@ -23,7 +23,7 @@ class Unread:
         return len(self._calls)
 
     def add(self, step: int, fetch: Callable[[], np.ndarray]) -> None:
-        """The losses of the steps from `step` on, which counts from 0."""
+        """Add the losses of one call, whose first step is number `step`, counted from 0."""
         self._calls.append((step, fetch))
 
     def clear(self) -> None:
@@ -32,8 +32,9 @@ class Unread:
     def read(self, history: History, epoch: int, *, keep: int = 0) -> None:
         """Fetch the losses of all calls but the last `keep`, up to the first that is not finite.
 
-        That one stays unread, so that every later call meets it again. Where an exception comes
-        between, a call is read once more: each loss has its place in the history.
+        The loss that is not finite stays unread, so that every later `read` raises for it again.
+        After an exception on the way, a call may be read twice; this does no harm, since each loss
+        has its own place in the history.
         """
         while len(self._calls) > keep:
             first, fetch = self._calls[0]
@@ -52,7 +53,7 @@ class Unread:
 
 
 def _advice(step: int) -> str:
-    """Where to look: the first loss comes before any parameter changed, and any derivative."""
+    """Where to look: the first loss is computed before any derivative, and any change by a step."""
     if not step:
         return (
             "No step was taken before: look for what is not finite in the network or the loss, "
@@ -60,7 +61,7 @@ def _advice(step: int) -> str:
         )
     if step == 1:
         return (
-            "It was finite before the first step: a derivative may not be, such as that of a root "
-            "at 0; or lower the learning rate"
+            "It was finite before the first step: look for a derivative that is not finite, such "
+            "as that of a root at 0, or lower the learning rate"
         )
     return "Lower the learning rate, or look for extreme numbers in the data"

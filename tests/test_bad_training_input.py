@@ -109,7 +109,8 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
             "__init__",
             "self.layer = nn.Linear(2, 1)",
             "self.w = nn.Parameter((2, 1), nn.init.normal(0.0, 0.1))",
-            "plain arrays, are none",
+            "plain arrays",
+            "are not parameters",
         ],
     ),
     # targets
