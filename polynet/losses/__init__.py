@@ -1,8 +1,8 @@
 """Losses: how far a network's outputs are from the targets, as one number, the batch's mean.
 
 A loss is a function `(outputs, targets, sample_weight=None)` that returns a 0-d array. With
-`sample_weight` s, of shape (batch,), the mean is Σ s·l / Σ s, as in scikit-learn, and 0 where
-nothing counts. Options go by keyword; a loss with other options than the default is
+`sample_weight` s, of shape (batch,), the mean is Σ s·l / Σ s, as in scikit-learn, and 0 where all
+weights are 0. Options are given by keyword; for a loss with other options than the defaults, pass
 `functools.partial(losses.huber, delta=0.5)`. Losses for classes take logits, the scores before
 softmax or sigmoid; only `nll` and `kl_div` take log-probabilities.
 """

@@ -21,11 +21,11 @@ from polynet.tensor import real_composition
 def binary_cross_entropy_with_logits(xp, logits, targets, /, sample_weight=None, pos_weight=None):
     """Binary cross entropy: mean of -y log p - (1 - y) log(1 - p), with p = sigmoid(x).
 
-    Logits x and targets y in [0, 1] have one shape; nothing overflows, or cancels where p is close
-    to y. `pos_weight` multiplies the first term: a number, or for each number along the last axis
-    its own, as a list or an array. Raises ValueError where the shapes differ, TypeError where
-    targets are integers. Those beyond [0, 1] cannot be seen on a device; `Trainer.fit` looks for
-    them on the host.
+    Logits x and targets y, which are in [0, 1], have the same shape. No number overflows, and no
+    digits cancel where p is close to y. `pos_weight` multiplies the first term. It is a number, or
+    a list or an array with one number for each place along the last axis. Raises ValueError where
+    the shapes differ, TypeError where targets are integers. Targets outside [0, 1] cannot be
+    detected on a device; `Trainer.fit` looks for them on the host.
 
     >>> import numpy as np
     >>> float(binary_cross_entropy_with_logits(np.asarray([1000.0]), np.asarray([0.0])))
@@ -49,15 +49,16 @@ def cross_entropy(
 ):  # fmt: skip
     """Cross entropy: mean over the batch of -log softmax(logits)[class].
 
-    `logits` are (batch, classes) or (batch, classes, d₁, …). `targets` are integers without the
-    axis of the classes, from 0 to classes - 1, or probabilities of the logits' shape, such as
-    one-hot rows. `weight` has a number for each class, in a list or an array: the mean of integer
-    targets is Σ w·l / Σ w. `label_smoothing` ε puts (1-ε)·y + ε/classes in place of one-hot y.
-    Labels equal to `ignore_index` do not count; unlike in PyTorch, none is ignored unless it says
-    so. Where nothing counts, the loss is 0.
+    `logits` are (batch, classes) or (batch, classes, d₁, …). `targets` are labels, integers from 0
+    to classes - 1 of shape (batch,) or (batch, d₁, …), or probabilities of the logits' shape, such
+    as one-hot rows. `weight` is a list or an array with a number for each class: with labels, the
+    mean is then Σ w·l / Σ w. `label_smoothing` ε replaces one-hot y by (1-ε)·y + ε/classes.
+    Labels equal to `ignore_index` do not count; unlike in PyTorch, no label is ignored by default.
+    Where no label counts, the loss is 0.
 
-    Raises ValueError for other shapes. With a label out of range that counts the loss is NaN, or it
-    raises where labels are seen; `Trainer.fit` looks at them on the host before it trains.
+    Raises ValueError for other shapes. If a label that counts is out of range, the loss is NaN, or
+    an error is raised where the backend looks at the labels. `Trainer.fit` checks the labels on
+    the host before it trains.
 
     >>> import numpy as np
     >>> float(cross_entropy(np.asarray([[0.0, 1000.0]]), np.asarray([0])))
@@ -92,8 +93,8 @@ def cross_entropy(
 def nll(xp, log_probabilities, targets, /, sample_weight=None, weight=None, *, ignore_index=None):
     """Negative log likelihood: mean over the batch of -x[class], for log-probabilities x.
 
-    Of `log_softmax` it is `cross_entropy`, whose shapes and options it has: (batch, classes, …),
-    and integer targets.
+    Applied to the `log_softmax` of logits, it equals their `cross_entropy`, and has the same
+    shapes, (batch, classes, …), the same `weight` and the same `ignore_index`. Targets are labels.
 
     >>> import numpy as np
     >>> float(nll(np.asarray([[-1.0, -2.0], [-3.0, -4.0]]), np.asarray([0, 1])))
@@ -111,7 +112,7 @@ def nll(xp, log_probabilities, targets, /, sample_weight=None, weight=None, *, i
 def hinge(xp, outputs, targets, /, sample_weight=None):
     """Hinge loss of two classes: mean of max(0, 1 - x·y), for scores x and targets y of -1 or 1.
 
-    Both arrays have one shape; where x·y is 1, the derivative is 0. Raises as `mse` does.
+    Both arrays have the same shape. Where x·y is 1, the derivative is 0. Raises as `mse` does.
 
     Cortes and Vapnik, "Support-Vector Networks", Machine Learning 20 (1995).
 
@@ -127,8 +128,9 @@ def hinge(xp, outputs, targets, /, sample_weight=None):
 def multi_margin(xp, logits, targets, /, sample_weight=None, weight=None, *, p=1, margin=1.0):
     """Hinge loss of several classes: mean of w[y]·Σ max(0, margin - x[y] + x[j])ᵖ / classes.
 
-    `logits` x are (batch, classes), `targets` y integers (batch,), j every other class, p 1 or 2;
-    `weight` has a number for each class, in a list or an array. Raises ValueError for other shapes.
+    `logits` x are (batch, classes), and `targets` y are integers (batch,). The sum is over all
+    classes j except y, and p is 1 or 2. `weight` w is a list or an array with a number for each
+    class. Raises ValueError for other shapes.
 
     >>> import numpy as np
     >>> float(multi_margin(np.asarray([[1.0, 0.5, -1.0]]), np.asarray([0])).round(4))

@@ -52,7 +52,7 @@ def smooth_l1(xp, outputs, targets, /, sample_weight=None, *, beta=1.0):
     d = outputs - targets
     size = xp.abs(d)
     if beta:
-        near = xp.where(size < beta, d, 0)  # of others the square may overflow: a gradient of 0·∞
+        near = xp.where(size < beta, d, 0)  # a large d² may overflow: its gradient would be 0·∞
         size = xp.where(size < beta, near / beta * near * 0.5, size - 0.5 * beta)
     return batch_mean(xp, size, sample_weight, "smooth_l1")
 
@@ -84,8 +84,8 @@ def huber(xp, outputs, targets, /, sample_weight=None, *, delta=1.0):
 def cosine_distance(xp, outputs, targets, /, sample_weight=None):
     """Mean of 1 - x·y / (‖x‖ ‖y‖), for vectors x and y along the last axis of the two arrays.
 
-    It is PyTorch's `cosine_embedding_loss` with a target of 1, whose 10⁻¹² beside each squared norm
-    keeps it finite at zero. Raises as `mse` does.
+    It is PyTorch's `cosine_embedding_loss` with a target of 1. As there, 10⁻¹² is added to each
+    squared norm, so that the loss is finite at zero. Raises as `mse` does.
 
     >>> import numpy as np
     >>> float(cosine_distance(np.asarray([[2.0, 0.0]]), np.asarray([[0.0, 1.0]])))
@@ -103,10 +103,10 @@ def cosine_distance(xp, outputs, targets, /, sample_weight=None):
 def kl_div(xp, log_probabilities, targets, /, sample_weight=None, *, log_target=False):
     """Kullback and Leibler's divergence: the batch's mean of Σ q·(log q - log p).
 
-    The first array is log p, such as `log_softmax` gives, the second q, or log q with `log_target`;
-    both have one shape, and the sum is over all axes but the first. It is PyTorch's with
-    `reduction="batchmean"`, which is the divergence; PyTorch's default divides by more. Raises as
-    `mse` does.
+    The first array is log p, such as a result of `log_softmax`. The second is q, or log q with
+    `log_target`. Both have the same shape, and the sum is over all axes but the first. It is
+    PyTorch's loss with `reduction="batchmean"`, which is the divergence; PyTorch's default divides
+    by the number of elements instead of the batch size. Raises as `mse` does.
 
     >>> import numpy as np
     >>> p, q = np.asarray([[0.5, 0.5]]), np.asarray([[1.0, 0.0]])

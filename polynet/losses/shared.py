@@ -1,4 +1,4 @@
-"""What losses share: means over the batch, and checks of what comes in."""
+"""What losses share: means over the batch, and checks of their arguments."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import array_api_compat
 
 
 def batch_mean(xp, values, sample_weight, name):
-    """The mean of a loss's values, each sample's times its weight: Σ s·l / Σ s."""
+    """The mean of a loss's values, weighted by sample: Σ s·l / Σ s."""
     if sample_weight is None:
         return xp.mean(values)
     s = per_sample(xp, sample_weight, values, name)
@@ -17,12 +17,12 @@ def batch_mean(xp, values, sample_weight, name):
 
 
 def ratio(xp, total, weight):
-    """A weighted mean: 0 where nothing counts."""
+    """A weighted mean, `total / weight`: 0 where the weight is 0."""
     return total / xp.where(weight == 0, 1, weight)
 
 
 def per_sample(xp, sample_weight, values, name):
-    """The weights of the samples of `values`, (batch, …), as they were given or an error."""
+    """`sample_weight` unchanged; raises unless it fits `values`, (batch, …), in shape and dtype."""
     if values.ndim == 0 or tuple(sample_weight.shape) != (values.shape[0],):
         raise ValueError(
             f"{name}: sample_weight has one number a sample, shape {tuple(values.shape[:1])}; "
@@ -34,7 +34,7 @@ def per_sample(xp, sample_weight, values, name):
 
 
 def per_class(xp, weight, logits, axis, name):
-    """Weights of classes, an array or numbers, in a shape that goes with `axis` of the logits."""
+    """The weights of classes, an array or a list, in a shape that broadcasts along `axis`."""
     count = logits.shape[axis]
     if isinstance(weight, list | tuple):
         device = array_api_compat.device(logits)
@@ -58,7 +58,7 @@ def per_class(xp, weight, logits, axis, name):
 
 
 def is_label(xp, scores, targets, ignore_index):
-    """Whether a class is the label: of the scores' shape, all false where the label is ignored."""
+    """A mask in the scores' shape: true where a class is the label, unless the label is ignored."""
     device = array_api_compat.device(targets)
     classes = xp.arange(scores.shape[1], dtype=xp.int32, device=device)
     classes = xp.reshape(classes, (-1, *(1,) * (scores.ndim - 2)))
@@ -68,7 +68,7 @@ def is_label(xp, scores, targets, ignore_index):
 
 
 def nan_if_unknown(xp, value, scores, targets, sample_weight=None, ignore_index=None):
-    """A loss; NaN where a label that counts is no class, which on a device cannot raise."""
+    """`value`, or NaN if a label that counts is out of range: a device can raise no error."""
     wide = [getattr(xp, name) for name in ("int32", "int64") if hasattr(xp, name)]
     labels = targets if targets.dtype in wide else xp.astype(targets, xp.int32)
     known = (labels >= 0) & (labels < scores.shape[1])
@@ -80,7 +80,7 @@ def nan_if_unknown(xp, value, scores, targets, sample_weight=None, ignore_index=
 
 
 def mean_of_labels(xp, name, scores, right, sample_weight, weight, label_smoothing, ignore_index):
-    """-Σ s·w·x[class] / Σ s·w; the share ε of smoothing is -Σ s·Σ w·x / classes instead."""
+    """-Σ s·w·x[class] / Σ s·w; smoothing replaces a share ε of the sum by -Σ s·Σ w·x / classes."""
     picked = xp.where(right, scores, 0)
     if weight is None and sample_weight is None and ignore_index is None and not label_smoothing:
         return -xp.sum(picked) / math.prod((scores.shape[0], *scores.shape[2:]))
@@ -99,7 +99,7 @@ def mean_of_labels(xp, name, scores, right, sample_weight, weight, label_smoothi
 
 
 def check_like(name, outputs, targets):
-    """Raise unless both arrays have one shape and one dtype."""
+    """Raise unless both arrays have the same shape and the same dtype."""
     if tuple(outputs.shape) != tuple(targets.shape):
         if tuple(outputs.shape) == (*targets.shape, 1):
             todo = "give targets[:, None]"
