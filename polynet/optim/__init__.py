@@ -5,8 +5,8 @@ state, step)` gives the next parameters and state. Formulas, names and defaults 
 
 - `SGD`, `RMSprop`, `Adagrad`, `Adam`, `AdamW`, `NAdam`: rules, the same for every parameter;
 - `schedules`: learning rates that change from step to step, `SGD(lr=schedules.StepLR(0.1, 30))`;
-- `ClipNorm`, `ClipValue`: an optimizer whose gradients are kept small, `ClipNorm(Adam(), 1.0)`;
-- `Groups` and `Frozen`: different optimizers for different parameters, and none;
+- `ClipNorm`, `ClipValue`: an optimizer with gradients that are kept small, `ClipNorm(Adam(), 1.0)`;
+- `Groups` and `Frozen`: different optimizers for different parameters, or no optimizer;
 - `EMA`: an optimizer that also averages the parameters.
 """
 

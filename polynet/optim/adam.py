@@ -1,4 +1,4 @@
-"""Adam, and what grew out of it."""
+"""Adam, and the optimizers that were derived from it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def adam(xp, params, grads, state, step, lr, /, *, betas, eps, weight_decay, dec
     """m ← β₁m + (1-β₁)g;  v ← β₂v + (1-β₂)g²;  p ← p - η·m̂ / (√v̂ + ε).
 
     m̂ = m / (1-β₁ᵗ) and v̂ = v / (1-β₂ᵗ) undo the bias of starting at zero. With r = √(1-β₂ᵗ), the
-    fraction is (r / (1-β₁ᵗ)) · m / (√v + rε), which corrects numbers instead of arrays (section 2
-    of the paper). 1-βᵗ is taken as -expm1(t·log β), which float32 keeps exact. Weight decay adds
-    λp to g, or, decoupled, shrinks p by ηλ.
+    fraction is (r / (1-β₁ᵗ)) · m / (√v + rε): this form corrects numbers instead of arrays (section
+    2 of the paper). 1-βᵗ is computed as -expm1(t·log β), which is exact in float32. Weight decay
+    adds λp to g. Decoupled weight decay multiplies p by 1 - ηλ instead.
     """
     beta1, beta2 = betas
     corrections: dict[Any, tuple[Array, Array, Array]] = {}
@@ -53,7 +53,9 @@ def _one_minus_power(xp, beta, t):
 
 @dataclass(frozen=True)
 class Adam(Rule):
-    """Steps of running mean over running root mean square, both corrected for their start.
+    """Steps along the running mean of the gradient, divided by its running root mean square.
+
+    Both running values are corrected for their start at zero.
 
     Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015.
     """
@@ -81,7 +83,7 @@ class Adam(Rule):
 
 @composition
 def adamw(xp, params, grads, state, step, lr, /, **settings):
-    """Adam, whose weight decay shrinks the parameters instead of adding to the gradient."""
+    """Adam with weight decay that shrinks the parameters instead of adding to the gradient."""
     return adam(params, grads, state, step, lr, decoupled=True, **settings)
 
 
@@ -104,8 +106,8 @@ def nadam(
 ):  # fmt: skip
     """m and v as in Adam;  p ← p - η·((1-μ)/(1-Πμ)·g + μ'/(1-μ'Πμ)·m) / (√v̂ + ε).
 
-    μ = β₁·(1 - 0.96^(tψ) / 2) is the momentum of step t, μ' that of the next, Πμ the product of
-    all so far and ψ `momentum_decay`.
+    μ = β₁·(1 - 0.96^(tψ) / 2) is the momentum of step t, where ψ is `momentum_decay`. μ' is the
+    momentum of the next step, and Πμ the product of all μ so far.
     """
     beta1, beta2 = betas
     ones = state["mu_product"]

@@ -27,9 +27,9 @@ def moving_average(xp, averages, params, step, /, *, decay):
 class EMA(Wrapper):
     """`optimizer`, with an exponential moving average of the parameters that it trains.
 
-    The average is kept beside the parameters and changes nothing about training. The network with
-    the averaged parameters is `trainer.averaged_net`; to evaluate it, make a Trainer of it. It is
-    PyTorch's `AveragedModel` with `get_ema_multi_avg_fn(decay)`, updated after every step.
+    The average is kept beside the parameters and does not affect training. The network with the
+    averaged parameters is `trainer.averaged_net`; to evaluate that network, make a Trainer for it.
+    This is PyTorch's `AveragedModel` with `get_ema_multi_avg_fn(decay)`, updated after every step.
 
     Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", SIAM Journal on
     Control and Optimization 30 (1992).

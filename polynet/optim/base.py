@@ -1,4 +1,4 @@
-"""What all optimizers are, and what those share that apply one rule to every parameter."""
+"""The base of all optimizers, and that of the ones that apply one formula to every parameter."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Update = TypeVar("Update", bound=Callable[..., Any])
 
 
 def consuming(update: Update) -> Update:
-    """Mark an optimizer's `update` as one that `consumes`."""
+    """Mark an optimizer's `update` as one that consumes: see `Optimizer.consumes`."""
     update.consuming = True  # type: ignore[attr-defined]  # a function may have attributes
     return update
 
@@ -31,13 +31,15 @@ class Optimizer:
     """Two pure functions: `init` makes a state, `update` goes one step downhill.
 
     Parameters and gradients are dicts of arrays by name. A state is a tree of arrays, whose
-    structure stays. Gradients are given for the parameters that it `trains`, no others.
+    structure never changes. Gradients are given only for the parameters that the optimizer
+    `trains`.
 
-    The arrays given are to be read only: `update` makes new ones, `p - lr * g` and not `p -= lr *
-    g`, with which a step on NumPy is not recorded, and slower. Where steps are recorded or
-    compiled, `update` runs as Python for a few of them only, and for some twice: what it counts
-    itself is not the steps. Their number is `step`, an int32 array of shape (1,): a rate that falls
-    is `0.1 / (1 + xp.reshape(xp.astype(step, p.dtype), ()))`, with `xp = array_namespace(p)`.
+    `update` must not write to the arrays it is given. It makes new ones: `p - lr * g`, not
+    `p -= lr * g`, which keeps a step on NumPy from being recorded, and so makes it slower. Where
+    steps are recorded or compiled, the Python code of `update` runs for only a few of them, and for
+    some twice, so it must not count steps itself. The number of the step is `step`, an int32 array
+    of shape (1,). A rate that falls is `0.1 / (1 + xp.reshape(xp.astype(step, p.dtype), ()))`, with
+    `xp = array_namespace(p)`.
 
     >>> from polynet import optim
     >>> class Descent(optim.Optimizer):
@@ -48,46 +50,47 @@ class Optimizer:
     """
 
     def __repr__(self) -> str:
-        """Its settings, by which a saved run knows it, also where it stands in another."""
+        """The class and its settings; a saved run is compared by them, in wrappers too."""
         return settings_of(self)
 
     def init(self, params: Arrays) -> State:
         """The state before the first update."""
         raise NotImplementedError(
-            f"{type(self).__name__} defines no init(self, params); it returns the state, which is "
-            "{} where nothing is kept"
+            f"{type(self).__name__} defines no init(self, params); it returns the state: {{}} if "
+            "the optimizer keeps nothing"
         )
 
     def update(
         self, params: Arrays, grads: Arrays, state: State, step: Array
     ) -> tuple[Arrays, State]:
-        """A pair, the parameters and the state after one step, by the names that they were given.
+        """A pair of the parameters and the state after one step, with the same names as before.
 
-        `step` is int32 of shape (1,), from 0.
+        `step` is the number of the step, int32 of shape (1,), counted from 0.
         """
         raise NotImplementedError(
             f"{type(self).__name__} defines no update(self, params, grads, state, step)"
         )
 
     def trains(self, names: Iterable[str]) -> list[str]:
-        """Those of the parameters named whose gradients it needs: all, unless some are frozen."""
+        """The names of the parameters whose gradients are needed: all, unless some are frozen."""
         return list(names)
 
     @property
     def consumes(self) -> bool:
-        """Whether the next parameters and state may be written over the old ones.
+        """Whether the new parameters and state may be written over the old ones.
 
-        `update` reads neither once a rule's kernel has run. Only an `update` marked by `consuming`
-        says so; one written in a subclass does not, even if it calls a marked one.
+        This is so if `update` reads neither of the old ones once a rule's kernel has run. An
+        `update` marked by `consuming` states this. One that a subclass defines is not marked, even
+        if it calls a marked one.
         """
         return getattr(type(self).update, "consuming", False)
 
     def averages(self, state: State) -> Arrays:
-        """The averaged parameters that the state holds, by name: none, unless `EMA` is in it."""
+        """The averaged parameters in the state, by name: none, unless an `EMA` keeps them."""
         return {}
 
     def lr_factors(self, state: State) -> list[Array]:
-        """What multiplies each learning rate that is a schedule."""
+        """The factors, one for each learning rate that is a schedule, that multiply the rates."""
         return []
 
     def with_lr_factor(self, state: State, factor: float) -> State:
@@ -98,10 +101,10 @@ class Optimizer:
 def updated(
     optimizer: Optimizer, params: Arrays, grads: Arrays, state: State, step: Array
 ) -> tuple[Arrays, State]:
-    """What `optimizer.update` returns.
+    """The result of `optimizer.update`.
 
-    That of a class of one's own is given dicts that nobody else has, so that it may write to them,
-    and what it returns is checked: TypeError for what is no pair, ValueError for other names.
+    A user's own optimizer is given copies of the dicts, so that it may write to them, and its
+    result is checked: raises TypeError unless it is a pair, ValueError if it has other names.
     """
     if optimizer.consumes:
         return optimizer.update(params, grads, state, step)
@@ -118,7 +121,7 @@ def updated(
 
 
 def _unrecorded(params: Arrays) -> Arrays:
-    """The parameters; TypeError where PyTorch recorded their update, as it then would for ever."""
+    """The parameters; raises TypeError if PyTorch records their updates, which it never forgets."""
     if hasattr(next(iter(params.values()), None), "requires_grad"):
         for name, p in params.items():
             if p.requires_grad:
@@ -145,9 +148,9 @@ def _same_names(what: str, before: Any, after: Any) -> None:
 class Rule(Optimizer):
     """An optimizer that applies one formula to every parameter.
 
-    `lr` is a number, which is compiled into the step, or a schedule, whose rate at the step is an
-    array of no axes in the parameters' dtype. Each formula is one composition over the whole
-    tree, which a backend may replace by a kernel.
+    `lr` is a number, which is compiled into the step, or a schedule, whose rate at each step is a
+    0-d array in the parameters' dtype. Each formula is one composition over the whole tree, which
+    a backend may replace by a kernel.
     """
 
     lr: float | Schedule
@@ -167,7 +170,7 @@ class Rule(Optimizer):
                 object.__setattr__(self, name, plain if several else plain[0])
 
     def slots(self) -> tuple[str, ...]:
-        """The names of the running values it keeps for every parameter."""
+        """The names of the running values that the rule keeps for every parameter."""
         return ()
 
     def _start(self, p: Array) -> Array:
@@ -175,12 +178,12 @@ class Rule(Optimizer):
         return array_namespace(p).zeros_like(p)
 
     def init(self, params: Arrays) -> State:
-        """The start of every slot and parameter; for a schedule, what multiplies its rate."""
+        """The first value of every slot for every parameter; for a schedule, its factor, 1."""
         for name, p in params.items():
             if array_namespace(p).isdtype(p.dtype, "complex floating"):
                 raise TypeError(
                     f"parameter {name!r} is {p.dtype}; the optimizers are for real parameters: "
-                    "keep real and imaginary part as two"
+                    "keep the real and the imaginary part as two parameters"
                 )
         state: State = {slot: tree.map(self._start, params) for slot in self.slots()}
         if isinstance(self.lr, Schedule):
@@ -196,7 +199,7 @@ class Rule(Optimizer):
             raise KeyError(f"parameters and gradients have different names: {', '.join(odd)}")
         if tuple(getattr(step, "shape", ())) != (1,):
             raise TypeError(
-                f"{type(self).__name__}.update: step is the number of steps before, an int32 array "
+                f"{type(self).__name__}.update: step is the number of steps so far, an int32 array "
                 f"of shape (1,) on the parameters' device; got {step!r}"
             )
         settings = dict(vars(self))
@@ -236,7 +239,7 @@ def _expected(name: str, value: Any) -> str:
 
 @dataclass(frozen=True)
 class Wrapper(Optimizer):
-    """An optimizer around another, which it leaves in charge of all that it does not change."""
+    """An optimizer around another one, to which it passes every call that it does not change."""
 
     optimizer: Optimizer
 
@@ -264,7 +267,7 @@ class Wrapper(Optimizer):
 
 
 def check_optimizer(who: str, given: Any) -> None:
-    """Raise TypeError unless it is an optimizer."""
+    """Raise TypeError unless `given` is an optimizer; `who` begins the message."""
     if not isinstance(given, Optimizer):
         raise TypeError(f"{who}: expected an optimizer such as optim.Adam(lr=1e-3); got {given!r}")
 
@@ -279,14 +282,14 @@ def single(params: Arrays, value: float) -> Array:
 def columns(
     names: Any, trees: list[Arrays], update: Callable[..., tuple[Array, ...]]
 ) -> list[Arrays]:
-    """`update` applied name by name; one dict for each thing it returns."""
+    """`update` applied to the arrays of each name; returns one dict for each of its results."""
     rows = {name: update(*(column[name] for column in trees)) for name in names}
     width = len(next(iter(rows.values()))) if rows else 1
     return [{name: row[i] for name, row in rows.items()} for i in range(width)]
 
 
 def in_dtype(xp: Any, number: Any, dtype: Any) -> Any:
-    """A learning rate in a parameter's dtype; a plain float, which NumPy's is not, fits any."""
+    """A learning rate in a parameter's dtype; a Python float (not NumPy's) fits any dtype."""
     if type(number) is float or number.dtype == dtype:
         return number
     return xp.astype(number, dtype)

@@ -1,4 +1,4 @@
-"""Settings: checked, and as they are said."""
+"""Settings of optimizers and schedules: checking them, and writing them as text."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def number(what: str, value: Any, *, above_0: bool = False, most: float = math.i
 
 
 def said(value: object) -> str:
-    """A setting in words, without places in memory: a saved run goes on where these are others."""
+    """A setting as text, without addresses, which may differ when a saved run is continued."""
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
 def settings_of(thing: object) -> str:
-    """What it is and its settings, as a dataclass says them."""
+    """The class of `thing` and its settings, in the form of a dataclass's repr."""
     words = ", ".join(f"{name}={said(value)}" for name, value in vars(thing).items())
     return f"{type(thing).__qualname__}({words})"

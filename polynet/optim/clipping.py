@@ -1,4 +1,4 @@
-"""Gradients kept from being too large."""
+"""Optimizers that keep gradients from being too large."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def clip_norm(xp, grads, /, *, max_norm):
 
 @composition
 def clip_value(xp, grads, /, *, clip_value):
-    """Every number of every gradient, brought into [-clip_value, clip_value]."""
+    """Every number of every gradient, clipped to [-clip_value, clip_value]."""
     return tree.map(lambda g: xp.clip(g, -clip_value, clip_value), grads)
 
 
 @dataclass(frozen=True)
 class ClipNorm(Wrapper):
-    """`optimizer`, given gradients of a norm of `max_norm` at most: all together, as one vector.
+    """`optimizer` with gradients whose norm, of all together as one vector, is at most `max_norm`.
 
-    It is PyTorch's `clip_grad_norm_`. Around `Groups`, the norm is that of all groups.
+    It is PyTorch's `clip_grad_norm_`. Around `Groups`, the norm is taken over all groups.
 
     Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", ICML
     2013.
@@ -61,7 +61,7 @@ class ClipNorm(Wrapper):
 
 @dataclass(frozen=True)
 class ClipValue(Wrapper):
-    """`optimizer`, given gradients whose numbers are from -clip_value to clip_value.
+    """`optimizer` with gradients whose numbers are clipped to [-clip_value, clip_value].
 
     It is PyTorch's `clip_grad_value_`.
     """

@@ -1,4 +1,4 @@
-"""Different optimizers for different parameters, and none for those that stay as they are."""
+"""Different optimizers for different parameters, and none for frozen parameters."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from polynet.optim.base import Arrays, Optimizer, State, check_optimizer, consum
 
 @dataclass(frozen=True)
 class Frozen(Optimizer):
-    """Leaves parameters as they are; their gradients are not computed. For one of `Groups`.
+    """Leaves parameters as they are, and computes no gradients for them. For use in `Groups`.
 
-    The running statistics of a BatchNorm whose parameters are frozen go on moving, as they do with
-    `requires_grad=False` in PyTorch: with `momentum=0.0` that layer keeps those it has. A frozen
-    part whose dropout is not to drop either is called as `self.part.bind(self.part.state_dict())`.
+    A BatchNorm with frozen parameters still updates its running statistics, as it does with
+    `requires_grad=False` in PyTorch; with `momentum=0.0` the layer keeps the statistics it has.
+    Dropout in a frozen part still drops; to turn it off too, call the part in `forward` as
+    `self.part.bind(self.part.state_dict())`.
     """
 
     def init(self, params: Arrays) -> State:
@@ -36,9 +37,10 @@ class Frozen(Optimizer):
 class Groups(Optimizer):
     """An optimizer for each group of parameters, by patterns of their names; `others` for the rest.
 
-    In a pattern, `*` stands for anything, dots too, `?` for one character. Every parameter is in
-    one group: it raises ValueError, naming the culprits, where two patterns fit one parameter,
-    where none does and there is no `others`, and where a pattern fits none.
+    In a pattern, `*` stands for any text, dots included, and `?` for one character. Every parameter
+    belongs to exactly one group. Raises ValueError, with the names, where two patterns fit one
+    parameter, where no pattern fits a parameter and there is no `others`, and where a pattern fits
+    no parameter.
 
     >>> from polynet import optim
     >>> optimizer = optim.Groups({"*.bias": optim.SGD(lr=0.1)}, others=optim.Frozen())
@@ -110,19 +112,19 @@ class Groups(Optimizer):
         return {key: members[key].with_lr_factor(part, factor) for key, part in state.items()}
 
     def _members(self) -> list[tuple[str, Optimizer]]:
-        """The optimizers, by the names that their states have."""
+        """The optimizers, each with the name of its state."""
         named = [(f"group_{i}", optimizer) for i, optimizer in enumerate(self.groups.values())]
         return named if self.others is None else [*named, ("others", self.others)]
 
     def _parts(self, names: Iterable[str]) -> list[tuple[str, Optimizer, list[str]]]:
-        """Each optimizer, under the name of its state, with the parameters that are its own."""
+        """The name of each optimizer's state, the optimizer, and the names of its parameters."""
         names = list(names)
         fits = {n: [p for p in self.groups if fnmatchcase(n, p)] for n in names}
         for name, patterns in fits.items():
             if len(patterns) > 1:
                 both = " and ".join(map(repr, patterns))
                 raise ValueError(
-                    f"Groups: parameter {name!r} fits {both}; write patterns of which one fits"
+                    f"Groups: parameter {name!r} fits {both}; write the patterns so that one fits"
                 )
         rest = [n for n, patterns in fits.items() if not patterns]
         if rest and self.others is None:

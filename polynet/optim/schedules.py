@@ -1,13 +1,13 @@
 """Learning rates that change from step to step.
 
 A schedule stands in place of a number: `optim.Adam(lr=schedules.StepLR(1e-3, step_size=500))`.
-It is a pure function of the number of the step, from 0, counted in steps and not in epochs, as in
+It is a pure function of the number of the step, counted from 0. It counts steps, not epochs, as in
 PyTorch where `scheduler.step()` follows every `optimizer.step()`. Names, formulas and defaults are
-PyTorch's; the first argument is the rate that PyTorch takes from the optimizer. Where a schedule
-has ended, its last rate stays.
+PyTorch's; the first argument is the rate that PyTorch takes from the optimizer. After its last
+step, a schedule keeps its last rate.
 
-The rate is computed on the device, so that no step is compiled or recorded anew, and
-`trainer.lr_factor` multiplies it.
+The rate is computed on the device, so a new rate needs no step to be compiled or recorded anew.
+`trainer.lr_factor` multiplies the rate.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Schedule:
-    """A learning rate as a function of the step: the base of all, and of yours.
+    """A learning rate as a function of the step: the base class of all schedules.
 
-    A schedule of your own is a frozen dataclass with a method `rate`, array code of steps.
+    To write your own schedule, make a frozen dataclass with a method `rate`, which is array code.
 
     >>> import numpy as np
     >>> from dataclasses import dataclass
@@ -58,13 +58,13 @@ class Schedule:
     """
 
     def __repr__(self) -> str:
-        """Its settings, by which a saved run knows it."""
+        """The class and its settings; a saved run is compared by them."""
         return settings_of(self)
 
     def __call__(self, step: Array, *, dtype: Any = None) -> Array:
-        """The rates at the steps in an array of integers, in its shape.
+        """The rates at the steps in `step`, an array of integers; the result has its shape.
 
-        `dtype` is the default of the array's library where it is not given.
+        Where `dtype` is not given, it is the default floating-point dtype of the array's library.
         """
         xp = array_namespace(step)
         if dtype is None:
@@ -73,22 +73,22 @@ class Schedule:
         return self.rate(xp, step, dtype)
 
     def rate(self, xp: Any, step: Array, dtype: Any) -> Array:
-        """The formula, with the functions of `xp`, in `dtype` and the shape of `step`."""
+        """The formula, in functions of `xp`; the result has `dtype` and the shape of `step`."""
         raise NotImplementedError(f"{type(self).__name__} defines no rate(self, xp, step, dtype)")
 
     def _check(self, *names: str, above_0: bool = False) -> None:
-        """Raise ValueError unless these are numbers from 0, or above 0; make floats of them."""
+        """Raise ValueError unless these are numbers from 0, or above 0; turn them into floats."""
         for name in names:
             what = f"{type(self).__name__}: {name}"
             object.__setattr__(self, name, number(what, getattr(self, name), above_0=above_0))
 
     def _check_steps(self, name: str) -> None:
-        """Raise ValueError unless this is a positive integer; make it Python's."""
+        """Raise ValueError unless this is a positive integer; turn it into a Python int."""
         steps = positive(f"{type(self).__name__}: {name}", getattr(self, name))
         object.__setattr__(self, name, steps)
 
     def _check_milestones(self, milestones: Any) -> None:
-        """Raise ValueError unless they are rising positive integers; make a tuple of them."""
+        """Raise ValueError unless they are rising positive integers; turn them into a tuple."""
         steps = tuple(positive(f"{type(self).__name__}: milestones", step) for step in milestones)
         object.__setattr__(self, "milestones", steps)
         if any(a >= b for a, b in pairwise(steps)):
@@ -97,7 +97,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """Always `lr`: unlike a plain number, it can be changed by `trainer.lr_factor`."""
+    """Always `lr`: unlike a plain number, the rate can be changed by `trainer.lr_factor`."""
 
     lr: float
 
@@ -110,7 +110,7 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class StepLR(Schedule):
-    """lr · γ^⌊t / step_size⌋: a stair whose treads are `step_size` wide."""
+    """lr · γ^⌊t / step_size⌋: the rate is multiplied by γ after every `step_size` steps."""
 
     lr: float
     step_size: int
@@ -127,7 +127,7 @@ class StepLR(Schedule):
 
 @dataclass(frozen=True)
 class MultiStepLR(Schedule):
-    """lr · γ^(how many of the `milestones` are reached)."""
+    """lr · γ^(number of `milestones` reached)."""
 
     lr: float
     milestones: Sequence[int]
@@ -197,7 +197,7 @@ class LinearLR(Schedule):
 
 @dataclass(frozen=True)
 class PolynomialLR(Schedule):
-    """lr · (1 - t / total_iters)^power, and nothing from `total_iters` on."""
+    """lr · (1 - t / total_iters)^power, and 0 from step `total_iters` on."""
 
     lr: float
     total_iters: int = 5
@@ -235,10 +235,10 @@ class CosineAnnealingLR(Schedule):
 
 @dataclass(frozen=True)
 class OneCycleLR(Schedule):
-    """Up from max_lr / div_factor in the first `pct_start` of the steps, then down to nothing.
+    """From max_lr / div_factor up to max_lr in the first `pct_start` of the steps, then down.
 
-    The last rate is that of the start, divided by `final_div_factor`. `anneal_strategy` is "cos"
-    or "linear". It is PyTorch's with `cycle_momentum=False`: momentum stays as it is.
+    The last rate is the first rate divided by `final_div_factor`. `anneal_strategy` is "cos" or
+    "linear". It is PyTorch's schedule with `cycle_momentum=False`: it does not change the momentum.
 
     Smith and Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning
     Rates" (2017).
@@ -266,7 +266,7 @@ class OneCycleLR(Schedule):
 
     @property
     def _top(self) -> float:
-        """The step, perhaps between two, with the highest rate."""
+        """The step with the highest rate; it may lie between two steps."""
         return self.pct_start * self.total_steps - 1
 
     def rate(self, xp: Any, step: Array, dtype: Any) -> Array:
@@ -284,7 +284,7 @@ class OneCycleLR(Schedule):
 
 @dataclass(frozen=True)
 class SequentialLR(Schedule):
-    """One schedule after another: the next begins, at its own step 0, at each of the `milestones`.
+    """One schedule after another: at each milestone, the next schedule begins at its own step 0.
 
     >>> import numpy as np
     >>> warm = SequentialLR([LinearLR(1.0, 0.5, 1.0, 2), CosineAnnealingLR(1.0, 4)], milestones=[2])
@@ -336,14 +336,15 @@ def _several(who: str, schedules: Any) -> tuple[Schedule, ...]:
     return found
 
 
-# Formulas that float32 keeps to its last digits, also where the rate is small or the step large
+# Formulas that are accurate to the last digits of float32, even for small rates and large steps
 
 
 def power(xp: Any, base: float, exponent: Array, dtype: Any) -> Array:
-    """`base` to the power of integers: the exponent times log(base) would lose digits in float32.
+    """`base` to the power of an array of integers, to the last digits of float32.
 
-    So each of the exponent's two digits in base 4096 meets a factor of 12 bits, whose product is
-    exact up to exponents of 2²⁴, and the rest of the factor, whose product is small.
+    exp(exponent · log(base)) would lose digits. So the exponent is split into two digits in base
+    4096, and the factor of each digit into its first 12 bits and a small rest. The products with
+    the 12 bits are exact for exponents up to 2²⁴, and those with the rest are small.
     """
     logarithm = math.log(base)
     high, rest = 1.0, 0.0
@@ -357,16 +358,16 @@ def power(xp: Any, base: float, exponent: Array, dtype: Any) -> Array:
 
 
 def _swing(xp: Any, low: float, high: float, left: Array, length: float) -> Array:
-    """Half a cosine from `low`, where nothing is `left`, to `high`, where `length` is.
+    """Half a cosine wave, from `low` where `left` is 0 to `high` where `left` is `length`.
 
-    low·cos² + high·sin² of a quarter turn is sums of nothing negative: no digits cancel.
+    low·cos² + high·sin² over a quarter turn adds no negative terms, so no digits cancel.
     """
     turn = left * (math.pi / 2 / length)
     return low + (high - low) * xp.square(xp.sin(turn))
 
 
 def _line(xp: Any, low: float, high: float, left: Array, length: float) -> Array:
-    """A line from `low`, where nothing is `left`, to `high`, where `length` is."""
+    """A straight line, from `low` where `left` is 0 to `high` where `left` is `length`."""
     return low + left * ((high - low) / length)
 
 

@@ -37,7 +37,7 @@ class SGD(Rule):
 
     lr: float | Schedule = 1e-3
     momentum: float = 0.0
-    _: KW_ONLY  # by position, PyTorch's next is dampening
+    _: KW_ONLY  # PyTorch's next positional argument is dampening
     nesterov: bool = False
     weight_decay: float = 0.0
 
