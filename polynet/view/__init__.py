@@ -1,4 +1,4 @@
-"""The learner's view: what was recorded, and the gradients that came back, as text and picture."""
+"""A view for learners: the recorded ops and their gradients, as a table and as a picture."""
 
 from polynet.view.recorded import Line, Record, record
 

@@ -1,11 +1,13 @@
-"""A graph drawn: as Graphviz source, and as SVG with a layout of our own.
+"""Drawing a graph: as Graphviz source, and as SVG with a layout made here.
 
 The layout is that of Sugiyama, Tagawa and Toda, "Methods for Visual Understanding of
-Hierarchical System Structures", IEEE Trans. SMC 11 (1981): nodes in rows, rows ordered by the
-mean place of their neighbours, and long edges led between the boxes of the rows they cross.
+Hierarchical System Structures", IEEE Trans. SMC 11 (1981). Nodes are placed in rows, each row is
+ordered by the mean position of its nodes' neighbours, and long edges pass between the boxes of the
+rows that they cross.
 
-A graph is the text of each node, as a list of rows, and the nodes that each was computed from,
-all of which come before it. `result` is the number of the node to mark.
+A graph is given by `labels`, the text of each node as a list of lines, and by `inputs`, the
+numbers of the nodes that each node was computed from, which are all smaller than its own. `result`
+is the number of the node to mark.
 """
 
 from __future__ import annotations
@@ -15,16 +17,16 @@ from html import escape
 from itertools import pairwise
 
 Node = int | tuple[int, int]
-"""A box; or (box, row), where edges from that box cross a row on their way."""
+"""A box; or (box, row), the point at which edges from that box cross the row."""
 
 LETTER, LEADING, PADDING = 7.3, 16, 10  # of 12 px monospace text: width, line height, to the border
-GAP, WAY, BETWEEN = 28, 12, 46  # between boxes, a way between them, between rows
+GAP, WAY, BETWEEN = 28, 12, 46  # between boxes, the width of a crossing edge, between rows
 COLOURS = {
     "leaf": ("#e7f4e9", "#2b8a3e"),
     "op": ("#edf2fb", "#3b5f94"),
     "result": ("#fdeedd", "#b35900"),
 }
-"""Fill and border."""
+"""The colours of fill and border."""
 
 HEAD = """\
 <svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" \
@@ -46,7 +48,7 @@ def dot(labels: list[list[str]], inputs: list[list[int]], result: int | None) ->
 
 
 def svg(labels: list[list[str]], inputs: list[list[int]], result: int | None) -> str:
-    """The graph as SVG: rows from top to bottom, and arrows from what a result was computed of."""
+    """The graph as SVG: rows from top to bottom, and arrows from the inputs of a result to it."""
     width = LETTER * max((len(row) for rows in labels for row in rows), default=0) + 2 * PADDING
     height = LEADING * max(map(len, labels), default=0) + 2 * PADDING
     depths = _depths(inputs)
@@ -111,7 +113,7 @@ def _depths(inputs: list[list[int]]) -> list[int]:
 
 
 def _links(inputs: list[list[int]], depths: list[int]) -> list[tuple[Node, Node]]:
-    """The edges, cut where they cross a row; those from one node share their way."""
+    """The edges, cut where they cross a row; edges from the same node share their pieces."""
     links: dict[tuple[Node, Node], None] = {}
     for b, sources in enumerate(inputs):
         for a in sources:
@@ -146,7 +148,7 @@ def _mean(weighted: list[tuple[float, float]], default: float) -> float:
 
 
 def _ordered(rows: list[list[Node]], links: list[tuple[Node, Node]]) -> list[list[Node]]:
-    """The rows, each in the order of the mean place of its neighbours, so that few edges cross."""
+    """The rows, ordered by the mean place of each node's neighbours, so that few edges cross."""
     above, below = _neighbours(links)
     place = {node: float(k) for row in rows for k, node in enumerate(row)}
     for _ in range(8):
@@ -161,9 +163,9 @@ def _ordered(rows: list[list[Node]], links: list[tuple[Node, Node]]) -> list[lis
 def _places(
     rows: list[list[Node]], links: list[tuple[Node, Node]], width: float
 ) -> dict[Node, float]:
-    """The horizontal centre of each node: near its neighbours, and apart from those beside it.
+    """The horizontal centre of each node: near its neighbours, without overlap within its row.
 
-    Leaves give way, so that results stand one below the other.
+    Leaves have a small weight, so that results stand one below the other.
     """
     above, below = _neighbours(links)
     weights = {node: 1.0 if above[node] else 0.02 for row in rows for node in row}
@@ -184,14 +186,14 @@ def _half(node: Node, width: float) -> float:
 
 
 def _apart(wanted: list[float], sizes: list[float], weights: list[float]) -> list[float]:
-    """The places nearest to those wanted, in their order, that leave room for every size.
+    """The places nearest to the wanted ones, in the same order, that leave room for every size.
 
-    Weighted least squares under order, by pooling neighbours that would overlap.
+    This is weighted least squares with the order kept, by pooling neighbours that would overlap.
     """
     offsets = [0.0]
     for a, b in pairwise(sizes):
         offsets.append(offsets[-1] + (a + b) / 2)
-    pools: list[tuple[float, float, int]] = []  # where the pool starts, its weight, its members
+    pools: list[tuple[float, float, int]] = []  # the pool's start, its weight, how many members
     for at, offset, weight in zip(wanted, offsets, weights, strict=True):
         pool = (at - offset, weight, 1)
         while pools and pools[-1][0] > pool[0]:

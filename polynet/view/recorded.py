@@ -1,4 +1,4 @@
-"""Running a function, and the sweep back through it, with everything kept to look at."""
+"""Running a function and the sweep back through it, and keeping every step to look at."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from polynet.view.drawing import dot, svg
 class Line:
     """One line of a record: an array to differentiate by (a leaf), or a result of an op.
 
-    `op` is the op's name, or "leaf"; `name` is the leaf's, or which of an op's several results
-    this is. `inputs` are the numbers of the lines that it was computed from, None for a
-    constant; `within` is the function whose code called the op. `gradient` is the derivative of
-    the record's result by `value`: of the same shape, and zeros where none came back.
+    `op` is the op's name, or "leaf". `name` is the leaf's name, or the number of the result where
+    the op has several. `inputs` are the numbers of the lines that `value` was computed from, None
+    for a constant. `within` is the name of the function whose code called the op. `gradient` is the
+    derivative of the record's result by `value`. It has the same shape as `value`, and is zero
+    where no gradient came back.
     """
 
     op: str
@@ -49,17 +50,17 @@ class Line:
 
     @property
     def kind(self) -> str:
-        """Shape and dtype, for people."""
+        """Shape and dtype, as they are shown."""
         return f"{self.shape} {str(self.dtype).rpartition('.')[2]}"
 
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """What a function did, line by line. `print` shows a table, `save` writes a picture.
+    """The ops of a function's run, line by line. `print` shows a table, `save` writes a picture.
 
-    A notebook draws it. `record["0.weight"]` is the line of the leaf of that name; raises KeyError
-    where there is none. `result` is the number of the line of the function's result, or None where
-    it depends on no leaf.
+    A notebook draws the picture. `record["0.weight"]` is the line of the leaf of that name; it
+    raises KeyError where no leaf has the name. `result` is the number of the line of the function's
+    result, or None where the result depends on no leaf.
     """
 
     lines: tuple[Line, ...]
@@ -83,7 +84,7 @@ class Record:
             for row in rows
         ]
         if self.result is None:
-            lines.append("The result was computed of none of these: its gradient is 0 everywhere.")
+            lines.append("The result depends on none of these lines: all gradients are 0.")
         return "\n".join(lines)
 
     def _row(self, number: int, line: Line) -> tuple[str, ...]:
@@ -99,10 +100,10 @@ class Record:
         return dot(self._labels(), self._inputs(), self.result)
 
     def to_svg(self) -> str:
-        """The record as a picture: a box for each line, below those that it was computed from."""
+        """The record as a picture: a box for each line, below the boxes of its inputs."""
         return svg(self._labels(), self._inputs(), self.result)
 
-    _repr_svg_ = to_svg  # by which a notebook asks for it
+    _repr_svg_ = to_svg  # a notebook calls it by this name
 
     def save(self, path: str | Path) -> None:
         """Write the picture to a file that ends in ".svg", or its Graphviz source to ".dot"."""
@@ -139,10 +140,10 @@ def record(f: Callable[..., Any], *args: Any) -> Record:
     """Run `f(*args)` and differentiate it by all arguments, keeping every step to look at.
 
     The arguments are arrays, or trees of them, and `f` returns one real 0-d array, as for
-    `value_and_grad`; what `f` takes from elsewhere is constant. Every op that a gradient can
-    reach is a line, with copies of its value and its gradient. Layers and losses appear as the
-    ops that define them: no kernels run. A leaf is named by its argument, and its path in a tree
-    of arrays; where a tree is the only argument, by the path.
+    `value_and_grad`. Arrays that `f` does not take as arguments are constants. Every op that a
+    gradient can reach is a line, with copies of its value and its gradient. Layers and losses
+    appear as the ops that define them, since no kernels run. A leaf's name is that of its argument
+    and, in a tree of arrays, its path. Where a tree is the only argument, the name is the path.
 
     Raises TypeError as `value_and_grad` does, or if no array is given, and RecordError for
     arrays that another derivative is recording.
@@ -166,7 +167,7 @@ def record(f: Callable[..., Any], *args: Any) -> Record:
     if any(type(leaf) is Tensor for leaf in leaves):
         raise RecordError(
             "record shows plain numbers, and got a Tensor of a derivative that is being taken; "
-            "call it outside, or with polynet.stop_gradient(x)"
+            "call record outside that derivative, or with polynet.stop_gradient(x)"
         )
     watcher = _Watcher()
 
@@ -191,7 +192,7 @@ def _names(f: Callable[..., Any], args: Sequence[Any]) -> list[str]:
     given: dict[Any, Any]
     try:
         given = inspect.signature(f).bind(*args).arguments
-    except (TypeError, ValueError):  # unknown to Python, or of a function that adds arguments
+    except (TypeError, ValueError):  # no signature is known, or a wrapper adds arguments
         given = dict(enumerate(args))
     return [name for name, _ in tree.named_leaves(given)]
 
@@ -201,7 +202,7 @@ class _Watcher:
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, str, tuple[int | None, ...], str, Array]] = []
-        self.numbers: dict[int, int] = {}  # a line of the level: a line of ours
+        self.numbers: dict[int, int] = {}  # from a line of the level to a line of `rows`
         self.gradients: dict[int, Array] = {}
         self.result: int | None = None
 
@@ -225,7 +226,7 @@ class _Watcher:
                 self._noting(len(self.rows), pullbacks, saved),
                 None,
             )
-            if results is result:  # this line is a part of the op's own
+            if results is result:  # this line is one part, whose input is the op's own line
                 inputs = self.level.record[LINE * inputs[0] + 1]
             which = str(i) if results is result else ""
             sources = tuple(None if at is None else self.numbers[at] for at in _flat(inputs))
@@ -234,7 +235,7 @@ class _Watcher:
             self.rows.append((rule.__name__.strip("_"), which, sources, _caller(), value))
 
     def _noting(self, number: int, pullbacks: Any, saved: Any) -> Callable[..., Any]:
-        """The pullbacks of a line in one, which notes the gradient that reaches them."""
+        """One pullback in place of those of a line; it also notes the gradient that it is given."""
         xp = self.level.namespace
 
         def joint(g: Array, needs: tuple[bool, ...]) -> Any:
@@ -256,12 +257,12 @@ class _Watcher:
 
 
 def _copy(level: Level, x: Array) -> Array:
-    """The plain array in `x`, in memory of its own."""
+    """A copy of the plain array in `x`."""
     return level.xp.asarray(plain_value(x), copy=True)
 
 
 def _flat(inputs: Any) -> Iterator[int | None]:
-    """The inputs of a line: lists of arrays opened; an index or a shape is one constant."""
+    """The inputs of a line, with lists of arrays flattened; an index or a shape is one constant."""
     for at in inputs:
         if isinstance(at, list | tuple) and any(i is not None for i in at):
             yield from at
@@ -273,7 +274,7 @@ _ENGINE = tuple(
     str(Path(polynet.__path__[0], room))
     for room in ("tensor", "view", "ops/operators", "losses/shared")
 )
-"""Where code runs on behalf of a function that has the name to show."""
+"""Files whose functions are not shown as callers: they run on behalf of the one that is."""
 
 
 def _caller() -> str:
