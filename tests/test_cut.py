@@ -164,7 +164,7 @@ def test_a_warning_that_is_an_error_comes_between_steps(tmp_path: Path) -> None:
     job = trainer(net=Rolls())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(RuntimeWarning, match="with the same numbers it gave others"):
+        with pytest.raises(RuntimeWarning, match="its replay computed other results"):
             job.fit(X, Y, **FIT)
         job.save(tmp_path / "run")
         assert int(job._run.state["step"][0]) == len(job.history.step_losses) == 4
@@ -174,7 +174,7 @@ def test_a_warning_that_is_an_error_comes_between_steps(tmp_path: Path) -> None:
 def test_steps_that_must_be_one_program_are_refused_again_and_again() -> None:
     job = trainer(net=Rolls(), compile="require")
     for _ in range(2):
-        with pytest.raises(NotCompiledError, match="with the same numbers it gave others"):
+        with pytest.raises(NotCompiledError, match="its replay computed other results"):
             job.fit(X, Y, epochs=3, **FIT)
 
 

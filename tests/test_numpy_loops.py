@@ -346,7 +346,7 @@ def test_a_numba_that_does_not_fit_is_named_once(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)
     compiled._numba.cache_clear()
     try:
-        with pytest.warns(RuntimeWarning, match="cannot be imported, so that NumPy's own ways"):
+        with pytest.warns(RuntimeWarning, match="cannot be imported, so NumPy's own functions"):
             assert not compiled.wanted()
         with warnings.catch_warnings():
             warnings.simplefilter("error")

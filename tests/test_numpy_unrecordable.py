@@ -51,7 +51,7 @@ class Writes(nn.Module):
     ("net", "message"),
     [
         (Reads, r"reads an array's numbers on the host.*test_numpy_unrecordable.py: return y \* 2"),
-        (Rolls, "with the same numbers it gave others"),
+        (Rolls, "from the same numbers its replay computed other results"),
         (Writes, r"reads an array's numbers on the host.*_unrecordable.py: self.last\[0\]"),
     ],
 )

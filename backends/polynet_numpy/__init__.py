@@ -15,7 +15,7 @@ from polynet_numpy.recording import Recorded
 from polynet_numpy.replay import runner
 from polynet_numpy.results import copy
 
-_ARRAYS = (np.ndarray, np.generic, Recorded)  # a union would be made anew for every question
+_ARRAYS = (np.ndarray, np.generic, Recorded)  # a union type would be made anew at every call
 
 
 class NumpyBackend(Backend):

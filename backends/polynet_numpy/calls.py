@@ -1,4 +1,4 @@
-"""Calls of NumPy's functions that put their results into memory that is there."""
+"""Calls of NumPy's functions that put their results into existing memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def is_dense(array: np.ndarray) -> bool:
-    """Whether it fills one run of memory, in some order of its axes."""
+    """Whether the array fills one run of memory without gaps, in some order of its axes."""
     step = array.itemsize
     for stride, n in sorted(zip(array.strides, array.shape, strict=True)):
         if n != 1 and stride != step:
@@ -20,7 +20,7 @@ def is_dense(array: np.ndarray) -> bool:
 
 
 def store(call: Callable[[], Any], out: np.ndarray) -> None:
-    """Write what a call returns to where it belongs."""
+    """Write the result of a call into `out`."""
     out[...] = call()
 
 
@@ -31,9 +31,9 @@ def store_all(call: Callable[[], Any], outs: list[np.ndarray]) -> None:
 
 
 def as_arrays(args: list[Any]) -> list[Any]:
-    """Python's numbers as arrays of the one dtype that the arrays have, as which they count.
+    """Python's numbers converted to arrays of the dtype that all arrays among `args` have.
 
-    NumPy then need not look at them in every replay.
+    NumPy then does not have to convert them in every replay.
     """
     dtypes = {a.dtype for a in args if isinstance(a, np.ndarray)}
     if len(dtypes) != 1:
@@ -44,10 +44,10 @@ def as_arrays(args: list[Any]) -> list[Any]:
 
 
 def gives(call: Callable[[], object], out: np.ndarray, expected: Any) -> bool:
-    """Whether a way to compute a result into memory gives it, in every bit."""
+    """Whether `call`, which writes to `out`, gives the expected result to the last bit."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it has been computed, and warned of, already
+            warnings.simplefilter("ignore")  # the first computation of this result has warned
             call()
     except (TypeError, ValueError, OverflowError):
         return False
@@ -55,6 +55,6 @@ def gives(call: Callable[[], object], out: np.ndarray, expected: Any) -> bool:
 
 
 def warning(how: Any, call: Callable[[], object]) -> None:
-    """A call that NumPy warns of as `np.errstate(**how)` has it."""
+    """Make a call during which NumPy warns as `np.errstate(**how)` says."""
     with np.errstate(**how):
         call()

@@ -1,10 +1,10 @@
 """When Numba runs the loops of `loops.py`, where it is installed, and on which threads.
 
-The numbers are the same to the last bit, whichever way runs, and on however many threads: a run
-that was stopped goes on with the same numbers. Numba keeps what it compiled on disk for the next
-process. To import and load it takes a second, and to compile it, once on a machine, some seconds
-more. So it is not asked for before there is as much to save: `WORTH` elements have been through
-such loops, or the program has imported it itself.
+The results are the same to the last bit with NumPy or Numba, and on any number of threads, so that
+a run that was stopped can continue with the same numbers. Numba keeps the compiled loops on disk
+for the next process. To import Numba and load the loops takes a second; to compile them, once on
+each machine, takes some seconds more. So Numba is not used until it can save as much time: when
+`WORTH` elements have gone through such loops, or the program itself has imported Numba.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from polynet.errors import warn
 from polynet_numpy import loops
 
 WORTH = 300_000_000
-"""Elements that take a second longer without Numba."""
+"""How many elements take a second longer without Numba."""
 SHARE = 1 << 17
-"""Elements that a thread gets at least: below, waking it takes longer than its work."""
+"""The least number of elements for a thread: for fewer, to wake it takes longer than its work."""
 
 KNOWN = frozenset("?bBhHiIlLqQfd")
 """The dtypes, by NumPy's letters, that loops are compiled for."""
@@ -39,7 +39,7 @@ _uncached = False
 
 
 def version() -> str | None:
-    """Numba's version; None where there is none, which is known without importing it."""
+    """Numba's version, found without importing it; None where Numba is not installed."""
     try:
         return metadata.version("numba")
     except metadata.PackageNotFoundError:
@@ -47,30 +47,30 @@ def version() -> str | None:
 
 
 def done(elements: int) -> None:
-    """Count elements that went through NumPy's own ways, and would have gone through loops."""
+    """Count elements that went through NumPy's functions, but could have gone through loops."""
     global _done  # noqa: PLW0603 (one count for the process)
     _done += elements
 
 
 def wanted() -> bool:
-    """Whether Numba is worth its start by now, if it is installed."""
+    """Whether Numba is installed, and it is worth the time of its start by now."""
     return (_done >= WORTH or "numba" in sys.modules) and _numba() is not None
 
 
 @cache
 def _numba() -> Any:
-    """Numba; None where there is none, or none that fits."""
+    """Numba; None where it is not installed, or cannot be imported."""
     if version() is None:
         return None
     try:
         import numba
-    except ImportError as error:  # one made for another NumPy
+    except ImportError as error:  # such as a Numba made for another NumPy
         warn(
-            f"Numba {version()} cannot be imported, so that NumPy's own ways are taken, which are "
+            f"Numba {version()} cannot be imported, so NumPy's own functions are used, which are "
             f"slower: {error}",
         )
         return None
-    for inner in (loops.summed_by_8, loops.summed, loops.standardise_row):  # which other loops call
+    for inner in (loops.summed_by_8, loops.summed, loops.standardise_row):  # other loops call these
         numba.extending.register_jitable(inner)
     return numba
 
@@ -79,9 +79,9 @@ def _numba() -> Any:
 
 
 def bound(loop: Loop, *args: Any) -> Callable[[], Any] | None:
-    """The compiled loop with its arguments; None where Numba should not run, or not on these.
+    """The compiled loop with its arguments; None if Numba is not wanted, or cannot take them.
 
-    Arguments are arrays and NumPy's numbers; arrays must be contiguous, of dtypes that Numba has.
+    Arguments are arrays and NumPy's numbers. Arrays must be contiguous, and all dtypes in `KNOWN`.
     """
     if not wanted() or not all(a.dtype.char in KNOWN and a.dtype.isnative for a in args):
         return None
@@ -91,7 +91,7 @@ def bound(loop: Loop, *args: Any) -> Callable[[], Any] | None:
 
 
 def either(loop: Callable[[], bool] | None, otherwise: Callable[[], None]) -> Callable[[], None]:
-    """The call of a loop that may answer False: then, or where it is None, of the other way."""
+    """A call of `loop`, and of `otherwise` if the loop returns False; `otherwise` for no loop."""
     if loop is None:
         return otherwise
 
@@ -103,7 +103,7 @@ def either(loop: Callable[[], bool] | None, otherwise: Callable[[], None]) -> Ca
 
 
 def split(loop: Loop, arrays: Sequence[np.ndarray], *numbers: Any) -> Callable[[], Any] | None:
-    """`bound`, for a loop over elements that lie alike in all arrays, on several threads."""
+    """`bound` on several threads, for a loop over elements; all arrays must have equal strides."""
     flat = [a.ravel(order="K") for a in arrays]
     alike = all(a.strides == arrays[0].strides for a in arrays)
     if not alike or not all(map(np.may_share_memory, flat, arrays)):
@@ -113,7 +113,7 @@ def split(loop: Loop, arrays: Sequence[np.ndarray], *numbers: Any) -> Callable[[
 
 
 def _cuts(count: int, elements: int) -> list[tuple[int, int]]:
-    """Start and end of the parts of `count` things, with so many elements, a thread each."""
+    """The start and the end of each thread's part of `count` items with `elements` in all."""
     parts = 1
     if elements >= 2 * SHARE and wanted():
         parts = min(_threads(), elements // SHARE)
@@ -121,7 +121,7 @@ def _cuts(count: int, elements: int) -> list[tuple[int, int]]:
 
 
 def _together(calls: list[Callable[[], Any] | None]) -> Callable[[], Any] | None:
-    """All of the calls at once; None where one cannot be made."""
+    """One call that makes all the calls, on a thread each; None if one of them is None."""
     made = [call for call in calls if call is not None]
     if len(made) < len(calls) or len(made) == 1:
         return made[0] if made else None
@@ -137,7 +137,7 @@ def _together(calls: list[Callable[[], Any] | None]) -> Callable[[], Any] | None
 
 
 def _kind(x: Any) -> Any:
-    """What a loop is compiled for: a number's dtype; an array's, its axes, may it be written."""
+    """What a loop is compiled for: a dtype; for an array also its axes, and if it is writable."""
     return (x.dtype, x.ndim, x.flags.writeable) if isinstance(x, np.ndarray) else x.dtype
 
 
@@ -155,26 +155,26 @@ def _compiled(loop: Loop, kinds: tuple[Any, ...]) -> Loop:
         return numba.njit(types, cache=True, **options)(loop)
     except Exception as error:  # noqa: BLE001 (its cache may be full, damaged or read-only)
         compiled: Loop = numba.njit(types, **options)(loop)
-        if not isinstance(error, RuntimeError):  # by which it says that it found no folder for it
+        if not isinstance(error, RuntimeError):  # which means that Numba found no cache folder
             _say_uncached(f"{type(error).__name__}: {error}")
         return compiled
 
 
 def _say_uncached(why: str) -> None:
-    """Warn once that loops are compiled anew in each process, unless Numba's cache is mended."""
+    """Warn once that loops are compiled anew in each process until Numba's cache is repaired."""
     global _uncached  # noqa: PLW0603 (one warning for the process)
     if not _uncached:
         _uncached = True
         warn(
-            "Numba's cache of compiled loops cannot be used, so that they are compiled anew in "
-            f"each process: {why}. Make room for it, or delete it; NUMBA_CACHE_DIR is the folder, "
-            "__pycache__ beside polynet_numpy/loops.py by default"
+            "Numba's cache of compiled loops cannot be used, so they are compiled anew in each "
+            f"process: {why}. Make room for the cache, or delete it; its folder is "
+            "NUMBA_CACHE_DIR, by default __pycache__ beside polynet_numpy/loops.py"
         )
 
 
 @cache
 def _threads() -> int:
-    """As many as Numba would take: a core each, or NUMBA_NUM_THREADS."""
+    """As many threads as Numba would use: one for each core, or NUMBA_NUM_THREADS."""
     return int(_numba().get_num_threads())
 
 
@@ -196,10 +196,10 @@ def adam(
     lr: np.ndarray,
     numbers: Sequence[float],
 ) -> Callable[[], object] | None:
-    """One update in place of all rows of vectors (p, g, m, v); see `optimizers.adam`.
+    """A call that updates all rows of vectors (p, g, m, v) in place; see `optimizers.adam`.
 
-    `step` and `lr` are as they are then. The numbers are β₁, β₂, ε, the weight decay and the
-    decoupled one. One call knows all the arrays, in pieces, by their addresses.
+    `step` and `lr` are read when the call is made. `numbers` are β₁, β₂, ε, the weight decay and
+    the decoupled weight decay. The call knows the arrays, in pieces, by their addresses.
     """
     vectors = [v for row in rows for v in row]
     dtype = vectors[0].dtype if vectors else None
@@ -217,13 +217,13 @@ def adam(
 
 
 class _Alive(partial):
-    """A call that keeps the arrays it knows by their addresses only."""
+    """A call that keeps alive the arrays that it knows only by their addresses."""
 
     arrays: list[np.ndarray]
 
 
 def _pieces(row: Sequence[np.ndarray]) -> list[list[int]]:
-    """Addresses and size of each piece of vectors, small enough to be shared among threads."""
+    """Addresses and size of each piece of the vectors; pieces are small, to share among threads."""
     size, each = row[0].size, row[0].itemsize
     starts = range(0, size, SHARE // 4)
     return [
@@ -234,7 +234,7 @@ def _pieces(row: Sequence[np.ndarray]) -> list[list[int]]:
 
 @cache
 def _adam() -> Loop:
-    """The loop, which is made where there is Numba: what turns addresses to arrays is its own."""
+    """The loop; it is defined in here since only Numba can turn addresses into arrays."""
     numba = _numba()
 
     @numba.extending.intrinsic

@@ -1,4 +1,4 @@
-"""Convolution: matrix products with what the windows see, gathered piece by piece."""
+"""Convolution: matrix products with the numbers that the windows see, gathered piece by piece."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from polynet_numpy.results import empty, run
 from polynet_numpy.windows import NOTHING, Ends, Sizes, cells_of, laid, places_of
 
 PIECE = 1 << 19
-"""Bytes of what windows see that are gathered at a time, so that they stay in the cache …"""
+"""Bytes of the windows' numbers that are gathered at a time, so that they stay in the cache."""
 LEAST = 1024
-"""… unless that were fewer places than this, at which matrix products are slow."""
+"""The least number of places gathered at a time: matrix products with fewer columns are slow."""
 APART = 64
-"""Bytes between rows: at a distance of a power of two they would push each other out."""
+"""Bytes between rows: rows a power of two apart would evict each other from the cache."""
 
 
 def convolution(
@@ -31,7 +31,10 @@ def convolution(
     dilation: Sizes,
     groups: int = 1,
 ) -> Any:
-    """Matrix products with what the windows see, gathered piece by piece, forward and backward."""
+    """Matrix products with the numbers that the windows see, gathered piece by piece.
+
+    The backward pass gathers in the same way.
+    """
     given = [a for a in (x, weight, bias) if a is not None]
     if x.ndim not in (3, 4) or weight.ndim != x.ndim or len({a.dtype for a in given}) != 1:
         return NotImplemented
@@ -44,7 +47,7 @@ def convolution(
         return NotImplemented
     if x.ndim == 4:
         return _convolution(x, weight, bias, stride, padding, dilation, groups)
-    lifted = (*stride, 1), (*padding, (0, 0)), (*dilation, 1)  # a sequence is one column
+    lifted = (*stride, 1), (*padding, (0, 0)), (*dilation, 1)  # a sequence is an image of 1 column
     y, back = _convolution(x[..., None], weight[..., None], bias, *lifted, groups)
 
     def pullback(g: np.ndarray, needs: tuple[bool, ...]) -> Any:
@@ -85,7 +88,7 @@ def _convolution(
         reach = [d * (k - 1) for d, k in zip(dilation, window, strict=True)]
         ends = tuple((r - a, r - b) for r, (a, b) in zip(reach, padding, strict=True))
         if stride == (1, 1) and out <= channels and min(map(min, ends)) >= 0:
-            # To gather from `g` with the window turned around is less than to scatter it.
+            # To gather from `g` with the window turned around is less work than to scatter `g`.
             turned = weight.reshape(groups, out // groups, -1, *window)[..., ::-1, ::-1]
             turned = turned.swapaxes(1, 2).reshape(groups, channels // groups, -1)
             return _correlated(laid(g, ends), turned, None, how)
@@ -97,7 +100,7 @@ def _convolution(
 
 
 class _How(NamedTuple):
-    """How a window goes over what lies inside."""
+    """How a window slides over the padded images, which are called `inside` here."""
 
     window: Sizes
     stride: Sizes
@@ -108,26 +111,27 @@ class _How(NamedTuple):
         return places_of(inside.shape[1:3], self.window, self.stride, self.dilation)
 
     def is_identity(self, inside: Any) -> bool:
-        """Whether each cell of what lies inside is one place, and seen as it lies."""
+        """Whether the window has one cell, which sees `inside` as it is."""
         return self.window == (1, 1) and self.places(inside) == inside.shape[1:3]
 
 
 def _matrix(height: int, run_: int, places: Sizes, dtype: Any) -> tuple[int, Any]:
     """How many rows of places are gathered at a time, and memory for what their windows see.
 
-    It has `height` rows, and columns for these places, of which a row has `run_`.
+    The memory is a matrix with `height` rows and a column for each of these places; `run_` columns
+    belong to one row of places.
     """
     most = max(PIECE // (height * run_ * dtype.itemsize), -(-LEAST // run_))
-    most = -(-places[0] // -(-places[0] // most))  # as even as can be
+    most = -(-places[0] // -(-places[0] // most))  # so that the pieces have nearly equal sizes
     return most, empty((height, most * run_ + APART // dtype.itemsize), dtype)
 
 
 def _pieces(
     places: Sizes, most: int, run_: int, memory: np.ndarray
 ) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    """Some rows of places at a time: which they are, which columns, and a matrix for them.
+    """Some rows of places at a time: the slice of rows, their columns, and a matrix for them.
 
-    The matrix's memory is that of the piece before.
+    The matrix reuses the memory of the piece before.
     """
     for start in range(0, places[0], most):
         stop = min(start + most, places[0])
@@ -145,7 +149,7 @@ def _memory_for(inside: Any, how: _How) -> tuple[int, Any]:
 def _seen(
     inside: np.ndarray, how: _How, most: int, memory: np.ndarray
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """What each cell of the window sees, a piece at a time: (groups, channels·cells, places)."""
+    """A slice of places, and the numbers that cells see there: (groups, channels·cells, places)."""
     channels, n = inside.shape[0], inside.shape[3]
     places, (window, stride, dilation, groups) = how.places(inside), how
     if how.is_identity(inside):
@@ -165,7 +169,7 @@ def _seen(
 
 
 def _correlated(inside: Any, matrices: Any, bias: Any, how: _How) -> Any:
-    """The convolution of what lies inside."""
+    """The convolution of the images in `inside`."""
     places, n = how.places(inside), inside.shape[3]
     y = empty((*matrices.shape[:2], math.prod(places) * n), inside.dtype)
     run(_correlate, inside, matrices, bias, how, *_memory_for(inside, how), y)
@@ -219,7 +223,7 @@ def _add_up(
 
 
 def _scattered(shape: Sizes, matrices: Any, g: Any, how: _How) -> Any:
-    """The gradient of what lay inside in this shape: each place adds to what its cells saw."""
+    """The gradient of `inside`, which has `shape`: each place adds to the numbers its cells saw."""
     y = empty(shape, g.dtype)
     if how.is_identity(y):
         flat = g.reshape(how.groups, -1, math.prod(shape[1:]))

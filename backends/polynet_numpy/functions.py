@@ -1,6 +1,6 @@
-"""NumPy's functions, as far as a recording of them needs more than their names.
+"""NumPy's functions that a recording has to treat in a way of their own.
 
-Their first argument is the recording.
+The functions defined here take the recording as their first argument.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from polynet_numpy import compiled, loops
 from polynet_numpy.choice import choose
 
 ABOUT = {np.shape, np.ndim, np.size, np.result_type, np.can_cast, np.iscomplexobj, np.isrealobj}
-"""Those that say something about an array whatever is in it."""
+"""Functions whose answer does not depend on the numbers in an array."""
 
 BY_NUMBERS = {
     getattr(np, name)
@@ -25,30 +25,30 @@ BY_NUMBERS = {
         "unique_inverse unique_values"
     ).split()
 }
-"""Those whose result has a shape that depends on the numbers in an array."""
+"""Functions whose result has a shape that depends on the numbers in an array."""
 
 IN_PLACE = {np.copyto, np.fill_diagonal, np.place, np.put, np.put_along_axis, np.putmask}
-"""Those that write to their first argument, and return nothing."""
+"""Functions that write to their first argument, and return nothing."""
 
 VIEWS = {
     *(operator.getitem, np.broadcast_to, np.diagonal, np.expand_dims, np.flip, np.imag),
     *(np.matrix_transpose, np.moveaxis, np.permute_dims, np.ravel, np.real, np.reshape),
     *(np.squeeze, np.swapaxes, np.transpose),
 }
-"""Those that may return a part of their argument, and write to none."""
+"""Functions that may return a view of their argument, and write to no argument."""
 
 WITH_OUT = {
     np.all, np.any, np.argmax, np.argmin, np.clip, np.concatenate, np.cumprod, np.cumsum, np.dot,
     np.einsum, np.max, np.mean, np.min, np.prod, np.round, np.stack, np.std, np.sum, np.trace,
     np.var,
 }  # fmt: skip
-"""Those that write their result to `out=`."""
+"""Functions that can write their result to `out=`."""
 
 
 def _filled(value: Any) -> Callable[..., Any]:
     def full(recording: Any, x: Any, *args: Any, **options: Any) -> Any:
         like_x = np.empty_like(recording.plain(x), *args, **options)
-        if not like_x.shape:  # one number, such as the slope to begin with
+        if not like_x.shape:  # one number, such as the gradient that a sweep starts with
             return recording.constant(np.full_like(like_x, value))
         y = recording.like(like_x)
         recording.run(np.copyto, (y, value), {})
@@ -94,7 +94,7 @@ def _take(recording: Any, x: Any, indices: Any, axis: int | None = None, **optio
 
 
 def taken(x: np.ndarray, indices: np.ndarray, axis: int, out: np.ndarray) -> Callable[[], object]:
-    """`np.take` into `out`, without the copy that NumPy makes lest an index is out of bounds."""
+    """`np.take` into `out`, without the copy that NumPy makes in case an index is out of bounds."""
 
     def by_numpy() -> None:
         fine = large and indices.min() >= 0 and indices.max() < x.shape[axis]
@@ -103,7 +103,7 @@ def taken(x: np.ndarray, indices: np.ndarray, axis: int, out: np.ndarray) -> Cal
         else:
             out[...] = np.take(x, indices, axis)
 
-    large = indices.size and out.nbytes > 1 << 16  # to look at the indices costs as much
+    large = indices.size and out.nbytes > 1 << 16  # below, the check of the indices costs as much
     if axis != 0 or not all(a.flags.c_contiguous for a in (x, indices, out)):
         return by_numpy
     rows, width = indices.reshape(-1), math.prod(x.shape[1:])
@@ -120,4 +120,4 @@ INTO: dict[Any, Callable[..., Any]] = {
     np.where: _where,
     np.zeros_like: _filled(0),
 }
-"""Those with a way of their own into memory that is there."""
+"""Functions that are recorded by a function of ours, which writes into existing memory."""

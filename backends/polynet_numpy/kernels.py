@@ -1,7 +1,7 @@
-"""NumPy's own way to do what the definitions in `polynet.functional` and `polynet.losses` say.
+"""NumPy's kernels for the compositions in `polynet.functional` and `polynet.losses`.
 
 A kernel makes the arrays for its results, and `run`s a function that writes into them, so that a
-recorded step can do it again. That function reads and writes nothing else.
+recorded step can call it again. That function reads and writes nothing but its arguments.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
 
 
 def linear_relu(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
-    """max(x Wᵀ + b, 0), in place; where that is 0, the gradient stops."""
+    """max(x Wᵀ + b, 0), computed in place; where the result is 0, no gradient goes back."""
     return _linear(x, weight, bias, relu=True)
 
 
@@ -69,7 +69,7 @@ def product(a: Any, b: Any) -> Any:
 
 
 def sum_of_rows(x: Any) -> Any:
-    """The rows of a matrix added up: by a product, which is faster than `np.sum`."""
+    """The sum of the rows of a matrix, by a matrix product, which is faster than `np.sum`."""
     y = empty(x.shape[1:], x.dtype)
     run(np.dot, np.ones(x.shape[0], x.dtype), x, out=y)
     return y
@@ -136,7 +136,7 @@ def cross_entropy(xp: Any, logits: Any, targets: Any, *weights: Any, **options: 
 
 
 FEW = 100
-"""Classes up to which loops are faster: NumPy does many numbers of a row at once."""
+"""Up to this number of classes loops are faster; for more, NumPy computes long rows faster."""
 
 
 def _cross_entropy(
@@ -147,7 +147,7 @@ def _cross_entropy(
     logs: np.ndarray,
     value: np.ndarray,
 ) -> Call:
-    """The loss, and exp(x - max x) with its sum for each sample."""
+    """The loss into `value`; exp(x - max x) into `e`, and its sum for each sample into `total`."""
     count, classes = logits.shape
 
     truth, rows = np.empty(count, logits.dtype), np.arange(count)
@@ -212,7 +212,7 @@ def _put(x: np.ndarray, part: tuple[slice, ...], out: np.ndarray) -> None:
 
 
 def segment_sum(xp: Any, x: Any, segments: Any, count: int) -> Any:
-    """Rows summed by segment: sorted, so that each sum is of neighbours."""
+    """Rows summed by segment: they are sorted first, so that each sum is over adjacent rows."""
     y, shape, dtype = empty((count, *x.shape[1:]), x.dtype), x.shape, x.dtype
     repeat(_segment_sum, x, segments, y)
 
@@ -247,14 +247,14 @@ def _segment_sum(x: np.ndarray, segments: np.ndarray, out: np.ndarray) -> Call:
 
 
 PIECE = 16384
-"""Counters at a time, so that their words stay in the cache."""
+"""How many counters are computed at a time, so that their words stay in the cache."""
 
 
 def keep_mask(
     xp: Any, key: Any, step: Any, *, shape: tuple[int, ...], keep: float, first: int = 0
 ) -> Any:
-    """Threefry in place, in pieces; each pair of words is four halves as it lies in memory."""
-    largest = round(keep * 65536) - 1  # of the halves that keep
+    """Threefry in place, in pieces; in memory, two words are the four halves of four elements."""
+    largest = round(keep * 65536) - 1  # the largest half for which an element is kept
     if sys.byteorder != "little" or largest < 0:
         return NotImplemented
     mask = empty(shape, np.dtype(bool))

@@ -1,7 +1,7 @@
 """Loops over arrays, written for Numba: one pass over memory instead of several.
 
-They do what NumPy's own way does, operation by operation, so that the numbers are the same to the
-last bit. `compiled.py` says when they run.
+They do the same operations in the same order as NumPy's functions, so that the results are the
+same to the last bit. `compiled.py` decides when they run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def where_not_0(y, g, out):
 
 
 def take_rows(x, rows, out):
-    """False where a row is not there."""
+    """Copy the rows `rows` of x; returns False if one is out of range."""
     for i in range(rows.size):
         row = rows[i]
         if row < 0 or row >= x.shape[0]:
@@ -28,11 +28,14 @@ def take_rows(x, rows, out):
 
 
 def summed(x, start, n):
-    """What NumPy adds to a sum's first number, or to 0: of each half, down to 128 numbers."""
+    """NumPy's pairwise sum: the sums of both halves, down to 128 numbers, are added.
+
+    NumPy adds this to the first number of a sum, or to 0.
+    """
     if n <= 128:
         return summed_by_8(x, start, n)
-    starts, sizes = np.empty(64, np.int64), np.empty(64, np.int64)  # what is to do; a size of -1
-    sums = np.empty(64, x.dtype)  # means: add the last two sums
+    starts, sizes = np.empty(64, np.int64), np.empty(64, np.int64)  # a stack of parts to sum
+    sums = np.empty(64, x.dtype)  # a part's size of -1 means: add the last two sums
     starts[0], sizes[0], todo, done = start, n, 1, 0
     while todo:
         todo -= 1
@@ -76,9 +79,10 @@ def summed_by_8(x, start, n):
 
 
 def segment_sum(x, segments, order, ends, row, out):
-    """False where a segment is not there. `order`, `ends` and `row` are memory to work in.
+    """Sum rows by segment; False if a segment is out of range. `order`, `ends`, `row` are scratch.
 
-    As `np.add.reduceat` does, the rows after a segment's first are added up, then to the first.
+    As in `np.add.reduceat`, the rows after a segment's first row are added up, and this sum is
+    added to the first row.
     """
     out[...] = 0
     ends[:] = 0
@@ -88,7 +92,7 @@ def segment_sum(x, segments, order, ends, row, out):
         ends[segments[i]] += 1
     for s in range(1, ends.size):
         ends[s] += ends[s - 1]
-    for i in range(segments.size - 1, -1, -1):  # now ends are starts
+    for i in range(segments.size - 1, -1, -1):  # this turns the ends into starts
         ends[segments[i]] -= 1
         order[ends[segments[i]]] = i
     for s in range(ends.size):
@@ -107,7 +111,10 @@ def segment_sum(x, segments, order, ends, row, out):
 
 
 def shift(logits, targets, e, truth):
-    """x - max x of each sample, and that of its class; False where a label is out of range."""
+    """x - max x of each sample, and its value for the sample's class.
+
+    Returns False where a label is out of range, or a sample has a NaN.
+    """
     for i in range(logits.shape[0]):
         label = targets[i]
         if label < 0 or label >= logits.shape[1]:
@@ -130,7 +137,7 @@ def sum_columns(x, out):
 
 
 def mean_of_difference(x, y, out):
-    """The mean of x - y, which stands in y afterwards."""
+    """The mean of x - y into `out`; y is overwritten by x - y."""
     for i in range(y.size):
         y[i] = x[i, 0] - y[i]
     out[()] = (y.dtype.type(0) + summed(y, 0, y.size)) / y.dtype.type(y.size)
@@ -158,7 +165,7 @@ def add_bias_relu(x, bias):
         for j in range(x.shape[1]):
             y = x[i, j] + bias[j]
             x[i, j] = y
-            if y <= 0:  # which a NaN is not: it stays
+            if y <= 0:  # false for a NaN, which stays
                 x[i, j] = 0
 
 
@@ -166,7 +173,7 @@ def add_bias_relu(x, bias):
 
 
 def standardise_row(x, i, eps, mean, variance, r, y, work):
-    """y = (x - mean)·r of one row; what is squared on the way stands in `work`."""
+    """The mean, variance and r of row i, and y = x - mean; `work` holds the squares."""
     n = x.dtype.type(x.shape[1])
     zero = x.dtype.type(0)
     mean[i, 0] = (zero + summed(x[i], 0, x.shape[1])) / n

@@ -14,11 +14,11 @@ from polynet_numpy.functions import INTO
 from polynet_numpy.recording import Recorded, active
 
 WRAPPERS = "argsort clip count_nonzero cumulative_prod cumulative_sum searchsorted sort".split()
-"""Functions of array-api-compat's that look at their arrays themselves: recorded as a whole."""
+"""Functions of array-api-compat that inspect their arrays: each is recorded as one call."""
 
 
 def matmul(x: np.ndarray, y: np.ndarray, /) -> np.ndarray:
-    """The matrix product; for two matrices by the shorter way to the same routine."""
+    """The matrix product; for two matrices by `np.dot`, the shorter way to the same routine."""
     return (np.dot if x.ndim == 2 and y.ndim == 2 else np.matmul)(x, y)
 
 
@@ -34,7 +34,7 @@ def namespace() -> ModuleType:
 
     def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
         recording = active()
-        if recording is not None and type(indices) is Recorded:  # which NumPy does not look at
+        if recording is not None and type(indices) is Recorded:  # np.take would not dispatch on it
             return INTO[np.take](recording, x, indices, axis)
         return compat.take(x, indices, axis=axis)
 

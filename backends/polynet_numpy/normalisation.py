@@ -1,7 +1,7 @@
 """Normalisation, in few passes over memory.
 
-What is normalised together lies in a row of a matrix: a sample's features, or a channel's numbers
-of all samples, as the convolutions leave them.
+The numbers that are normalised together are a row of a matrix: the features of a sample, or the
+numbers of a channel in all samples, in the memory layout of the convolutions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Call = Callable[[], object]
 def layer_norm(
     xp: Any, x: Any, weight: Any = None, bias: Any = None, *, axes: int, eps: float
 ) -> Any:
-    """Rows are samples, and each column has its weight and its bias.
+    """Layer normalisation: rows are samples, and each column has its weight and its bias.
 
     With G = g·weight, the gradient is r·(G - mean(G) - y·mean(G·y)).
     """
@@ -51,10 +51,10 @@ def layer_norm(
 
 
 def batch_norm(xp: Any, x: Any, weight: Any = None, bias: Any = None, *, eps: float) -> Any:
-    """Rows are channels, each with its weight and its bias.
+    """Batch normalisation: rows are channels, each with its weight and its bias.
 
-    With s = r·weight, g₁ and g₂ the gradients of mean and variance, and n numbers in a row, the
-    gradient is g·s + (g₁ - s·Σg)/n + y·(2·g₂/r - s·Σ(g·y))/n.
+    The gradient is g·s + (g₁ - s·Σg)/n + y·(2·g₂/r - s·Σ(g·y))/n, where s = r·weight, g₁ and g₂
+    are the gradients of the mean and the variance, and n is the length of a row.
     """
     if weight is None or bias is None or not _fit(x, weight, bias) or x.ndim != 4:
         return NotImplemented
@@ -81,7 +81,7 @@ def _fit(x: Any, *others: Any) -> bool:
 
 
 def _numbers(rows: Any, count: int) -> list[Any]:
-    """Memory for numbers, one to a row."""
+    """Memory for `count` columns, with one number for each row."""
     return [empty((rows.shape[0], 1), rows.dtype) for _ in range(count)]
 
 

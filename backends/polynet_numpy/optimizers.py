@@ -1,4 +1,4 @@
-"""Optimizers: each formula on one piece of a parameter at a time, which stays in the cache."""
+"""Optimizers: a formula runs on one piece of a parameter at a time, which stays in the cache."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from polynet_numpy import compiled
 from polynet_numpy.results import apart, copy, repeat
 
 PIECE = 8192
-"""Elements at a time."""
+"""How many elements a piece has."""
 SMALL = 1 << 15
-"""Elements up to which a vector is put together with others."""
+"""Vectors of at most so many elements are joined with others."""
 GRADIENT = 1
 """The place of g in a row (p, g, *slots)."""
 Arrays = dict[str, Any]
@@ -28,9 +28,10 @@ Make = Callable[..., Callable[[], object]]
 def optimizer(rule: Callable[..., tuple[Iterable[str], Make]]) -> Callable[..., Any]:
     """A kernel for a whole tree of parameters.
 
-    `rule(**settings)` returns the names of the slots, and `make(rows, step, lr)`: the call that
-    writes over the vectors `p` and the slots of each row (p, g, *slots) what follows at `step`,
-    which counts from 0. They are the recorded step's own, where it may, and otherwise copies.
+    `rule(**settings)` returns the names of the slots and a function `make(rows, step, lr)`. This
+    returns a call that updates in place, in each row of vectors (p, g, *slots), `p` and the slots.
+    `step` counts from 0. The vectors are the recorded step's own state where the kernel may
+    overwrite it, and otherwise copies.
     """
 
     @wraps(rule)
@@ -63,10 +64,10 @@ def optimizer(rule: Callable[..., tuple[Iterable[str], Make]]) -> Callable[..., 
 
 
 def in_pieces(update: Update) -> Callable[[Rows], Update]:
-    """Of an update written for pieces, with two vectors to work in, one for all rows.
+    """Turn an update of one piece, which has two scratch vectors, into an update of all rows.
 
-    Small vectors are put together, since a call costs as much as some thousand elements; those
-    of a recorded step's state lie side by side already.
+    Small vectors are joined, since a call costs as much as some thousand elements. The small
+    vectors of a recorded step's state lie side by side in memory already.
     """
 
     def of(rows: Rows) -> Update:
@@ -96,7 +97,7 @@ def in_pieces(update: Update) -> Callable[[Rows], Update]:
 
 
 def _pieces(row: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Pieces of vectors, each with as much of two others, the same for all, to work in."""
+    """The pieces of a row's vectors, each with two scratch vectors, which all pieces share."""
     scratch = [np.empty(min(row[0].size, PIECE), row[0].dtype) for _ in range(2)]
     for start in range(0, row[0].size, PIECE):
         pieces = [v[start : start + PIECE] for v in row]
@@ -104,7 +105,7 @@ def _pieces(row: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
 
 
 def _side_by_side(vectors: list[np.ndarray]) -> np.ndarray | None:
-    """The vector that these are one after another, if they are parts of one."""
+    """The vector of which `vectors` are adjacent parts in this order; None if there is none."""
     base, size = vectors[0].base, sum(v.size for v in vectors)
     if not isinstance(base, np.ndarray) or any(v.base is not base for v in vectors):
         return None
@@ -117,7 +118,7 @@ def _side_by_side(vectors: list[np.ndarray]) -> np.ndarray | None:
 
 
 def _take_apart(vector: np.ndarray, parts: list[np.ndarray]) -> None:
-    """Write what was put together back to where it stood."""
+    """Copy the parts of a joined vector back to their own memory."""
     start = 0
     for part in parts:
         part[...] = vector[start : start + part.size]

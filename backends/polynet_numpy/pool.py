@@ -1,24 +1,24 @@
-"""Memory that recorded steps use again and again."""
+"""Memory that recorded steps reuse."""
 
 from __future__ import annotations
 
 import numpy as np
 
 ALIGNED = 64
-"""Bytes of a cache line, at the start of which each array begins."""
+"""Bytes of a cache line; each array begins at the start of one."""
 
 
 class Pool:
-    """Memory for what steps compute on their way, of one recording after another."""
+    """Memory for the intermediate results of steps, shared by one recording after another."""
 
     def __init__(self) -> None:
         self.free: list[np.ndarray] = []
 
     def take(self, size: int) -> Block:
-        """A block of at least so many bytes: the smallest that is free and not far too large."""
+        """A block of at least `size` bytes: the smallest free one, unless all are far too large."""
         fits = [b for b in self.free if size <= b.nbytes <= 2 * size + ALIGNED]
         if fits:
-            best = min(reversed(fits), key=lambda b: b.nbytes)  # of equal ones the last used
+            best = min(reversed(fits), key=lambda b: b.nbytes)  # among equals, the last used
             self.free = [b for b in self.free if b is not best]
             return Block(self, best)
         memory = np.empty(size + ALIGNED, np.uint8)

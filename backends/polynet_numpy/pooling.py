@@ -23,7 +23,7 @@ def max_pool(
     dilation: Sizes | None = None,
     ceil_mode: bool = False,
 ) -> Any:
-    """The largest number of each window; the gradient goes to the first of several."""
+    """The largest number of each window; of several equal ones, the first gets the gradient."""
     how = (window, stride, dilation or (1,) * len(window))
     wide, ends = _pooled(x, padding, -math.inf, how)
     if wide is None or ceil_mode:
@@ -50,9 +50,9 @@ def _to_the_largest(
     back: np.ndarray,
     targets: list[np.ndarray],
 ) -> None:
-    lying[...] = g  # as the masks do
+    lying[...] = g  # in the memory layout of the masks
     back.fill(0)
-    left.fill(True)  # where the largest was not met yet
+    left.fill(True)  # true where the largest number has not been met yet
     for cell, target in zip(seen, targets, strict=True):
         np.equal(cell, y, out=found)
         found &= left
@@ -75,7 +75,7 @@ def avg_pool(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Any:
-    """The mean of each window, where all of them count as many numbers."""
+    """The mean of each window, where all windows count the same number of elements."""
     how = (window, stride, (1,) * len(window))
     wide, ends = _pooled(x, padding, 0, how)
     if wide is None or ceil_mode or (any(padding) and not count_include_pad):
@@ -105,7 +105,7 @@ def _to_all(
 
 
 def _to_tiles(g: np.ndarray, window: Sizes, part: np.ndarray, back: np.ndarray) -> None:
-    """`_to_all`, where each place belongs to one window."""
+    """`_to_all` for windows that do not overlap: each element belongs to one window."""
     np.divide(g, math.prod(window), out=part)
     lead, rest = g.shape[: -len(window)], g.shape[-len(window) :]
     pairs = zip(rest, window, strict=True)
@@ -116,7 +116,7 @@ def _to_tiles(g: np.ndarray, window: Sizes, part: np.ndarray, back: np.ndarray) 
 def _pooled(
     x: np.ndarray, padding: Sizes, value: float, how: tuple[Sizes, Sizes, Sizes]
 ) -> tuple[np.ndarray | None, Ends]:
-    """What a window goes over that slides so, None where that is declined; and the padding."""
+    """The padded array that a window slides over, None if the kernel declines; and the padding."""
     ends = tuple((p, p) for p in padding)
     if x.dtype.char not in "fd" or not x.size or x.ndim < len(padding):
         return None, ends
@@ -126,7 +126,7 @@ def _pooled(
 
 
 def _folded(combine: np.ufunc, cells: list[Any]) -> Any:
-    """All cells together, as an array of its own."""
+    """The cells combined into a new array by `combine`."""
     y = like(cells[0])
     run(_fold, combine, cells, y)
     return y

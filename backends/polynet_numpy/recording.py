@@ -1,12 +1,12 @@
-"""A training step recorded once, and replayed: NumPy's calls alone, on memory that stays.
+"""A training step that is recorded once, and then replayed: only NumPy's calls, on fixed memory.
 
-What Python does around the calls (layers, derivatives, the record and its sweep) is the same in
-every step, so it is done once. While it is, arrays are `Recorded`: what is asked of them is
-computed, as ever, into memory from a pool, and written down. Memory is used again as soon as
-nothing refers to it any more, in the replay as in the recording.
+The work of Python around the calls (layers, derivatives, the record and its sweep) is the same in
+every step, so it is done once, while the step is recorded. Meanwhile arrays are `Recorded`: every
+operation on them is computed as usual, into memory from a pool, and its call is written down.
+Memory is used again as soon as nothing refers to it any more, in the replay as in the recording.
 
-A recording knows arrays, not what is in them: reading a number of one on the host cannot be
-recorded, and raises `Unrecordable`.
+A recording knows arrays, not the numbers in them. To read a number of an array on the host cannot
+be recorded, and raises `Unrecordable`.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from polynet_numpy.pool import Block, Pool
 
 
 class Unrecordable(TypeError):
-    """What a step did that a replay could not repeat."""
+    """A step did something that a replay could not repeat."""
 
 
 OTHERS = (
-    "the step writes to an array that it did not compute of its state and data; make it of one of "
-    "these, as np.zeros_like does"
+    "the step writes to an array that it did not compute from its state and data; make the array "
+    "from one of these, as np.zeros_like does"
 )
 GIVEN = (
-    "the step writes over its state or its data, which are to be read only: make new arrays, "
+    "the step writes over its state or its data, which it may only read: make new arrays, "
     "p - lr * g in place of p -= lr * g"
 )
 SHAPE = "the step makes an array of a shape that depends on the numbers in another"
@@ -59,9 +59,9 @@ class Recording:
         """The namespace of its arrays."""
         self.calls: list[Callable[[], object]] = []
         self.written: list[np.ndarray] = []
-        """Arrays outside the pool that results go to: the loss's first."""
+        """Arrays outside the pool that results are written to: that of the loss first."""
         self.elements = 0
-        """How many elements go through what could be loops that are compiled."""
+        """How many elements go through calls for which there are loops to compile."""
         self._pool = pool
         self._warns = np.geterr()
 
@@ -87,11 +87,11 @@ class Recording:
         return self.empty(array.shape, array.dtype, array.strides if is_dense(array) else None)
 
     def constant(self, array: np.ndarray) -> Recorded:
-        """An array that no replay computes."""
+        """An array that stays the same: no replay computes it."""
         return Recorded(array, CONSTANT)
 
     def plain(self, x: Any) -> Any:
-        """Recorded arrays as NumPy's, in lists, tuples and dicts too."""
+        """Recorded arrays as NumPy arrays, also in lists, tuples and dicts."""
         return array_of(x)
 
     # Calls
@@ -103,12 +103,12 @@ class Recording:
         call()
 
     def _add(self, call: Callable[[], object]) -> None:
-        """Write a call down; it warns of what NumPy warned of when it was asked for."""
+        """Write a call down; in replays it warns by the settings (`np.errstate`) of this moment."""
         how = np.geterr()
         self.calls.append(call if how == self._warns else partial(warning, how, call))
 
     def repeat(self, make: Callable[..., Callable[[], object]], args: tuple, *, over: bool) -> None:
-        """Make a call that writes into arrays, and write it down."""
+        """Get a call from `make`, write it down, and call it, unless it writes `over` the state."""
         plain = [_kept(a) for a in args]
         self.elements += sum(a.size for a in tree.leaves(plain) if isinstance(a, np.ndarray))
         call = make(*plain)
@@ -119,13 +119,13 @@ class Recording:
             call()
 
     def write(self, array: np.ndarray, other: Any) -> None:
-        """Write down that a result goes to an array outside."""
+        """Write down that a result is copied to an array outside the pool."""
         self._overwrites()
         self.written.append(array)
         self.calls.append(partial(np.copyto, array, _kept(other)))
 
     def _overwrites(self) -> None:
-        """Write down that what follows writes outside of the pool: over the state."""
+        """Write down, once, that the calls from here on may write over the state."""
         if overwriting not in self.calls:
             self.calls.append(overwriting)
 
@@ -138,9 +138,10 @@ class Recording:
         out: bool,
         numbers: bool = False,
     ) -> Any:
-        """What a function returns, recorded.
+        """The result of a function, recorded.
 
-        With `out`, it can write that to `out=`; with `numbers`, its arguments are all alike.
+        `out` says that the function takes `out=`. `numbers` says that Python's numbers among its
+        arguments may be made arrays, as in the call of a ufunc.
         """
         plain = [array_of(a) for a in args]
         found = function(*plain, **{name: array_of(value) for name, value in options.items()})
@@ -156,7 +157,7 @@ class Recording:
             raise Unrecordable(OTHERS)
         if (view := _view(found, given)) is not None:
             if function not in VIEWS:
-                self._add(call)  # it may have written to what it returns
+                self._add(call)  # the function may have written to the array that it returns
             return view
         y = self.like(np.asarray(found))
         ways = [partial(function, *as_arrays(kept), **named)] if numbers else []
@@ -169,7 +170,7 @@ class Recording:
         return y
 
     def _several(self, found: Any, call: Callable[[], Any], given: list[Recorded]) -> Any:
-        """Recorded arrays for several results: views, or computed anew in every replay."""
+        """Recorded arrays for several results: views, or arrays computed anew in every replay."""
         views = [_view(part, given) for part in found]
         parts = [
             self.like(np.asarray(part)) if view is None else view
@@ -183,7 +184,7 @@ class Recording:
 
 
 def _view(found: Any, given: list[Recorded]) -> Recorded | None:
-    """A result that is a view of an argument; None for one that was computed."""
+    """The result, recorded, if it is a view of an argument; None if it was computed."""
     for x in given:
         if isinstance(found, np.ndarray) and np.may_share_memory(found, x.array):
             return Recorded(found, x.block)
@@ -195,16 +196,16 @@ def _name(function: Callable[..., Any]) -> str:
 
 
 def array_of(x: Any) -> Any:
-    """Recorded arrays as NumPy's, in lists, tuples and dicts too."""
+    """Recorded arrays as NumPy arrays, also in lists, tuples and dicts."""
     if type(x) is Recorded:
         return x.array
-    if type(x) in (tuple, list):  # not what is derived from them: settings, without arrays
+    if type(x) in (tuple, list):  # subclasses, such as named tuples of settings, hold no arrays
         return type(x)(map(array_of, x))
     return {k: array_of(v) for k, v in x.items()} if type(x) is dict else x
 
 
 def _kept(x: Any) -> Any:
-    """`array_of`, with copies of other arrays, which may hold other numbers later in the step."""
+    """`array_of`, with copies of plain arrays, whose numbers may change later in the step."""
     if isinstance(x, np.ndarray):
         return x.copy(order="K")
     if type(x) in (tuple, list):
@@ -234,10 +235,10 @@ def _needed() -> Recording:
 
 
 class Recorded(NDArrayOperatorsMixin):
-    """An array of a step that is being recorded: NumPy's, and whose memory it is in.
+    """An array of a step that is being recorded: NumPy's array, and the block of its memory.
 
-    `block` is None for what stands outside the pool: the state, the data, the rows; and CONSTANT
-    for what no replay computes.
+    `block` is None for arrays outside the pool: the state, the data and the rows. It is CONSTANT
+    for arrays that no replay computes.
     """
 
     __slots__ = ("array", "block")
@@ -286,13 +287,13 @@ class Recorded(NDArrayOperatorsMixin):
             return INTO[function](recording, *args, **options)
         return recording.result(function, args, options, out=function in WITH_OUT)
 
-    def __pow__(self, other: Any) -> Any:  # NumPy's operator squares what its function does not
+    def __pow__(self, other: Any) -> Any:  # NumPy's operator x**2 squares; np.power does not
         return _needed().result(operator.pow, (self, other), {}, out=False)
 
     def __getitem__(self, key: Any) -> Any:
         if any(a.dtype.kind == "b" for a in _recorded((key,))):
             raise Unrecordable(SHAPE)
-        if isinstance(self.array[array_of(key)], np.generic):  # one number: its place, not a copy
+        if isinstance(self.array[array_of(key)], np.generic):  # one number: take a view, no copy
             key = (*key, ...) if isinstance(key, tuple) else (key, ...)
         return _needed().result(operator.getitem, (self, key), {}, out=False)
 

@@ -1,4 +1,4 @@
-"""The compiled step on NumPy: recorded, tried once beside the step itself, and replayed."""
+"""The compiled step on NumPy: recorded, compared once with the step itself, and replayed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from polynet_numpy.recording import Recorded, Recording, active
 
 Step = Callable[[Any, Any, Array], tuple[Any, Array]]
 INNER = ("polynet_numpy", "numpy", "array_api_compat")
-"""Packages whose lines no user looks for."""
+"""Packages whose lines are not shown to a user."""
 
 
 def runner(backend: Backend, step: Step) -> StaticRunner:
@@ -36,7 +36,7 @@ def runner(backend: Backend, step: Step) -> StaticRunner:
 
 
 class _Steps:
-    """A step that can be taken as ever, or be recorded."""
+    """A step that can be taken as usual, or be recorded."""
 
     def __init__(self, step: Step, xp: Any) -> None:
         self._step = step
@@ -53,7 +53,7 @@ class _Steps:
         if self._expected is None:
             return self._step(state, data, rows)
         self._storage, self._rows = tree.leaves(state), rows
-        before = list(map(np.array, self._storage))  # a step of one's own may write over it
+        before = list(map(np.array, self._storage))  # a user's own step may write over it
         try:
             new, loss = self._step(tree.map(lambda a: a, state), data, rows)
             places = set(map(_memory, self._storage))
@@ -65,11 +65,13 @@ class _Steps:
         return state, loss
 
     def _recorded(self, state: Any, data: Any, rows: np.ndarray) -> tuple[Any, Array]:
-        """The step with `Recorded` arrays; a leaf that it wrote over, or left in place, is itself.
+        """The step with `Recorded` arrays.
 
-        One that it moved to another place stays `Recorded`: each replay moves what is there then.
-        Only here may it write over the state: the recording is tried beside the step itself, which
-        writes to new arrays, so that a gradient spoilt for standing in the state's memory shows.
+        In the state returned, a leaf that the step wrote over, or left in place, is the plain array
+        itself. A leaf that was moved to another place stays `Recorded`, so that each replay moves
+        the numbers that are there then. Only here may the step write over the state. The recording
+        is compared with the step itself, which writes to new arrays: a gradient that was spoilt
+        since it lies in the state's memory shows as a difference.
         """
         step = over_its_own(self._step)
         new, loss = step(*tree.map(lambda a: Recorded(a, None), (state, data, rows)))
@@ -77,15 +79,16 @@ class _Steps:
         return tree.map(stays, state, new), loss
 
     def capture(self, step: Callable[[], None]) -> Callable[[], object]:
-        """A replay of the step, which is recorded; neither does anything to the state."""
+        """Record the step, and return its replay; this leaves the state as it is."""
         return _Replay(lambda: self._trial(step), step, required=self.required)
 
     @left_alone()
     def _trial(self, step: Callable[[], None]) -> _Trial:
-        """What the step makes of the state as it is now, and its recording.
+        """The recording of the step, and the result of the step on the state as it is now.
 
-        It is recorded with other rows, so that numbers of a batch that stand in the recording,
-        where there should be arrays, show when it is replayed with these.
+        The step is recorded with other rows than those of the result. So, if numbers of a batch
+        are kept in the recording where there should be arrays, the first replay gives another
+        result.
         """
         self._expected = []
         try:
@@ -96,7 +99,7 @@ class _Steps:
         try:
             self._rows[...] = np.resize(rows[: -(-len(rows) // 2)], rows.shape)
             recording = self._record(step)
-        except _NotRecorded:  # half the samples, twice, may be more than a step can bear
+        except _NotRecorded:  # a step may fail on half of the samples, each given twice
             self._rows[...] = rows
             recording = self._record(step)
         finally:
@@ -108,7 +111,7 @@ class _Steps:
         try:
             with recording.on():
                 step()
-        except Exception as error:  # it did not come when the step was taken
+        except Exception as error:  # the plain step did not raise it, so recording did
             raise _NotRecorded(f"{type(error).__name__}: {error}") from error
         return recording
 
@@ -118,7 +121,7 @@ class _NotRecorded(RuntimeError):
 
 
 class _Trial(NamedTuple):
-    """A recording; where its results stand, the loss's last; and what they should be once."""
+    """A recording, the storage of its results (the loss last), and the results to expect once."""
 
     recording: Recording
     results: list[np.ndarray]
@@ -130,7 +133,7 @@ class _Trial(NamedTuple):
 
 
 class _Replay:
-    """A recorded step, of which the first replay is compared with the step itself."""
+    """A recorded step, whose first replay is compared with the step itself."""
 
     def __init__(
         self, trial: Callable[[], _Trial], step: Callable[[], None], *, required: bool
@@ -160,7 +163,7 @@ class _Replay:
         if self._why:
             self._say_why()
         trial, self._trial = self._trial, None
-        self._cut = trial is not None  # an error on the way leaves the first replay to be made
+        self._cut = trial is not None  # after an error in the first replay, the trial is made again
         for call in self._calls:
             call()
         if trial is not None:
@@ -168,19 +171,19 @@ class _Replay:
             if not trial.holds():
                 for a, b in zip(trial.results, trial.expected, strict=True):
                     a[...] = b
-                self._give_up("with the same numbers it gave others")
+                self._give_up("from the same numbers its replay computed other results")
 
     def _give_up(self, why: str) -> None:
-        """Take the step as ever from now on.
+        """Take the step one operation at a time from now on.
 
-        The next one says so before it begins, since a warning may be an error, and would come here
-        between a state that is written and its place in the run.
+        The warning comes before the next step begins. It may be turned into an error, and here that
+        error would come after the state was written, but before the run has taken it over.
         """
         self._calls, self._trial, self._cut = [self._step], None, False
         self._by_loops, self._why = True, why
 
     def _say_why(self) -> None:
-        """Once where that is a warning, each time where it is an error."""
+        """Warn once of giving up, or raise at every step where a recording is required."""
         why, self._why = self._why, self._why if self._required else ""
         not_recorded(
             f"{why}. A step that can be recorded depends on its state and data alone: random "
@@ -191,14 +194,14 @@ class _Replay:
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two arrays have the same numbers; zeros, and what is no number, of either sign."""
+    """Whether two arrays have the same numbers; the signs of zeros and NaNs do not matter."""
     return a.tobytes() == np.asarray(b).tobytes() or (
         a.dtype.kind in "fc" and np.array_equal(a, b, equal_nan=True)
     )
 
 
 def side_by_side(branch: Any) -> Any:
-    """A copy of a state, in which small arrays of a branch lie in one vector, one after another."""
+    """A copy of a state; the small arrays of each branch lie in one vector, one after another."""
     if not isinstance(branch, dict):
         return tree.map(np.array, branch)
     copy = {
@@ -223,7 +226,7 @@ def _write(array: np.ndarray, other: Any) -> None:
 
 
 def _memory(array: Any) -> Hashable:
-    """Where the memory begins that an array is in."""
+    """The address at which the memory of an array's base begins."""
     array = array.array if type(array) is Recorded else array
     while isinstance(getattr(array, "base", None), np.ndarray):
         array = array.base

@@ -1,6 +1,6 @@
-"""What kernels call, whether a step is being recorded or not: results, and calls to be repeated.
+"""Functions for kernels that work whether or not a step is being recorded.
 
-While one is recorded, results stand in memory of its pool, and calls are written down.
+While a step is recorded, results are in memory of the recording's pool, and calls are written down.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from polynet_numpy.recording import Recorded, active, array_of
 
 
 def run(function: Callable[..., object], *args: Any, **options: Any) -> None:
-    """Call a function that writes its results into arrays it is given; now, and in each replay.
+    """Call a function that writes its results into its arguments, now and in each replay.
 
-    What it writes to are arrays of `empty`, made for this call. It reads and writes nothing else
-    that changes from step to step.
+    It must write only to arrays from `empty` that were made for this call. Apart from its arguments
+    it must not read or write anything that changes from step to step.
     """
     recording = active()
     if recording is None:
@@ -28,9 +28,9 @@ def run(function: Callable[..., object], *args: Any, **options: Any) -> None:
 
 
 def repeat(make: Callable[..., Callable[[], object]], *args: Any, over: bool = False) -> None:
-    """`run` what `make` returns for the arrays: what it does is done once for all replays.
+    """`run` the call that `make` returns for the arrays; `make` itself runs once for all replays.
 
-    Where it writes `over` the state, a replay does so, and the recording does not.
+    Where the call writes `over` the state, replays make it, and the recording does not.
     """
     recording = active()
     if recording is None:
@@ -40,19 +40,19 @@ def repeat(make: Callable[..., Callable[[], object]], *args: Any, over: bool = F
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> Any:
-    """An array for a result, not initialised; of the pool while a step is recorded."""
+    """An uninitialised array for a result, from the pool while a step is recorded."""
     recording = active()
     return np.empty(shape, dtype) if recording is None else recording.empty(shape, dtype)
 
 
 def like(x: Any, dtype: Any = None) -> Any:
-    """An array for a result in the shape and order in memory of another, and in its dtype."""
+    """An uninitialised array with the shape and memory order of `x`, and its dtype by default."""
     recording, y = active(), np.empty_like(array_of(x), dtype)
     return y if recording is None else recording.like(y)
 
 
 def form(x: Any) -> np.ndarray:
-    """A stand-in for `x`, for `like` to be given later: its shape, dtype and strides, no memory."""
+    """A stand-in for `x`, to pass to `like` later: its shape, dtype and strides, but no memory."""
     return as_strided(np.empty(1, x.dtype), x.shape, x.strides, writeable=False)
 
 
@@ -64,5 +64,5 @@ def copy(x: Any) -> Any:
 
 
 def apart(g: Any) -> Any:
-    """A gradient, or a copy where it may stand in a state's memory, outside the pool."""
+    """A gradient, or a copy if it may lie in the state's memory, which is outside the pool."""
     return copy(g) if type(g) is Recorded and g.block is None else g

@@ -1,8 +1,8 @@
-"""Windows that go over images, for convolution and pooling.
+"""Windows that slide over images, for convolution and pooling.
 
-Inside, images lie as (channels, rows, columns, batch): what one cell of a window sees is then
-long runs of memory, and so is what two poolings or activations in a row hand each other. Results
-are views of that in the usual order of axes.
+In memory, images are laid out as (channels, rows, columns, batch). The numbers that one cell of a
+window sees are then long runs of memory, and so are the arrays that pass from one pooling or
+activation to the next. Results are views of this layout with the usual order of axes.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ NOTHING = ((0, 0), (0, 0))
 
 
 def places_of(sizes: Sizes, window: Sizes, stride: Sizes, dilation: Sizes) -> Sizes:
-    """How many places a window has along each axis of such a size, padding included."""
+    """How many places a window has along each axis, for axes of `sizes`, padding included."""
     axes = zip(sizes, window, stride, dilation, strict=True)
     return tuple((n - d * (k - 1) - 1) // s + 1 for n, k, s, d in axes)
 
 
 def cells_of(x: Any, window: Sizes, stride: Sizes, dilation: Sizes) -> list[Any]:
-    """What each cell of the window sees of the last axes of `x`, in reading order."""
+    """For each cell of the window, a view of the numbers of `x` that it sees, in reading order.
+
+    The window slides over the last axes of `x`.
+    """
     places = places_of(x.shape[-len(window) :], window, stride, dilation)
 
     def part(cell: Sizes) -> Any:
@@ -50,13 +53,13 @@ def padded(x: Any, padding: Ends, value: float) -> Any:
 
 
 def within(x: np.ndarray, padding: Ends) -> Any:
-    """Where `x` stands in itself padded."""
+    """The index of `x` in the padded array."""
     sizes = x.shape[-len(padding) :]
     return (..., *(slice(a, a + n) for n, (a, _) in zip(sizes, padding, strict=True)))
 
 
 def laid(x: Any, padding: Ends) -> Any:
-    """(channels, rows, columns, batch), contiguous, with zeros around; a view of `x` if it is."""
+    """`x` as (channels, rows, columns, batch), contiguous, zeros around it; a view if possible."""
     x = x.transpose(1, 2, 3, 0)
     if not any(map(any, padding)) and x.flags.c_contiguous:
         return x
