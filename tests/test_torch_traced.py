@@ -156,9 +156,9 @@ UNTRACED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "NumPy": (lambda y: y + float(np.asarray(to_plain(y)).max()), "reads an array's numbers"),
     "printed": (Printed(), "reads an array's numbers by numpy"),
     "a list": (lambda y: y + sum(torch.ones(2).tolist()), "reads an array's numbers by tolist"),
-    "a mask": (as_it_comes, "the shape of what aten.index.Tensor makes depends on numbers"),
-    "Python's": (noisy, "with the same numbers its program gave others"),
-    "PyTorch's": (lambda y: y * torch.rand(()), "with the same numbers its program gave others"),
+    "a mask": (as_it_comes, "the shape of the result of aten.index.Tensor depends on numbers"),
+    "Python's": (noisy, "its program computed other results"),
+    "PyTorch's": (lambda y: y * torch.rand(()), "its program computed other results"),
 }
 
 

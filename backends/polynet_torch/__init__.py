@@ -1,4 +1,4 @@
-"""PyTorch on the CPU, CUDA and Apple GPUs, with fused kernels; it records no derivatives."""
+"""PyTorch on the CPU, CUDA and Apple GPUs, with fused kernels; PyTorch's autograd is not used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from polynet.backend import Backend, StaticRunner, over_its_own, overwriting
 from polynet.errors import MissingDependency
 
 CPU = 1
-"""DLPack's number for it."""
+"""DLPack's number for the device type CPU."""
 INSTALL = "pip install 'polynet-array[torch]'"
 
 
@@ -70,10 +70,10 @@ class TorchBackend(Backend):
         return array.clone(memory_format=self._torch.contiguous_format)
 
     def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """On CUDA the step as a graph, replayed; elsewhere as a program that PyTorch traced.
+        """On CUDA, record the step as a graph and replay it; elsewhere, run a traced program.
 
-        Both keep the state in memory of their own, which the step may write over. PyTorch itself
-        records no derivative.
+        Both keep the state in memory of their own, which the step may write over. PyTorch's
+        autograd records nothing.
         """
         from polynet_torch.traced import Runner
 
@@ -93,16 +93,16 @@ class TorchBackend(Backend):
                 with torch.cuda.device(device):
                     return static(state, data, rows)
 
-        # attributes, as the contract says; a function may have some
+        # attributes that the contract asks of a runner; a function may have attributes
         run.refresh, run.replace = static.refresh, static.replace  # type: ignore[attr-defined]
         return run
 
     def _capture(self, run: Callable[[], None]) -> Callable[[], object]:
-        """What `run` starts on the present device, as a CUDA graph with memory of its own."""
+        """The work that `run` starts on the current device, as a CUDA graph with its own memory."""
         cuda = self._torch.cuda
         graph, stream = cuda.CUDAGraph(), cuda.Stream()
-        # The outer `with` leaves the stream even where the inner one fails on its way out; the
-        # mode lets other threads use the device meanwhile.
+        # The outer context leaves the stream even if the inner one raises when it ends. The mode
+        # lets other threads use the device during the recording.
         with (
             cuda.stream(stream),
             cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
@@ -118,11 +118,11 @@ class TorchBackend(Backend):
     def share(self, x: Any, device: Any) -> Any:
         if self.is_array(x):
             if x.requires_grad:
-                raise BufferError("it requires grad, whose record polynet lacks; use x.detach()")
+                raise BufferError("it requires grad, and its record would be lost; use x.detach()")
             return x
         if x.__dlpack_device__()[0] == CPU:
-            # NumPy sees what PyTorch's from_dlpack does not look at: memory that is read-only, and
-            # negative strides, at which some versions end the process (pytorch issue 188023).
+            # NumPy checks two things that PyTorch's from_dlpack does not: read-only memory, and
+            # negative strides, with which some versions end the process (pytorch issue 188023).
             x = np.from_dlpack(x)
         if not is_writeable_array(x):
             raise BufferError("its memory is read-only, which PyTorch cannot express")

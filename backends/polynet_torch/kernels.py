@@ -1,10 +1,10 @@
-"""PyTorch's own way to do what the definitions in `polynet` say, on any of its devices.
+"""PyTorch's kernels for the compositions of `polynet`, on any of its devices.
 
-A kernel writes only to tensors it made during this very call, and before returning them; Adam's may
-also write over the state that a compiled step's runner keeps. It reads nothing on the host.
-Derivatives are written out here, autograd is not used. Where a caller has PyTorch itself record
-(`requires_grad`), kernels decline: the definitions, which write to nothing, keep PyTorch's record
-right.
+A kernel writes only to tensors that it made during the same call, before it returns them. Adam's
+kernel may also write over the state that a compiled step's runner keeps. Kernels read nothing on
+the host. Derivatives are written out here, and autograd is not used. Where PyTorch itself records
+a tensor (`requires_grad`), kernels decline: the definitions write to no tensor, so PyTorch's record
+stays correct.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Kernel = Callable[..., Any]
 
 
 def recorded(tensors: Iterable[torch.Tensor]) -> bool:
-    """Whether PyTorch records what happens to one of these."""
+    """Whether PyTorch's autograd records operations on any of these tensors."""
     for t in tensors:
         if t.requires_grad:
             return torch.is_grad_enabled()
@@ -32,7 +32,7 @@ def recorded(tensors: Iterable[torch.Tensor]) -> bool:
 
 
 def on_floats(kernel: Kernel) -> Kernel:
-    """`kernel` for one floating-point tensor, along one axis; it declines others."""
+    """`kernel` for one floating-point tensor and at most one axis; it declines everything else."""
 
     @wraps(kernel)
     def call(xp: Any, x: torch.Tensor, **options: Any) -> Any:
@@ -64,7 +64,7 @@ def linear(xp: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | 
 
 @on_floats
 def relu(xp: Any, x: torch.Tensor) -> Any:
-    """max(x, 0); where the result is not above 0, the gradient stops."""
+    """max(x, 0); where the result is not above 0, no gradient goes back."""
     y = torch.relu(x)
     return y, (lambda g: torch.ops.aten.threshold_backward(g, y, 0),)
 
@@ -198,7 +198,7 @@ def cross_entropy(
         return NotImplemented
     places = targets.to(torch.int64).unsqueeze(1)
     spoilt = None
-    if logits.device.type != "cpu":  # where a place that is not there ends more than this call
+    if logits.device.type != "cpu":  # on a GPU, an index out of range breaks more than this call
         places, spoilt = within(places, logits.shape[1])
     scores = torch.log_softmax(logits, 1)
     truth = scores.gather(1, places)
@@ -212,7 +212,7 @@ def cross_entropy(
 
 
 def within(places: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Places, those that are not among so many put there; and 0, or NaN if there were such."""
+    """`places` clamped to 0 … count - 1; and 0, or NaN if any place was outside this range."""
     found = places.clamp(0, count - 1)
     nothing = torch.zeros((), device=places.device)
     return found, torch.where((found == places).all(), nothing, math.nan)
@@ -221,15 +221,15 @@ def within(places: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor
 # Optimizers: each operation on all parameters at once
 
 FUSED = ("cpu", "cuda")
-"""Kinds of devices that PyTorch's fused optimizers know."""
+"""Types of devices that PyTorch's fused optimizers support."""
 
 
 def optimizer(kernel: Kernel) -> Kernel:
     """An optimizer's kernel, written for lists of tensors.
 
-    `kernel(params, grads, slots, step, lr, **settings)` returns the next parameters and slots, in
-    the order of the parameters' names; it declines parameters of several dtypes, and none. `lr`
-    is a number, or a tensor of no axes, which the host does not read.
+    `kernel(params, grads, slots, step, lr, **settings)` returns the new parameters and slots, in
+    the order of the parameters' names. The optimizer declines if the tensors have several dtypes,
+    or if there are none. `lr` is a number, or a 0-d tensor, which is not read on the host.
     """
 
     @wraps(kernel)
@@ -260,7 +260,7 @@ def optimizer(kernel: Kernel) -> Kernel:
 
 
 def downhill(p: Any, towards: Any, lr: Any) -> Any:
-    """p - lr · towards, for lists; as one call where the rate is a number."""
+    """p - lr · towards, for lists of tensors; one call where the rate is a number."""
     if isinstance(lr, torch.Tensor):
         return torch._foreach_sub(p, torch._foreach_mul(towards, lr))
     return torch._foreach_add(p, towards, alpha=-lr)
@@ -304,7 +304,7 @@ def rmsprop(
 
 
 def _takes(lr: float | torch.Tensor) -> bool:
-    """Whether the fused optimizers read this rate."""
+    """Whether the fused optimizers accept this rate: not a float64 tensor on a GPU, for one."""
     return not isinstance(lr, torch.Tensor) or lr.device.type == "cpu" or lr.dtype == torch.float32
 
 
@@ -315,13 +315,13 @@ def adam(
 ) -> Any:  # fmt: skip
     """m ← β₁m + (1-β₁)g;  v ← β₂v + (1-β₂)g²;  p ← p - η/(1-β₁ᵗ) · m / (√v/√(1-β₂ᵗ) + ε).
 
-    PyTorch's fused Adam does it in one pass, in place: so to copies, unless the state is one that
-    may be written over. It takes the numbers of all four as they lie in memory, whatever their
-    strides say: so all must lie in order. On CUDA it takes no rate of float64 from the device.
+    PyTorch's fused Adam updates in one pass, in place. It is given copies, unless the state may be
+    written over. It ignores strides and reads all four tensors in the order of memory, so all must
+    be contiguous. On CUDA it accepts no float64 tensor as the rate.
     """
     if p[0].device.type not in FUSED or not _takes(lr):
         return NotImplemented
-    count = [step.to(torch.float32).add_(1)] * len(p)  # on the device: the host reads none
+    count = [step.to(torch.float32).add_(1)] * len(p)  # on the device: the host reads nothing
     m, v = slots["exp_avg"], slots["exp_avg_sq"]
     state = [*p, *m, *v]
     g = [a.contiguous() for a in g]

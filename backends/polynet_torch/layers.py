@@ -1,4 +1,4 @@
-"""PyTorch's own convolution, pooling, normalising, attention and indexing."""
+"""PyTorch's own convolution, pooling, normalisation, attention and indexing, as kernels."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def convolution_transpose(
 def _convolved(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, how: tuple[Any, ...]
 ) -> Any:
-    """PyTorch's own in one call; its three gradients share work.
+    """PyTorch's convolution in one call; its three gradients share work.
 
-    On CUDA some of cuDNN's algorithms add up in another order every time; others are asked for.
+    On CUDA some of cuDNN's algorithms sum in another order every time, so only others are allowed.
     """
     given = [x, weight] if bias is None else [x, weight, bias]
     if recorded(given) or len({a.dtype for a in given}) != 1:
@@ -76,7 +76,7 @@ def _convolved(
 
 @contextmanager
 def same_bits(x: torch.Tensor) -> Iterator[None]:
-    """Of cuDNN's algorithms only those that give them every time, a setting of the process."""
+    """Allow only cuDNN's algorithms that give the same bits every time; it is a process setting."""
     if not x.is_cuda:
         yield
         return
@@ -121,7 +121,7 @@ def max_pool(
     dilation: Sizes = (1, 1),
     ceil_mode: bool = False,
 ) -> Any:
-    """The largest number of each window, and where it stood."""
+    """The largest number of each window; its place is kept for the gradient."""
     how = (window, stride, padding, dilation, ceil_mode)
     y, places = aten.max_pool2d_with_indices(x, *how)
     return y, (lambda g: aten.max_pool2d_with_indices_backward(g, x, *how, places),)
@@ -152,7 +152,7 @@ def layer_norm(
     axes: int,
     eps: float,
 ) -> Any:
-    """Normalised in one pass; its three gradients share work."""
+    """Layer normalisation in one pass; its three gradients share work."""
     given = [a for a in (x, weight, bias) if a is not None]
     if recorded(given) or len({a.dtype for a in given}) != 1:
         return NotImplemented
@@ -174,10 +174,10 @@ def batch_norm(
     *,
     eps: float,
 ) -> Any:
-    """Normalised in one pass, on the CPU; mean and variance are PyTorch's running ones, renewed.
+    """Batch normalisation in one pass, on the CPU; PyTorch's running statistics give the batch's.
 
-    With gradients g₁ of the mean and g₂ of the variance, the n numbers of a channel have
-    (g₁ + 2·g₂·(x - mean)) / n more.
+    With gradients g₁ of the mean and g₂ of the variance, (g₁ + 2·g₂·(x - mean)) / n is added to
+    the gradient of the n numbers of a channel.
     """
     given = [a for a in (x, weight, bias) if a is not None]
     if recorded(given) or len({a.dtype for a in given}) != 1 or x.device.type != "cpu":
@@ -187,7 +187,7 @@ def batch_norm(
         return NotImplemented
     mean, variance = x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1])
     y, *kept = aten.native_batch_norm(x, weight, bias, mean, variance, True, 1.0, eps)
-    variance = variance * ((n - 1) / n)  # PyTorch keeps that of a sample
+    variance = variance * ((n - 1) / n)  # PyTorch's running variance has n - 1 in the denominator
 
     def pullback(gradients: tuple[torch.Tensor, ...], needs: tuple[bool, ...]) -> Any:
         g, of_mean, of_variance = gradients
@@ -205,7 +205,7 @@ def batch_norm(
 
 
 def put_slice(xp: Any, x: torch.Tensor, places: tuple[range, ...], shape: Sizes) -> Any:
-    """Zeros of `shape`, with `x` put into its places."""
+    """Zeros of `shape`, with `x` at `places`."""
     if recorded((x,)):
         return NotImplemented
     part = tuple(slice(r.start, r.stop, r.step) for r in places)
@@ -215,7 +215,7 @@ def put_slice(xp: Any, x: torch.Tensor, places: tuple[range, ...], shape: Sizes)
 
 
 def segment_sum(xp: Any, x: torch.Tensor, segments: torch.Tensor, count: int) -> Any:
-    """Rows added to the zeros of their segment."""
+    """The sum of the rows of each segment."""
     if recorded((x,)):
         return NotImplemented
     y = x.new_zeros((count, *x.shape[1:])).index_add_(0, segments, x)
@@ -233,8 +233,9 @@ def scaled_dot_product_attention(
 ) -> Any:
     """Attention in blocks that stay in the cache, without the matrix of weights.
 
-    Dao et al., "FlashAttention" (2022). On the CPU, for four axes and values as wide as keys. To a
-    query with a NaN or ∞ PyTorch gives 0, which would hide it: here NaN, as by the definition.
+    Dao et al., "FlashAttention" (2022). On the CPU, for four axes and values as wide as keys. For
+    a query with a NaN or ∞ PyTorch returns 0, which would hide the error. Here the result is NaN,
+    as in the definition.
     """
     given = (query, key, value)
     if recorded(given) or len({a.dtype for a in given}) != 1 or query.device.type != "cpu":

@@ -1,6 +1,6 @@
-"""array-api-compat's PyTorch namespace, with what a captured step must do differently.
+"""array-api-compat's PyTorch namespace, with changes for steps that are captured.
 
-While a stream is captured nothing may be copied from the host.
+While a CUDA stream is captured, nothing may be copied from the host.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import array_api_compat.torch as compat
 import torch
 
 FIRST = "copysign equal greater greater_equal less less_equal not_equal".split()
-"""Functions of two arrays for which compat makes a tensor of a number that comes first."""
+"""Functions of two arrays in which compat turns a number into a tensor if it comes first."""
 EITHER = (
     "atan2 hypot logaddexp logical_and logical_or logical_xor maximum minimum nextafter"
 ).split()
-"""And of either."""
+"""Functions of two arrays in which compat turns a number into a tensor in either place."""
 
 
 def of_tensors(function: Callable[..., Any], *, second: bool) -> Callable[..., Any]:
-    """`function`, whose numbers are made where the other array is, not copied there."""
+    """`function`, with numbers made on the other array's device, not copied from the host."""
 
     @wraps(function)
     def call(x1: Any, x2: Any, /, **options: Any) -> Any:
@@ -37,7 +37,7 @@ def of_tensors(function: Callable[..., Any], *, second: bool) -> Callable[..., A
 
 
 def clip(x: Any, /, min: Any = None, max: Any = None, **options: Any) -> Any:  # noqa: A002 (the standard's)
-    """Between numbers, tensors, or one of each, where compat makes a tensor of the number."""
+    """Clip to numbers, tensors, or one of each; compat would copy the number from the host."""
     low, high = min, max
     if x.is_floating_point() and isinstance(low, torch.Tensor):
         high = number(high, x)
@@ -47,26 +47,26 @@ def clip(x: Any, /, min: Any = None, max: Any = None, **options: Any) -> Any:  #
 
 
 def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1) -> Any:
-    """By integers of any size, as all other indexing here; PyTorch's own takes int64 alone."""
-    if compat.isdtype(indices.dtype, "integral"):  # PyTorch refuses others; they would be cut off
+    """Take by integers of any size, as in all other indexing here; PyTorch's takes only int64."""
+    if compat.isdtype(indices.dtype, "integral"):  # PyTorch refuses floats; `to` would cut them off
         indices = indices.to(torch.int64)
     return compat.take_along_axis(x, indices, axis=axis)
 
 
 def number(x: Any, like: Any) -> Any:
-    """A number of Python's as a tensor beside another, in the dtype of both; else `x` itself."""
+    """A Python number as a tensor on the device of `like`, in their common dtype; else `x`."""
     if not isinstance(x, bool | int | float | complex) or not isinstance(like, torch.Tensor):
         return x
     dtype = compat.result_type(x, like)
     if dtype == torch.float32:
-        x = rounded(x)  # `full` takes none that is out of range
+        x = rounded(x)  # `full` refuses a number that is out of range
     elif dtype == torch.complex64:
         x = complex(*map(rounded, (complex(x).real, complex(x).imag)))
     return torch.full((), x, dtype=dtype, device=like.device)
 
 
 def rounded(x: Any) -> float:
-    """A real number, to the nearest of float32."""
+    """A real number, rounded to the nearest float32."""
     return ctypes.c_float(x).value
 
 

@@ -1,7 +1,7 @@
 """Training steps as PyTorch's own graphs: traced once, and run from then on without polynet.
 
-What a step computes stands then in straight lines of PyTorch's operations, which neither record
-derivatives nor look for rules. Tracing is make_fx's, of torch.fx.
+The traced program is a straight sequence of PyTorch's operations, which neither records derivatives
+nor looks for rules. `make_fx` of torch.fx does the tracing.
 """
 
 from __future__ import annotations
@@ -32,39 +32,39 @@ from polynet.backend import (
 
 Step = Callable[[Any, Any, torch.Tensor], tuple[Any, torch.Tensor]]
 AFTER = 2000
-"""Steps of a kind before it is traced: those of a small network take as long as that does."""
+"""Steps of a kind before it is traced: tracing takes as long as these steps of a small network."""
 LARGE = 1 << 28
-"""Bytes of a state whose steps are not traced: Python takes little of them, and copies much."""
+"""Bytes above which a state's steps are not traced: Python costs them little, and copies much."""
 KINDS = 8
-"""Kinds of steps, by structures, shapes and strides, whose programs are kept."""
+"""How many kinds of steps (structures, shapes, strides) have their programs kept."""
 INNER = ("polynet_torch", "torch", "array_api_compat")
-"""Packages whose lines no user looks for."""
+"""Packages whose lines are not shown to a user."""
 READS = {
     getattr(torch.Tensor, name)
     for name in (
         "numpy tolist item __array__ __dlpack__ __bool__ __float__ __int__ __index__".split()
     )
 }
-"""What gives a tensor's numbers to the host."""
+"""Methods that give a tensor's numbers to the host."""
 
 
 @dataclass
 class _Kind:
-    """Steps of one structure and of the same shapes, on data that lie alike in memory."""
+    """Steps of one structure and the same shapes, on data with the same strides."""
 
     program: Callable[..., Any] | None = None
     steps: int = 0
 
 
 class Runner:
-    """What `compile` returns where there is no CUDA graph: steps one by one, then by a program.
+    """What `compile` returns where there is no CUDA graph: plain steps first, then a program.
 
-    A program is a pure function of the state, the data and the rows, but for what a kernel writes
-    over the state, which this keeps: whoever gives another state has that copied.
+    A program is a pure function of the state, the data and the rows, except that a kernel may write
+    over the state. The state that the runner returned is its own; any other state is copied.
     """
 
     tracing = threading.RLock()
-    """PyTorch changes modules of its own while it traces, for every thread: one at a time may."""
+    """PyTorch changes its own modules for all threads while it traces: one thread at a time may."""
 
     def __init__(self, backend: Backend, step: Step) -> None:
         self._backend = backend
@@ -86,22 +86,22 @@ class Runner:
         return state, torch.stack(losses)
 
     def _kind(self, state: Any, data: Any, rows: torch.Tensor) -> _Kind:
-        """The next step's; it is the last one's, where a state kept its shapes."""
+        """The kind of the next step: the last one, where data and rows are as before."""
         leaves, shape, last = tree.leaves(data), (rows.shape[1:], rows.dtype), self._last
         if last and last[1] == shape and _same(leaves, _alive(last[0])):
             return last[2]
         kinds = (tree.structure(branch) for branch in (state, data))
-        given = ((a.shape, a.dtype, a.stride()) for a in leaves)  # a view of one is none of others
+        given = ((a.shape, a.dtype, a.stride()) for a in leaves)  # a view needs the same strides
         key = *kinds, *((a.shape, a.dtype) for a in tree.leaves(state)), *given, shape
         kind = self._kinds.pop(key, None) or _Kind()
         if len(self._kinds) == KINDS:
-            del self._kinds[next(iter(self._kinds))]  # whose steps were taken longest ago
+            del self._kinds[next(iter(self._kinds))]  # the kind that was used longest ago
         self._kinds[key] = kind
         self._last = list(map(weakref.ref, leaves)), shape, kind
         return kind
 
     def _take(self, kind: _Kind, state: Any, data: Any, rows: torch.Tensor) -> Any:
-        """One step; by the kind's program, where it has one, or is worth one."""
+        """Take one step: by the kind's program if it has one, or is worth tracing."""
         if kind.program is None and self._traces and self._is_worth(kind, state):
             kind.program = self._traced(state, data, rows)
         if kind.program is not None:
@@ -133,16 +133,16 @@ class Runner:
         return tree.map(lambda _: next(made), state), loss
 
     def _by_python(self, state: Any, data: Any, rows: torch.Tensor) -> Any:
-        """One step as it is written, which may write to the dict of its state.
+        """Take one step in Python; the step may write to the dict of its state, which is a copy.
 
-        The next state is contiguous: a program may have views of it.
+        The new state is made contiguous, since a program may view it.
         """
         new, loss = self._step(tree.map(lambda a: a, state), data, rows)
         check_loss(self._backend, loss)
         return tree.map(torch.Tensor.contiguous, new), loss
 
     def _traced(self, state: Any, data: Any, rows: torch.Tensor) -> Callable[..., Any] | None:
-        """A program that is seen to give what the step gives, to the last bit; None without one.
+        """A program that was checked to give the step's results to the last bit, or None.
 
         The state stays as it is.
         """
@@ -151,12 +151,12 @@ class Runner:
                 program = self._program(state, data, rows)
                 found = program(*tree.leaves((self._copy(state), data)), rows)
                 expected = self._flat(self._copy(state), data, rows)
-        except Exception as error:  # noqa: BLE001 (none came when steps were taken)
+        except Exception as error:  # noqa: BLE001 (plain steps raised none, so tracing did)
             why = why_not(error, INNER)
         else:
             if all(map(_equal, found, expected)):
                 return program
-            why = "with the same numbers its program gave others"
+            why = "from the same numbers its program computed other results"
         self._traces = False
         not_recorded(why, required=self._required)
         return None
@@ -164,10 +164,10 @@ class Runner:
     def _program(self, state: Any, data: Any, rows: torch.Tensor) -> Callable[..., Any]:
         """The step as a function of all leaves.
 
-        It is traced with other rows, so that numbers of a batch that stand in it, where there
-        should be tensors, show; with these, if half the samples, twice, are more than a step bears.
-        PyTorch tells tensors by identity: the data are stood for by aliases, since one of them may
-        be given twice, or be read as a global too.
+        It is traced with other rows: half of the samples, each twice. So, if numbers of a batch are
+        kept in the program where there should be tensors, its results differ. If the step fails on
+        such rows, it is traced with the rows given. PyTorch tells tensors apart by identity. So
+        aliases stand for the data, since a tensor may be given twice, or be read as a global too.
         """
         from torch.fx.experimental.proxy_tensor import make_fx  # slow, and few need it
 
@@ -186,7 +186,7 @@ class Runner:
         return traced(*given(), rows).forward
 
     def _flat(self, state: Any, data: Any, rows: torch.Tensor) -> list[torch.Tensor]:
-        """The leaves of the next state, in the order of this one, and the loss."""
+        """The leaves of the new state, in the order of the old one, and the loss."""
         new, loss = self._by_python(state, data, rows)
         pairs = list(tree.named_leaves(state))
         leaves = tree.leaves(tree.map(lambda _, a: a, state, new))
@@ -203,7 +203,7 @@ class Runner:
 
 
 def _forked() -> None:
-    """In a process that was forked no other thread traces."""
+    """Make a new lock: in a forked process no other thread is tracing."""
     Runner.tracing = threading.RLock()
 
 
@@ -212,7 +212,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class _HostReads(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are not looked at
-    """Refuses what reads a tensor's numbers, which a program would have for ever."""
+    """Refuses to read a tensor's numbers: a program would keep these numbers for ever."""
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -229,12 +229,12 @@ class _SameShapes(TorchDispatchMode):  # type: ignore[misc]  # likewise
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         if torch.Tag.dynamic_output_shape in function.tags and not _by_integers(function, args):
-            raise RuntimeError(f"the shape of what {function} makes depends on numbers")
+            raise RuntimeError(f"the shape of the result of {function} depends on numbers")
         return function(*args, **(kwargs or {}))
 
 
 def _by_integers(function: Any, args: Any) -> bool:
-    """Whether it is an index, or an assignment, by integers and not by a mask."""
+    """Whether the operation indexes by integers, and not by a mask."""
     if function is not torch.ops.aten.index.Tensor:
         return False
     return all(a is None or a.dtype not in (torch.bool, torch.uint8) for a in args[1])
@@ -245,7 +245,7 @@ def _same(a: list[Any], b: list[Any]) -> bool:
 
 
 def _version(a: torch.Tensor) -> int | None:
-    """How often it was written to; None where PyTorch does not count that."""
+    """How many times the tensor was written to; None where PyTorch does not count."""
     return None if a.is_inference() else a._version
 
 
@@ -254,12 +254,12 @@ def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def _alive(known: list[weakref.ref]) -> list[Any]:
-    """What the references are to, None for what is no more: so nobody's data are kept."""
+    """The objects of weak references, which keep no data alive; None for objects that are gone."""
     return [reference() for reference in known]
 
 
 def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two tensors have the same numbers; NaN is one."""
+    """Whether two tensors have the same numbers; NaN equals NaN."""
     if torch.equal(a, b):
         return True
     return (
