@@ -1,4 +1,4 @@
-"""JAX's arrays on its devices; the derivatives are polynet's own."""
+"""JAX's arrays on its devices; polynet computes the derivatives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from polynet.errors import MissingDependency, asked_by, warn
 
 WIDE = ("float64", "int64", "uint64", "complex128")
 INNER = ("polynet_jax", "jax", "jaxlib", "array_api_compat")
-"""Packages whose lines no user looks for."""
+"""Packages whose lines are not shown to a user."""
 INSTALL = "pip install 'polynet-array[jax]'"
 
 
@@ -69,9 +69,9 @@ class JaxBackend(Backend):
     def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """The steps of a call as one program: a scan under jit, whose state is donated.
 
-        On the CPU a step that convolves is a program of its own: in a loop XLA's convolutions take
-        several times as long there. One that reads an array's value is no program at all: it runs
-        one operation at a time, from the call on that shows it.
+        On the CPU, each step that has a convolution is a program of its own, since XLA's
+        convolutions take several times as long there inside a loop. A step that reads an array's
+        value cannot be a program: once a call shows this, its steps run one operation at a time.
         """
         jax = self._jax
 
@@ -101,7 +101,7 @@ class JaxBackend(Backend):
 
         def run(state: Any, data: Any, rows: Any) -> Any:
             try:
-                with left_alone():  # nothing can be written to
+                with left_alone():  # JAX's arrays cannot be written to
                     return taken(state, data, rows)
             finally:
                 donated = (a for a in tree.leaves(state) if isinstance(a, jax.Array))
@@ -111,7 +111,7 @@ class JaxBackend(Backend):
         return run
 
     def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`jax.jit` of it; one that reads an array's value runs one operation at a time."""
+        """`jax.jit(function)`; a function that reads an array's value runs op by op instead."""
         errors = self._jax.errors
         chosen = [self._jax.jit(function)]
 

@@ -1,7 +1,7 @@
-"""JAX's own way to do what the definitions in `polynet.functional` say, in XLA's operations.
+"""JAX's kernels for the compositions in `polynet.functional`, in XLA's operations.
 
-Derivatives are written out; JAX takes them of recurrent layers alone. All of it traces under
-`jax.jit`.
+Derivatives are written out, except those of recurrent layers, which JAX computes. All kernels can
+be traced by `jax.jit`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ def convolution(
 ) -> Any:
     """One convolution, whose two gradients are convolutions too.
 
-    To the images goes g, its numbers `stride` apart, through the windows turned round; to the
-    windows go the images, with g as the window, whose numbers are `stride` apart. That of groups is
-    left to the definition on the CPU, where XLA takes up to 80 times as long for it.
+    The gradient of the images is the convolution of g, with its numbers `stride` apart, with the
+    windows turned round. The gradient of the windows is the convolution of the images with g as
+    the window, its numbers `stride` apart. With groups on the CPU, XLA takes up to 80 times as
+    long, and the kernel declines.
     """
     if groups > 1 and default_backend() == "cpu":
         return NotImplemented
@@ -77,7 +78,7 @@ def convolution(
 
 
 def put_slice(xp: Any, x: Any, places: tuple[range, ...], shape: tuple[int, ...]) -> Any:
-    """Zeros around `x`, and between its numbers."""
+    """Zeros of `shape`, with `x` at `places`: padding around `x`, and between its numbers."""
     part = tuple(slice(r.start, r.stop, r.step) for r in places)
     ends = [
         (r.start, n - r[-1] - 1, r.step - 1) if r else (0, n, 0)
@@ -87,7 +88,7 @@ def put_slice(xp: Any, x: Any, places: tuple[range, ...], shape: tuple[int, ...]
 
 
 def segment_sum(xp: Any, x: Any, segments: Any, count: int) -> Any:
-    """Rows added to the zeros of their segment."""
+    """The sum of the rows of each segment."""
     y = xp.zeros((count, *x.shape[1:]), dtype=x.dtype).at[segments].add(x)
     return y, (lambda g: g[segments], None)
 

@@ -1,8 +1,9 @@
 """JAX's recurrent layers: the loop over time is one operation of XLA, whatever the length.
 
-The definitions in `polynet.functional.recurrent` loop in Python; under `jax.jit` each time is
-traced and compiled again, for minutes where there are many. These have the same formulas, and
-take their derivatives from JAX: of a loop, it is another loop, over what this one has kept.
+The definitions in `polynet.functional.recurrent` loop in Python. Under `jax.jit` every time step is
+then traced and compiled separately, which takes minutes for long sequences. The kernels here have
+the same formulas, and JAX computes their derivatives: the derivative of a loop is another loop,
+over the values that the first one kept.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def gru(
     return _layer(_gru, reverse, x, (hidden,), weight_ih, weight_hh, bias_ih, bias_hh, lengths)
 
 
-# One time: the new states, of what comes of x (a), what comes of h (b), and the old states.
+# One time step: the new states, from the linear map of x (a), that of h (b), and the old states.
 
 
 def _tanh(a: Any, b: Any, h: Any) -> Any:
@@ -93,9 +94,9 @@ def _gru(a: Any, b: Any, h: Any) -> Any:
 
 
 def _layer(step: Callable[..., Any], reverse: bool, x: Any, states: Any, *others: Any) -> Any:
-    """What a kernel returns; it declines what is not the rule, such as dtypes that mix.
+    """The result and the pullback of a layer; declines unusual arguments, such as mixed dtypes.
 
-    The carry of a scan keeps its shape and dtype: no state is broadcast, nothing is promoted.
+    The carry of a scan keeps its shape and dtype: no state is broadcast, and no dtype promoted.
     """
     *weights, lengths = others
     _, weight_hh, *biases = weights
@@ -123,7 +124,7 @@ def _layer(step: Callable[..., Any], reverse: bool, x: Any, states: Any, *others
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _forth(step: Callable[..., Any], reverse: bool, lengths: Any, *args: Any) -> Any:
-    """The result, and its derivative, with what it keeps, as JAX hands it from jit to jit."""
+    """The result, and its derivative with the values it keeps, in a form that `jax.jit` returns."""
     return jax.vjp(partial(_scan, step, reverse, lengths), *args)
 
 
@@ -143,7 +144,7 @@ def _scan(
     bias_ih: Any,
     bias_hh: Any,
 ) -> Any:
-    """The outputs of all times, and the states after the last."""
+    """The outputs of all time steps, and the states after the last one."""
     zeros = jnp.zeros((x.shape[1], weight_hh.shape[1]), dtype=x.dtype)
 
     def one_time(old: Any, inputs: Any) -> Any:
