@@ -143,7 +143,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], str]] = {
     "a parameter without initialiser": (
         lambda: nn.Parameter((2, 1)),
         TypeError,
-        r"give the second too: nn\.Parameter\(\(2, 1\), nn\.init\.normal",
+        r"give the initialiser too: nn\.Parameter\(\(2, 1\), nn\.init\.normal",
     ),
     "what makes an initialiser": (
         lambda: nn.Parameter((2, 1), nn.init.normal),
@@ -208,12 +208,12 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], str]] = {
     "a layer that there is not": (
         lambda: nn.Sequential(nn.ReLU(), nn.ReLU())[2],
         IndexError,
-        r"^Sequential\(\) has 2 layers, whose numbers are from 0; got 2$",
+        r"^Sequential\(\) has 2 layers, numbered from 0; got 2$",
     ),
     "a layer before the first": (
         lambda: nn.Sequential(nn.ReLU())[-2],
         IndexError,
-        r"has 1 layers, whose numbers are from 0; got -2$",
+        r"has 1 layers, numbered from 0; got -2$",
     ),
     "a recurrent layer in Sequential": (
         lambda: drawn(nn.Sequential(nn.LSTM(4, 3), nn.Linear(3, 2)))(F32),
@@ -248,12 +248,12 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], str]] = {
     "keys of one sample": (
         lambda: drawn(nn.MultiheadAttention(4, 2, batch_first=True))(F32, F32[:1], F32[:1]),
         ValueError,
-        r"shapes \(2, 3, 4\), \(1, 3, 4\), \(1, 3, 4\); expected .* as many samples, on axis 0",
+        r"shapes \(2, 3, 4\), \(1, 3, 4\), \(1, 3, 4\); expected .* number of samples, on axis 0",
     ),
     "memory of one sample": (
         lambda: drawn(nn.TransformerDecoderLayer(4, 2))(F32, F32[:, :1, :]),
         ValueError,
-        r"'multihead_attn'.* shapes .*; expected .* as many samples",
+        r"'multihead_attn'.* shapes .*; expected .* same number of samples",
     ),
     "an activation by name": (
         lambda: nn.TransformerEncoderLayer(4, 2, activation="gelu"),

@@ -142,7 +142,7 @@ def test_a_copy_made_in_a_pass_trains_and_one_that_is_bound_predicts(name: str) 
 def test_buffers_of_a_pass_are_not_replaced() -> None:
     net = Twice(lambda part: part.replace({"0.kept": np.zeros(3, "f4")})).init(backend="numpy")
     keys = {n: random.key(0, "stream", n) for n in net.streams()}
-    with pytest.raises(ValueError, match=r"buffer '0.kept' is that of a training pass: .*`renew`"):
+    with pytest.raises(ValueError, match=r"buffer '0.kept' belongs to a training pass: .*`renew`"):
         net.bind(net.parameters(), nn.Context(np, np.zeros(1, np.int32), keys))(X)
 
 

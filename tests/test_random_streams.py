@@ -124,7 +124,7 @@ def test_positions_go_beyond_those_of_32_bits(backend: Backend) -> None:
 
 def test_a_context_without_the_key_says_how_keys_are_made() -> None:
     bound = Noise().bind({}, Context(np, STEP, {}))
-    with pytest.raises(KeyError, match=r"no key of the random stream stream: .*net\.streams\(\)"):
+    with pytest.raises(KeyError, match=r"no key for the random stream stream: .*net\.streams\(\)"):
         bound(np.zeros((2, 2)))
 
 

@@ -135,5 +135,5 @@ __all__ = [
     "init",
 ]
 
-if not TYPE_CHECKING:  # which would believe that every name exists
+if not TYPE_CHECKING:  # or a type checker would believe that every name exists
     __getattr__ = named_in(__name__, __all__)

@@ -1,4 +1,4 @@
-"""Activations as layers: each calls the function of its name with what it was set to."""
+"""Activations as layers: each calls the function of the same name with its own settings."""
 
 from __future__ import annotations
 
@@ -50,9 +50,10 @@ class LeakyReLU(_Activation):
 class PReLU(Module):
     """x where x > 0, else weight·x, where `weight` is learnt.
 
-    It has one number, or, with `num_parameters` that of the channels, one for each: axis 1 of
-    the inputs. It is `init` at first. Raises ValueError for another number of channels, TypeError
-    for another dtype. He et al., "Delving Deep into Rectifiers", ICCV 2015.
+    `weight` is one number for all channels, or, where `num_parameters` is the number of channels,
+    one number for each. The channels are axis 1 of the inputs. Every number starts at `init`.
+    Raises ValueError for another number of channels, TypeError for another dtype. He et al.,
+    "Delving Deep into Rectifiers", ICCV 2015.
     """
 
     def __init__(self, num_parameters: int = 1, init: float = 0.25) -> None:
@@ -119,7 +120,7 @@ class Hardshrink(_Activation):
 
 
 class Softshrink(_Activation):
-    """x, nearer to 0 by `lambd`, and 0 where that would cross it, elementwise."""
+    """x moved towards 0 by `lambd`, and 0 where |x| is at most `lambd`, elementwise."""
 
     _function = functional.softshrink
 
@@ -151,7 +152,7 @@ class Softsign(_Activation):
 
 
 class Sigmoid(_Activation):
-    """1 / (1 + exp(-x)), elementwise. Losses take logits: leave it out in training."""
+    """1 / (1 + exp(-x)), elementwise. Losses take logits: leave this layer out in training."""
 
     _function = functional.sigmoid
 
@@ -224,11 +225,11 @@ class Mish(_Activation):
     _function = functional.mish
 
 
-# Along an axis, which layers call `dim` as PyTorch does, and functions `axis` as the standard does
+# Along an axis: `dim` in layers, as in PyTorch, and `axis` in functions, as in the standard
 
 
 class _AlongAxis(_Activation):
-    """An activation in which the numbers along an axis see one another."""
+    """An activation in which each output depends on all the numbers along an axis."""
 
     def __init__(self, dim: int = -1) -> None:
         (self.dim,) = of_either_sign(type(self).__name__, dim=dim)
@@ -240,7 +241,7 @@ class _AlongAxis(_Activation):
 class Softmax(_AlongAxis):
     """exp(x) / Σ exp(x) along the axis `dim`, by default the last.
 
-    Losses take logits: leave it out in training.
+    Losses take logits: leave this layer out in training.
     """
 
     _function = functional.softmax
@@ -261,7 +262,7 @@ class Softmin(_AlongAxis):
 class GLU(_AlongAxis):
     """a·sigmoid(b), where a and b are the halves of the inputs along the axis `dim`.
 
-    Raises ValueError where the axis has no halves. Dauphin et al. (2017).
+    Raises ValueError where the length of the axis is odd. Dauphin et al. (2017).
     """
 
     _function = functional.glu

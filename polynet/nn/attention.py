@@ -22,14 +22,15 @@ from polynet.ops.manipulation import permute_dims
 class MultiheadAttention(Module):
     """Several attentions side by side, each on its own share of the features.
 
-    `query` is (targets, batch, embed_dim), `key` and `value` (sources, batch, embed_dim); the
-    output has the query's shape. With `batch_first`, the batch comes first in all. `dropout` is
-    of the attention weights. Masks are as in PyTorch's layer: `key_padding_mask` (batch,
-    sources) is true for keys to ignore; `attn_mask` (targets, sources) is true for pairs to
-    ignore, or floating and added to the scores; with `is_causal`, a query sees no later key.
+    `query` is (targets, batch, embed_dim), `key` and `value` are (sources, batch, embed_dim); the
+    output has the query's shape. With `batch_first`, the batch is the first axis of all of them.
+    `dropout` is the probability of dropping an attention weight. Masks are as in PyTorch's layer:
+    `key_padding_mask` (batch, sources) is true for keys to ignore; `attn_mask` (targets, sources)
+    is true for pairs to ignore, or holds floating-point numbers to add to the scores; with
+    `is_causal`, a query sees no later key.
 
     `in_proj_weight` (3·embed_dim, embed_dim) holds the projections of query, key and value
-    (Glorot's uniform), `in_proj_bias` (zeros) their biases, `out_proj` is a Linear layer.
+    (Glorot's uniform), and `in_proj_bias` (zeros) holds their biases; `out_proj` is a Linear layer.
 
     Raises ValueError for other shapes, TypeError for another dtype. Vaswani et al., "Attention
     Is All You Need" (2017).
@@ -93,7 +94,7 @@ class MultiheadAttention(Module):
             shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))
             raise ValueError(
                 f"{self.label()}: query, key and value have shapes {shapes}; expected a value for "
-                f"each key, and as many samples, on axis {batch}, in all"
+                f"each key, and the same number of samples, on axis {batch}, in all three"
             )
 
     def _projected(self, *inputs: Array) -> list[Array]:
@@ -117,7 +118,7 @@ class MultiheadAttention(Module):
     def _combined(
         self, query: Array, key: Array, key_padding_mask: Array | None, attn_mask: Array | None
     ) -> Array | None:
-        """One mask for `attention_weights`, where true means "look", of PyTorch's two."""
+        """PyTorch's two masks as one for `attention_weights`, in which true means "look"."""
         batch, length = (0, 1) if self.batch_first else (1, 0)
         padding = None
         if key_padding_mask is not None:
@@ -155,7 +156,7 @@ class MultiheadAttention(Module):
 
 
 class _TransformerLayer(Module):
-    """What the layers of transformers share: residual parts, each with its norm and dropout."""
+    """What transformer layers share: residual parts, each with its own norm and dropout."""
 
     _attentions: ClassVar[tuple[str, ...]]
     self_attn: MultiheadAttention
@@ -205,7 +206,7 @@ class _TransformerLayer(Module):
         return self.linear2(self.dropout(y))
 
     def _swapped(self, x: Array) -> Array:
-        """From the user's order of axes to that of the parts, the batch first, and back."""
+        """`x` with the batch as its first axis; a second call restores the user's order of axes."""
         if len(x.shape) != 3 or x.shape[2] != self.self_attn.embed_dim:
             order = "batch, length" if self.batch_first else "length, batch"
             raise wrong_shape(self, f"({order}, {self.self_attn.embed_dim})", x)
@@ -216,13 +217,13 @@ class _TransformerLayer(Module):
 
 
 class TransformerEncoderLayer(_TransformerLayer):
-    """Self-attention, then a network of two Linear layers for each place, both residual.
+    """Self-attention, then a network of two Linear layers for each position, both residual.
 
-    Inputs and outputs (length, batch, d_model), or, with `batch_first`, (batch, length,
-    d_model). With `norm_first`, each part sees normalised inputs; else their sum is normalised
-    after. With `bias=False`, no part has a bias. `mask` (length, length) and `key_padding_mask`
-    (batch, length) are those of `MultiheadAttention`; PyTorch calls them `src_mask` and
-    `src_key_padding_mask`. Other names, and the defaults, are PyTorch's.
+    Inputs and outputs are (length, batch, d_model), or, with `batch_first`, (batch, length,
+    d_model). With `norm_first`, the inputs of each part are normalised; otherwise the sum of a
+    part's inputs and outputs is. With `bias=False`, no part has a bias. `mask` (length, length)
+    and `key_padding_mask` (batch, length) are those of `MultiheadAttention`; PyTorch calls them
+    `src_mask` and `src_key_padding_mask`. Other names, and the defaults, are PyTorch's.
 
     Vaswani et al., "Attention Is All You Need" (2017); `norm_first`: Xiong et al., "On Layer
     Normalization in the Transformer Architecture" (2020).
@@ -252,14 +253,14 @@ class TransformerEncoderLayer(_TransformerLayer):
 
 
 class TransformerDecoderLayer(_TransformerLayer):
-    """Self-attention, attention to `memory`, then two Linear layers for each place: all residual.
+    """Self-attention, attention to `memory`, then two Linear layers per position: all residual.
 
-    `tgt` and the outputs are (targets, batch, d_model), `memory`, what an encoder made of the
-    sources, (sources, batch, d_model); with `batch_first`, the batch comes first in all.
+    `tgt` and the outputs are (targets, batch, d_model). `memory` (sources, batch, d_model) is an
+    encoder's output for the sources. With `batch_first`, the batch is the first axis of all three.
     `tgt_mask` (targets, targets), `memory_mask` (targets, sources), `tgt_key_padding_mask` (batch,
     targets), `memory_key_padding_mask` (batch, sources), `tgt_is_causal` and `memory_is_causal` are
-    those of `MultiheadAttention`. Settings are those of `TransformerEncoderLayer`, names and
-    defaults PyTorch's.
+    the masks of `MultiheadAttention`, for `tgt` and for `memory`. The settings are those of
+    `TransformerEncoderLayer`; names and defaults are PyTorch's.
 
     Vaswani et al., "Attention Is All You Need" (2017).
 

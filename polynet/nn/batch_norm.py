@@ -1,4 +1,4 @@
-"""Batch normalisation, with the running statistics that it predicts with."""
+"""Batch normalisation, with the running statistics that predictions use."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class _BatchNorm(Module):
             raise ValueError(
                 f"{self.label()}: normalises by the batch, which needs more than 1 value per "
                 f"channel; got inputs of shape {tuple(x.shape)}. Choose a batch_size that leaves "
-                "no batch of one sample, or leave that out: fit(drop_last=True)"
+                "no batch of one sample, or leave that batch out: fit(drop_last=True)"
             )
         y, mean, variance = functional.batch_norm(x, self.weight, self.bias, eps=self.eps)
         if self.running_mean is not None:
@@ -77,7 +77,7 @@ class _BatchNorm(Module):
         assert self._context is not None
         xp, tracked = self._context.xp, self.num_batches_tracked + 1
         share = self.momentum
-        if share is None:  # so that all batches so far count alike
+        if share is None:  # then all batches so far have equal weight
             share = 1 / xp.astype(tracked, mean.dtype)
         self.renew(
             running_mean=mean * share + self.running_mean * (1 - share),
@@ -90,14 +90,16 @@ class _BatchNorm(Module):
 
 
 class BatchNorm1d(_BatchNorm):
-    """Each channel's numbers to mean 0 and variance 1 over the batch, scaled and shifted.
+    """Each channel normalised to mean 0 and variance 1 over the batch, then scaled and shifted.
 
-    Inputs (batch, channels) or (batch, channels, length). `weight` (ones) and `bias` (zeros), of
-    shape (channels,), are learnt; without `affine` both are None. A training pass normalises by
-    the mean and variance of its batch, and renews the buffers `running_mean` and `running_var`
-    (unbiased) by the share `momentum` of them; with None, they are the mean over all batches,
-    counted in `num_batches_tracked`. Predictions use what the buffers hold, or, without
-    `track_running_stats`, their own batch.
+    Inputs are (batch, channels) or (batch, channels, length). `weight` (ones) and `bias` (zeros),
+    of shape (channels,), are learnt; without `affine` both are None.
+
+    A training pass normalises by the mean and variance of its batch. It also renews the buffers
+    `running_mean` and `running_var`, to which the mean and the unbiased variance of the batch
+    contribute the share `momentum`. With `momentum=None` the buffers are the means over all
+    batches, which `num_batches_tracked` counts. Predictions normalise by the buffers, or, without
+    `track_running_stats`, by the mean and variance of their own batch.
 
     Raises ValueError for other shapes, and for a batch of one value per channel; TypeError for
     another dtype. Ioffe and Szegedy, "Batch Normalization", ICML 2015.
@@ -116,9 +118,9 @@ class BatchNorm1d(_BatchNorm):
 
 
 class BatchNorm2d(_BatchNorm):
-    """Each channel of images to mean 0 and variance 1 over the batch, scaled and shifted.
+    """Each channel of images normalised to mean 0 and variance 1, then scaled and shifted.
 
-    Inputs (batch, channels, height, width); for the rest see `BatchNorm1d`.
+    Inputs are (batch, channels, height, width). All else is as in `BatchNorm1d`.
     """
 
     _expected: ClassVar = {4: "(batch, {0}, height, width)"}

@@ -1,4 +1,4 @@
-"""Checks that layers share: of their settings, and of what comes in."""
+"""Checks that layers share, of their settings and of their inputs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def of_either_sign(layer: str, **settings: Any) -> tuple[int, ...]:
 
 
 def each_axis(layer: str, name: str, value: Any, axes: int, *, least: int = 1) -> tuple[int, ...]:
-    """One number for every axis: an integer stands for all."""
+    """One number for every axis; a single integer is the number for all of them."""
     given = value if isinstance(value, Sequence) else (value,) * axes
     numbers = integers.several(given, least=least)
     if numbers is None or len(numbers) != axes:
@@ -38,7 +38,7 @@ def each_axis(layer: str, name: str, value: Any, axes: int, *, least: int = 1) -
 
 
 def short(numbers: tuple[int | None, ...]) -> str:
-    """As people write it: one number where all are the same."""
+    """The numbers as people write them: a single number where all are the same."""
     return str(numbers[0]) if len(set(numbers)) == 1 else str(numbers)
 
 
@@ -50,7 +50,7 @@ def same_dtype(layer: Module, x: Array, parameter: Array) -> None:
         if not xp.isdtype(x.dtype, "real floating"):
             todo = (
                 "convert the inputs, np.asarray(x, dtype='float32'), and divide pixels by 255; "
-                "whole numbers as they are, are for an Embedding"
+                "only an Embedding takes whole numbers as they are"
             )
         raise TypeError(
             f"{layer.label()}: the inputs are {x.dtype}, the parameters {parameter.dtype}; {todo}"
@@ -58,22 +58,22 @@ def same_dtype(layer: Module, x: Array, parameter: Array) -> None:
 
 
 def images(layer: Module, x: Array, axes: int, channels: int | None = None) -> None:
-    """Raise ValueError unless inputs are images, or sequences: so many `axes` after the channels.
+    """Raise ValueError unless inputs are images or sequences, with `axes` axes after the channels.
 
-    With `channels`, there are as many.
+    Where `channels` is given, the inputs must have that number of channels.
     """
     if len(x.shape) != 2 + axes or channels not in (None, x.shape[1]):
         raise wrong_shape(layer, shape_of_images(axes, channels), x)
 
 
 def shape_of_images(axes: int, channels: int | None = None) -> str:
-    """The shape of images, of two `axes`, or of sequences, of one."""
+    """The shape in words: of images where `axes` is 2, of sequences where it is 1."""
     sizes = ", ".join(("height", "width")[-axes:])
     return f"(batch, {channels or 'channels'}, {sizes})"
 
 
 def wrong_shape(layer: Module, expected: str, x: Array) -> ValueError:
-    """The error for inputs of another shape than `expected` says: "(batch, 3, …)", in words."""
+    """The error for inputs of a wrong shape; `expected` is the right one in words, "(batch, 3)"."""
     found = tuple(x.shape)
     return ValueError(
         f"{layer.label()}: expected inputs of shape {expected}, got {found}"
@@ -82,7 +82,7 @@ def wrong_shape(layer: Module, expected: str, x: Array) -> ValueError:
 
 
 def _without_batch(expected: str, found: tuple[int, ...]) -> str:
-    """What to do, where the axis of the batch, and nothing else, is missing."""
+    """What to do where only the batch axis is missing; "" where more is wrong."""
     for shape in re.findall(r"\((.*?)\)", expected):
         before, batch, after = shape.partition("batch")
         sizes = [size for size in (before + after).split(", ") if size]

@@ -1,7 +1,8 @@
 """Layers made of layers.
 
-`Sequential` is for layers one after another. For all else a module keeps its layers in plain lists,
-tuples and dicts, whose names are those of PyTorch's ModuleList and ModuleDict:
+`Sequential` is for layers one after another. For all else, a module keeps its layers in plain
+lists, tuples and dicts. Their parameters have the names that they would have in PyTorch's
+ModuleList and ModuleDict:
 
 >>> from polynet import functional, nn
 >>> class Branches(nn.Module):
@@ -63,7 +64,7 @@ class Sequential(Module):
     def __getitem__(self, i: slice) -> Sequential: ...
 
     def __getitem__(self, i: int | slice) -> Module:
-        """A layer, or with a slice a Sequential of some, whose names are "0", "1" and so on."""
+        """A layer, or, for a slice, a Sequential of those layers, named "0", "1" and so on."""
         layers = list(self)
         if isinstance(i, slice):
             return Sequential(*layers[i])
@@ -71,7 +72,7 @@ class Sequential(Module):
             return layers[i]
         except IndexError:
             raise IndexError(
-                f"{self.label()} has {len(layers)} layers, whose numbers are from 0; got {i}"
+                f"{self.label()} has {len(layers)} layers, numbered from 0; got {i}"
             ) from None
 
     def forward(self, x: Array) -> Array:
@@ -91,7 +92,7 @@ class Sequential(Module):
 
 
 def _no_layer(given: Any) -> str:
-    """What stands where a layer is expected, and what to do."""
+    """What was given where a layer is expected, and what to do."""
     if isinstance(given, type) and issubclass(given, Module):
         needed = [p for p in signature(given).parameters.values() if p.default is p.empty]
         house = "nn." * given.__module__.startswith("polynet.nn.")
@@ -108,7 +109,7 @@ def _no_layer(given: Any) -> str:
 
 
 def _refuse_pair(layer: Module, before: Module | None) -> None:
-    """Raise TypeError where a layer of polynet's own, which takes one array, is given a tuple."""
+    """Raise TypeError where one of polynet's own layers, which take one array, is given a tuple."""
     if type(layer).__module__.startswith("polynet.nn.") and not isinstance(layer, Sequential):
         whose = "what comes in" if before is None else f"what {before.label()} returns"
         raise TypeError(
@@ -119,7 +120,7 @@ def _refuse_pair(layer: Module, before: Module | None) -> None:
 
 
 class Identity(Module):
-    """What comes in."""
+    """The inputs, unchanged."""
 
     def forward(self, x: Array) -> Array:
         return x
@@ -128,8 +129,8 @@ class Identity(Module):
 class Flatten(Module):
     """The axes from `start_dim` to `end_dim` become one: (batch, a, b, …) becomes (batch, a·b·…).
 
-    Axes below 0 count from the end. Raises ValueError for inputs that lack one of the two, and
-    where the first comes after the last.
+    Negative axes count from the end. Raises ValueError for inputs that lack one of the two axes,
+    and where `start_dim` comes after `end_dim`.
     """
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:

@@ -14,7 +14,7 @@ from polynet.nn.module import Module
 
 
 class _Windows(Module):
-    """What convolutions, of one dimension and of two, and their transposes share."""
+    """What convolutions and transposed convolutions of one and two dimensions share."""
 
     _axes: int
     _transposed = False
@@ -57,7 +57,7 @@ class _Windows(Module):
         same_dtype(self, x, self.weight)
 
     def _padding(self) -> list[str]:
-        """What `settings` says of the padding."""
+        """The padding as `settings` writes it."""
         raise NotImplementedError
 
     def settings(self) -> str:
@@ -94,7 +94,7 @@ class _Conv(_Windows):
         self.padding = self._ends(padding)
 
     def _ends(self, padding: Any) -> tuple[tuple[int, int], ...]:
-        """How many zeros stand before and after each axis."""
+        """The number of zeros before and after each axis."""
         if padding == "valid":
             padding = 0
         if padding == "same":
@@ -160,7 +160,7 @@ class _ConvTranspose(_Windows):
         self._check(x)
         if any(n < 1 for n in self._sizes(tuple(x.shape[2:]))):
             raise ValueError(
-                f"{self.label()}: of inputs of shape {tuple(x.shape)} its padding leaves nothing; "
+                f"{self.label()}: its padding leaves nothing of inputs of shape {tuple(x.shape)}; "
                 "give it larger inputs, or less padding"
             )
         return functional.convolution_transpose(
@@ -175,7 +175,7 @@ class _ConvTranspose(_Windows):
         )
 
     def _sizes(self, places: tuple[int, ...]) -> list[int]:
-        """The sizes of the outputs for inputs of these."""
+        """The sizes of the outputs, for inputs whose sizes are `places`."""
         reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size, strict=True)]
         settings = zip(places, self.stride, reach, self.padding, self.output_padding, strict=True)
         return [(n - 1) * s + r - 2 * p + more for n, s, r, p, more in settings]
@@ -188,10 +188,10 @@ class _ConvTranspose(_Windows):
 class Conv1d(_Conv):
     """Cross-correlation of sequences with a bank of small windows.
 
-    Inputs (batch, in_channels, width), outputs (batch, out_channels, places); `weight` is
-    (out_channels, in_channels / groups, kernel_size), `bias` (out_channels,), or None with
-    `bias=False`. `padding` is how many zeros stand on both sides, or "same" or "valid". Both
-    parameters are drawn uniformly in ±1/√fan_in, as PyTorch does.
+    Inputs are (batch, in_channels, width), outputs (batch, out_channels, places). `weight` is
+    (out_channels, in_channels / groups, kernel_size). `bias` is (out_channels,), or None with
+    `bias=False`. `padding` is the number of zeros on each side, or "same" or "valid". Both
+    parameters are drawn uniformly in ±1/√fan_in, as in PyTorch.
 
     Raises ValueError for another number of channels or axes and where the window does not fit,
     TypeError for another dtype.
@@ -203,11 +203,11 @@ class Conv1d(_Conv):
 class Conv2d(_Conv):
     """Cross-correlation of images with a bank of small windows.
 
-    Inputs (batch, in_channels, height, width), outputs (batch, out_channels, rows, columns);
-    `weight` is (out_channels, in_channels / groups, *kernel_size), `bias` (out_channels,), or
+    Inputs are (batch, in_channels, height, width), outputs (batch, out_channels, rows, columns).
+    `weight` is (out_channels, in_channels / groups, *kernel_size). `bias` is (out_channels,), or
     None with `bias=False`. `kernel_size`, `stride`, `padding` and `dilation` are one number, or
-    two for height and width; `padding` is how many zeros stand on both sides, or "same" or
-    "valid". Both parameters are drawn uniformly in ±1/√fan_in, as PyTorch does.
+    two for height and width. `padding` is the number of zeros on each side, or "same" or
+    "valid". Both parameters are drawn uniformly in ±1/√fan_in, as in PyTorch.
 
     Raises ValueError for another number of channels or axes and where the window does not fit,
     TypeError for another dtype. LeCun et al., "Gradient-Based Learning Applied to Document
@@ -224,25 +224,27 @@ class Conv2d(_Conv):
 
 
 class ConvTranspose1d(_ConvTranspose):
-    """The transpose of a convolution of sequences: from what windows see to what was seen.
+    """The transpose of a convolution of sequences: each number spreads over a window of outputs.
 
-    Inputs (batch, in_channels, width), outputs (batch, out_channels, (width - 1)·stride -
-    2·padding + dilation·(kernel_size - 1) + output_padding + 1); `weight` is (in_channels,
-    out_channels / groups, kernel_size). Otherwise as `ConvTranspose2d`.
+    Inputs are (batch, in_channels, width), outputs (batch, out_channels, (width - 1)·stride -
+    2·padding + dilation·(kernel_size - 1) + output_padding + 1). `weight` is (in_channels,
+    out_channels / groups, kernel_size). All else is as in `ConvTranspose2d`.
     """
 
     _axes = 1
 
 
 class ConvTranspose2d(_ConvTranspose):
-    """The transpose of a convolution of images: from what windows see to what was seen.
+    """The transpose of a convolution of images: each number spreads over a window of outputs.
 
-    Inputs (batch, in_channels, height, width), outputs (batch, out_channels, rows, columns), each
-    of (n - 1)·stride - 2·padding + dilation·(kernel_size - 1) + output_padding + 1; `weight` is
-    (in_channels, out_channels / groups, *kernel_size), `bias` (out_channels,), or None with
-    `bias=False`. `padding` is what a Conv2d would add and this takes away; `output_padding`,
-    smaller than stride or dilation, chooses among the sizes that a stride makes one. Both
-    parameters are drawn uniformly in ±1/√(out_channels / groups · window), as PyTorch does.
+    Inputs are (batch, in_channels, height, width), outputs (batch, out_channels, rows, columns),
+    where an axis of n inputs gives (n - 1)·stride - 2·padding + dilation·(kernel_size - 1) +
+    output_padding + 1 outputs. `weight` is (in_channels, out_channels / groups, *kernel_size).
+    `bias` is (out_channels,), or None with `bias=False`. `padding` is the number of zeros that a
+    Conv2d would add on each side, and that this layer takes away. A Conv2d with a stride makes
+    outputs of the same size from inputs of several sizes; `output_padding`, smaller than stride or
+    dilation, chooses among those. Both parameters are drawn uniformly in
+    ±1/√(out_channels / groups · window), as in PyTorch.
 
     Raises ValueError for another number of channels or axes and where nothing is left, TypeError
     for another dtype. Zeiler et al., "Deconvolutional Networks", CVPR 2010.

@@ -1,4 +1,4 @@
-"""What a layer describes, arrays and random streams, and the context that a pass adds to it."""
+"""Descriptions of a layer's arrays and random streams, and the context that a pass adds."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from polynet.nn.init import Initialiser, check, said
 
 def _no_initialiser() -> Initialiser:
     raise TypeError(
-        "a Parameter, or a Buffer, has a shape and an initialiser; give the second too: "
+        "a Parameter, or a Buffer, has a shape and an initialiser; give the initialiser too: "
         "nn.Parameter((2, 1), nn.init.normal(0.0, 0.1))"
     )
 
 
 @dataclass(frozen=True, eq=False)
 class Described:
-    """An array described: a shape and an initialiser.
+    """The description of an array: a shape and an initialiser.
 
-    The same one in two places is one array, named by the first.
+    The same description in two places is one array, named after the first place.
     """
 
     shape: tuple[int, ...]
@@ -49,17 +49,17 @@ class Described:
 class Parameter(Described):
     """An array that is trained, described by a shape and an initialiser.
 
-    The same Parameter in two places is one parameter, named by the first.
+    The same Parameter in two places is one parameter, named after the first place.
     """
 
-    if TYPE_CHECKING:  # to a layer's formulas it is the array that it becomes
+    if TYPE_CHECKING:  # a layer's formulas see the array that the Parameter becomes
 
         def __new__(cls, shape: tuple[int, ...], init: Initialiser) -> Any: ...
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _OfDtype(Described):
-    """Buffer's fields: of a dataclass, type checkers take the `__init__`, not the `__new__`."""
+    """The fields of Buffer, which is no dataclass, so that type checkers read its `__new__`."""
 
     dtype: str | None = None
 
@@ -70,9 +70,9 @@ class _OfDtype(Described):
 class Buffer(_OfDtype):
     """An array that is kept beside the parameters and not trained, such as a running mean.
 
-    It is drawn, moved, named and saved as they are. A layer may `renew` it in a training pass.
-    `dtype` is the network's, or the one named; whole numbers are "int32", which every backend
-    has, and int64 in a file of `checkpoint.save`, as PyTorch's.
+    It is drawn, moved, named and saved as parameters are. A layer may `renew` it in a training
+    pass. Without `dtype`, its dtype is the network's. For whole numbers, give "int32", which every
+    backend has; `checkpoint.save` writes them as int64, as PyTorch does.
 
     >>> import numpy as np
     >>> from polynet import nn
@@ -89,7 +89,7 @@ class Buffer(_OfDtype):
     1
     """
 
-    if TYPE_CHECKING:  # as of a Parameter
+    if TYPE_CHECKING:  # as for a Parameter
 
         def __new__(
             cls, shape: tuple[int, ...], init: Initialiser, dtype: str | None = None
@@ -97,7 +97,7 @@ class Buffer(_OfDtype):
 
 
 def check_like(what: str, array: Array, now: Any) -> None:
-    """Refuse an array that has not the shape and dtype of the one, or of what it was described."""
+    """Refuse an array unless it has the shape of `now` and, where `now` is an array, its dtype."""
     if not hasattr(array, "shape"):
         raise TypeError(
             f"{what} is replaced by an array; got a {type(array).__name__}: make one with "
@@ -119,8 +119,9 @@ def check_like(what: str, array: Array, now: Any) -> None:
 class RandomStream:
     """A layer's own stream of random numbers: in a pass that has a `Context` it is a `Stream`.
 
-    So it is in training, and where a Trainer evaluates and predicts: there it draws the same
-    numbers every time. A network that is called by itself has no seed to draw from.
+    Training passes have a Context, and so do a Trainer's evaluations and predictions, in which a
+    stream draws the same numbers every time. A network that is called by itself has no seed to
+    draw from.
 
     >>> import numpy as np
     >>> from polynet import nn
@@ -138,8 +139,9 @@ class RandomStream:
         if name in vars(Stream):
             raise AttributeError(
                 f"a RandomStream has no {name} where its network is called by itself, without a "
-                "seed. A Trainer's passes have one, and net.bind(net.state_dict(), nn.Context(xp, "
-                "step, keys, training=False))(x); or ask self.training first"
+                "seed. A Trainer's passes have a seed. Without a Trainer, call "
+                "net.bind(net.state_dict(), nn.Context(xp, step, keys, training=False))(x), or ask "
+                "self.training first"
             )
         raise AttributeError(f"a RandomStream has no {name!r}")
 
@@ -148,10 +150,11 @@ class RandomStream:
 class Stream:
     """A random stream bound to one pass.
 
-    What it draws for a `shape`, whose first axis counts samples, is a function of the seed, the
-    layer, the call, the step and the sample's position: the same on every backend, and however a
-    step is split. Where a Trainer evaluates or predicts, the step is 0. Python's and NumPy's own
-    random numbers are not: a step that is recorded or compiled draws them once, and never again.
+    The first axis of a `shape` counts samples. The numbers drawn are a function of the seed, the
+    layer, the call, the step and the sample's position. So they are the same on every backend, and
+    however a step is split. Where a Trainer evaluates or predicts, the step is 0. Python's and
+    NumPy's own random numbers do not work in a layer: a step that is recorded or compiled draws
+    them once, and never again.
     """
 
     name: str
@@ -176,7 +179,7 @@ class Stream:
         xp, step = self.context.xp, self.context.step
         if self.name not in self.context.keys:
             raise KeyError(
-                f"the context has no key of the random stream {self.name}: its keys are "
+                f"the context has no key for the random stream {self.name}: give it the keys "
                 '{n: random.key(seed, "stream", n) for n in net.streams()}, on its device'
             )
         key, call = self.context.keys[self.name], self.context.calls.get(self.name, 0)
@@ -192,14 +195,14 @@ class Stream:
 
 
 class Context:
-    """What one pass adds to the arrays: the step and the keys of the streams.
+    """What one pass needs beside the arrays: the step and the keys of the random streams.
 
-    `xp` is the backend's namespace, `step` int32 of shape (1,); `keys` holds an int32 array of
-    shape (2,) for every name in `net.streams()`. All are on the network's device. `buffers` is
-    what comes out: from `bind` on those the network has, by name, as the pass renews them. A
+    `xp` is the backend's namespace, `step` is int32 of shape (1,), and `keys` holds an int32 array
+    of shape (2,) for every name in `net.streams()`. All are on the network's device. `buffers` is
+    the output: `bind` fills it with the network's buffers by name, and the pass renews them. A
     function that is differentiated returns them beside its value (`has_aux=True`). Where a step
-    is made in parts, this pass is of `samples` samples, the step's from number `first` on. In a
-    pass that is not `training` streams draw, and the layers predict.
+    is made in parts, this pass has `samples` samples of the step, from number `first` on. With
+    `training=False`, the layers predict, and the streams draw all the same.
     """
 
     def __init__(
@@ -226,10 +229,10 @@ class Context:
         return f"Context({names}, first={self.first}, samples={self.samples})"
 
     def first_row(self, name: str, rows: int) -> int:
-        """The number, in the step, of the first of `rows`: each sample has as many, in its turn."""
+        """The number of the first of `rows` in the step, where every sample has equally many."""
         if rows % self.samples and (not self.training or self.first):
             raise ValueError(
-                f"{name!r} draws for {rows} rows, which are not as many for each of {self.samples} "
-                "samples; where samples pass in parts, they are along the first axis of its inputs"
+                f"{name!r} draws for {rows} rows, which do not divide evenly among {self.samples} "
+                "samples; where a step is made in parts, samples are along the first axis of inputs"
             )
         return self.first * (rows // self.samples)

@@ -30,7 +30,7 @@ class _Dropout(Module):
 
     @property
     def keep(self) -> float:
-        """The share that the mask keeps exactly."""
+        """The exact probability with which the mask keeps an element."""
         return round((1 - self.p) * 65536) / 65536
 
     def _mask(self, shape: tuple[int, ...]) -> Array:
@@ -44,8 +44,8 @@ class Dropout(_Dropout):
     """In training, each element is 0 with probability `p`, else divided by 1 - p.
 
     The mask is a function of the seed, this layer's path and call, the step, and the sample's
-    position: the same on every backend, whatever the batch is split into. `p` is kept in steps
-    of 2**-16. Out of training the layer does nothing.
+    position. So it is the same on every backend, and however the batch is split. `p` is rounded to
+    a multiple of 2**-16. Outside training the layer does nothing.
 
     Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting",
     JMLR 15 (2014).
@@ -74,7 +74,7 @@ class _ChannelDropout(_Dropout):
 class Dropout1d(_ChannelDropout):
     """In training, each channel of a sequence, (batch, channels, width), is 0 with probability `p`.
 
-    Otherwise as `Dropout2d`.
+    All else is as in `Dropout2d`.
     """
 
     _axes = 1
@@ -92,10 +92,11 @@ class Dropout2d(_ChannelDropout):
 
 
 class AlphaDropout(_Dropout):
-    """In training, each element is what SELU goes to with probability `p`; all are then scaled.
+    """In training, each element becomes SELU's limit, -1.7581, with probability `p`.
 
-    Mean 0 and variance 1 stay so: for networks of SELU. The masks are those of `Dropout`.
-    Klambauer et al., "Self-Normalizing Neural Networks" (2017).
+    All elements are then scaled and shifted, which keeps mean 0 and variance 1, as networks with
+    SELU need. The masks are those of `Dropout`. Klambauer et al., "Self-Normalizing Neural
+    Networks" (2017).
     """
 
     def forward(self, x: Array) -> Array:

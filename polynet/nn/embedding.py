@@ -1,4 +1,4 @@
-"""The layer that looks vectors up."""
+"""The layer that looks vectors up in a table."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from polynet.ops import array_namespace
 
 
 class Embedding(Module):
-    """A learnt vector for each of a number of things.
+    """A learnt vector for each of `num_embeddings` things.
 
-    Inputs are integers of any shape, from 0 to `num_embeddings` - 1; outputs have one axis more,
-    of `embedding_dim`. `weight` is (num_embeddings, embedding_dim), drawn from the standard
-    normal distribution, as PyTorch does.
+    Inputs are integers of any shape, from 0 to `num_embeddings` - 1; outputs have one more axis,
+    of length `embedding_dim`. `weight` is (num_embeddings, embedding_dim), drawn from the standard
+    normal distribution, as in PyTorch.
 
-    Raises TypeError for inputs that are not integers. What they are is not looked at, since that
-    would read the device: one below 0 counts from the end; one beyond either end raises IndexError
-    on NumPy and on PyTorch's CPU, fails an assertion on PyTorch's CUDA, gives NaN on JAX, and is
-    taken modulo `num_embeddings` on CuPy.
+    Raises TypeError for inputs that are not integers. Their values are not checked, since that
+    would read from the device. A negative integer counts from the end. An integer beyond either
+    end raises IndexError on NumPy and on PyTorch's CPU, fails an assertion on PyTorch's CUDA, gives
+    NaN on JAX, and is taken modulo `num_embeddings` on CuPy.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Embedding(Module):
         except IndexError as error:
             error.add_note(
                 f"{self.label()}: inputs count from 0 to {self.num_embeddings - 1}; raise "
-                "num_embeddings, or give all that is unknown one number"
+                "num_embeddings, or give all unknown things one number"
             )
             raise
         return xp.reshape(rows, (*x.shape, self.embedding_dim))

@@ -1,8 +1,9 @@
-"""Initialisers: how a parameter is drawn. On the host, in float64, from a stream of its own.
+"""Initialisers: functions that draw a parameter on the host, in float64.
 
-An initialiser is a function `(key, shape) -> NumPy array`. For a weight (out, in, …), fan-in
-is in times the size of the rest, fan-out is out times it. Ours are partial functions, not
-closures, so that networks can be pickled.
+An initialiser is a function `(key, shape) -> NumPy array`; the key is that of the parameter's own
+random stream. For a weight (out, in, …), fan-in is `in` times the size of the other axes, and
+fan-out is `out` times that size. The initialisers here are partial functions, not closures, so
+that networks can be pickled.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ Initialiser = Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
 
 
 def check(given: Any) -> None:
-    """Raise TypeError unless it is a function, as an initialiser is, and none that makes one."""
+    """Raise TypeError unless `given` is an initialiser, and not a function that makes one."""
     for name in __all__:
         if given is globals()[name] and not isinstance(given, partial):
             raise TypeError(f"nn.init.{name} makes an initialiser: call it, nn.init.{name}(…)")

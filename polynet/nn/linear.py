@@ -15,9 +15,9 @@ from polynet.nn.module import Module
 class Linear(Module):
     """y = x Wᵀ + b.
 
-    Inputs (…, in_features), outputs (…, out_features); `weight` is (out_features, in_features),
-    `bias` (out_features,), or None with `bias=False`. Both are drawn uniformly in
-    ±1/√in_features, as PyTorch does; `weight_init` and `bias_init` take other initialisers.
+    Inputs are (…, in_features), outputs (…, out_features). `weight` is (out_features, in_features).
+    `bias` is (out_features,), or None with `bias=False`. Both are drawn uniformly in
+    ±1/√in_features, as in PyTorch; `weight_init` and `bias_init` take other initialisers.
 
     Raises ValueError for another number of features, TypeError for another dtype.
 
@@ -46,7 +46,7 @@ class Linear(Module):
             self.bias = Parameter(shape[:1], drawn if bias_init is None else bias_init)
 
     def forward(self, x: Array, *, relu: bool = False) -> Array:
-        """y, or max(y, 0) with `relu`: what Sequential asks for where a ReLU follows."""
+        """y, or max(y, 0) with `relu`, which Sequential asks for where a ReLU follows."""
         if tuple(x.shape[-1:]) != (self.in_features,):
             raise wrong_shape(self, f"(…, {self.in_features})", x)
         same_dtype(self, x, self.weight)

@@ -1,16 +1,16 @@
 """Modules: a network as a tree of layers, which hold described or drawn arrays.
 
-Building a network describes it: its parameters are `Parameter`s, which say a shape and how to
-draw it. `init` returns a copy in which they are arrays, drawn on the host and put on a device.
-A network is a value: to train it, `replace` its parameters, which gives another network, as
-often as there are steps. While a derivative is taken, the copy holds Tensors; so a layer's
-`forward` reads like its formula. What a forward pass in training adds (randomness, and the
-buffers that it renews) is bound to the copy too, as its `Context`: nothing is threaded through
-by hand.
+Building a network only describes it: its parameters are `Parameter`s, each with a shape and an
+initialiser. `init` returns a copy in which they are arrays, drawn on the host and put on a device.
+A network is a value, which does not change: every training step makes another network, with new
+arrays for its parameters. While a derivative is taken, the copy holds Tensors, so a layer's
+`forward` reads like its formula. A training pass also needs random numbers, and renews buffers.
+These are bound to the copy as its `Context`, so that no layer has to pass them on by hand.
 
-Four words for one parameter, here and below: its *attribute* is what its layer calls it ("weight");
-a *path* leads to it from the network ("0.weight"), and it has several where it is shared; its
-*name* is the first of its paths; its *key* is the same wherever it stands, and no other's.
+Four words for a parameter are used here and below. Its *attribute* is its name in its layer
+("weight"). A *path* leads to it from the network ("0.weight"); a shared parameter has several
+paths. Its *name* is the first of its paths. Its *key* identifies it: the same at all its paths,
+and different for every other parameter.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Module:
 
     A subclass's `__init__` sets attributes: `Parameter`s, `Buffer`s, other modules (also in lists,
     tuples and dicts), and plain settings. Its `forward` computes the output from `self` and the
-    inputs. The functions for arrays that meet in it are those of `polynet.array_namespace(x,
-    self.weight)`: name them all, since in training the weight is recorded, and integers or other
+    inputs. It takes functions of several arrays from `polynet.array_namespace(x, self.weight)`,
+    called with all of those arrays: in training the weight is recorded, while integers or other
     data are not.
 
     >>> from polynet import nn
@@ -81,7 +81,7 @@ class Module:
         return self.forward(*inputs, **options)
 
     def _check_place(self, inputs: tuple[Array, ...]) -> None:
-        """Refuse plain inputs that are not where the parameters are."""
+        """Refuse plain inputs on another backend or device than the parameters."""
         arrays = (getattr(m, a) for _, m, a, t in self._places() if isinstance(t, Described))
         own = next(arrays, None)
         if own is None or type(own) is Tensor:
@@ -92,7 +92,7 @@ class Module:
 
     @property
     def training(self) -> bool:
-        """Whether this is the copy of a training pass."""
+        """Whether this network is the copy that a training pass works with."""
         return self._context is not None and self._context.training
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -117,7 +117,7 @@ class Module:
         object.__setattr__(self, name, value)
 
     def label(self) -> str:
-        """How errors name this layer: its path and what it is."""
+        """The name of this layer in errors: its path, kind and settings."""
         path = f"layer {self._path!r}, " if self._path else ""
         return f"{path}{type(self).__name__}({self.settings()})"
 
@@ -147,7 +147,7 @@ class Module:
             yield from child.modules(f"{path}.{name}" if path else name)
 
     def _places(self) -> Iterator[tuple[str, Module, str, Described | RandomStream]]:
-        """Every described thing: its path, the module that holds it, its attribute, itself."""
+        """Every described thing: its path, the module that holds it, its attribute, the thing."""
         for path, module in self.modules():
             for attribute, thing in module._described.items():
                 yield f"{path}.{attribute}" if path else attribute, module, attribute, thing
@@ -163,7 +163,7 @@ class Module:
                 yield path, module, attribute, thing
 
     def _key(self, attribute: str) -> int:
-        """What makes two described things one: the same description or, once drawn, array."""
+        """The identity of a described thing: that of its description or, once drawn, its array."""
         thing = self._described[attribute]
         return id(getattr(self, attribute) if isinstance(thing, Described) else thing)
 
@@ -182,10 +182,10 @@ class Module:
     ) -> Self:
         """This network with its parameters and buffers drawn.
 
-        The same seed gives the same bits on every backend; each parameter has a stream of its
-        own, named by its path. What are arrays already stay as they are. The backend
-        is the one given, else the one chosen, else numpy; the device its first; `dtype` is
-        "float32" or "float64".
+        The same seed gives the same bits on every backend; each parameter has a random stream of
+        its own, named by its path. Parameters that are arrays already stay as they are. The
+        backend is the one given, else the one chosen, else numpy. The default device is the
+        backend's first. `dtype` is "float32" or "float64".
         """
         _check_dtype("init", dtype)
         target = get_backend(backend)
@@ -211,23 +211,23 @@ class Module:
                 value = target.from_host(host.astype(own or dtype), native)
             drawn[path] = value
         if drawn:
-            with use_backend(target):  # whose arrays these are, whoever else takes such
+            with use_backend(target):  # which made these arrays, even if others take such arrays
                 common_backend(drawn.values(), "the network's parameters")
         return self._bound(drawn, None, self._names_by_identity())
 
     def parameters(self) -> dict[str, Array]:
-        """The parameters by name, in order of declaration; a shared one stands once.
+        """The parameters by name, in order of declaration; a shared one appears once.
 
         They are the arrays themselves: copy one before you change it.
         """
         return self._arrays(Parameter)
 
     def buffers(self) -> dict[str, Array]:
-        """The buffers by name, likewise: what the network keeps and no gradient trains."""
+        """The buffers by name, likewise: arrays that the network keeps and no gradient trains."""
         return self._arrays(Buffer)
 
     def _arrays(self, kind: type[Described]) -> dict[str, Array]:
-        """Those of a kind by name, arrays or only described."""
+        """The described things of one kind by name: their arrays, or else their descriptions."""
         return {
             path: getattr(module, attribute)
             for path, module, attribute, thing in self._first_places()
@@ -235,7 +235,7 @@ class Module:
         }
 
     def aliases(self) -> dict[str, str]:
-        """The other paths of shared parameters and buffers, each with the name it goes by."""
+        """The paths of shared parameters and buffers other than their names, each with the name."""
         names = self._names_by_identity()
         arrays = ((p, m._key(a)) for p, m, a, t in self._places() if isinstance(t, Described))
         return {path: names[key] for path, key in arrays if path != names[key]}
@@ -254,14 +254,14 @@ class Module:
         return arrays
 
     def replace(self, arrays: Mapping[str, Array]) -> Self:
-        """This network with other arrays for the parameters and buffers named, all or some.
+        """This network with other arrays for all or some of its parameters and buffers, by name.
 
-        Names, shapes and dtypes are checked, as weights from elsewhere need. In a pass of training
-        the copy trains, too (dropout drops), and its buffers are those of the pass; a copy that
-        predicts there is `bind`'s.
+        Names, shapes and dtypes are checked, since the arrays may come from elsewhere. Within a
+        training pass the copy trains too (dropout drops), and its buffers are those of the pass;
+        `bind` gives a copy that predicts there.
 
-        Raises KeyError for a name it does not have, ValueError for another shape and, in a pass,
-        for another buffer, TypeError for another dtype.
+        Raises KeyError for a name that the network does not have, ValueError for another shape,
+        TypeError for another dtype. Within a training pass, ValueError also for another buffer.
         """
         now = self._arrays(Described)
         for name, array in arrays.items():
@@ -273,38 +273,38 @@ class Module:
         return self.bind({**now, **arrays})
 
     def _in_pass(self, now: Mapping[str, Array], arrays: Mapping[str, Array]) -> Self:
-        """The copy that goes on with the pass, which has its own names: the whole network's."""
+        """A copy within this pass, in which arrays go by their names in the whole network."""
         renamed = {}
         for path, module, attribute, thing in self._first_places():
             other = path in arrays and arrays[path] is not now[path]
             if self.training and other and isinstance(thing, Buffer):
                 raise ValueError(
-                    f"{self.label()}: buffer {path!r} is that of a training pass: the layer that "
-                    "has it may `renew` it"
+                    f"{self.label()}: buffer {path!r} belongs to a training pass: only its own "
+                    "layer may change it, with `renew`"
                 )
             if path in now:
                 renamed[module._names[attribute]] = arrays.get(path, now[path])
         return self._bound(renamed, self._context, None, self._path or "")
 
     def bind(self, arrays: Mapping[str, Array], context: Context | None = None) -> Self:
-        """The copy of this network for one pass: with these arrays, in this context.
+        """A copy of this network for one pass, with these arrays and this context.
 
-        It is for functions that are differentiated, and for each step: nothing is checked, and the
-        arrays may be recorded. To put weights in from elsewhere, `replace`.
+        It is for functions that are differentiated, and for every step. So nothing is checked, and
+        the arrays may be recorded. For weights from elsewhere, use `replace`.
 
-        Every parameter is among them; a buffer that is not stays as it is. With a context of
-        training the copy trains (dropout drops), and renews the buffers in `context.buffers`;
-        else it predicts, also within a pass: `self.teacher.bind(self.teacher.state_dict())(x)`.
+        `arrays` has every parameter; a buffer that it lacks stays as it is. With a training context
+        the copy trains (dropout drops), and renews the buffers in `context.buffers`. Without one
+        it predicts, also within a pass: `self.teacher.bind(self.teacher.state_dict())(x)`.
         """
         return self._bound(arrays, context, None if self._path == "" else self._names_by_identity())
 
     def renew(self, **buffers: Array) -> None:
         """Hand new values of this layer's buffers to the training pass, by attribute.
 
-        Who reads them from here on, in this pass, reads these: the layer itself, where it is used
-        again. After the step they are the network's. No gradient goes through them.
+        From here on, the layer reads the new values in this pass, where it is used again. After
+        the step they are the network's. No gradient goes through them.
 
-        Raises RuntimeError out of training; KeyError, ValueError and TypeError as `replace`.
+        Raises RuntimeError outside training; KeyError, ValueError and TypeError as `replace`.
         """
         if self._context is None or not self.training:
             raise RuntimeError(
@@ -317,13 +317,13 @@ class Module:
             check_like(f"{self.label()}: buffer {attribute!r}", array, getattr(self, attribute))
             self._context.buffers[self._names[attribute]] = stop_gradient(array)
 
-    if not TYPE_CHECKING:  # which would believe that every attribute exists
+    if not TYPE_CHECKING:  # or a type checker would believe that every attribute exists
 
         def __getattr__(self, name: str) -> Any:
             """A buffer, in a training pass: the newest one that the pass knows."""
             if self.training and self._context is not None and name in self._names:
                 return self._context.buffers[self._names[name]]
-            if hasattr(type(self), name):  # a property, whose own error it is: it says what of
+            if hasattr(type(self), name):  # a property that failed: its own error says why
                 return object.__getattribute__(self, name)
             why = instead(name, OF_A_MODULE)
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{why}")
@@ -335,7 +335,7 @@ class Module:
         names: Mapping[int, str] | None,
         path: str = "",
     ) -> Self:
-        """The copy; `names` by identity, or None where this network has its names already."""
+        """The copy; `names` is the name of each key, or None where the network has its names."""
         copy = object.__new__(type(self))
         inside = copy.__dict__
         inside.update(self.__dict__)
@@ -356,7 +356,7 @@ class Module:
                 if context is not None:
                     context.buffers.setdefault(name, inside[attribute])
                     if context.training:
-                        del inside[attribute]  # it is the pass's, which may renew it
+                        del inside[attribute]  # `__getattr__` reads it from the pass instead
             elif context is not None:
                 inside[attribute] = Stream(name, context)
         inside["_path"] = path
@@ -378,7 +378,7 @@ class Module:
     ) -> Self:
         """This network with copies of its arrays on another backend or device, or in another dtype.
 
-        That is "float32" or "float64"; a buffer that is described with a dtype keeps its own.
+        `dtype` is "float32" or "float64"; a buffer that is described with a dtype keeps its own.
 
         >>> from polynet import nn
         >>> net = nn.Linear(2, 1).init(backend="numpy").to(dtype="float64")
@@ -432,7 +432,7 @@ def _check_dtype(who: str, dtype: str) -> None:
 
 
 _HOLDERS = (Module, list, tuple, dict)
-"""What a layer may be in: named, since a union written out is made anew for every attribute."""
+"""Types that may hold layers. This is a constant, since a union in `isinstance` is made anew."""
 _RESERVED = frozenset(name for name in vars(Module) if not name.startswith("_"))
 
 

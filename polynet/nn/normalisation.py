@@ -31,7 +31,7 @@ class _LastAxes(Module):
         self.normalized_shape = sizes
 
     def _axes(self, x: Array) -> int:
-        """How many axes are normalised, in inputs that fit."""
+        """The number of axes to normalise; raises where the inputs do not fit."""
         axes = len(self.normalized_shape)
         if tuple(x.shape[-axes:]) != self.normalized_shape:
             raise wrong_shape(self, f"(…, {', '.join(map(str, self.normalized_shape))})", x)
@@ -44,11 +44,11 @@ class _LastAxes(Module):
 
 
 class LayerNorm(_LastAxes):
-    """Each sample's numbers to mean 0 and variance 1, scaled and shifted by what is learnt.
+    """Each sample's numbers normalised to mean 0 and variance 1, then scaled and shifted.
 
-    Over the last axes, whose shape is `normalized_shape` (an integer for one axis). `weight`
-    (ones) and `bias` (zeros) have that shape; without `elementwise_affine` both are None,
-    without `bias` the second.
+    Mean and variance are over the last axes, whose shape is `normalized_shape` (an integer for one
+    axis). The learnt `weight` (ones) and `bias` (zeros) have that shape. Without
+    `elementwise_affine` both are None; with `bias=False` only the bias is.
 
     Raises ValueError for inputs whose last axes differ, TypeError for another dtype. Ba, Kiros
     and Hinton, "Layer Normalization" (2016).
@@ -75,11 +75,11 @@ class LayerNorm(_LastAxes):
 
 
 class RMSNorm(_LastAxes):
-    """Each sample's numbers divided by the root of their mean square, scaled by what is learnt.
+    """Each sample's numbers divided by the root of their mean square, then scaled.
 
-    Over the last axes, whose shape is `normalized_shape` (an integer for one axis). `eps` is by
-    default that of the inputs' dtype. `weight` (ones) has that shape; without
-    `elementwise_affine` it is None.
+    The mean is over the last axes, whose shape is `normalized_shape` (an integer for one axis).
+    `eps` is by default the machine epsilon of the inputs' dtype. The learnt `weight` (ones) has
+    the shape `normalized_shape`; without `elementwise_affine` it is None.
 
     Raises ValueError for inputs whose last axes differ, TypeError for another dtype. Zhang and
     Sennrich, "Root Mean Square Layer Normalization" (2019).
@@ -117,10 +117,10 @@ class _Groups(Module):
 
 
 class GroupNorm(_Groups):
-    """Each group of a sample's channels to mean 0 and variance 1, scaled and shifted.
+    """Each group of a sample's channels normalised to mean 0 and variance 1, scaled and shifted.
 
-    Inputs (batch, num_channels, …). `weight` (ones) and `bias` (zeros), one number for each
-    channel, are learnt; without `affine` both are None, without `bias` the second.
+    Inputs are (batch, num_channels, …). `weight` (ones) and `bias` (zeros), one number for each
+    channel, are learnt. Without `affine` both are None; with `bias=False` only the bias is.
 
     Raises ValueError where the groups do not divide the channels and for inputs of another shape,
     TypeError for another dtype. Wu and He, "Group Normalization", ECCV 2018.
@@ -176,19 +176,20 @@ class _InstanceNorm(_Groups):
 
 
 class InstanceNorm1d(_InstanceNorm):
-    """Each channel of each sequence to mean 0 and variance 1: (batch, num_features, width).
+    """Each channel of each sequence normalised to mean 0 and variance 1.
 
-    Settings and errors are those of `InstanceNorm2d`.
+    Inputs are (batch, num_features, width). Settings and errors are those of `InstanceNorm2d`.
     """
 
     _axes = 1
 
 
 class InstanceNorm2d(_InstanceNorm):
-    """Each channel of each image to mean 0 and variance 1: (batch, num_features, height, width).
+    """Each channel of each image normalised to mean 0 and variance 1.
 
-    With `affine`, `weight` (ones) and `bias` (zeros), one number for each channel, are learnt. It
-    keeps no running statistics, as PyTorch's does not unless told to.
+    Inputs are (batch, num_features, height, width). With `affine`, `weight` (ones) and `bias`
+    (zeros), one number for each channel, are learnt. The layer keeps no running statistics, and
+    neither does PyTorch's by default.
 
     Raises ValueError for inputs of another shape and for images of one pixel, TypeError for
     another dtype. Ulyanov, Vedaldi and Lempitsky, "Instance Normalization" (2016).

@@ -1,4 +1,4 @@
-"""Layers that set zeros around what comes in."""
+"""Layers that put zeros around their inputs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from polynet.ops import array_namespace
 
 
 class ZeroPad2d(Module):
-    """Zeros around images: as many on each side, or as four numbers (left, right, top, bottom) say.
+    """Zeros around images: `padding` on every side, or four numbers (left, right, top, bottom).
 
-    Inputs (batch, channels, height, width). Raises ValueError for another number of axes, and for
-    numbers below 0.
+    Inputs are (batch, channels, height, width). Raises ValueError for another number of axes, and
+    for numbers below 0.
 
     >>> from polynet import nn
     >>> import numpy as np

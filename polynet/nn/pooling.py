@@ -1,4 +1,4 @@
-"""Pooling layers: one number for what a window sees."""
+"""Pooling layers: one number for each window of the inputs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Pool(_Pooling):
     """What poolings with a window share."""
 
     _options: ClassVar[dict[str, str]]
-    """The settings beside size, stride and padding, each with its default as people write it."""
+    """The settings besides size, stride and padding, each with its default as people write it."""
 
     def _describe(self, kernel_size: Numbers, stride: Numbers | None, padding: Numbers) -> None:
         kind = type(self).__name__
@@ -66,7 +66,7 @@ class _Pool(_Pooling):
 
 
 class _MaxPool(_Pool):
-    """What largest numbers of one and two dimensions share."""
+    """What max pooling in one and two dimensions shares."""
 
     _function = functional.max_pool
     _options: ClassVar = {"dilation": "1", "ceil_mode": "False"}
@@ -97,10 +97,10 @@ class MaxPool1d(_MaxPool):
 class MaxPool2d(_MaxPool):
     """The largest number in each window of an image.
 
-    Inputs (batch, channels, height, width). `kernel_size`, `stride` (by default the kernel's
-    size), `padding` and `dilation` are one number, or two for height and width; places of the
-    padding never win. With `ceil_mode`, a window that begins within the image may end beyond.
-    Where several are largest, the gradient goes to the first.
+    Inputs are (batch, channels, height, width). `kernel_size`, `stride` (by default the kernel's
+    size), `padding` and `dilation` are one number, or two for height and width. The padding never
+    has the largest number. With `ceil_mode`, a window that begins within the image may end beyond
+    it. Where several numbers are the largest, the gradient goes to the first of them.
 
     Raises ValueError for another number of axes, and where the window does not fit.
     """
@@ -109,7 +109,7 @@ class MaxPool2d(_MaxPool):
 
 
 class _AvgPool(_Pool):
-    """What means of one and two dimensions share."""
+    """What average pooling in one and two dimensions shares."""
 
     _function = functional.avg_pool
     _options: ClassVar = {"ceil_mode": "False", "count_include_pad": "True"}
@@ -139,10 +139,10 @@ class AvgPool1d(_AvgPool):
 class AvgPool2d(_AvgPool):
     """The mean of each window of an image.
 
-    Inputs (batch, channels, height, width). `kernel_size`, `stride` (by default the kernel's
-    size) and `padding` are one number, or two for height and width. Zeros of the padding count,
-    unless `count_include_pad` says no. With `ceil_mode`, a window that begins within the image
-    may end beyond; what is beyond the padding does not count.
+    Inputs are (batch, channels, height, width). `kernel_size`, `stride` (by default the kernel's
+    size) and `padding` are one number, or two for height and width. The zeros of the padding count
+    in the mean, unless `count_include_pad` is false. With `ceil_mode`, a window that begins within
+    the image may end beyond it; places beyond the padding do not count.
 
     Raises ValueError for another number of axes, and where the window does not fit.
     """
@@ -151,7 +151,7 @@ class AvgPool2d(_AvgPool):
 
 
 class _AdaptivePool(_Pooling):
-    """What poolings to given sizes share."""
+    """What poolings to a given output size share."""
 
     def __init__(self, output_size: int | tuple[int | None, ...] | None) -> None:
         sizes = output_size if isinstance(output_size, tuple) else (output_size,) * self._axes
@@ -180,13 +180,13 @@ class AdaptiveAvgPool1d(_AdaptivePool):
 
 
 class AdaptiveAvgPool2d(_AdaptivePool):
-    """The mean of each of `output_size` windows, that cover an image of any size evenly.
+    """The mean of each of `output_size` windows, which cover an image of any size evenly.
 
-    Inputs (batch, channels, height, width), outputs (batch, channels, *output_size), one number
-    or two; None is the input's own. Along an axis of length n, window i of m is from ⌊i·n/m⌋ to
-    ⌈(i+1)·n/m⌉, as in PyTorch.
+    Inputs are (batch, channels, height, width), outputs (batch, channels, *output_size).
+    `output_size` is one number or two; None keeps the input's size. Along an axis of length n,
+    window i of m goes from ⌊i·n/m⌋ to ⌈(i+1)·n/m⌉, as in PyTorch.
 
-    Raises ValueError for another number of axes, and for images of no pixel.
+    Raises ValueError for another number of axes, and for images without a pixel.
 
     >>> from polynet import nn
     >>> import numpy as np
@@ -199,7 +199,7 @@ class AdaptiveAvgPool2d(_AdaptivePool):
 
 
 class AdaptiveMaxPool1d(_AdaptivePool):
-    """The largest of each of `output_size` windows of a sequence: (batch, channels, width).
+    """The largest number of each of `output_size` windows of a sequence: (batch, channels, width).
 
     Windows and errors are those of `AdaptiveAvgPool2d`.
     """
@@ -209,10 +209,10 @@ class AdaptiveMaxPool1d(_AdaptivePool):
 
 
 class AdaptiveMaxPool2d(_AdaptivePool):
-    """The largest of each of `output_size` windows, that cover an image of any size evenly.
+    """The largest number of each of `output_size` windows, which cover an image evenly.
 
-    Windows and errors are those of `AdaptiveAvgPool2d`; where several are largest, the gradient
-    goes to the first.
+    Windows and errors are those of `AdaptiveAvgPool2d`. Where several numbers are the largest, the
+    gradient goes to the first of them.
     """
 
     _axes = 2

@@ -18,11 +18,11 @@ from polynet.ops import array_namespace
 from polynet.ops.manipulation import concat, permute_dims, stack
 
 State = Array | tuple[Array, ...] | None
-"""What a caller gives and gets: h, or (h, c) for LSTM; None for zeros."""
+"""The state that a caller passes and receives: h, or (h, c) for LSTM; None stands for zeros."""
 
 
 class _Recurrent(Module):
-    """What the three kinds share: weights by name, and states checked and taken apart."""
+    """What RNN, LSTM and GRU share: named weights, and checking and splitting the state."""
 
     _function: ClassVar[Callable[..., tuple[Array, ...]]]
     _gates = 1
@@ -46,12 +46,12 @@ class _Recurrent(Module):
     def _read(
         self, x: Array, state: Any, suffix: str, lengths: Any = None, reverse: bool = False
     ) -> tuple[Array, ...]:
-        """One layer in one direction: the outputs of all times, and each part of the last state."""
+        """One layer in one direction: the outputs at all times, and each part of the last state."""
         arrays = (x, *state, *self._weights(suffix), lengths)
         return type(self)._function(*arrays, reverse=reverse, **self._options())
 
     def _options(self) -> dict[str, Any]:
-        """What the function is told beside the direction."""
+        """The options of the function besides the direction."""
         return {}
 
     def _taken_apart(self, x: Array, hx: State, shape: tuple[int, ...]) -> list[Any]:
@@ -78,7 +78,7 @@ class _Recurrent(Module):
 
 
 class _Layers(_Recurrent):
-    """Recurrent layers one upon another, each in one direction or both."""
+    """A stack of recurrent layers, each in one direction or both."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class _Layers(_Recurrent):
         y = permute_dims(x, swapped) if self.batch_first else x
         ends: list[tuple[Array, ...]] = []
         for layer in range(self.num_layers):
-            if layer and self.dropout.active:  # a mask is of samples first
+            if layer and self.dropout.active:  # a mask has the samples on its first axis
                 y = permute_dims(self.dropout(permute_dims(y, swapped)), swapped)
             found = []
             for backward, suffix in enumerate(self._suffixes(layer)):
@@ -164,28 +164,28 @@ class _Layers(_Recurrent):
 class RNN(_Layers):
     """Recurrent layers of Elman's kind: h ← tanh(W_ih x + b_ih + W_hh h + b_hh).
 
-    Inputs (length, batch, input_size), outputs (length, batch, hidden_size): h of the last layer
-    at each time. The state `hx` before the first time, (num_layers, batch, hidden_size), may be
-    left out: zeros. Returns (outputs, state after the last time). `nonlinearity` is "tanh" or
-    "relu".
+    Inputs are (length, batch, input_size). Outputs are (length, batch, hidden_size): h of the last
+    layer at each time. The state `hx` before the first time is (num_layers, batch, hidden_size);
+    without it, the state is zeros. Returns (outputs, state after the last time). `nonlinearity` is
+    "tanh" or "relu".
 
-    For this layer, `LSTM` and `GRU`: with `batch_first`, inputs and outputs are (batch, length,
-    …), states not. A layer above the first reads the outputs of that below, in training after
-    `dropout`. With `bidirectional`, each layer also reads from the end: outputs have
-    2·hidden_size numbers, forward ones first, and states 2·num_layers entries. Parameters have
-    PyTorch's names, `weight_ih_l0` and so on, with `_reverse` where a layer reads from the end;
-    all are drawn uniformly in ±1/√hidden_size. A step costs time and memory in proportion to the
-    length: the times are a loop, in Python but on JAX.
+    The following holds for this layer, `LSTM` and `GRU`. With `batch_first`, inputs and outputs are
+    (batch, length, …), but states keep their shape. Each layer above the first reads the outputs of
+    the layer below, in training after `dropout`. With `bidirectional`, each layer also reads from
+    the end: outputs then have 2·hidden_size numbers, forward ones first, and states have
+    2·num_layers entries. Parameters have PyTorch's names, `weight_ih_l0` and so on, with `_reverse`
+    where a layer reads from the end. All are drawn uniformly in ±1/√hidden_size. A step takes time
+    and memory in proportion to the length. The loop over the times runs in Python, except on JAX.
 
-    Samples that have fewer times than the longest stand in one array with it, filled up with any
-    finite numbers; `lengths`, an integer array (batch,), says how many times each has. (It is not
-    looked at: more than there are is all, less than 0 is none.) The others are not read, in either
-    direction: outputs are 0 there, and the last state is that after a sample's own last time. In
-    PyTorch that is `pack_padded_sequence`.
+    Samples of different lengths go into one array, in which the shorter ones are padded with any
+    finite numbers. `lengths`, an integer array (batch,), gives the number of times of each sample.
+    (Its values are not checked: a length beyond the array means all times, one below 0 means none.)
+    The padding is not read, in either direction: outputs are 0 there, and the last state is the
+    state after a sample's own last time. In PyTorch this is `pack_padded_sequence`.
 
     Raises ValueError for other shapes, TypeError for another dtype.
 
-    `Sequential` hands on one array; a network takes what it wants, here the last outputs:
+    `Sequential` passes on one array, so a network takes the array it needs, here the last outputs:
 
     >>> from polynet import nn
     >>> class Classifier(nn.Module):
@@ -226,8 +226,8 @@ class LSTM(_Layers):
     """Recurrent layers with a memory, whose gates say what to keep, to add and to show.
 
     (i, f, g, o) = W_ih x + b_ih + W_hh h + b_hh, four parts side by side;
-    c ← σ(f)·c + σ(i)·tanh(g); h ← σ(o)·tanh(c). The state is a pair (h, c), and what is returned
-    is (outputs, (h, c)). All else is as in `RNN`, whose docstring shows a network.
+    c ← σ(f)·c + σ(i)·tanh(g); h ← σ(o)·tanh(c). The state is a pair (h, c), and the layer returns
+    (outputs, (h, c)). All else is as in `RNN`, whose docstring shows a network.
 
     Hochreiter and Schmidhuber, "Long Short-Term Memory", Neural Computation 9 (1997).
 

@@ -12,11 +12,12 @@ from polynet.nn.module import Module
 class Upsample(Module):
     """Images of another size: `functional.interpolate` as a layer.
 
-    Inputs (batch, channels, width) or (batch, channels, height, width). `size`, integers, or
-    `scale_factor`, numbers, is one, or one for every axis after the channels. `mode` is "nearest",
-    "linear" (of sequences) or "bilinear" (of images); `align_corners` is of the last two.
+    Inputs are (batch, channels, width) or (batch, channels, height, width). Give either `size`
+    (integers) or `scale_factor` (numbers): one for all axes after the channels, or one for each.
+    `mode` is "nearest", "linear" (for sequences) or "bilinear" (for images); `align_corners` is for
+    the last two.
 
-    Raises ValueError for other settings, and for inputs of another number of axes or of no pixel.
+    Raises ValueError for other settings, for another number of axes, and for inputs without pixels.
 
     >>> from polynet import nn
     >>> import numpy as np
