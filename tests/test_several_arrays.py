@@ -267,7 +267,7 @@ CASES = {
     "ragged": (
         lambda: trainer().fit(X, {**Y, "sum": [[1.0], [1.0, 2.0]] * 10}, validation_split=0.5),
         ValueError,
-        r"^y\['sum'\] is no one array: ",
+        r"^y\['sum'\] is not one array: ",
     ),
     "another name": (
         lambda: trainer().fit({"left": X["left"], "rigth": X["right"]}, Y),
@@ -283,7 +283,7 @@ CASES = {
     "other lengths": (
         lambda: trainer().fit(SHORT, Y),
         ValueError,
-        r"x\['left'\] has 20 samples, x\['right'\] 5; they must",
+        r"x\['left'\] has 20 samples, x\['right'\] 5; expected the same",
     ),
     "other targets": (
         lambda: trainer().fit(X, {**Y, "sign": Y["sign"][:3]}),
@@ -311,7 +311,7 @@ CASES = {
     "a tuple": (
         lambda: trainer().fit((X["left"], X["right"]), Y),
         ValueError,
-        "x is no one array: .* Several arrays are a dict",
+        "x is not one array: .* Give several arrays as a dict",
     ),
     "images": (
         lambda: trainer().fit(data.arrays(X, Y).augmented(data.augment.RandomHorizontalFlip())),

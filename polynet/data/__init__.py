@@ -1,4 +1,4 @@
-"""A user's data on its way in: checked, cast, moved, split, shuffled and augmented by the seed."""
+"""User data on its way in: checked, cast and moved; split, shuffled and augmented by the seed."""
 
 from polynet.data import augment
 from polynet.data.feed import Feed, Resident, Streamed, feed, hold_out, inputs, is_batches

@@ -1,8 +1,9 @@
-"""Images changed at random, so that a network does not learn one place, side or light by heart.
+"""Images changed at random, so that a network does not memorise position, side or brightness.
 
-Each is a function `(images, rng) -> images` of a NumPy array (samples, channels, height, width),
-which it leaves as it is; every sample is changed in its own way. `rng` is a NumPy Generator, or
-what `Source.augmented` draws from. Names and settings are torchvision's. One of your own:
+An augmentation is a function `(images, rng) -> images`. `images` is a NumPy array (samples,
+channels, height, width), which it leaves as it is; it changes every sample in another way. `rng` is
+a NumPy Generator, or the stream that `Source.augmented` draws from. Names and settings are
+torchvision's. An augmentation of your own, after one of these:
 
 >>> import numpy as np
 >>> def noisy(images, rng):
@@ -25,7 +26,7 @@ from polynet.integers import integer, sides
 __all__ = ["Augmentation", "ColorJitter", "Compose", "Draws", "RandomCrop", "RandomHorizontalFlip"]
 
 GREY = (0.299, 0.587, 0.114)
-"""What red, green and blue add to brightness (ITU-R BT.601)."""
+"""The weights of red, green and blue in brightness (ITU-R BT.601)."""
 
 
 class Draws(Protocol):
@@ -35,7 +36,7 @@ class Draws(Protocol):
         """Numbers in [0, 1); the first axis counts samples."""
 
     def standard_normal(self, size: int | tuple[int, ...]) -> np.ndarray:
-        """Standard normal numbers, shaped alike."""
+        """Standard normal numbers; the first axis counts samples."""
 
 
 Augmentation = Callable[[np.ndarray, Draws], np.ndarray]
@@ -85,9 +86,10 @@ class RandomHorizontalFlip:
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """A part of `size` (height, width, or one number for both), from anywhere in the image.
+    """A part of `size` (height, width, or one number for both), at a random place in the image.
 
-    `padding` zeros are put around the image first: with the image's own size, it is moved.
+    First, `padding` zeros are put on each side of the image. So a `size` that is the image's own
+    moves the image.
 
     >>> import numpy as np
     >>> RandomCrop(32, padding=4)(np.ones((5, 3, 32, 32)), np.random.default_rng(0)).shape
@@ -123,12 +125,13 @@ class RandomCrop:
 
 @dataclass(frozen=True)
 class ColorJitter:
-    """Brightness, contrast and saturation, each times a number from [1 - s, 1 + s] for setting s.
+    """Brightness, contrast and saturation changed by factors from [1 - s, 1 + s] for setting s.
 
     An image x, of numbers from 0 to 1, becomes in this order
     f·x;  f·x + (1 - f)·(its mean grey);  f·x + (1 - f)·(the grey of each pixel),
-    each cut to [0, 1]. Images have three channels (red, green, blue), or one, which is grey.
-    Raises ValueError for numbers beyond 0 to 1: scale them after the jitter, or in the network.
+    with a factor f for each, and each clipped to [0, 1]. Images have three channels (red, green,
+    blue), or one, which is grey. Raises ValueError for numbers outside 0 to 1: scale them to
+    another range after the jitter, or in the network.
 
     >>> import numpy as np
     >>> images = np.full((4, 3, 8, 8), 0.5, np.float32)
@@ -155,7 +158,7 @@ class ColorJitter:
         if images.size and not 0 <= images.min() <= images.max() <= 1:
             raise ValueError(
                 f"ColorJitter: images hold numbers from {images.min()} to {images.max()}; expected "
-                "0 to 1: divide those up to 255 by it, and scale to others after the jitter"
+                "0 to 1: divide numbers up to 255 by 255; scale to another range after the jitter"
             )
         if images.shape[1] not in {1, 3}:
             raise ValueError(f"ColorJitter: images have 1 or 3 channels; got {images.shape[1]}")

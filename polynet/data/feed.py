@@ -1,4 +1,4 @@
-"""How samples reach the step: all at once, to stay on the device, or streamed batch by batch."""
+"""How samples reach the step: moved to the device all at once, or streamed batch by batch."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ from polynet.tree import map as tree_map
 Data = tuple[Any, ...]
 """x, y and, where there are any, the samples' weights, on the device; x and y may be dicts."""
 Check = Callable[[np.ndarray, np.ndarray | None], None]
-"""What looks at targets and, where there are any, the samples' weights, on the host."""
+"""A function that checks targets and, where there are any, the samples' weights, on the host."""
 CALL = 1 << 27
-"""Bytes of the batches that a call gets, at most: a step of large ones is worth a call."""
+"""The most bytes of batches in one call: a step on large batches is worth a call of its own."""
 
 
 class Call(NamedTuple):
-    """What one call of the compiled step is given: its rows, one of `rows` a step, of `data`.
+    """What one call of the compiled step is given: `data`, and `rows`, which has one row per step.
 
-    `weights` says what each step counts for in the epoch's mean: its samples, or their weight.
+    A row of `rows` has the indices of a step's samples in `data`. `weights` has the weight of each
+    step in the epoch's mean: the number of its samples, or the sum of their weights.
     """
 
     data: Data
@@ -44,7 +45,7 @@ class Call(NamedTuple):
 
 
 class Resident:
-    """`(x, y[, sample_weight])` that are on the device whole; `predict` has `x` alone."""
+    """Data `(x, y[, sample_weight])` that is on the device as a whole; `predict` has `x` alone."""
 
     makes_batches = False
 
@@ -71,9 +72,9 @@ class Resident:
         return count_of(self.samples, batch_size, drop_last=self._drop_last)
 
     def step_size(self, batch_size: int | None, accumulate: int, *, drop_last: bool) -> int:
-        """How many samples a step takes: so many batches of 32, or of the size given.
+        """How many samples a step takes: `accumulate` batches of `batch_size`, by default 32.
 
-        From here on a shorter last one is left out, if `drop_last` says so.
+        `drop_last` sets whether, from here on, an epoch leaves out a shorter last step.
         """
         self._drop_last = drop_last
         return _step_size(self.samples, batch_size, accumulate, drop_last=drop_last)
@@ -83,16 +84,16 @@ class Resident:
         check(on_host(self.arrays[1]), self._weights)
 
     def first(self, count: int) -> Data:
-        """Up to `count` samples, to try."""
+        """Up to `count` samples, to try the network on."""
         return self._copied(0, count)
 
     def mixed(self, count: int, of: int) -> Data:  # noqa: ARG002 (it chooses among all)
-        """Up to `count` samples, whose labels differ as far as they can."""
+        """Up to `count` samples with as many different labels as possible."""
         rows = self._place.index(varied(self.arrays[1], count))
         return tree_map(lambda a: self._place.backend.xp.take(a, rows, axis=0), self.arrays)
 
     def calls(self, batch_size: int, *, epoch: int, start: int, together: int) -> Generator[Call]:
-        """What is left of an epoch from batch `start` on, up to `together` steps a call."""
+        """The calls for an epoch from batch `start` on, each of up to `together` steps."""
         rows = batches(
             self.samples, batch_size, seed=self._seed, epoch=epoch, drop_last=self._drop_last
         )
@@ -104,18 +105,18 @@ class Resident:
         return len(rows) if self._weights is None else float(self._weights[rows].sum())
 
     def in_order(self, batch_size: int) -> Generator[Data]:
-        """All samples, cut into batches, for what trains nothing."""
+        """All samples in their order, cut into batches, for evaluation and prediction."""
         for start in range(0, self.samples, batch_size):
             yield self._copied(start, start + batch_size)
 
     def _copied(self, start: int, end: int) -> Data:
-        """Samples as a step takes them: a layer may write over its input, not over the user's."""
+        """A copy of samples: a layer may write over its input, but not over the user's array."""
         xp, end = self._place.backend.xp, min(end, self.samples)
         return tree_map(lambda a: xp.asarray(a[start:end, ...], copy=True), self.arrays)
 
 
 class Streamed:
-    """A source, or what makes its batches itself: made in a thread, moved as they are needed.
+    """Batches of a source, or of data that makes its own; made in a thread, moved when needed.
 
     Its methods are those of `Resident`.
     """
@@ -138,14 +139,14 @@ class Streamed:
         return count_of(self.samples, batch_size, drop_last=self._drop_last)
 
     def step_size(self, batch_size: int | None, accumulate: int, *, drop_last: bool) -> int:
-        """As `Resident.step_size`; 0 where the source makes its batches, one a step."""
+        """As `Resident.step_size`; 0 where the data makes its own batches, one for each step."""
         self._drop_last = drop_last
         if not self.makes_batches:
             return _step_size(self.samples, batch_size, accumulate, drop_last=drop_last)
         if batch_size is not None or accumulate != 1 or drop_last:
             raise ValueError(
                 "batch_size, accumulate and drop_last are for arrays and sources; these data make "
-                "their batches themselves, one a step"
+                "their own batches, one for each step"
             )
         return 0
 
@@ -153,14 +154,14 @@ class Streamed:
         self._check = check
 
     def first(self, count: int) -> Data:
-        """As `Resident.first`; the first batch where the source makes its batches."""
+        """As `Resident.first`; the first batch where the data makes its own batches."""
         some = batches_in_order(self._source, count, seed=self._seed)
         for batch in self._prepared(some):
             return self._put(batch)
         raise ValueError("the source gives no batch; expected at least one")
 
     def mixed(self, count: int, of: int) -> Data:
-        """As `Resident.mixed`, of the first `of` in training: not all of a source are looked at."""
+        """As `Resident.mixed`, from the first `of` samples of training, since a source is large."""
         some = training_batches(self._source, of, seed=self._seed, epoch=0, start=0)
         batch = next(self._prepared(some))
         rows = varied(batch[1], count)
@@ -228,13 +229,13 @@ def _step_size(count: int, batch_size: int | None, accumulate: int, *, drop_last
 
 
 def _from_the_host(a: Any, name: str) -> Any:
-    """What a batch holds: of other libraries the arrays that lie on the host, such as PyTorch's."""
+    """An array of a batch; one of another library, such as PyTorch, must be in host memory."""
     if not is_device_array(a):
         return a
     if lies_on_the_host(a):
         return on_host(a)
     raise TypeError(
-        f"{name} is a {type(a).__name__} on a device; a source makes arrays of the host: "
+        f"{name} is a {type(a).__name__} on a device; a source makes arrays on the host: "
         "polynet.to_numpy(x) moves it there"
     )
 
@@ -244,7 +245,7 @@ def _is_mapped(given: Sequence[Any]) -> bool:
 
 
 def feed(place: Place, x: Any, y: Any, sample_weight: Any, *, seed: int, prefix: str = "") -> Feed:
-    """What is given to a verb, as the step takes it. `y` is None for a source."""
+    """The data given to `fit` or `evaluate`, as the step takes it. `y` is None for a source."""
     if isinstance(x, Source) or callable(x) or (y is None and is_batches(x)):
         for value, name in ((y, "y"), (sample_weight, "sample_weight")):
             if value is not None:
@@ -255,7 +256,7 @@ def feed(place: Place, x: Any, y: Any, sample_weight: Any, *, seed: int, prefix:
         return Streamed(place, x, seed, prefix)
     if y is None:
         raise TypeError(
-            f"{prefix}y is missing: x is a {type(x).__name__}; expected x and y (any, such as "
+            f"{prefix}y is missing: x is a {type(x).__name__}; expected x and y (any y, such as "
             "zeros, for a loss without targets), or a source of both (polynet.data), a function "
             "(seed, epoch) -> batches, or a list of batches"
         )
@@ -266,7 +267,7 @@ def feed(place: Place, x: Any, y: Any, sample_weight: Any, *, seed: int, prefix:
 
 
 def inputs(place: Place, x: Any, *, seed: int) -> Feed:
-    """What `predict` is given, as the network takes it: of a source, `y` comes along."""
+    """The data given to `predict`, as the network takes it; a source's batches also hold `y`."""
     if isinstance(x, Source):
         return Streamed(place, x, seed)
     if _is_mapped([x]):
@@ -277,7 +278,7 @@ def inputs(place: Place, x: Any, *, seed: int) -> Feed:
 def hold_out(
     x: Any, y: Any, sample_weight: Any, share: float, *, seed: int, stratify: bool
 ) -> tuple[tuple[Any, Any, Any], Any]:
-    """What is trained on, as x, y and sample_weight; and what is held out, as validation data."""
+    """The training data, (x, y, sample_weight), and the held-out data, as validation data."""
     given = [a for a in (x, y, sample_weight) if a is not None]
     if isinstance(x, Source):
         if stratify:
@@ -303,16 +304,16 @@ def hold_out(
 
 
 def is_batches(x: Any) -> bool:
-    """Whether it may be gone through for batches: a list, or PyTorch's DataLoader, and no array."""
+    """Whether `x` is an iterable of batches, such as a list or PyTorch's DataLoader: no array."""
     arrays_alone = isinstance(x, np.ndarray | str | Mapping) or is_device_array(x)
     return isinstance(x, Iterable) and not arrays_alone
 
 
 def _stacked(made: Iterable[Batch], together: int) -> Iterator[tuple[int, Batch]]:
-    """Up to `together` consecutive batches of one shape in one array, and how many they are.
+    """Up to `together` consecutive batches of one shape in one array, after their number.
 
-    They are fewer where they would have more bytes than `CALL`. They are copied there, so that
-    whoever made a batch may write the next one over it.
+    There are fewer where they would have more bytes than `CALL`. Batches are copied into the
+    array, so that whoever made a batch may write the next one over it.
     """
     group: _Group | None = None
     for batch in made:
@@ -329,7 +330,7 @@ def _stacked(made: Iterable[Batch], together: int) -> Iterator[tuple[int, Batch]
 
 
 class _Group:
-    """Room for up to so many batches of one shape, and those that are there."""
+    """Arrays with room for up to `together` batches of one shape, and the batches added so far."""
 
     def __init__(self, first: Batch, together: int) -> None:
         self.count = 0
@@ -350,7 +351,7 @@ class _Group:
         self.count += 1
 
     def joined(self) -> tuple[int, Batch]:
-        """How many batches there are, and the samples of all."""
+        """The number of batches, and the samples of all of them."""
         return self.count, tree_map(
             lambda a: a[: self.count].reshape(-1, *a.shape[2:]), self._arrays
         )

@@ -1,4 +1,4 @@
-"""A folder of images by class, decoded when they are needed."""
+"""A folder of images, in one folder for each class; images are decoded when they are needed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".t
 def image_folder(path: str | os.PathLike[str], *, size: int | tuple[int, int]) -> ImageFolder:
     """The images in `path`/<class>/…, each resized to `size` (height, width; or one number).
 
-    A batch's `x` is (samples, 3, height, width), float32 from 0 to 1: red, green, blue; `y`
-    counts the classes, whose names, sorted, are `source.classes`. Other files are passed over.
-    It needs Pillow: `pip install 'polynet-array[images]'`. Raises ValueError for a folder
-    without classes, a class without images, and an image that cannot be decoded or has more
-    than 8 bits a channel.
+    A batch's `x` is (samples, 3, height, width), float32 from 0 to 1: red, green, blue. Its `y`
+    holds the class of each sample, as an index into `source.classes`, the sorted names of the
+    classes. Other files are ignored. This function needs Pillow: `pip install
+    'polynet-array[images]'`. Raises ValueError for a folder without classes, a class without
+    images, and an image that cannot be decoded or has more than 8 bits a channel.
 
         source = data.image_folder("pets", size=64)
         trainer.fit(source.augmented(augment.RandomHorizontalFlip()), validation_split=0.2)
@@ -40,7 +40,7 @@ class ImageFolder(Source):
         self._size = size
         folders = sorted(f for f in path.iterdir() if f.is_dir() and not f.name.startswith("."))
         if not folders:
-            raise ValueError(f"{path} holds no folders; expected one for each class, of its images")
+            raise ValueError(f"{path} holds no folders; expected one for each class, with images")
         self.classes = tuple(f.name for f in folders)
         self.files: list[Path] = []
         labels = []

@@ -1,4 +1,4 @@
-"""Samples that are several arrays: a dict of them, each by the name that the network calls it."""
+"""Samples of several arrays: a dict of arrays, by the names of the network's arguments."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 NAMES = ("x", "y", "sample_weight")
-"""What samples are given as."""
+"""The names of the arguments that hold samples."""
 
 
 def each(function: Callable[[Any, str], Any], x: Any, name: str = "x") -> Any:
-    """`function(array, name)` of an array; of a dict of them that of each, in a dict.
+    """`function(array, name)` of an array; of a dict of arrays, a dict of the results.
 
-    Its names are in their order by letters, whatever the order in which they came: JAX has them
-    so, and arrays of one name meet where a loss takes them in turn. Raises TypeError where there
-    is no name, or one that is no string.
+    The names in the result are sorted, whatever their order in `x`. JAX sorts them too, and arrays
+    of the same name meet where a loss takes the values of two dicts in turn. Raises TypeError for
+    a dict that is empty, or has a name that is not a string.
 
     >>> each(lambda a, name: f"{name} is {a}", {"right": {"eye": 2}, "left": 1})
     {'left': "x['left'] is 1", 'right': {'eye': "x['right']['eye'] is 2"}}
@@ -30,14 +30,14 @@ def each(function: Callable[[Any, str], Any], x: Any, name: str = "x") -> Any:
 
 
 def arrays_of(x: Any, name: str = "x") -> list[tuple[str, Any]]:
-    """The array, or those of a dict, each with its name."""
+    """The array, or all the arrays of a dict, each with its name."""
     if not isinstance(x, Mapping):
         return [(name, x)]
     return [pair for key, a in x.items() for pair in arrays_of(a, f"{name}[{key!r}]")]
 
 
 def samples(x: Any, name: str = "x") -> int:
-    """How many samples there are. Raises ValueError where arrays of a dict have other numbers."""
+    """The number of samples. Raises ValueError where arrays of a dict have different numbers."""
     (first, whole), *others = arrays_of(each(lambda a, _: a, x, name), name)
     for other, a in others:
         same_length(whole, a, (first, other))
@@ -49,6 +49,6 @@ def same_length(x: Any, y: Any, names: tuple[str, str] = ("x", "y")) -> int:
     counts = [samples(a, name) for a, name in zip((x, y), names, strict=True)]
     if counts[0] != counts[1]:
         raise ValueError(
-            f"{names[0]} has {counts[0]} samples, {names[1]} {counts[1]}; they must have as many"
+            f"{names[0]} has {counts[0]} samples, {names[1]} {counts[1]}; expected the same number"
         )
     return counts[0]

@@ -15,7 +15,7 @@ from polynet.data.place import host_array, is_device_array
 
 
 def rows_of(x: Any, rows: np.ndarray, name: str) -> Any:
-    """The rows of a host or device array, in its kind, or of a dict of them."""
+    """These rows of a host or device array, as an array of its kind, or of a dict of arrays."""
     return each(lambda a, of: _rows_of(a, rows, of), x, name)
 
 
@@ -32,8 +32,8 @@ def split(
 ) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     """`((x, y), (x_held_out, y_held_out))`, with `fraction` of the samples held out at random.
 
-    The samples held out are a function of the seed. With `stratify` each class of `y` is split
-    in that proportion. At least one sample stays on each side; raises ValueError where that is
+    The samples held out are a function of the seed. With `stratify`, each class of `y` is split
+    in that proportion. Each side gets at least one sample; raises ValueError where that is
     impossible.
 
     >>> (x, y), (x_held_out, y_held_out) = split(list(range(10)), [0, 1] * 5, 0.2, stratify=True)
@@ -49,7 +49,7 @@ def split(
 def split_rows(
     count: int, fraction: float, *, seed: int, y: Any = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The rows that stay and those held out, in each class of `y` where it is given."""
+    """The rows that stay and the rows held out; where `y` is given, each class of it is split."""
     if not 0 < fraction < 1:
         raise ValueError(f"the fraction held out is between 0 and 1; got {fraction!r}")
     if isinstance(y, Mapping):
@@ -89,7 +89,7 @@ def batches(
 ) -> Iterator[np.ndarray]:
     """The rows of each batch of an epoch: a function of (seed, epoch).
 
-    The last may be shorter; with `drop_last` it is left out then.
+    The last batch may be shorter; in that case `drop_last` leaves it out.
     """
     order = random.permutation(random.key(seed, "shuffle", epoch), count)
     for i in range(count_of(count, batch_size, drop_last=drop_last)):
@@ -97,14 +97,15 @@ def batches(
 
 
 def count_of(count: int, batch_size: int, *, drop_last: bool) -> int:
-    """How many batches so many samples make."""
+    """How many batches of `batch_size` samples `count` samples make."""
     return count // batch_size if drop_last else -(-count // batch_size)
 
 
 def varied(targets: Any, count: int) -> np.ndarray:
-    """The rows of up to `count` samples: of labels as many as there are, from lowest to highest.
+    """The rows of up to `count` samples, with as many different labels as possible.
 
-    Of several arrays by name it looks at the first that holds labels.
+    The labels are spread from the lowest to the highest. Where `targets` is a dict of arrays, the
+    first array that holds labels decides.
 
     >>> varied(np.asarray([7, 7, 7, 7, 2]), 3)
     array([4, 0, 1])

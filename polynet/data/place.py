@@ -1,4 +1,4 @@
-"""A user's arrays on their way in: checked once, cast and moved once."""
+"""A user's arrays on their way in: checked, cast and moved, each only once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from polynet.data.named import each
 from polynet.errors import MixedBackendsError
 
 HOSTS = {1, 3, 11}
-"""DLPack's numbers for memory of the host: as it is, and pinned for CUDA or ROCm."""
+"""DLPack's numbers for host memory: ordinary, and pinned for CUDA or ROCm."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,18 @@ class Place:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Within it this backend is chosen, and new arrays are on this device."""
+        """A context within which this backend is chosen, and new arrays are on this device."""
         with use_backend(self.backend), self.backend.on(self.device):
             yield
 
     def put(self, host: np.ndarray) -> Array:
-        """A NumPy array as one of this device, to be read: itself, where it is one already."""
+        """A NumPy array as an array of this device, to be read only; not copied where it is one."""
         if self.backend.is_array(host) and self.backend.device_of(host) == self.device:
             return host
         return self.backend.from_host(host, self.device)
 
     def index(self, host: np.ndarray) -> Array:
-        """Integers as this device indexes with, on it."""
+        """Integers on this device, in the dtype that it indexes with."""
         return self.put(self._index(host))
 
     def _index(self, host: np.ndarray) -> np.ndarray:
@@ -57,10 +57,11 @@ class Place:
         """A user's array as the network takes it, or a dict of them.
 
         Host data (NumPy arrays, nested sequences, data frames) is moved here; its floating
-        numbers become the network's dtype, its integers this device's. An array that is on a
-        device already must be on this one, and floating numbers must have the network's dtype.
-        What is here as it should be, is not copied: it is the user's, and only read.
-        Raises for empty data, and for numbers that are not finite, naming the first.
+        numbers are cast to the network's dtype, its integers to this device's index dtype. An array
+        that is on a device already must be on this one, and floating numbers must have the
+        network's dtype. An array that needs none of this is not copied: it stays the user's, and
+        is only read. Raises ValueError for empty data, and for numbers that are not finite; for
+        host data the message says where the first of these is.
         """
         return each(self._take_in, x, name)
 
@@ -70,7 +71,7 @@ class Place:
         return self.put(self._prepared(x, name))
 
     def prepare(self, x: Any, name: str) -> Any:
-        """A user's host array, or a dict of them: what `take_in` does, but for the move."""
+        """A user's host array, or a dict of them, as `take_in` makes it, but not moved."""
         return each(self._prepared, x, name)
 
     def _prepared(self, x: Any, name: str) -> np.ndarray:
@@ -102,14 +103,14 @@ class Place:
 
 
 def host_array(x: Any, name: str) -> np.ndarray:
-    """What is given as a NumPy array; what cannot be one is named."""
+    """`x` as a NumPy array; an error for what cannot be one begins with its name."""
     try:
         return on_host(x)
     except TypeError as error:
         raise TypeError(f"{name}: {error}") from None
     except ValueError as error:
         raise ValueError(
-            f"{name} is no one array: {error} Several arrays are a dict of them, by their names"
+            f"{name} is not one array: {error} Give several arrays as a dict, by their names"
         ) from None
 
 
@@ -119,7 +120,7 @@ def is_device_array(x: Any) -> bool:
 
 
 def lies_on_the_host(x: Any) -> bool:
-    """Whether a backend's array is in memory of the host, as DLPack says it."""
+    """Whether a backend's array is in host memory, according to DLPack."""
     return hasattr(x, "__dlpack_device__") and x.__dlpack_device__()[0] in HOSTS
 
 

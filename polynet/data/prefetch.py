@@ -1,4 +1,4 @@
-"""What is needed next, made in a thread while the main one computes."""
+"""Items made ahead in a thread, while the main thread computes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ T = TypeVar("T")
 
 @contextmanager
 def prefetched(items: Iterable[T], ahead: int = 2) -> Iterator[Iterator[T]]:
-    """The items in their order, made in a thread that is up to `ahead` of them in front.
+    """The items in their order, made in a thread that runs up to `ahead` items in front.
 
-    An error in the thread is raised by the iteration, in its turn and with its traceback. At
-    the end of the `with` block, however it is left, the thread has ended: it finishes the item
-    it is making, and closes `items` where that is a generator.
+    The iteration raises an error of the thread after the items before it, with its traceback. At
+    the end of the `with` block, however the block is left, the thread has ended: it finishes the
+    item that it is making, and closes `items` where that is a generator.
 
     >>> with prefetched(range(3)) as numbers:
     ...     list(numbers)

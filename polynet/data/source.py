@@ -1,4 +1,4 @@
-"""Sources: data that is made batch by batch on the host, since it is large or made anew."""
+"""Sources: data that is made batch by batch on the host, since it is large or always made anew."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Batch = tuple[Any, ...]
 x and y may each be a dict of such arrays.
 """
 Batches = Iterable[Batch] | Callable[[int, int], Iterable[Batch]]
-"""What makes its batches itself: an iterable of them, or a function of (seed, epoch)."""
+"""Data that makes its own batches: an iterable of batches, or a function of (seed, epoch)."""
 
 
 class Source:
     """Samples that are made a batch at a time, in a thread that runs beside the training step.
 
-    A source of your own is a subclass with `__len__` and `batch`. An epoch takes its rows in an
-    order that is a function of (seed, epoch), and so do its augmentations.
+    A source of your own is a subclass with `__len__` and `batch`. The order of the rows in an epoch
+    is a function of (seed, epoch), and so are the augmentations.
 
     >>> import numpy as np
     >>> class Squares(Source):
@@ -52,7 +52,7 @@ class Source:
         return f"<{type(self).__name__}{f' of {len(self)} samples' if counted else ''}>"
 
     def batch(self, rows: np.ndarray) -> Batch:
-        """The samples of these indices, in their order: `(x, y)` or `(x, y, sample_weight)`."""
+        """The samples at these indices, in their order: `(x, y)` or `(x, y, sample_weight)`."""
         raise NotImplementedError(f"{type(self).__name__} defines no batch(self, rows)")
 
     def training_batch(self, rows: np.ndarray, rng: random.SampleStream) -> Batch:  # noqa: ARG002 (for those who augment)
@@ -60,25 +60,26 @@ class Source:
         return self.batch(rows)
 
     def augmented(self, augmentation: Augmentation) -> Source:
-        """This source, whose `x` become `augmentation(x, rng)` in training, and only there.
+        """This source with `augmentation(x, rng)` in place of `x` in training, and only there.
 
-        `rng` draws for a sample by (seed, epoch, index of the sample). See `data.augment`.
+        The numbers that `rng` draws for a sample are a function of (seed, epoch, index of the
+        sample). See `data.augment`.
         """
         if not callable(augmentation) or isinstance(augmentation, type):
             raise TypeError(
-                f"augmented: expected a function (x, rng) -> x; got {augmentation!r}. One of "
-                "data.augment is made first, RandomHorizontalFlip(), and several go into a Compose"
+                f"augmented: expected a function (x, rng) -> x; got {augmentation!r}. Call a class "
+                "of data.augment first, RandomHorizontalFlip(); several go into a Compose"
             )
         return _Augmented(self, augmentation)
 
     def map(self, function: Callable[[np.ndarray, np.ndarray], tuple[Any, Any]]) -> Source:
-        """This source, whose batches (x, y) become `function(x, y)`, in training and out of it."""
+        """This source with `function(x, y)` in place of each batch (x, y), not only in training."""
         return _Mapped(self, function)
 
     def subset(self, rows: Any) -> Source:
-        """The samples of these indices alone, or of those where a mask is true, or of a slice.
+        """A source of some samples: those at indices, those where a mask is true, or a slice.
 
-        Raises IndexError where there is no such sample, and for what indexes no list of them.
+        Raises IndexError where there is no such sample, and for indices that are no list of them.
         """
         try:
             found = np.arange(len(self))[rows if isinstance(rows, slice) else np.asarray(rows)]
@@ -183,10 +184,11 @@ class _Arrays(Source):
 
 
 def arrays(x: Any, y: Any, sample_weight: Any = None) -> Source:
-    """Arrays of the host, or dicts of them, which stay there and are moved batch by batch.
+    """A source of host arrays, or dicts of them, which stay there and are moved batch by batch.
 
-    `fit(x, y)` moves them whole, which is faster where they fit; a `np.memmap` it streams so.
-    Raises ValueError where they have different numbers of samples.
+    `fit(x, y)` moves whole arrays, which is faster where they fit on the device; only an
+    `np.memmap` is streamed as here. Raises ValueError where the arrays have different numbers of
+    samples.
 
     >>> len(arrays([[0.0], [1.0]], [0, 1]))
     2
@@ -202,17 +204,18 @@ def arrays(x: Any, y: Any, sample_weight: Any = None) -> Source:
 def _of_host(a: Any, name: str) -> np.ndarray:
     if is_device_array(a):
         raise TypeError(
-            f"data.arrays, and what comes beside an np.memmap, takes arrays of the host; {name} is "
-            f"a {type(a).__name__}. fit(x, y) takes it as it is; polynet.to_numpy(x) moves it"
+            f"data.arrays takes arrays of the host; {name} is a {type(a).__name__}. (An np.memmap, "
+            "and arrays that are given with one, go there too.) fit(x, y) takes device arrays as "
+            "they are; polynet.to_numpy(x) moves one to the host"
         )
     return a if isinstance(a, np.memmap) else host_array(a, name)
 
 
 def memory_mapped(x: str | os.PathLike[str], y: str | os.PathLike[str]) -> Source:
-    """The arrays in two .npy files, read from there batch by batch: they may exceed the memory.
+    """A source of the arrays in two .npy files, which may be larger than the memory.
 
-    Raises ValueError for a file that cannot be mapped, such as .npz, and where the numbers of
-    samples differ.
+    They are read from the files batch by batch. Raises ValueError for a file that cannot be
+    mapped, such as .npz, and where the numbers of samples differ.
     """
     return arrays(*(_mapped(path) for path in (x, y)))
 
@@ -236,7 +239,7 @@ def training_batches(
     start: int,
     drop_last: bool = False,
 ) -> Iterator[Batch]:
-    """The batches of an epoch from number `start` on; those before are not made, if it can be."""
+    """The batches of an epoch from number `start` on; a Source does not make the earlier ones."""
     if not isinstance(source, Source):
         yield from islice(_made(source, seed, epoch), start, None)
         return
@@ -247,7 +250,7 @@ def training_batches(
 
 
 def batches_in_order(source: Source | Batches, batch_size: int, *, seed: int) -> Iterator[Batch]:
-    """All batches as they come, without augmentation; a function is asked for epoch 0."""
+    """All batches in their order, without augmentation; a function is called for epoch 0."""
     if not isinstance(source, Source):
         yield from _made(source, seed, 0)
         return
@@ -257,7 +260,7 @@ def batches_in_order(source: Source | Batches, batch_size: int, *, seed: int) ->
 
 
 def _of_each(rows: np.ndarray, batch: Batch) -> Batch:
-    """The batch, which has as many samples as there are rows: others would count for nothing."""
+    """The batch; raises ValueError unless it has one sample for each row, as training counts on."""
     given = batch[0] if isinstance(batch, tuple | list) and batch else rows  # feed refuses the rest
     found = [np.shape(a) for _, a in arrays_of(given)[:1]]
     if found and found[0] and found[0][0] != len(rows):
@@ -272,7 +275,7 @@ def _made(source: Batches, seed: int, epoch: int) -> Iterator[Batch]:
     made = source(seed, epoch) if callable(source) else source
     if not callable(source) and iter(made) is made:
         raise TypeError(
-            f"a {type(made).__name__} gives its batches once, an epoch each needs them anew: give "
+            f"a {type(made).__name__} gives its batches once, but every epoch needs them: give "
             "the function (seed, epoch) that makes it, or a list of batches"
         )
     return iter(made)
