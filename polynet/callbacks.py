@@ -1,7 +1,7 @@
-"""Callbacks: what `fit(callbacks=[…])` calls with the Trainer after each epoch.
+"""Callbacks: functions that `fit(callbacks=[…])` calls with the Trainer after each epoch.
 
-One of your own is a function; where it returns True, the epoch was the last. Nothing else that
-it returns ends training, be it a number.
+A callback of your own is a function of the Trainer. Where it returns True, training ends. No other
+result ends training, not even a number such as 1.
 
 >>> def good_enough(trainer):
 ...     return trainer.history["loss"][-1] < 0.01
@@ -13,8 +13,8 @@ it returns ends training, be it a number.
 >>> trainer.epoch < 100
 True
 
-What a callback decides should be a function of `trainer.history`, which is saved with the run:
-a run that was stopped and went on then decides the same.
+A callback's decisions should be a function of `trainer.history`, which is saved with the run. Then
+they are the same in a run that was stopped and went on.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class _Best:
         return epoch
 
     def _costs(self, trainer: Trainer) -> list[float]:
-        """The numbers of all epochs, of which less is better; NaN where there was none."""
+        """The numbers of all epochs, signed so that less is better; NaN where one is missing."""
         if self.monitor not in trainer.history:
             raise KeyError(
                 f"{type(self).__name__}: {unknown('number', self.monitor, trainer.history)} "
@@ -79,10 +79,11 @@ class EarlyStopping(_Best):
     """Ends training once `patience` epochs in a row were no better than the best before them.
 
     An epoch is better where `monitor` falls by more than `min_delta` (rises, with mode="max";
-    mode may be left out for a loss). With `restore_best` the network then has the weights of
-    the best epoch; where `fit` ends before that, `restore(trainer)` gives it them. They belong
-    to the run, and are saved with it: one that is loaded stops where the run that never stopped
-    does. Raises RuntimeError where the best epoch was before this callback was there.
+    mode may be left out for a loss). With `restore_best`, the network then gets the weights of
+    the best epoch. Where `fit` ends earlier for another reason, call `restore(trainer)` for that.
+    These weights belong to the run and are saved with it, so a run that was loaded stops where one
+    that never stopped does. Raises RuntimeError where the best epoch came before this callback was
+    in use.
 
     Names and meaning are those of Keras. Prechelt, "Early Stopping — But When?", 1998.
 
@@ -139,7 +140,7 @@ class Checkpoint(_Best):
     """Saves the run to `path` after every `every` epochs, as `trainer.save` does.
 
     With `save_best_only`, only after an epoch that is the best so far by `monitor` (see
-    `EarlyStopping`). It is called after the other callbacks, so that what they did is saved.
+    `EarlyStopping`). It is called after the other callbacks, so that it saves their changes.
 
     >>> import tempfile, pathlib
     >>> import numpy as np
@@ -170,7 +171,7 @@ class Checkpoint(_Best):
         self.save_best_only = save_best_only
 
     def check_folder(self) -> None:
-        """Raise FileNotFoundError where `path` is in no folder; `fit` asks before it trains."""
+        """Raise FileNotFoundError where the folder of `path` is missing; `fit` calls it first."""
         check_folder(self.path)
 
     def __call__(self, trainer: Trainer) -> None:
@@ -183,10 +184,11 @@ class Checkpoint(_Best):
 class ReduceLROnPlateau(_Best):
     """Lowers `trainer.lr_factor` where a number no longer improves.
 
-    The optimizer's lr is a schedule, such as `Constant(1e-3)`. The factor is multiplied by
+    The optimizer's lr must be a schedule, such as `Constant(1e-3)`. `lr_factor` is multiplied by
     `factor`, down to `min_factor`, after more than `patience` epochs in a row in which `monitor`
-    (see `EarlyStopping`) was not better than the best by `threshold`: times the best's size, or
-    with `threshold_mode` "abs" as it is. The next `cooldown` epochs do not count. It is PyTorch's.
+    (see `EarlyStopping`) was not better than the best by more than a margin. The margin is
+    `threshold` times the size of the best, or, with `threshold_mode="abs"`, `threshold` itself.
+    The next `cooldown` epochs do not count. Names and meaning are PyTorch's.
 
     >>> import numpy as np
     >>> from polynet import Trainer, losses, nn, optim
@@ -225,13 +227,13 @@ class ReduceLROnPlateau(_Best):
         self.min_factor = number("ReduceLROnPlateau: min_factor", min_factor, most=1.0)
 
     def __call__(self, trainer: Trainer) -> None:
-        """Set the factor after an epoch."""
+        """Set `trainer.lr_factor` after an epoch."""
         trainer.lr_factor = self._factor_after(self._costs(trainer))
 
     def _factor_after(self, costs: list[float]) -> float:
         """The factor after epochs with these numbers, of which less is better."""
         best, factor, bad, cooling = math.inf, 1.0, 0, 0
-        for cost in itertools.dropwhile(math.isnan, costs):  # it may have begun later
+        for cost in itertools.dropwhile(math.isnan, costs):  # `monitor` may have begun later
             margin = self.threshold * (abs(best) if self.threshold_mode == "rel" else 1.0)
             if cost < (best if best == math.inf else best - margin):
                 best, bad = cost, 0

@@ -1,11 +1,12 @@
 """Saving a network's parameters, or a whole run of training; loading either on any backend.
 
 The file is safetensors: arrays by name, contiguous, in PyTorch's layout, and nothing that can
-run. It has a checksum of all it holds, and is written beside its place and moved there whole,
-so that a reader never meets half a file. A process that is killed meanwhile leaves what it wrote,
-a hidden file `.polynet-…`, which may be deleted; what is saved beside it an hour later deletes it.
-A file that is replaced keeps its permissions; of a symbolic link, it is the file that it points
-to. The same things saved again are the same bytes.
+run. It has a checksum of its content. It is written under another name in the same folder, and
+moved to its place when it is whole, so that a reader never meets half a file. A process that is
+killed meanwhile leaves a hidden file `.polynet-…`, which may be deleted; once it is an hour old,
+the next save into this folder deletes it. A file that is replaced keeps its permissions. Where
+`path` is a symbolic link, the file that it points to is replaced. Saving the same things again
+writes the same bytes.
 """
 
 from __future__ import annotations
@@ -47,17 +48,18 @@ RUN = "polynet.run"
 PICKLED = re.compile(
     rb"PK\x03\x04.{26}[^/]*/data\.pkl|\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19\.", re.DOTALL
 )
-"""How files begin that torch.save wrote, as it does now and as it did."""
+"""How a file of torch.save begins, in its present format and in its old one."""
 VERSION = 2
-"""Of what a run's file holds under which names."""
+"""The version of the format of a run's file: of what it holds, under which names."""
 
 
 def save(path: StrPath, net: Module) -> None:
     """Write the parameters and buffers of `net` to `path`, replacing what is there in one move.
 
     `safetensors.torch.load_file(path)` gives a `state_dict` that the same network in PyTorch
-    loads; whole numbers are int64, as there. Shared parameters stand in it once, as in PyTorch's
-    own files: such a network loads it by `safetensors.torch.load_model(torch_net, path)`.
+    loads; whole numbers are int64, as in PyTorch. Shared parameters are in the file once, as in
+    PyTorch's own files. A PyTorch network that shares parameters loads the file by
+    `safetensors.torch.load_model(torch_net, path)`.
     """
     host = {name: to_numpy(a) for name, a in net.state_dict().items()}
     _write(path, {n: a.astype(np.int64) if a.dtype.kind == "i" else a for n, a in host.items()}, {})
@@ -71,12 +73,13 @@ def load(
     device: str | None = None,
     dtype: str | None = None,
 ) -> M:
-    """`net` with the parameters and buffers in `path`: of `save`, of `Trainer.save`, or PyTorch's.
+    """`net` with the parameters and buffers in `path`, a file of `save`, `Trainer.save` or PyTorch.
 
     They go to the backend given, else to that of `net` if it is drawn, else to the one chosen,
-    else to numpy. Their dtype must be that of `net` if it is drawn, else it is that of the file;
-    with `dtype`, "float32" or "float64", they are converted to it. Whole numbers come in the
-    network's own dtype. A shared parameter may go by any of its names.
+    else to numpy. Their dtype must be that of `net` if it is drawn; else they keep the dtype of the
+    file. With `dtype`, "float32" or "float64", they are converted to it. Whole numbers are
+    converted to the network's own dtype. A shared parameter may be in the file under any of its
+    paths.
 
     In PyTorch, `safetensors.torch.save_file(torch_net.state_dict(), path)` writes such a file,
     `save_model(torch_net, path)` also where parameters are shared.
@@ -104,7 +107,7 @@ def load(
 def _by_first_name(
     path: StrPath, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]
 ) -> dict[str, np.ndarray]:
-    """The arrays, shared ones by the name that the network gives them."""
+    """The arrays by name; a shared one has the name that the network gives it."""
     found: dict[str, np.ndarray] = {}
     given: dict[str, str] = {}
     for there, array in arrays.items():
@@ -126,7 +129,8 @@ def _in_dtypes(
 ) -> dict[str, np.ndarray]:
     """The arrays in the network's dtypes; floating numbers are converted if `dtype` asks for it.
 
-    A network that is only described takes what the file has: float32 or float64, all alike.
+    A network that is only described takes the dtype of the file, if all its arrays have the same
+    one, float32 or float64.
     """
     free = {n for n, thing in described.items() if getattr(thing, "dtype", None) is None}
     kinds = {arrays[n].dtype.name for n in free}
@@ -166,7 +170,7 @@ def save_run(
 ) -> None:
     """Write what `Trainer.save` promises: every leaf of `state` under its name, and the rest.
 
-    `identity` is what must be equal for a Trainer to go on with this run, by name.
+    `identity` holds, by name, what must be the same in a Trainer that goes on with this run.
     """
     check_folder(path)
     if keep_previous and Path(path).exists():
@@ -174,7 +178,7 @@ def save_run(
         try:
             _parsed_run(path, content)
         except ValueError:
-            pass  # what is not whole does not replace the last that was
+            pass  # a file that is not whole does not replace the last one that was
         else:
             replace_file(_previous(path), [content], model=path)
     recorded = {
@@ -202,8 +206,8 @@ def load_run(
 ) -> tuple[State, Kept, History, Position]:
     """The state, kept weights, history and position in `path`, the arrays at `place`.
 
-    `state` and `identity` are those of the Trainer that wants to go on; it raises what
-    `Trainer.load` says where the file's differ.
+    `state` and `identity` are those of the Trainer that wants to go on. Where those in the file
+    differ, it raises the errors that `Trainer.load` lists.
     """
     try:
         arrays, run = _parsed_run(path, Path(path).read_bytes())
@@ -226,8 +230,8 @@ def load_run(
         there, here = run["identity"].get(name), identity.get(name)
         if there != here:
             raise ValueError(
-                f"{path} is a run with {name} {there}, this Trainer has {here}; make it with the "
-                "same to go on with the run, or begin another with its network: "
+                f"{path} is a run with {name} {there}, this Trainer has {here}; give the Trainer "
+                "the same to go on with the run, or begin another run with its network: "
                 "Trainer(checkpoint.load(path, net), …)"
             )
     recorded = {n: arrays.pop(n).tolist() for n in list(arrays) if n.startswith("history.")}
@@ -241,7 +245,7 @@ def load_run(
     history = History()
     history.step_losses = recorded.pop("history.step_losses")
     history.step_weights = recorded.pop("history.step_weights")
-    for name, column in recorded.items():  # one that began later may have been saved without NaN
+    for name, column in recorded.items():  # a column that began later may lack NaN at its start
         lacking = run["position"]["epoch"] - len(column)
         history.epochs[name.removeprefix("history.epochs.")] = [math.nan] * lacking + column
     found = replace_leaves(expected, moved)
@@ -251,12 +255,12 @@ def load_run(
 
 
 def _previous(path: StrPath) -> Path:
-    """Where the run that was at `path` before is kept."""
+    """The path under which the run that was at `path` before is kept."""
     return Path(f"{os.fspath(path)}.previous")
 
 
 def _parsed_run(path: StrPath, content: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays of a whole run in the `content` of the file at `path`, and what is said of it."""
+    """The arrays of a whole run in the `content` of the file at `path`, and its description."""
     arrays, facts = _parsed(path, content)
     if RUN not in facts or CHECKSUM not in facts:
         raise ValueError(
@@ -297,7 +301,7 @@ def _write(path: StrPath, arrays: Mapping[str, Array], facts: Mapping[str, str])
 
 
 def _in_order(content: bytes) -> list[bytes | memoryview]:
-    """The parts of a file, its header in alphabetical order: safetensors writes texts in any."""
+    """The parts of a file, with a sorted header: safetensors writes texts in changing order."""
     header, end = _header(content)
     ordered = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
     ordered += b" " * (-len(ordered) % 8)
@@ -305,15 +309,15 @@ def _in_order(content: bytes) -> list[bytes | memoryview]:
 
 
 def _header(content: bytes) -> tuple[dict[str, Any], int]:
-    """What stands at the beginning of a safetensors file, and where the numbers begin."""
+    """The header of a safetensors file, and the position at which the numbers begin."""
     end = 8 + int.from_bytes(content[:8], "little")
     return json.loads(content[8:end]), end
 
 
 def check_folder(path: StrPath) -> None:
-    """Raise FileNotFoundError where the folder is missing that `path` is to be written in.
+    """Raise FileNotFoundError where the folder of `path` is missing.
 
-    And FileExistsError where there is something at `path` that is no file.
+    Raise FileExistsError where something other than a regular file is at `path`.
     """
     folder = Path(os.path.realpath(path)).parent
     if not folder.is_dir():
@@ -323,8 +327,8 @@ def check_folder(path: StrPath) -> None:
         )
     if Path(path).exists() and not Path(path).is_file():
         raise FileExistsError(
-            f"{os.fspath(path)!r} cannot be written: what is there is no regular file, but a "
-            "folder or a device; give the name of a file"
+            f"{os.fspath(path)!r} cannot be written: it is not a regular file, but a folder or a "
+            "device; give the name of a file"
         )
 
 
@@ -347,11 +351,11 @@ def replace_file(
         draft.replace(target)
     except BaseException as error:
         draft.unlink(missing_ok=True)
-        error.add_note(f"{os.fspath(path)!r} is not written; what was there before is there still")
+        error.add_note(f"{os.fspath(path)!r} is not written; a file that was there is still there")
         raise
     _delete_left(target.parent)
-    # So that the new name outlives a power cut too. The file is there and whole by now, also where
-    # the folder may not be opened, such as one to drop files in, or Windows, which opens none.
+    # The folder is flushed too, so that the new name survives a power cut. Some folders cannot be
+    # opened (one to drop files in, or any on Windows); the file is there and whole nevertheless.
     with suppress(OSError):
         folder = os.open(target.parent, os.O_RDONLY)
         try:
@@ -361,7 +365,7 @@ def replace_file(
 
 
 def _delete_left(folder: Path) -> None:
-    """Delete drafts that nobody has written to for an hour: of processes that were killed."""
+    """Delete drafts of killed processes: those that nobody has written to for an hour."""
     with suppress(OSError):  # another process may delete them too, and a folder may not be listed
         for draft in folder.glob(".polynet-" + "[0-9a-f]" * 32):
             if time.time() - draft.stat().st_mtime > 3600:
@@ -380,8 +384,8 @@ def _parsed(path: StrPath, content: bytes) -> tuple[dict[str, np.ndarray], dict[
     except safetensors.SafetensorError as error:
         kind = " a file of torch.save, and" if PICKLED.match(content) else ""
         raise ValueError(
-            f"{path} is{kind} not a whole safetensors file: {error}. PyTorch writes one that is "
-            "read here by safetensors.torch.save_file(net.state_dict(), path)"
+            f"{path} is{kind} not a whole safetensors file: {error}. In PyTorch, write one by "
+            "safetensors.torch.save_file(net.state_dict(), path)"
         ) from error
     except KeyError as error:
         raise ValueError(
@@ -400,7 +404,7 @@ def _parsed(path: StrPath, content: bytes) -> tuple[dict[str, np.ndarray], dict[
 
 
 def _sha256(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
-    """The checksum of everything in a file but itself."""
+    """The checksum of everything in a file except the checksum itself."""
     names = sorted(arrays)
     described = [[name, arrays[name].dtype.str, arrays[name].shape] for name in names]
     digest = hashlib.sha256(json.dumps([metadata, described], sort_keys=True).encode())

@@ -47,19 +47,22 @@ COMPILE = ("auto", "require")
 class Trainer:
     """Trains a network: `fit`, `evaluate`, `predict`; `save` and `load` stop a run and go on.
 
-    `net` may be described or have its parameters; it stays as it is, and `trainer.net` is the
-    trained one. `loss(outputs, targets)` is one of `polynet.losses` or your own; `optimizer` one
-    of `polynet.optim`; `metrics` are functions `(targets, outputs) -> number` of NumPy arrays.
+    `net` may be only described, or have its parameters already. It stays as it is; `trainer.net`
+    is the trained network. `loss(outputs, targets)` is one of `polynet.losses` or your own.
+    `optimizer` is one of `polynet.optim`. `metrics` are functions `(targets, outputs) -> number`
+    of NumPy arrays.
 
-    A described network is drawn at the first call, from `seed`, on the backend given, else on
-    the one chosen, else on that of the data, else on NumPy; `dtype` is "float32" by default, or
-    "float64".
+    The parameters of a described network are drawn at the first call, from `seed`, on the backend
+    given, else on the one chosen, else on that of the data, else on NumPy. `dtype` is "float32" by
+    default, or "float64".
 
-    It works in one thread at a time: in a second one it raises RuntimeError meanwhile.
+    A Trainer works in one thread at a time; a call from a second thread meanwhile raises
+    RuntimeError.
 
-    Where the backend can, steps run as one program. A step that cannot, for what its layers or
-    loss do, runs one operation at a time, after a warning that says what; with
-    `compile="require"`, `fit` raises NotCompiledError instead, as on a backend that never can.
+    Where the backend can compile, a step runs as one program. A step whose layers or loss prevent
+    this runs one operation at a time, after a warning that says what prevents it. With
+    `compile="require"`, `fit` raises NotCompiledError instead, also on a backend that never
+    compiles.
 
     >>> import numpy as np
     >>> from polynet import Trainer, losses, nn, optim
@@ -70,7 +73,7 @@ class Trainer:
     True
     """
 
-    __slots__ = ("__weakref__", "_metrics", "_run")  # to set any other, such as lr, is an error
+    __slots__ = ("__weakref__", "_metrics", "_run")  # so that setting trainer.lr is an error
 
     def __init__(
         self,
@@ -101,7 +104,7 @@ class Trainer:
 
     @property
     def loss(self) -> Loss:
-        """What is trained on. Setting it compiles the step anew, for the next epoch."""
+        """The loss that training lowers. Setting it compiles the step anew, for the next epoch."""
         return self._run.loss
 
     @loss.setter
@@ -112,7 +115,7 @@ class Trainer:
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        """What is measured, by name. It may be set to such a dict, or to a list of functions."""
+        """The metrics by name. They may be set to such a dict, or to a list of functions."""
         return self._metrics
 
     @metrics.setter
@@ -123,7 +126,7 @@ class Trainer:
 
     @property
     def optimizer(self) -> Optimizer:
-        """What takes the steps: the one given, to which the run's state belongs."""
+        """The optimizer that takes the steps: the one given, to which the run's state belongs."""
         return self._run.optimizer
 
     @optimizer.setter
@@ -131,7 +134,7 @@ class Trainer:
         raise AttributeError(
             "the optimizer cannot be exchanged: the state of the run belongs to it. Make a new "
             "Trainer(trainer.net, loss, optimizer, seed=1): with another seed, samples come in "
-            "another order. A learning rate that changes is one of optim.schedules, which "
+            "another order. For a learning rate that changes, use one of optim.schedules, which "
             "trainer.lr_factor multiplies"
         )
 
@@ -142,12 +145,12 @@ class Trainer:
 
     @property
     def history(self) -> History:
-        """What was recorded so far."""
+        """The numbers recorded so far."""
         return self._run.history
 
     @property
     def seed(self) -> int:
-        """What parameters, shuffles and random streams are drawn from."""
+        """The seed from which parameters, shuffles and random streams are drawn."""
         return self._run.seed
 
     @property
@@ -172,11 +175,11 @@ class Trainer:
 
     @property
     def lr_factor(self) -> float:
-        """What multiplies every learning rate that is a schedule: 1 until it is set.
+        """The factor that multiplies every learning rate that is a schedule: 1 until it is set.
 
         It is part of the state: `save` keeps it, and no step is compiled anew when it changes.
         Setting it raises RuntimeError before the first step, TypeError where no rate is a
-        schedule, and ValueError for what is no number, at least 0.
+        schedule, and ValueError for anything but a number of at least 0.
         """
         factors = self.optimizer.lr_factors(self._run.state.get("optimizer", {}))
         return float(to_numpy(factors[0])[0]) if factors else 1.0
@@ -221,55 +224,59 @@ class Trainer:
     ) -> History:
         """Train for `epochs` passes over the samples, which are rows of `x` and `y`.
 
-        Of several arrays a sample, `x` is a dict of them, each by the name of an argument of the
-        network's `forward`: `fit({"image": …, "age": …}, y)` calls `net(image=…, age=…)`. `y` may
-        be a dict, too, and the network may return one: the loss and the metrics are given them,
+        Where a sample has several arrays, `x` is a dict of arrays, by the names of the arguments of
+        the network's `forward`: `fit({"image": …, "age": …}, y)` calls `net(image=…, age=…)`. `y`
+        may be a dict too, and the network may return one. The loss and the metrics then get dicts,
         each in the order of its names.
 
-        Host arrays are checked, cast to the network's dtype and moved to its device; arrays
-        on a device must be there already. One that is as it should be is not copied: leave it
-        unchanged meanwhile. Instead of both, `x` may be a `data.Source`, a function
-        `(seed, epoch) -> batches` or a list of batches `(x, y)`: these, and a `np.memmap`, are
-        made, checked and moved batch by batch, in a thread beside the step.
+        Host arrays are checked, cast to the network's dtype and moved to its device; arrays on a
+        device must be on this one already. An array that needs none of this is not copied: do not
+        change it meanwhile. Instead of `x` and `y`, `x` alone may be a `data.Source`, a function
+        `(seed, epoch) -> batches` or a list of batches `(x, y)`. The batches of these, and of an
+        `np.memmap`, are made, checked and moved one by one, in a thread beside the step.
 
-        A step takes `accumulate` times `batch_size` samples (32), of which `batch_size` at a
-        time go through the network: so many need memory, and the numbers are those of
-        `accumulate * batch_size` at once, dropout included (a layer that looks across the
-        batch, such as batch normalisation, sees a part), if the loss is a mean over samples.
-        One that is not, such as `cross_entropy` with `weight` or `ignore_index`, gives others,
-        after a RuntimeWarning: give such weights, and zeros for what is ignored, as
-        `sample_weight`, which has a number for each sample: a batch's loss is Σwl/Σw, and so is
-        the epoch's.
+        A step takes `accumulate` times `batch_size` samples (by default 1 times 32). Of these,
+        `batch_size` at a time go through the network, so only as many need memory. If the loss is a
+        mean over samples, the numbers are those of `accumulate * batch_size` samples at once,
+        dropout included; but a layer that looks across the batch, such as batch normalisation, sees
+        `batch_size` samples. Another loss, such as `cross_entropy` with `weight` or `ignore_index`,
+        gives other numbers, after a RuntimeWarning. Give such weights, and zeros for samples to
+        ignore, as `sample_weight` instead: it has a number w for each sample, and the loss of a
+        batch is Σwl/Σw, as is that of the epoch.
 
-        The last step of an epoch has the samples that are left; with `drop_last` it is left out
-        where they are fewer, which are others each epoch: a layer may need many, such as batch
-        normalisation, and no step is compiled for their number.
+        The last step of an epoch has the samples that are left. With `drop_last` it is left out
+        where they are fewer than a step takes; they are other samples in every epoch. Use it for a
+        layer that needs many samples, such as batch normalisation, or to avoid compiling a step for
+        the smaller number.
 
-        `validation_data` is `(x, y)`, `(x, y, sample_weight)`, a list of such batches or a source;
-        `validation_split` holds out that share of the samples, drawn by the seed, with `stratify`
-        in each class. Loss and metrics are computed on these as by `evaluate`, of as many batches
-        at a time as have up to 256 samples, and called `val_…`; there are no metrics of training
-        batches.
-        After each epoch every one of `callbacks` is called with this Trainer, whose `history`
-        has the epoch's numbers; where one returns True, this was the last epoch.
+        `validation_data` is `(x, y)`, `(x, y, sample_weight)`, a list of such batches or a source.
+        `validation_split` holds out that share of the samples, drawn by the seed; with `stratify`,
+        that share of each class. Loss and metrics are computed on the validation data as by
+        `evaluate`, on as many whole batches at a time as have up to 256 samples, and are named
+        `val_…`; there are no metrics of training batches.
 
-        NumPy, PyTorch and CUDA record a step and replay it, JAX compiles it: layers and the loss
-        run as Python in the first steps of a batch's shape only (on PyTorch without CUDA in 2,000
-        of them). What they print or count, they do then; a branch taken, a random number of
-        Python's or NumPy's and a number that the loss reads from elsewhere stay as they were then,
-        and an array, which a CUDA graph has the address of, has to live on. Random numbers of a
-        step come from `nn.RandomStream`, and `trainer.loss = loss` compiles anew.
+        After each epoch, every one of `callbacks` is called with this Trainer, whose `history` has
+        the epoch's numbers. Where one returns True, this epoch is the last.
+
+        NumPy, PyTorch and CUDA record a step and replay it, and JAX compiles it. So layers and the
+        loss run as Python only in the first steps with a batch of some shape (on PyTorch without
+        CUDA, in the first 2,000). Only these steps print and count. A branch that they took, a
+        random number from Python or NumPy, and a number that the loss read from elsewhere stay as
+        they were then. An array from elsewhere must stay alive, since a CUDA graph has its address.
+        Take a step's random numbers from `nn.RandomStream`; `trainer.loss = loss` compiles anew.
 
         A second call of `fit` goes on where the first ended. Progress is shown where there is a
-        terminal; `progress` says otherwise.
+        terminal, unless `progress` says otherwise.
 
-        Returns the `History` of all calls. Ctrl-C, where the program has no handler of its own for
-        it, takes effect between steps, and the next call goes on from there: it finishes the epoch
-        that was cut, with the same samples and batches, as the first of its `epochs`. To stop at
-        another signal, such as SIGTERM, let its handler set a flag and a callback return True where
-        that is set: an exception that a handler raises may cut a step in two, after which there is
-        nothing to `save`, and only `load` helps. Raises NotFiniteError at the first loss that is
-        NaN or infinite; such a run cannot go on.
+        Returns the `History` of all calls. Raises NotFiniteError at the first loss that is NaN or
+        infinite; such a run cannot go on.
+
+        Ctrl-C takes effect between steps, unless the program has a handler of its own for it. The
+        next call goes on from there: the first of its `epochs` finishes the interrupted one, with
+        the same samples and batches. To stop at another signal, such as SIGTERM, let its handler
+        set a flag, and let a callback return True where the flag is set. An exception from a
+        handler may interrupt the middle of a step; then there is nothing to `save`, and only `load`
+        helps.
         """
         epochs, accumulate = positive("epochs", epochs), positive("accumulate", accumulate)
         batch_size = None if batch_size is None else positive("batch_size", batch_size)
@@ -316,7 +323,7 @@ class Trainer:
         return self.history
 
     def _take_epoch(self, data: Feed, size: int, bar: Any, interrupted: threading.Event) -> None:
-        """What is left of this epoch's steps."""
+        """Take the remaining steps of this epoch."""
         run, place = self._run, self._run.place
         assert place is not None
         run.read()
@@ -332,14 +339,15 @@ class Trainer:
     def evaluate(
         self, x: Any, y: Any = None, *, sample_weight: Any = None, batch_size: int = AT_ONCE
     ) -> dict[str, float]:
-        """The loss and the metrics on the data, as `fit` takes it, by name; nothing is trained.
+        """The loss and the metrics by name, on data as `fit` takes them; nothing is trained.
 
-        `batch_size` samples at a time go through the network and the loss; those that are left are
-        joined to the last of them. The mean counts each batch by its samples, or their
-        `sample_weight`, or by what `weight` and `ignore_index` of cross entropy let count: of a
-        mean it is that of all samples, and a loss of pairs sees those of a batch. Metrics are given
-        targets and outputs of all samples at once; without any, no outputs are kept. A layer's
-        `RandomStream` draws the same every time.
+        `batch_size` samples at a time go through the network and the loss; samples that are left
+        over join the last batch. The loss is the mean over the batches, each weighted by the number
+        of its samples, by their `sample_weight`, or by what `weight` and `ignore_index` of cross
+        entropy let count. So a loss that is a mean over samples gives the mean over all samples; a
+        loss of pairs sees only the pairs within a batch. Metrics get the targets and outputs of all
+        samples at once; without metrics, no outputs are kept. A layer's `RandomStream` draws the
+        same numbers every time.
         """
         batch_size = positive("batch_size", batch_size)
         with self._run.ready(x) as place:
@@ -347,11 +355,12 @@ class Trainer:
             return scores(self._run.forward(), data, self.loss, self.metrics, batch_size)
 
     def predict(self, x: Any, *, batch_size: int = AT_ONCE) -> Any:
-        """The network's outputs for the rows of `x`: NumPy for host data, else of its kind.
+        """The network's outputs for the rows of `x`, on the host for host data, else on the device.
 
-        `x` may be a source too, whose samples come in their order, not augmented. Where the
-        network returns a dict, so does this. A layer's `RandomStream` draws the same every time.
-        JAX compiles it for each shape: layers run as Python then only.
+        Outputs on the host are NumPy arrays, and those on the device are of the kind of `x`. `x`
+        may also be a source, whose samples are taken in order, without augmentation. Where the
+        network returns a dict, so does `predict`. A layer's `RandomStream` draws the same numbers
+        every time. JAX compiles the network for each shape, and only then do layers run as Python.
         """
         batch_size = positive("batch_size", batch_size)
         with self._run.ready(x) as place:
@@ -364,11 +373,11 @@ class Trainer:
 
     @property
     def kept(self) -> dict[str, int]:
-        """The names of the weights that were kept, each with how many epochs made them."""
+        """The names of the weights that were kept, each with the number of epochs before that."""
         return {name: epoch for name, (epoch, _) in self._run.kept.items()}
 
     def keep_weights(self, name: str) -> None:
-        """Keep a copy of the weights as they are now, under a name; it belongs to the run.
+        """Keep a copy of the present weights under a name, as a part of the run.
 
         `save` writes it and `load` brings it back; `restore_weights` makes it the network's.
         Raises RuntimeError before the first `fit`, `evaluate` or `predict`.
@@ -376,7 +385,7 @@ class Trainer:
         self._run.keep_weights(name)
 
     def restore_weights(self, name: str) -> None:
-        """Take the weights that were kept under a name; the optimizer's state stays as it is.
+        """Give the network the weights kept under a name; the optimizer's state stays as it is.
 
         Raises KeyError for a name under which nothing was kept.
         """
@@ -385,19 +394,19 @@ class Trainer:
     # Stopping, and going on
 
     def save(self, path: str | os.PathLike[str], *, keep_previous: bool = False) -> None:
-        """Write all that the run needs to go on: `load` takes it up, on any backend.
+        """Write all that the run needs to go on; `load` takes the run up again, on any backend.
 
         The file is safetensors. It holds every array of the state by its name (`params.…`,
         `buffers.…`, `optimizer.…`, `keys.…`, `step`), the weights kept, the history, the position
         in the data, the seed, the dtype, the optimizer's settings and a checksum.
         `checkpoint.load(path, net)` reads the network alone, and
-        `safetensors.torch.load_file(path)` shows everything. It replaces what is at `path` in one
-        move; with `keep_previous`, the run that was there goes to `path` + ".previous" first, if
-        its file is whole.
+        `safetensors.torch.load_file(path)` shows everything. The new file replaces the one at
+        `path` in one move. With `keep_previous`, the run that was there is first kept as `path` +
+        ".previous", if its file is whole.
 
-        Raises RuntimeError before the first `fit`, `evaluate` or `predict`, and where an exception
-        cut a step in two, NotFiniteError where training met a loss that is not finite: so spoilt
-        parameters replace nothing.
+        Raises RuntimeError before the first `fit`, `evaluate` or `predict`, and after an exception
+        in the middle of a step. Raises NotFiniteError after a loss that is not finite, so that
+        spoilt parameters never replace a good file.
         """
         run = self._run
         if run.place is None:
@@ -413,13 +422,13 @@ class Trainer:
     def load(self, path: str | os.PathLike[str], *, or_previous: bool = False) -> None:
         """Take over the run that `save` wrote to `path`; `fit` then goes on where it stopped.
 
-        This Trainer has the same network, loss, optimizer, seed and dtype as the one that
-        saved; its parameters go to its own backend and device: those it is on, else those it
-        was given, else those chosen, else NumPy. With the same data the numbers are those of
-        the run that never stopped. The loss, the layers' settings and the data are not compared.
+        This Trainer must have the same network, loss, optimizer, seed and dtype as the one that
+        saved. The parameters go to this Trainer's backend and device: those it is on, else those it
+        was given, else those chosen, else NumPy. With the same data, the numbers are those of a run
+        that never stopped. The loss, the layers' settings and the data are not compared.
 
-        With `or_previous`, where the file is missing, torn or tampered with, the run before it is
-        taken, which `save(path, keep_previous=True)` kept, and a RuntimeWarning says so.
+        With `or_previous`, where the file is missing, torn or tampered with, `load` takes the run
+        before it, which `save(path, keep_previous=True)` kept, and a RuntimeWarning says so.
 
         Raises ValueError for a file that is torn, tampered with or no saved run, for another
         seed, dtype, optimizer or setting of it, and for another shape; KeyError for other names;
@@ -447,7 +456,7 @@ class Trainer:
 
 
 def _bar(total: int | None, progress: bool | None) -> Any:
-    """What shows how far it is: where there is a terminal, unless `progress` says otherwise."""
+    """The progress bar, shown where there is a terminal, unless `progress` says otherwise."""
     hidden = None if progress is None else not progress
     if sys.stderr is None:  # as where Windows gives a program no console
         hidden = True

@@ -215,7 +215,7 @@ def test_only_true_ends_training(answer: Any) -> None:
 def test_a_missing_folder_is_named_before_anything_is_trained(tmp_path: Path) -> None:
     job, path = trainer(), tmp_path / "missing" / "run.safetensors"
     named = r"run\.safetensors cannot be written: there is no folder '.*missing'; make it first"
-    with pytest.raises(FileExistsError, match="no regular file"):
+    with pytest.raises(FileExistsError, match="not a regular file"):
         fit(trainer(), Checkpoint(tmp_path))
     (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "run")
     with pytest.raises(FileNotFoundError, match="there is no folder"):

@@ -74,7 +74,7 @@ def test_a_failed_save_leaves_what_was_there(
     with pytest.raises(OSError, match="disk full") as caught:
         checkpoint.save(path, network().init(seed=1, backend="numpy"))
     assert caught.value.__notes__ == [
-        f"{str(path)!r} is not written; what was there before is there still"
+        f"{str(path)!r} is not written; a file that was there is still there"
     ]
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -167,7 +167,9 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path, save: Callable[[Path
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "null").symlink_to(os.devnull)
     for name in ("folder", "pipe", "null"):
-        with pytest.raises(FileExistsError, match=f"{name}' cannot be written: .* no regular file"):
+        with pytest.raises(
+            FileExistsError, match=f"{name}' cannot be written: .* not a regular file"
+        ):
             save(tmp_path / name)
     assert len(list(tmp_path.iterdir())) == 3
 
