@@ -1,4 +1,4 @@
-"""What a Trainer is given: checked, and the place that it means for the network."""
+"""Checks of a Trainer's arguments, and the place for the network that follows from them."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def validation(given: Any) -> tuple[Any, Any, Any]:
 
 
 def _batch(x: Any) -> bool:
-    """Whether it is (x, y) or (x, y, sample_weight), of arrays or dicts of them."""
+    """Whether `x` is a batch: (x, y) or (x, y, sample_weight), of arrays or dicts of them."""
     several = isinstance(x, tuple | list) and len(x) in {2, 3}
     return several and all(hasattr(a, "shape") or isinstance(a, Mapping) for a in x)
 
 
 def functions(given: Any, what: str) -> list[Callable[..., Any]]:
-    """A list of functions; TypeError, which says what it is, for anything else."""
+    """A list of functions; for anything else, a TypeError with the message `what`."""
     several = isinstance(given, Iterable) and not isinstance(given, str)
     found = list(given) if several else []
     if not several or callable(given) or not all(map(callable, found)):
@@ -70,9 +70,9 @@ def functions(given: Any, what: str) -> list[Callable[..., Any]]:
 
 
 def in_turn(given: Any) -> list[Callback]:
-    """The callbacks as given, but those last that save what the others did.
+    """The callbacks in their order, but with those last that save the changes of the others.
 
-    One that saves says now, before anything is trained, if its folder is missing.
+    A callback that saves raises its error here, before training, if its folder is missing.
     """
     callbacks = functions(given, "fit: callbacks is a list of functions (trainer) -> bool or None")
     for callback in callbacks:
@@ -84,13 +84,13 @@ def in_turn(given: Any) -> list[Callback]:
 
 
 def call_each(callbacks: Sequence[Callback], trainer: Any) -> bool:
-    """Call every one; whether one returned True: other values, such as numbers, end nothing."""
+    """Call every callback; whether one returned True. Other values, such as 1, end no training."""
     answers = [callback(trainer) for callback in callbacks]
     return any(isinstance(a, bool | np.bool_) and a for a in answers)
 
 
 def check_kinds(net: Any, loss: Any, optimizer: Any) -> None:
-    """Raise TypeError for what is not what its name says."""
+    """Raise TypeError unless each argument is of the kind that its name says."""
     if not isinstance(net, Module):
         raise TypeError(f"Trainer: net is a {type(net).__name__}; expected a polynet.nn.Module")
     check_loss(loss)
@@ -102,7 +102,7 @@ def check_kinds(net: Any, loss: Any, optimizer: Any) -> None:
 
 
 def check_loss(loss: Any) -> None:
-    """Raise TypeError for what is no function."""
+    """Raise TypeError unless `loss` is a function."""
     if not callable(loss):
         raise TypeError(
             f"Trainer: loss is {loss!r}; expected a function such as polynet.losses.mse"
@@ -112,7 +112,7 @@ def check_loss(loss: Any) -> None:
 def place_for(
     net: Module, x: Any, asked: str | Backend | None, device: str | None, dtype: str | None
 ) -> Place:
-    """Where a network belongs: where it is, else where asked, else where `x` is."""
+    """The place of a network: where it is, else the place asked for, else where `x` is."""
     drawn = [p for p in net.parameters().values() if hasattr(p, "dtype")]
     if drawn:
         return _where_drawn(drawn, asked, device, dtype)
@@ -129,7 +129,7 @@ def place_for(
 def _where_drawn(
     drawn: list[Array], asked: str | Backend | None, device: str | None, dtype: str | None
 ) -> Place:
-    """Where a network is that has its parameters."""
+    """The place of a network whose parameters are drawn; raises if another place was asked for."""
     with nullcontext() if asked is None else use_backend(asked):
         backend, native = common_backend(drawn, "the network's parameters")
     if asked is not None:

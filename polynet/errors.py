@@ -59,7 +59,7 @@ class RecordError(RuntimeError):
 
 
 class NotCompiledError(RuntimeError):
-    """A training step that was to run as one program, `compile="require"`, and cannot."""
+    """A training step cannot run as one program, as `compile="require"` asks."""
 
 
 class NotFiniteError(ArithmeticError):
@@ -83,14 +83,14 @@ def unknown(kind: str, given: object, choices: Iterable[str]) -> str:
 
 
 def did_you_mean(given: object, choices: Iterable[str], near: float = 0.6) -> str:
-    """A sentence with the nearest of `choices`, if one is near: 1 is equal, 0 altogether other."""
+    """A sentence with the nearest of `choices`, if its similarity (0 to 1) is at least `near`."""
     by_lower = {name.lower(): name for name in reversed(list(choices))}  # Adam before adam
     found = difflib.get_close_matches(str(given).lower(), by_lower, n=1, cutoff=near)
     return f" Did you mean {by_lower[found[0]]!r}?" if found else ""
 
 
 def warn(message: str) -> None:
-    """A RuntimeWarning, of the line that called polynet or one of its plug-ins."""
+    """Give a RuntimeWarning that names the line which called polynet or one of its plug-ins."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and _is_inner(frame.f_globals.get("__name__", "")):
         frame, level = frame.f_back, level + 1
@@ -105,7 +105,7 @@ def _is_inner(module: str) -> bool:
 
 @contextmanager
 def advising_on_memory(samples: int) -> Iterator[None]:
-    """Say of steps of so many samples what to lower, where they do not fit on the device."""
+    """Say what to lower where a step of `samples` samples does not fit on the device."""
     try:
         yield
     except MemoryError as error:
@@ -117,7 +117,7 @@ def advising_on_memory(samples: int) -> Iterator[None]:
 
 
 def asked_by(error: BaseException, inner: Iterable[str]) -> str:
-    """The user's line in a traceback: the last that is not of polynet, nor of `inner` packages."""
+    """The user's line in a traceback: the last one outside polynet and the `inner` packages."""
     found = filter(None, map(find_spec, ("polynet", *inner)))
     folders = [folder for s in found for folder in s.submodule_search_locations or ()]
     frames = traceback.extract_tb(error.__traceback__)

@@ -1,8 +1,8 @@
-"""Metrics: how good a network's outputs are, for people.
+"""Metrics: numbers that tell people how good a network's outputs are.
 
 A metric is any function `(targets, outputs) -> number` of NumPy arrays, known by its `__name__`.
-Those of scikit-learn are such functions: of numbers (`r2_score`) and of scores (`roc_auc_score` for
-two classes) as they are; of classes, with `classes`:
+Metrics of scikit-learn are such functions. Those for numbers (`r2_score`) and for scores
+(`roc_auc_score` for two classes) work as they are; those for classes need `classes`:
 
     def f1(targets, outputs):
         return f1_score(targets, metrics.classes(outputs), average="macro")
@@ -22,8 +22,9 @@ __all__ = ["accuracy", "classes", "top_k"]
 def classes(outputs: np.ndarray) -> np.ndarray:
     """The class that each sample's logits stand for.
 
-    `outputs` are (batch, classes, …), whose largest along axis 1 is the answer; or, for two
-    classes, (batch,) or (batch, 1), where above 0 means 1. The result has no axis of classes.
+    `outputs` are (batch, classes, …), and the class is the index of the largest along axis 1. For
+    two classes, they may also be (batch,) or (batch, 1): the class is 1 where they are above 0. The
+    result has no axis of classes.
 
     >>> classes(np.asarray([[0.1, 0.9], [0.8, 0.2]]))
     array([1, 0])
@@ -40,10 +41,10 @@ def classes(outputs: np.ndarray) -> np.ndarray:
 def accuracy(targets: np.ndarray, outputs: np.ndarray) -> float:
     """The share of samples whose class is right, from 0 to 1.
 
-    `outputs` are logits, as for `classes`; `targets` are integers without the axis of classes, or
-    one-hot rows; for two classes and one output a place, of the outputs' shape, 0 and 1 or -1 and
-    1. Raises ValueError for other shapes, for what is no class, such as a label that the loss
-    ignores, and for rows that are not one-hot, such as those of several labels a sample.
+    `outputs` are logits, as for `classes`. `targets` are integers without the axis of classes, or
+    one-hot rows. For two classes with a single output, they have the outputs' shape, and are 0 and
+    1, or -1 and 1. Raises ValueError for other shapes, for a label that is no class, such as one
+    that the loss ignores, and for rows that are not one-hot, such as several labels a sample.
 
     >>> accuracy(np.asarray([1, 0]), np.asarray([[0.1, 0.9], [0.2, 0.8]]))
     0.5
@@ -68,9 +69,10 @@ def accuracy(targets: np.ndarray, outputs: np.ndarray) -> float:
 def top_k(k: int) -> Callable[[np.ndarray, np.ndarray], float]:
     """A metric: the share of samples whose class is among the k largest logits.
 
-    It takes integer targets (batch,) or one-hot rows, and outputs (batch, classes). Of logits that
-    are equal, the first classes are taken for the largest. Raises ValueError where k is no positive
-    integer, where there are fewer classes, for other shapes, and for a label that is no class.
+    It takes integer targets (batch,) or one-hot rows, and outputs (batch, classes). Among equal
+    logits, those of the first classes count as the largest. Raises ValueError where k is not a
+    positive integer, where there are fewer than k classes, for other shapes, and for a label that
+    is no class.
 
     >>> metric = top_k(2)
     >>> metric(np.asarray([0, 2]), np.asarray([[0.5, 0.4, 0.1], [0.3, 0.5, 0.2]]))
@@ -98,13 +100,13 @@ def top_k(k: int) -> Callable[[np.ndarray, np.ndarray], float]:
 
 
 def _of_two(targets: np.ndarray) -> np.ndarray:
-    """Whether each is of class 1, the others being of 0, or of -1, as `losses.hinge` has them."""
+    """Whether each target is class 1; the other class is 0, or -1 as for `losses.hinge`."""
     other = -1 if (targets == -1).any() else 0
     odd = targets[(targets != 1) & (targets != other)]
     if odd.size:
         raise ValueError(
-            f"accuracy: the targets hold {odd.flat[0]}; with one output a place they are 0 and 1, "
-            "or -1 and 1. Of numbers there is scikit-learn's r2_score; for others def a metric, "
+            f"accuracy: the targets hold {odd.flat[0]}; with a single output they are 0 and 1, "
+            "or -1 and 1. For numbers, use scikit-learn's r2_score; for others def a metric, "
             "such as np.mean((outputs > 0) == (targets > 0.5))"
         )
     return targets == 1
@@ -121,7 +123,7 @@ def _check_classes(name: str, labels: np.ndarray, classes: int) -> None:
 
 
 def _labels(name: str, targets: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    """Labels, also from one-hot rows of the outputs' shape."""
+    """The targets as labels; one-hot rows of the outputs' shape are turned into labels."""
     if targets.shape != outputs.shape or targets.ndim != 2:
         return targets
     single = ((targets == 1).sum(axis=1) == 1) & ((targets != 0).sum(axis=1) == 1)

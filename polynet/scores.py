@@ -1,4 +1,4 @@
-"""What a network gives for all samples: its outputs, and the numbers that say how good they are."""
+"""A network's outputs for all samples, and its scores: the loss and the metrics."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from polynet.tree import map as tree_map
 
 Loss = Callable[..., Array]
 Forward = Callable[[Any, int], Any]
-"""A network that predicts: a function of samples, and of the number of the first of them."""
+"""A network that predicts: a function of samples and of the index of the first one."""
 AT_ONCE = 256
-"""Samples that go through a network which is not trained, where nobody says how many."""
+"""How many samples at a time go through a network that only predicts, by default."""
 
 
 def outputs_of(forward: Forward, data: Feed, batch_size: int) -> Any:
@@ -37,7 +37,7 @@ def outputs_of(forward: Forward, data: Feed, batch_size: int) -> Any:
 def applied(forward: Forward, x: Any, first: int = 0) -> Any:
     """The network's output for the samples from number `first` on.
 
-    TypeError where it is no array, and no dict, but a tuple, say.
+    Raises TypeError where the output is neither an array nor a dict of arrays, such as a tuple.
     """
     outputs = forward(x, first)
     if not all(hasattr(a, "shape") for _, a in arrays_of(outputs, "the network's output")):
@@ -50,17 +50,17 @@ def applied(forward: Forward, x: Any, first: int = 0) -> Any:
 
 
 def check_rows(outputs: Any, count: int) -> None:
-    """Refuse one of several outputs that has no row for each sample: it could not be joined."""
+    """Refuse outputs in a dict that lack a row for each sample, since they cannot be joined."""
     for name, a in arrays_of(outputs, "the network's output"):
         if isinstance(outputs, dict) and tuple(a.shape[:1]) != (count,):
             raise ValueError(
                 f"{name} has shape {tuple(a.shape)} for {count} samples; outputs that are joined, "
-                "for metrics, predict or a step in parts, have a row for each: broadcast it to them"
+                "for metrics, predict or a step in parts, have a row for each sample: broadcast it"
             )
 
 
 def joined(parts: Sequence[Any], what: str = "the network's output") -> Any:
-    """Arrays one after another along the axis of the samples."""
+    """The arrays joined along the axis of the samples."""
 
     def of_one(*arrays: Any) -> Any:
         sizes = {tuple(a.shape[1:]): tuple(a.shape) for a in arrays}
@@ -78,7 +78,8 @@ def joined(parts: Sequence[Any], what: str = "the network's output") -> Any:
 def loss_of(loss: Loss, outputs: Any, targets: Any, weights: Sequence[Array], name: str) -> Array:
     """The loss; `weights` has the samples' weights, called `name`, where there are any.
 
-    Raises TypeError for a loss that takes none, and for one that returns no 0-d array.
+    Raises TypeError for weights that the loss does not take, and for a loss that returns no 0-d
+    array.
     """
     if weights and "sample_weight" not in inspect.signature(loss).parameters:
         raise TypeError(
@@ -102,9 +103,9 @@ def whole_batches(size: int) -> int:
 
 
 def _with_the_rest(batches: Iterator[Any], size: int) -> Iterator[Any]:
-    """Batches, of which a last one that is shorter is joined to the one before.
+    """The batches, with a last one that is shorter joined to the one before it.
 
-    A loss that looks across the batch has no number for a sample that is alone.
+    A loss that looks across the batch has no value for a single sample.
     """
     held = None
     for batch in batches:
@@ -122,8 +123,8 @@ def scores(
 ) -> dict[str, float]:
     """The loss and the metrics on the data, by name.
 
-    The loss is the mean of those of the batches, each as heavy as what it is the mean over: its
-    samples, or their weight. Metrics are given all samples at once.
+    The loss is the mean of the batches' losses, each weighted by the number of its samples, or by
+    the sum of their weights. Metrics get all samples at once.
     """
     values, sizes, kept, weights, seen = [], [], [], [], 0
     with closing(data.in_order(batch_size)) as made:
@@ -162,7 +163,7 @@ def scores(
 
 @contextmanager
 def _given(who: str, outputs: Any, targets: Any) -> Iterator[None]:
-    """A note to what is raised by who expects arrays, and is given several."""
+    """Add a note to an error of a function that may expect arrays, but is given dicts."""
     try:
         yield
     except Exception as error:
@@ -175,7 +176,7 @@ def _given(who: str, outputs: Any, targets: Any) -> Iterator[None]:
 
 
 def _number(name: str, value: Any) -> float:
-    """What a metric gave."""
+    """The number that a metric returned; TypeError for anything else."""
     if not hasattr(value, "__float__") or tuple(getattr(value, "shape", ())) != ():
         shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
         raise TypeError(

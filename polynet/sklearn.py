@@ -40,7 +40,7 @@ Net = Module | Callable[[int, int], Module]
 
 
 class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """What both do: they are described, as all of scikit-learn's, and trained by `fit`."""
+    """What both estimators share: their settings, as scikit-learn wants them, and training."""
 
     _loss: Loss
 
@@ -72,12 +72,12 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         self.dtype = dtype
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The settings by name; those of the optimizer as `optimizer__lr` and the like."""
+        """The settings by name; the optimizer's settings have names such as `optimizer__lr`."""
         params: dict[str, Any] = super().get_params(deep=deep)
         return {**params, **self._of_the_optimizer()} if deep else params
 
     def set_params(self, **params: Any) -> Self:
-        """Change settings by name; one of the optimizer's makes another optimizer."""
+        """Change settings by name; changing one of the optimizer's makes a new optimizer."""
         own = {name: params.pop(name) for name in list(params) if name.startswith(OF_THE_OPTIMIZER)}
         super().set_params(**params)
         known = self._of_the_optimizer()
@@ -132,7 +132,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         self.net_, self._seed = trainer.net, seed
 
     def _outputs(self, x: Any) -> Any:
-        """The network's outputs, where it is; its streams draw what a Trainer's `predict` draws."""
+        """The outputs, on the network's device; streams draw what a Trainer's `predict` draws."""
         check_is_fitted(self)
         x = validate_data(self, x, reset=False, **NUMBERS)
         place = place_for(self.net_, None, self.backend, self.device, self.dtype)
@@ -143,26 +143,26 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
 
 OF_THE_OPTIMIZER = "optimizer__"
 NUMBERS: dict[str, Any] = {"dtype": ("float64", "float32"), "allow_nd": True}
-"""What `x` is, in the words of scikit-learn: whole numbers become floating."""
+"""Scikit-learn's options for checking `x`; they turn whole numbers into floating ones."""
 
 
 class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]  # scikit-learn has no types
     """A network that tells classes apart, as an estimator of scikit-learn.
 
     `net` is a network that gives a score for each class, or a function `(features, classes) ->
-    Module` of the sizes in the data: `features` are the columns of `X`, the channels of images.
-    All else is as in `Trainer` and its `fit`; the loss is of scores and labels from 0, by default
-    `losses.cross_entropy`, the optimizer `optim.Adam(1e-3)`, for 200 epochs as scikit-learn's own
-    networks, and `random_state` the seed: an integer, a `RandomState` or None. A search may choose
-    a setting of the optimizer as `optimizer__lr`.
+    Module` of the sizes in the data: `features` is the number of columns of `X`, or of channels of
+    images. All else is as in `Trainer` and its `fit`. The loss takes scores and labels from 0; the
+    default is `losses.cross_entropy`. The default optimizer is `optim.Adam(1e-3)`, for 200 epochs
+    as in scikit-learn's own networks. `random_state` is the seed: an integer, a `RandomState` or
+    None. A search may choose a setting of the optimizer by a name such as `optimizer__lr`.
 
     `fit(X, y, sample_weight=None)` takes samples as rows of numbers, or of any shape such as
-    (samples, channels, height, width), and labels of any kind; `predict` gives labels, and
-    `predict_proba` probabilities (samples, classes) in the order of `classes_`. The trained
-    network is `net_`, and what was recorded `history_`.
+    (samples, channels, height, width), and labels of any kind. `predict` gives labels;
+    `predict_proba` gives probabilities (samples, classes) in the order of `classes_`. The trained
+    network is `net_`, and its History is `history_`.
 
-    Raises ValueError for fewer than two classes, and as scikit-learn does for what is no matrix
-    of finite numbers. It needs scikit-learn: `pip install 'polynet-array[sklearn]'`.
+    Raises ValueError for fewer than two classes, and, as scikit-learn does, for `X` that is not an
+    array of finite numbers. It needs scikit-learn: `pip install 'polynet-array[sklearn]'`.
 
     >>> from sklearn.datasets import load_iris
     >>> from sklearn.model_selection import cross_val_score
@@ -203,9 +203,9 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]  # scikit-l
 class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]  # scikit-learn has no types
     """A network that gives numbers, as an estimator of scikit-learn.
 
-    As `Classifier`, with targets of shape (samples,) or (samples, outputs), whose shape `predict`
-    has: `net` gives (samples, outputs), or is a function `(features, outputs) -> Module`, and the
-    loss is by default `losses.mse`.
+    Targets have the shape (samples,) or (samples, outputs), and predictions have the same. `net`
+    gives (samples, outputs), or is a function `(features, outputs) -> Module`. The default loss is
+    `losses.mse`. All else is as in `Classifier`.
 
     >>> import numpy as np
     >>> from polynet import nn, optim
@@ -232,5 +232,5 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]  # scikit-lea
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """The network's numbers, (samples,) or (samples, outputs) as the targets were."""
+        """The network's outputs, (samples,) or (samples, outputs) as the targets were."""
         return to_numpy(self._outputs(X)).reshape(-1, *self._row)

@@ -1,4 +1,4 @@
-"""What a loss takes its targets and the network's outputs for, and what is none of it."""
+"""Checks that targets and outputs are what a loss takes them for, such as labels or scores."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ BEFORE: dict[Any, dict[Any, str]] = {
     losses.binary_cross_entropy_with_logits: {
         nn.Sigmoid: "",
         nn.LogSigmoid: "",
-        nn.Softmax: ". Of classes that exclude one another there is cross_entropy",
+        nn.Softmax: ". For classes that exclude one another, use cross_entropy",
     },
     losses.cross_entropy: {
         nn.Softmax: "",
-        nn.Sigmoid: ". For several labels a sample there is binary_cross_entropy_with_logits",
-        nn.LogSigmoid: ". For several labels a sample there is binary_cross_entropy_with_logits",
+        nn.Sigmoid: ". For several labels a sample, use binary_cross_entropy_with_logits",
+        nn.LogSigmoid: ". For several labels a sample, use binary_cross_entropy_with_logits",
     },
 }
-"""Layers that scores have passed, which these losses are not for; and what more is to be said."""
+"""By loss, the last layers whose outputs it cannot take, each with more advice for the error."""
 
 
 def check_last_layer(net: nn.Module, loss: Any, measured: Iterable[Callable[..., float]]) -> None:
-    """Raise ValueError where a network ends in a layer whose input its loss or accuracy takes."""
+    """Raise ValueError where the loss or accuracy should get the inputs of the last layer."""
     function, _ = parts_of(loss)
     *_, before, last = [net, net, *_one_after_another(net)]
     layers = next((layers for known, layers in BEFORE.items() if known is function), {})
     if type(last) in layers:
         raise ValueError(
             f"Trainer: the network ends in {last.label()}, and {function.__name__} takes the "
-            "scores before it: leave the layer out, and have polynet.functional.sigmoid(outputs), "
+            "scores before it: leave the layer out, and call polynet.functional.sigmoid(outputs), "
             f"or softmax, afterwards{layers[type(last)]}"
         )
     single = isinstance(before, nn.Linear) and before.out_features == 1
@@ -50,38 +50,37 @@ def check_last_layer(net: nn.Module, loss: Any, measured: Iterable[Callable[...,
 
 
 def _one_after_another(net: nn.Module) -> list[nn.Module]:
-    """The layers that arrays pass in their order; the network itself where that is not known."""
+    """The layers in the order in which arrays pass them, or, if that is unknown, the network."""
     if not isinstance(net, nn.Sequential) or type(net).forward is not nn.Sequential.forward:
         return [net]
     return [layer for part in net for layer in _one_after_another(part)]
 
 
 def check_outputs(loss: Any, outputs: Any) -> None:
-    """Raise ValueError for outputs that a loss takes for what they cannot be."""
+    """Raise ValueError for outputs that a loss takes, but that cannot be what it takes them for."""
     function, _ = parts_of(loss)
     if function is losses.nll and not isinstance(outputs, dict):
         host = to_numpy(outputs)
         if host.max(initial=0) > 1e-3:
             raise ValueError(
                 f"nll takes log-probabilities, which are at most 0; the network gives "
-                f"{host.max():.4g}. Of scores there is cross_entropy, or end it in nn.LogSoftmax(1)"
+                f"{host.max():.4g}. For scores, use cross_entropy, or end it in nn.LogSoftmax(1)"
             )
     if function is losses.cross_entropy and tuple(getattr(outputs, "shape", ()))[1:2] == (1,):
         raise ValueError(
             "cross_entropy is of two classes or more, and the network has 1 output, for which it "
-            "is 0 always; give it an output a class, or binary_cross_entropy_with_logits, whose "
-            "targets are 0 and 1"
+            "is always 0; give the network one output for each class, or use "
+            "binary_cross_entropy_with_logits, whose targets are 0 and 1"
         )
 
 
 def target_check(loss: Any, outputs: Any, targets: Any, name: str) -> Check | None:
-    """What refuses targets that the loss, with options or without, does not know.
+    """A function that refuses targets which the loss, with or without options, cannot take.
 
-    It looks at them on the host, but for those that weigh 0; None where there is nothing to look
-    for.
+    It checks them on the host, except those whose weight is 0. None where nothing is to be checked.
     """
     if isinstance(outputs, dict) or isinstance(targets, dict):
-        return None  # what is made of them, a loss of one's own knows
+        return None  # only the user's own loss knows what it makes of a dict
     function, options = parts_of(loss)
     of_labels = function in (losses.cross_entropy, losses.nll, losses.multi_margin)
     integral = backend_of(targets).xp.isdtype(targets.dtype, "integral")
@@ -105,9 +104,9 @@ def target_check(loss: Any, outputs: Any, targets: Any, name: str) -> Check | No
 
 
 def what_counts(loss: Any, targets: Any, weights: list[Any]) -> float:
-    """What of a batch its loss is the mean over: its samples, or what they weigh.
+    """The total weight in a batch's loss: the number of its samples, or the sum of their weights.
 
-    Of losses of labels that have `weight` or `ignore_index` it is what the labels weigh.
+    For losses of labels with `weight` or `ignore_index`, it is the sum of the labels' weights.
     """
     w = np.asarray(to_numpy(weights[0]), float) if weights else np.ones(samples(targets))
     function, options = parts_of(loss)
@@ -126,14 +125,14 @@ def what_counts(loss: Any, targets: Any, weights: list[Any]) -> float:
 
 
 def parts_of(loss: Any) -> tuple[Callable[..., Array], dict[str, Any]]:
-    """A loss without its options, and these."""
+    """A loss's function, and its options."""
     if isinstance(loss, functools.partial):
         return loss.func, loss.keywords
     return loss, {}
 
 
 NEAR = 1e-2
-"""By how much probabilities may be off."""
+"""The error that is allowed in probabilities and in their sum."""
 
 
 def _check_chances(name: str, targets: np.ndarray) -> None:
@@ -141,12 +140,12 @@ def _check_chances(name: str, targets: np.ndarray) -> None:
     if low < -NEAR or high > 1 + NEAR:
         raise ValueError(
             f"{name} holds numbers from {low} to {high}; binary_cross_entropy_with_logits takes "
-            "0, 1, and what is between: of -1 and 1 make (y + 1) / 2, of two labels y == label"
+            "0, 1, and what is between: convert -1 and 1 by (y + 1) / 2, labels by y == label"
         )
 
 
 def _check_probabilities(name: str, targets: np.ndarray) -> None:
-    """Of classes, on axis 1; rounding aside, as of half precision. Where all are 0, none counts."""
+    """Probabilities of classes are on axis 1. Rounding is allowed, as is a sample of zeros only."""
     low, high = targets.min(initial=0), targets.max(initial=0)
     sums = targets.sum(axis=1)
     odd = (np.abs(sums - 1) > NEAR) & (np.abs(sums) > NEAR)
@@ -164,7 +163,7 @@ def _check_signs(name: str, targets: np.ndarray) -> None:
     other = targets[np.abs(targets) != 1]
     if other.size:
         raise ValueError(
-            f"{name} holds {other.flat[0]}; hinge takes -1 and 1: of 0 and 1 make 2.0 * y - 1"
+            f"{name} holds {other.flat[0]}; hinge takes -1 and 1: convert 0 and 1 by 2.0 * y - 1"
         )
 
 
@@ -174,6 +173,6 @@ def _check_labels(classes: int, ignored: int | None, name: str, labels: np.ndarr
     if low < 0 or high >= classes:
         raise ValueError(
             f"{name} holds class {high if high >= classes else low}, the network has {classes} "
-            f"outputs: classes count from 0 to {classes - 1}; labels that do not count are "
-            "ignore_index= of the loss"
+            f"outputs: classes count from 0 to {classes - 1}; give the loss a label that does not "
+            "count as ignore_index="
         )

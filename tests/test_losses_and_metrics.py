@@ -170,11 +170,11 @@ NOT_MEANT: dict[str, tuple[Any, str]] = {
     ),
     "sigmoid of classes": (
         lambda: trainer(losses.cross_entropy, last=nn.Sigmoid()),
-        "leave the layer out.*For several labels a sample there is binary_cross_entropy",
+        "leave the layer out.*For several labels a sample, use binary_cross_entropy",
     ),
     "softmax of labels": (
         lambda: trainer(BCE, last=nn.Softmax(1)),
-        "leave the layer out.*exclude one another there is cross_entropy",
+        "leave the layer out.*exclude one another, use cross_entropy",
     ),
     "accuracy of chances within another": (
         lambda: Trainer(
