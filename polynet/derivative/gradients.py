@@ -10,7 +10,7 @@ from polynet.derivative.run import Argnums, Run, places_of
 from polynet.tensor import Tensor
 
 P = ParamSpec("P")
-"""What a function takes, and its derivative too."""
+"""The parameters of a function, which its derivative takes too."""
 
 
 def value_and_grad(
@@ -24,9 +24,9 @@ def value_and_grad(
     has the structure, shapes and dtypes of the argument `argnums`; for several, a tuple. By a
     complex x + iy it is ∂f/∂x + i ∂f/∂y, the direction in which `f` grows most, as in PyTorch.
 
-    Within `f`, a network is called with its parameters: `net.bind(p)(x)`. An array that `f` reads
-    is not copied: written to while `f` runs, it would spoil the gradient of what has read it. A
-    RuntimeWarning says where the value was computed of none of the arrays.
+    Within `f`, a network is called with its parameters: `net.bind(p)(x)`. Arrays that `f` reads are
+    not copied: writing to one while `f` runs makes the gradient of earlier reads wrong. A
+    RuntimeWarning says where the value does not depend on any of the arrays.
 
     Raises TypeError for an argument that is no array or not floating, and for a result
     that is not 0-d. Reference: Griewank and Walther, *Evaluating Derivatives* (2008), ch. 3.

@@ -21,10 +21,10 @@ def vjp(f: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple[An
     its value and anything else. `pullback(cotangent)` takes a tree like `value`, leaf by leaf in
     shape and dtype, and returns a tuple with the gradient of Σ value · cotangent by each primal.
 
-    The pullback may be called any number of times, and holds `f`'s record as long as it is
-    kept. It has its own copies of `primals`; other arrays that `f` read must not be written to
-    before it is called. Within another derivative it is differentiated like anything else; if it
-    was made outside, `f` is run again for that.
+    The pullback may be called any number of times, and keeps `f`'s record alive. It has its own
+    copies of `primals`; do not write to other arrays that `f` read before you call it. Within
+    another derivative the pullback is differentiated like any function; if it was made outside,
+    `f` runs again for that.
 
     Raises TypeError for a primal or a result that is no real floating array, and for a
     cotangent of another dtype; ValueError for one of another structure or shape. Reference:
@@ -46,7 +46,7 @@ def _vjp(
     nested: bool = False,
     name: str = "cotangent",
 ) -> tuple[Any, ...]:
-    """`vjp`, which calls what its pullback takes by `name`; `nested` as in `Run`."""
+    """`vjp`; errors call the pullback's argument `name`, and `nested` is as in `Run`."""
     every = tuple(range(len(primals)))
     run = Run(f, primals, every, has_aux=has_aux, keep=True, nested=nested)
 
@@ -69,8 +69,8 @@ def jvp(
     tangent a tree like the value; with `has_aux`, where `f` returns a pair of its value and
     anything else, `(value, tangent, aux)`.
 
-    vᵀJ is linear in v, so that its own derivative by v, taken back, is J: two sweeps back make
-    one forward. The cost is that of a few gradients, and the memory that of one.
+    vᵀJ is linear in v, so the pullback of v ↦ vᵀJ multiplies by J: two backward sweeps make a
+    forward one. This costs as much time as a few gradients, and as much memory as one.
 
     Raises as `vjp` does. Reference: Christianson, "Automatic Hessians by reverse accumulation",
     IMA Journal of Numerical Analysis 12 (1992).
@@ -122,7 +122,7 @@ def _tuple(given: Any, name: str) -> tuple[Any, ...]:
 
 
 def _like(expected: tree.Tree, given: tree.Tree, name: str, level: Level) -> list[Array]:
-    """The leaves of `given`, which must be a tree like `expected`; copies, kept by nobody else."""
+    """Copies of the leaves of `given`, which must be a tree like `expected`."""
     found = dict(tree.paths(given))
     wanted = tree.paths(expected)
     if set(found) != {path for path, _ in wanted}:

@@ -1,4 +1,4 @@
-"""One run of a function on recorded arrays, of which every derivative is made."""
+"""One run of a function on recorded arrays, from which every derivative is made."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ _open_levels: ContextVar[int] = ContextVar("polynet_open_levels", default=0)
 class Run:
     """What a function returned for recorded arrays, and the record to sweep back.
 
-    `wanted` are the arguments at `places`, by which it is differentiated, and `value` and `aux`
-    what it returned, all without the level of this run. The level ends with the run, so that a
-    Tensor that leaked out of it says so; the record lives as long as the run is kept.
+    `wanted` are the arguments at `places`, by which the function is differentiated. `value` and
+    `aux` are what it returned. All are without the level of this run. The level is closed when the
+    function returns, so that a Tensor which leaked out raises an error; the record lives as long
+    as the run.
 
-    With `keep`, the arguments are copied first, so that the sweep may come later, whatever
-    happens to them. With `nested`, all rules run in the differentiable namespace, as within
+    With `keep`, the arguments are copied first, so that the sweep may come later, even if the
+    arguments change. With `nested`, all rules run in the differentiable namespace, as within
     another derivative, so that sweeps from Tensors are recorded in turn. Unless `own`, `aux` may
     share memory with other arrays.
     """
@@ -84,7 +85,7 @@ class Run:
     def gradients(
         self, seeds: Sequence[Array | None], *, own: bool = True, last: bool = False
     ) -> list[tree.Tree]:
-        """The gradient by each of `wanted`, from those of the leaves of `value`, None for zero.
+        """The gradient by each of `wanted`; `seeds` are those by the leaves of `value`, None for 0.
 
         Unless `own`, gradients may share memory with other arrays. The `last` sweep frees the
         record on its way.
@@ -98,7 +99,7 @@ class Run:
         return tree.map(lambda _: next(arrived), self.wanted)
 
     def _finished(self, found: list[Any], leaves: list[Array], own: bool) -> list[Array]:
-        """What arrived at the leaves as the user gets it: one gradient a leaf, in its dtype."""
+        """The gradients that arrived at the leaves, as the user gets them: in their leaves' dtypes."""
         xp, level = self.xp, self.level
         gradients: list[Any] = []
         dtype, turned = None, False
@@ -148,7 +149,7 @@ def copied_off(level: Level, x: Any) -> Any:
 def _open(wanted: list[Any], places: Sequence[int], nested: bool, scalar: bool) -> Level:
     """A new level for the arrays in `wanted`, of one backend and device.
 
-    They are real; for the gradient of a `scalar` they may be complex.
+    The arrays must be real; for the gradient of a `scalar` they may be complex.
     """
     kinds = ("real floating", "complex floating") if scalar else "real floating"
     found = [
@@ -192,7 +193,7 @@ def _backend_of_leaves(found: list[tuple[str, Any]]) -> tuple[Backend, bool]:
 
 
 def _called(f: Callable[..., Any], args: list[Any], options: dict[str, Any]) -> Any:
-    """What `f` returns; where a library refused a Tensor, the error says what takes one."""
+    """The result of `f`; where a library refused a Tensor, a note says which functions take one."""
     try:
         return f(*args, **options)
     except TypeError as error:
@@ -215,7 +216,7 @@ def _pair(result: Any) -> tuple[Any, Any]:
 
 
 def _lines(level: Level, output: Any, scalar: bool) -> list[int | None]:
-    """The lines of the result's leaves, None for what no gradient reaches; they must be real."""
+    """The lines of the result's leaves, which must be real; None for one without a gradient."""
     found = [("", output)] if scalar else tree.named_leaves(output)
     if not found:
         raise TypeError(

@@ -1,7 +1,7 @@
 """Item assignment of the standard: an array with other values at some of its places.
 
-Which places those are is seen from the shapes, or on the device; no memory is written to, so it
-is the same where arrays cannot change. Being written from ops, it has their derivatives.
+The places follow from the shapes, or are found on the device. No memory is written to, so this
+also works where arrays cannot change. It is composed of ops, and so has their derivatives.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def setitem(xp, x, key, value, /):
     """`x` after `x[key] = value`, as a new array.
 
     `key` is integers, slices, `...` and None; one boolean mask; or integer arrays that index all
-    axes, of which the last wins where a place comes twice. `value`, a number or an array of
-    x's kind, is broadcast to the shape of `x[key]`.
+    axes, where the last value wins if a place occurs twice. `value`, a number or an array of x's
+    kind, is broadcast to the shape of `x[key]`.
 
     Raises TypeError for a value that would need another dtype, IndexError for a key that does
     not fit.
@@ -47,7 +47,7 @@ def setitem(xp, x, key, value, /):
 
 
 def _in_kind(xp, x, value):
-    """`value` as an array that changes nothing about x's dtype."""
+    """`value` as an array; raises TypeError where it would change the dtype of `x`."""
     number = isinstance(value, bool | int | float | complex)
     if not number and not hasattr(value, "dtype"):
         raise TypeError(
@@ -97,7 +97,7 @@ def _to_integers(xp, x, keys, value):
     if 0 in value.shape:
         return x
     flat = flat_places(xp, x.shape, keys, value)
-    order = xp.argsort(flat, stable=True)  # who comes last to a place is the last of its run
+    order = xp.argsort(flat, stable=True)  # the last value for a place is the last of its run
     runs = xp.take(flat, order)
     every = xp.arange(math.prod(x.shape), dtype=flat.dtype, device=array_api_compat.device(x))
     last = xp.searchsorted(runs, every, side="right") - 1

@@ -3,8 +3,8 @@
 What is carried back to a complex z = x + iy is G = ∂f/∂x - i ∂f/∂y, so that df = Re(G dz). Then a
 holomorphic w(z) multiplies by w'(z), with no conjugate, and real rules serve complex numbers as
 they are. The functions here are not holomorphic: they have rules of their own, and take the real
-part of what arrives at a real result. To the user goes the conjugate of G, the direction in which
-f grows most: ∂f/∂x + i ∂f/∂y, as in PyTorch; to a real array, its real part.
+part of a gradient that arrives at a real result. The user gets the conjugate of G, the direction
+in which f grows most: ∂f/∂x + i ∂f/∂y, as in PyTorch; for a real array, its real part.
 
 Kreutz-Delgado, "The Complex Gradient Operator and the CR-Calculus" (2009).
 """
@@ -20,7 +20,7 @@ def is_complex(xp, x):
 
 
 def in_dtype(xp, g, dtype):
-    """A gradient in the dtype of what it is the gradient of: its real part, where that is real."""
+    """A gradient in the dtype of its array: only its real part, where the array is real."""
     if g.dtype == dtype:
         return g
     if is_complex(xp, g) and not xp.isdtype(dtype, "complex floating"):

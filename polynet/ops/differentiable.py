@@ -100,10 +100,10 @@ INSTEAD = {
     "ravel": "xp.reshape",
     "true_divide": "xp.divide",
 }
-"""What has a derivative in place of functions that libraries have beside the standard's."""
+"""For functions that libraries have beside the standard's, those with a derivative to use."""
 
 SETS = frozenset("unique_all unique_counts unique_inverse unique_values".split())
-"""Functions of values whose number depends on them: a set has no places for gradients."""
+"""Functions whose number of results depends on values: a set has no places for gradients."""
 
 
 class FloatInfo:
@@ -124,7 +124,7 @@ class FloatInfo:
 
 
 class Functions:
-    """The functions of one of a backend's namespaces, on Tensors: its ops, others as constants."""
+    """The functions of one of a backend's namespaces, on Tensors; without an op, for constants."""
 
     def __init__(
         self, backend: Backend, xp: Any, constants: Level, ops: Mapping[str, Callable[..., Any]]
@@ -182,8 +182,9 @@ def _no_derivative(name: str) -> RecordError:
 class Namespace(Functions):
     """An Array API namespace whose arrays are Tensors.
 
-    What has no derivative is the backend's own, its results constants: it refuses recorded
-    arrays by name. Later names than the standard's 2024.12 are there where the backend has them.
+    A function without a derivative is the backend's own, and its results are constants; given
+    recorded arrays, it raises an error with its name. Names that are later than the standard's
+    2024.12 are there where the backend has them.
     """
 
     __array_api_version__ = "2024.12"
@@ -260,10 +261,10 @@ def _given(**options: Any) -> dict[str, Any]:
 
 
 def array_namespace(x: Array, /, *others: Array | None) -> Any:
-    """The namespace for code that takes these: differentiable for a Tensor, else their backend's.
+    """The namespace of these arrays: differentiable for a Tensor, else that of their backend.
 
-    Where several arrays meet, one of them may be recorded, and the others plain: name them all.
-    None among the others is passed over. Raises MixedBackendsError for arrays of two backends.
+    Where several arrays meet, one may be recorded and the others plain, so give all of them. None
+    among the others is ignored. Raises MixedBackendsError for arrays of two backends.
 
     >>> import numpy as np, polynet
     >>> def f(x):
@@ -285,10 +286,10 @@ def namespace(backend: str | Backend | None = None) -> Namespace:
     operators, methods and indices of what they return, are those of the standard, and can be
     differentiated; it is what `array_namespace(x)` gives inside a derivative.
 
-    Tensors that stand outside a derivative are constants: read them with `float(x)`,
-    `numpy.asarray(x)` or DLPack. `x[key] = value` and `x += y` give the Tensor a new value. They
-    leave alone what was computed from it before, so an assignment to a part of a part,
-    `x[0][1] = y`, does not reach `x`: write `x[0, 1] = y`.
+    Tensors outside a derivative are constants: read them with `float(x)`, `numpy.asarray(x)` or
+    DLPack. `x[key] = value` and `x += y` give the Tensor a new value. They do not change arrays
+    that were computed from it before, so an assignment to a part of a part, `x[0][1] = y`, does not
+    reach `x`: write `x[0, 1] = y`.
 
     Raises UnknownBackendError, or BackendUnavailableError with the cause chained. Reference:
     Python array API standard, 2024.12.

@@ -14,7 +14,7 @@ from polynet.tensor import op, with_pullbacks
 
 
 def same(xp, g):
-    """The pullback of what passes a gradient on as it is."""
+    """The pullback that passes a gradient on unchanged."""
     return g
 
 
@@ -130,9 +130,9 @@ def log10(xp, x, /):
 
 
 def _share(xp, g, out, x, y):
-    """What goes to x: 1 / (1 + exp(y - x)), whose y - x no rounding of large numbers spoils.
+    """The gradient to x, g / (1 + exp(y - x)): accurate also where x and y are large.
 
-    Where both are the same infinity, it is half.
+    Where both are the same infinity, each gets half.
     """
     alike = (x == y) & xp.isinf(out)
     gap = xp.where(alike, 0, xp.where(alike, 0, x) - y)
@@ -252,7 +252,7 @@ def nextafter(xp, x, y, /):  # x, but for one step of rounding
 
 
 def _to_larger(xp, g, x, y):
-    """What of `g` goes to `x` where the larger of `x` and `y` was chosen."""
+    """The part of `g` that goes to `x` where the larger of `x` and `y` was chosen."""
     return xp.where(x == y, g / 2, xp.where(x > y, g, 0))
 
 

@@ -1,8 +1,8 @@
 """Indexing of the standard, each function with its derivative.
 
-What goes back through an index is a sum into zeros. It has two forms, both linear: `put_slice`
-for the regular places of slices, `segment_sum` for places that only the device knows. A backend
-may bring a kernel for either.
+The gradient that goes back through an index is added into zeros. There are two functions for this,
+both linear: `put_slice` for the regular places of slices, and `segment_sum` for places that only
+the device knows. A backend may bring a kernel for either.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def getitem(xp, x, key, /):
 
 
 def is_by_slices(xp, keys):
-    """Whether `keys` are integers, slices, `...` and None, whose places the shapes tell."""
+    """Whether `keys` are integers, slices, `...` and None, so that shapes determine the places."""
     arrays = [k for k in keys if hasattr(k, "dtype")]
     return not any(k.ndim or xp.isdtype(k.dtype, "bool") for k in arrays)
 
@@ -64,9 +64,9 @@ def _slice(places: range) -> slice:
 
 
 def regular_places(shape, keys):
-    """The places taken from each axis, as rising ranges; which axes are turned round; the shape.
+    """The places taken from each axis, as rising ranges; the reversed axes; and the shape.
 
-    The shape is that of the result, with an axis for each None and without those of integers.
+    The shape is that of the result, with an axis for each None and no axis for an integer.
     """
     named = sum(k is not None and k is not Ellipsis for k in keys)
     if named > len(shape):
@@ -114,7 +114,7 @@ def _zeros(xp, shape, like):
 def put_slice(xp, x, places, shape, /):
     """Zeros of `shape`, with `x` at the `places`: one range, of positive step, for each axis.
 
-    It is what slicing sends back, as slicing is what it sends back.
+    It is the pullback of slicing, and slicing is its pullback.
     """
     for axis, (r, length) in enumerate(zip(places, shape, strict=True)):
         if len(r) == length:
@@ -132,7 +132,7 @@ def put_slice(xp, x, places, shape, /):
 
 
 def _by_mask(xp, x, mask):
-    """Where `mask`, of x's leading axes, is true; what goes back is gathered."""
+    """The elements where `mask`, over x's leading axes, is true; the pullback gathers."""
     shape, rest = x.shape, x.shape[mask.ndim :]
 
     def pullback(g):
@@ -144,7 +144,7 @@ def _by_mask(xp, x, mask):
 
 
 def order_in_mask(xp, mask, like, otherwise):
-    """Of each place of a mask, in a vector: which of the true ones it is; else `otherwise`."""
+    """A vector with, for each true place of a mask, its number among these; else `otherwise`."""
     chosen = xp.reshape(mask, (-1,))
     order = xp.cumulative_sum(xp.astype(chosen, index_dtype(xp, like))) - 1
     return xp.where(chosen, order, otherwise)
@@ -171,7 +171,7 @@ def _by_integers(xp, x, keys):
 
 
 def require_all_axes(xp, shape, keys):
-    """Raise unless `keys`, integers and arrays of them, are one for each axis."""
+    """Raise unless `keys` are integers and integer arrays, one for each axis."""
     for k in keys:
         mask = getattr(k, "dtype", None) == xp.bool
         if mask or isinstance(k, list | tuple):
@@ -188,9 +188,9 @@ def require_all_axes(xp, shape, keys):
 
 
 def flat_places(xp, shape, keys, y):
-    """Where integer `keys`, one for each axis of `shape`, point to in it as a vector.
+    """The places that integer `keys`, one for each axis, have in an array of `shape` made flat.
 
-    `y`, of the shape of the keys together, is what stands there.
+    `y` has the elements at these places, and so the shape of the keys broadcast together.
     """
     flat, dtype = 0, index_dtype(xp, y)
     for k, n in zip(keys, shape, strict=True):
@@ -203,8 +203,8 @@ def flat_places(xp, shape, keys, y):
 def segment_sum(xp, x, segments, count, /):
     """Row k of the result, of `count`, is the sum of the rows of `x` whose segment is k.
 
-    `x` is (n, …), `segments` integers (n,) from 0 to `count` - 1. It is what `take` sends back,
-    as `take` is what it sends back.
+    `x` is (n, …), `segments` integers (n,) from 0 to `count` - 1. It is the pullback of `take`,
+    and `take` is its pullback.
     """
     return _segment_sum(x, segments, count)
 
@@ -258,7 +258,7 @@ def take_along_axis(xp, x, indices, /, *, axis=-1):
 
 
 def reaching(xp, numbers, count):
-    """Whole numbers in a dtype that also holds `count`: their own, or that of indices."""
+    """Whole numbers in a dtype that can also hold `count`: their own, or that of indices."""
     if xp.iinfo(numbers.dtype).max >= count:
         return numbers
     return xp.astype(numbers, index_dtype(xp, numbers))
@@ -273,7 +273,7 @@ def place_of(axis, ndim):
 
 
 def inverse(axes):
-    """The permutation that puts axes back which came in this order."""
+    """The permutation that undoes a permutation of axes."""
     return tuple(sorted(range(len(axes)), key=axes.__getitem__))
 
 

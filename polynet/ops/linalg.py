@@ -53,9 +53,9 @@ class SVDResult(NamedTuple):
 
 @op
 def _over(xp, above, below, /):
-    """above / below, and 0 where both are 0: what no gradient reaches has none, gap or no gap.
+    """above / below, and 0 where both are 0: a zero gradient stays zero, even without a gap.
 
-    Its derivative by `above` is that of a quotient, whatever value `above` has: 1 / below.
+    The derivative by `above` is that of a quotient, 1 / below, whatever the value of `above`.
     """
     y = above / xp.where((above == 0) & (below == 0), 1, below)
     return y, (lambda g: _over(g, below), lambda g: -_over(g * y, below))
@@ -108,10 +108,10 @@ def _of_cofactors(xp, g, out, x):
 
 @with_pullbacks(_of_cofactors)
 def _cofactors(xp, x, /):
-    """det(x) x⁻ᵀ, the derivative of the determinant: also where x has no inverse.
+    """det(x) x⁻ᵀ, the derivative of the determinant, also where x has no inverse.
 
-    By the singular values: Stewart, "On the adjugate matrix" (1998). Only its own derivative
-    needs an inverse.
+    It is computed from the singular values: Stewart, "On the adjugate matrix" (1998). Only its own
+    derivative needs an inverse.
     """
     u, s, vh = xp.linalg.svd(x, full_matrices=False)
     n = x.shape[-1]
@@ -201,7 +201,7 @@ def eigh(xp, x, /):
     """Seeger and others, "Auto-differentiating linear algebra" (2017).
 
     Eigenvectors have no derivative where two eigenvalues are equal: a gradient that comes from
-    them is not finite there. The eigenvalues' is.
+    them is not finite there. A gradient that comes from the eigenvalues is finite.
     """
     return _eigh(xp, x, _over)
 
@@ -273,7 +273,7 @@ def svd(xp, x, /, *, full_matrices=True):
     """Townsend, "Differentiating the singular value decomposition" (2016).
 
     Singular vectors have no derivative where two singular values are equal: a gradient that
-    comes from them is not finite there. The singular values' is.
+    comes from them is not finite there. A gradient that comes from the singular values is finite.
     """
     return _svd(xp, x, _over, full_matrices)
 

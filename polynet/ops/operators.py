@@ -1,7 +1,8 @@
 """A Tensor's operators and methods, which are ops.
 
-Those that change an array, `x[key] = value` and `x += y`, compute a new one, whose value and line
-the Tensor takes over. Neither memory nor record that anything else sees is written to.
+Those that change an array, `x[key] = value` and `x += y`, compute a new one, and the Tensor takes
+over its value and its line in the record. Nothing is written to memory that others see, nor into
+earlier lines of the record.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ WHOLE = {
     "rshift": "bitwise_right_shift",
     "floordiv": "floor_divide",
 }
-"""Operators of whole numbers, which no gradient passes, as it passes no comparison."""
+"""Operators of whole numbers; no gradient goes back through them, nor through comparisons."""
 UNARY = {"neg": "negative", "pos": "positive", "abs": "abs", "getitem": "getitem"}
 
 ELSEWHERE = {
@@ -59,7 +60,7 @@ ELSEWHERE = {
     "item": "float(x)",
     "reshape": "xp.reshape(x, shape)",
 }
-"""What NumPy's arrays have and the standard's have not, with what is written instead."""
+"""Methods of NumPy's arrays that the standard's lack, with what to write instead."""
 OF_PYTORCH = {
     "backward": "polynet.value_and_grad(f)(p) returns the gradients",
     "detach": "polynet.stop_gradient(x)",
@@ -68,9 +69,9 @@ OF_PYTORCH = {
     "unsqueeze": "xp.expand_dims(x, axis=axis)",
     "view": "xp.reshape(x, shape)",
 }
-"""And PyTorch's."""
+"""The same for PyTorch's tensors."""
 OF_JAX = {"at": "polynet.functional.setitem(x, key, value)"}
-"""And JAX's."""
+"""The same for JAX's arrays."""
 
 
 def _reflected(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -22,7 +22,7 @@ def kept_by(x, axes):
 
 
 def _cast_back(xp, x, dtype, pullback):
-    """`pullback`, of what was computed in `dtype`, back in the dtype of `x`; None for integers."""
+    """`pullback` of an op that computes in `dtype`, cast to the dtype of `x`; None for integers."""
     if dtype is None:
         return (pullback,)
     if not xp.isdtype(dtype, ("real floating", "complex floating")):
@@ -60,7 +60,7 @@ def prod(xp, x, /, *, axis=None, dtype=None, keepdims=False):
 
 
 def _exclusive_products(xp, x, axis):
-    """Along `axis`, the product of all that stand before each."""
+    """For each element, the product of all elements before it along `axis`."""
     return part(xp.cumulative_prod(x, axis=axis, include_initial=True), axis, 0, x.shape[axis])
 
 
@@ -102,13 +102,13 @@ def std(xp, x, /, *, axis=None, correction=0.0, keepdims=False):
 
 
 def _freedom(x, axes, correction):
-    """What the squares are divided by; NaN where nothing is left to divide by."""
+    """The number that the sum of squares is divided by; NaN where it would not be above 0."""
     left = math.prod(x.shape[a] for a in axes) - correction
     return left if left > 0 else math.nan
 
 
 def _extremum(xp, x, y, axis):
-    """The pullback of max and min: equal shares to all who attain the extremum."""
+    """The pullback of max and min: equal shares to all elements that attain the extremum."""
     axes = axes_of(x, axis)
     kept = kept_by(x, axes)
 
