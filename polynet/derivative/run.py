@@ -99,7 +99,7 @@ class Run:
         return tree.map(lambda _: next(arrived), self.wanted)
 
     def _finished(self, found: list[Any], leaves: list[Array], own: bool) -> list[Array]:
-        """The gradients that arrived at the leaves, as the user gets them: in their leaves' dtypes."""
+        """The gradients at the leaves, as the user gets them: one for each leaf, in its dtype."""
         xp, level = self.xp, self.level
         gradients: list[Any] = []
         dtype, turned = None, False

@@ -118,5 +118,5 @@ __all__ = [
     "threshold",
 ]
 
-if not TYPE_CHECKING:  # which would believe that every name exists
+if not TYPE_CHECKING:  # or a type checker would believe that every name exists
     __getattr__ = named_in(__name__, __all__)

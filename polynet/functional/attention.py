@@ -12,11 +12,11 @@ from polynet.tensor import real_composition
 
 @real_composition
 def scaled_dot_product_attention(xp, query, key, value, mask=None, *, is_causal=False):
-    """softmax(query keyᵀ / √width) value: each query's mean of the values whose keys it likes.
+    """softmax(query keyᵀ / √width) value: for each query, the values' mean, weighted by the keys.
 
-    `query` is (…, targets, width), `key` (…, sources, width), `value` (…, sources, any);
-    the result (…, targets, any). A boolean `mask`, that broadcasts to (…, targets, sources), is
-    true where a query may look; a floating one is added to the scores. With `is_causal`, query
+    `query` is (…, targets, width), `key` (…, sources, width), `value` (…, sources, any); the
+    result is (…, targets, any). A boolean `mask`, which broadcasts to (…, targets, sources), is
+    true where a query may look; a floating `mask` is added to the scores. With `is_causal`, query
     i sees keys 0 to i. A query that may look nowhere gets NaN, as in PyTorch's layer; PyTorch's
     function gives 0 since 2.5.
 

@@ -13,9 +13,9 @@ def convolution(xp, x, weight, bias=None, *, stride, padding, dilation, groups=1
     """Cross-correlation of images with a bank of small windows, in any number of dimensions.
 
     `x` is (batch, channels, *sizes), `weight` (out, channels / groups, *window), `bias` (out,);
-    the result (batch, out, *places). `stride` and `dilation` are one number for each axis,
-    `padding` a pair: how many zeros stand before and after. Channels and outputs fall into
-    `groups` that see nothing of each other.
+    the result is (batch, out, *places). `stride` and `dilation` are one number for each axis, and
+    `padding` is a pair for each: the number of zeros before and after. Channels and outputs are
+    divided into `groups`; the outputs of a group see only its channels.
 
     y[b, o, i] = Σ_{c, k} x[b, c, i·stride + k·dilation] · weight[o, c, k] + bias[o]. It is one
     matrix product, of the weights and what the window sees (im2col: Chellapilla et al., "High
@@ -35,12 +35,12 @@ def convolution(xp, x, weight, bias=None, *, stride, padding, dilation, groups=1
 def convolution_transpose(
     xp, x, weight, bias=None, *, stride, padding, output_padding, dilation, groups=1
 ):
-    """The transpose of `convolution` as a linear map: images from what windows would see.
+    """The transpose of `convolution` as a linear map: each number spreads over a window.
 
     `x` is (batch, channels, *places), `weight` (channels, out / groups, *window), `bias` (out,);
-    the result (batch, out, *sizes). `stride`, `padding`, `output_padding` and `dilation` are one
-    number for each axis: a convolution with these settings takes images of these sizes to
-    `places`, and `output_padding` says which of several sizes that do.
+    the result is (batch, out, *sizes). `stride`, `padding`, `output_padding` and `dilation` are one
+    number for each axis. A convolution with these settings takes images of `sizes` to `places`;
+    where several sizes do, `output_padding` chooses one.
 
     y[b, o, i·stride + k·dilation - padding] is the sum over all i and k that meet there, of
     Σ_c x[b, c, i] · weight[c, o, k], plus bias[o]. Zeiler et al., "Deconvolutional Networks",

@@ -15,17 +15,18 @@ from polynet.tensor import composition
 def einsum(xp, equation, /, *arrays):
     """The sum of products that `equation` says, as in `numpy.einsum`.
 
-    It has the letters of each array's axes, between commas, and after "->" those of the result:
-    letters that are not there are summed over. Without "->" the result has those that stand once,
-    by the alphabet. A letter that stands twice in an array is its diagonal. "..." is any number of
-    axes, which broadcast; an axis of length 1 goes with any length.
+    `equation` has the letters of each array's axes, between commas, and after "->" the letters of
+    the result. Letters that the result lacks are summed over. Without "->", the result has the
+    letters that occur once, in alphabetical order. A letter that occurs twice in one array takes
+    its diagonal. "..." stands for any number of axes, which broadcast; an axis of length 1 goes
+    with any length.
 
-    Of several arrays, the two whose product takes the fewest multiplications come first; of several
-    such, those that leave the fewest numbers, then those farthest left. Two arrays that share
-    letters to be summed are one `matmul`.
+    Of several arrays, the two whose product takes the fewest multiplications are multiplied first;
+    in case of a tie, the two whose product is smallest, then the two farthest left. The product of
+    two arrays that share letters to be summed is one `matmul`.
 
-    Raises TypeError for what is no equation or no array of numbers, ValueError for what does not
-    fit together.
+    Raises TypeError for arguments that are no equation or no arrays of numbers, ValueError for
+    arguments that do not fit together.
 
     >>> import numpy as np
     >>> x = np.asarray([[1.0, 2.0], [3.0, 4.0]])
@@ -64,11 +65,11 @@ def _check_kinds(xp, equation, arrays):
             )
 
 
-# What the equation says. Labels are letters and, for the axes of "...", places from the right.
+# Reading the equation. A label is a letter or, for an axis of "...", its place from the right.
 
 
 def _parsed(equation, dimensions):
-    """The labels of each array, that has so many dimensions, and those of the result."""
+    """The labels of each array, whose numbers of dimensions are given, and those of the result."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     for term in (*terms, right):
@@ -114,7 +115,7 @@ def _spread(term, wide):
 
 
 def _sizes(equation, terms, shapes):
-    """How long the axes of each label are: each as long as the others, or 1."""
+    """The length of each label's axes, which must all have the same length, or 1."""
     found: dict[str | int, dict[int, int]] = {}  # the length, and the first array with it
     for k, (labels, shape) in enumerate(zip(terms, shapes, strict=True)):
         own: dict[str | int, int] = {}
@@ -161,7 +162,7 @@ class _Plan:
         self.steps: list[tuple[str, int, Any]] = []
 
     def drop_ones(self, k, shape):
-        """Take away axes of length 1 that meet longer ones: what is constant needs no axis."""
+        """Take away axes of length 1 that meet longer ones: a constant needs no axis."""
         pairs = zip(self.terms[k], shape, strict=True)
         labels = tuple(label for label, n in pairs if n == self.sizes[label])
         if labels != self.terms[k]:
@@ -185,7 +186,7 @@ class _Plan:
                 ]
 
     def sum_alone(self, k):
-        """Sum over what nobody else has."""
+        """Sum over the labels that neither another operand nor the result has."""
         needed = self.needed_beside(k)
         axes = tuple(a for a, label in enumerate(self.terms[k]) if label not in needed)
         if axes:
@@ -198,7 +199,7 @@ class _Plan:
         return {label for labels in (self.output, *others) for label in labels}
 
     def cost(self, pair):
-        """How many multiplications the product of two takes, and how many numbers come of it."""
+        """The number of multiplications in the product of two, and the size of its result."""
         found = {label for k in pair for label in self.terms[k]}
         return self.count(found), self.count(found & self.needed_beside(*pair))
 
@@ -206,7 +207,7 @@ class _Plan:
         return math.prod(self.sizes[label] for label in labels)
 
     def multiply(self, i, j):
-        """Put the product of two, summed over what nobody else needs, in place of the first."""
+        """Put the product of two in place of the first, summed over labels that no other needs."""
         x, y, needed = self.terms[i], self.terms[j], self.needed_beside(i, j)
         both = [label for label in x if label in y]
         stack = [[label] for label in both if label in needed]

@@ -1,4 +1,4 @@
-"""Normalisation: numbers of mean 0 and variance 1, scaled and shifted by what is learnt."""
+"""Normalisation: numbers of mean 0 and variance 1, scaled and shifted by learnt parameters."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def group_norm(xp, x, weight=None, bias=None, *, groups, eps):
 def rms_norm(xp, x, weight=None, *, axes, eps=None):
     """x / √(mean(x²) + eps) · weight, over the last `axes` axes of each sample.
 
-    `weight` has the shape of those axes; `eps` is by default the dtype's. Zhang and Sennrich,
-    "Root Mean Square Layer Normalization" (2019).
+    `weight` has the shape of those axes; `eps` is by default the dtype's machine epsilon. Zhang and
+    Sennrich, "Root Mean Square Layer Normalization" (2019).
     """
     eps = float(xp.finfo(x.dtype).eps) if eps is None else eps  # some give an array of NumPy
     over = tuple(range(-axes, 0))
@@ -48,8 +48,8 @@ def rms_norm(xp, x, weight=None, *, axes, eps=None):
 def batch_norm(xp, x, weight=None, bias=None, *, eps):
     """(x - mean) / √(variance + eps) · weight + bias, and the mean and the variance.
 
-    Both are over all axes but the second, the channels; they, `weight` and `bias` have the shape
-    (channels,). Ioffe and Szegedy, "Batch Normalization", ICML 2015.
+    Mean and variance are over all axes but the second, the channels. They have the shape
+    (channels,), as have `weight` and `bias`. Ioffe and Szegedy, "Batch Normalization", ICML 2015.
     """
     y, mean, variance = standardised(x, axis=(0, *range(2, len(x.shape))), eps=eps)
     y = _affine(y, *_by_channel(xp, x, weight, bias))
@@ -69,7 +69,7 @@ def batch_norm_inference(xp, x, mean, variance, weight=None, bias=None, *, eps):
 
 
 def _affine(y, weight, bias=None):
-    """What is learnt: y · weight + bias."""
+    """y · weight + bias, with the learnt parameters."""
     y = y if weight is None else y * weight
     return y if bias is None else y + bias
 
@@ -87,9 +87,9 @@ _real = refuse_complex("standardised")
 def standardised(xp, x, /, *, axis, eps):
     """(x - mean) / √(variance + eps), the mean, and the variance, over the axes in `axis`.
 
-    With y the first result, r = 1 / √(variance + eps) and n numbers in a mean, its gradient is
-    r·(g - mean(g) - y·mean(g·y)). Those of the others, g₁/n and g₂·2(x - mean)/n = g₂·2y/(rn),
-    enter the two means, which are small.
+    With y the first result, r = 1 / √(variance + eps) and n numbers in a mean, the gradient through
+    y is r·(g - mean(g) - y·mean(g·y)). The gradients through the mean and the variance, g₁/n and
+    g₂·2(x - mean)/n = g₂·2y/(rn), are added within the two means, which are small arrays.
     """
     _real(xp, x)
     mean = xp.mean(x, axis=axis, keepdims=True)

@@ -1,4 +1,4 @@
-"""Pooling: one number for what a window sees."""
+"""Pooling: one number for each window."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from polynet.tensor import composition, real_composition
 def max_pool(xp, x, /, *, window, stride, padding, dilation=None, ceil_mode=False):
     """The largest number in each window, over the last axes of `x`, one for each of `window`.
 
-    `padding` counts places on both sides, which never win; `dilation` is how far apart the cells
-    of the window are (1 by default). With `ceil_mode`, windows that begin within may end beyond.
-    Where several are largest, the gradient goes to the first, as in PyTorch; a NaN wins.
+    `padding` is the number of places added on each side, which never have the largest number.
+    `dilation` is the distance between the cells of the window (1 by default). With `ceil_mode`,
+    windows that begin within `x` may end beyond it. Where several numbers are the largest, the
+    gradient goes to the first, as in PyTorch. A NaN counts as the largest.
     """
     dilation = dilation or (1,) * len(window)
     reach = ends(x, window, stride, padding, dilation, ceil_mode=ceil_mode)
@@ -29,8 +30,9 @@ def max_pool(xp, x, /, *, window, stride, padding, dilation=None, ceil_mode=Fals
 def avg_pool(xp, x, /, *, window, stride, padding, ceil_mode=False, count_include_pad=True):
     """The mean of each window, over the last axes of `x`.
 
-    Zeros of the padding count, unless `count_include_pad` says no. With `ceil_mode`, windows that
-    begin within may end beyond; what is beyond the padding never counts.
+    The zeros of the padding count in the mean, unless `count_include_pad` is false. With
+    `ceil_mode`, windows that begin within `x` may end beyond it; places beyond the padding never
+    count.
     """
     ones = (1,) * len(window)
     reach = ends(x, window, stride, padding, ones, ceil_mode=ceil_mode)
@@ -46,9 +48,9 @@ def avg_pool(xp, x, /, *, window, stride, padding, ceil_mode=False, count_includ
 
 @real_composition
 def adaptive_max_pool(xp, x, /, *, sizes):
-    """The largest of each of `sizes` windows, that cover the last axes of `x` evenly.
+    """The largest number of each of `sizes` windows, which cover the last axes of `x` evenly.
 
-    Along an axis of length n, window i of m is from ⌊i·n/m⌋ to ⌈(i+1)·n/m⌉, as in PyTorch.
+    Along an axis of length n, window i of m goes from ⌊i·n/m⌋ to ⌈(i+1)·n/m⌉, as in PyTorch.
     """
     window = _even_windows(x, sizes)
     if window is not None:
@@ -58,7 +60,7 @@ def adaptive_max_pool(xp, x, /, *, sizes):
 
 @composition
 def adaptive_avg_pool(xp, x, /, *, sizes):
-    """The mean of each of `sizes` windows, that are those of `adaptive_max_pool`."""
+    """The mean of each of `sizes` windows, the same as in `adaptive_max_pool`."""
     window = _even_windows(x, sizes)
     if window is not None:
         return avg_pool(x, window=window, stride=window, padding=(0,) * len(sizes))
@@ -73,13 +75,13 @@ def _largest(xp, cells):
 
 
 def _even_windows(x, sizes):
-    """The window that, side by side, covers the last axes of `x`; None if they do not divide."""
+    """The window whose copies, side by side, cover the last axes of `x`; None if there is none."""
     found = [divmod(n, m) for n, m in zip(x.shape[-len(sizes) :], sizes, strict=True)]
     return None if any(rest for _, rest in found) else tuple(n for n, _ in found)
 
 
 def _adaptive(xp, x, sizes, pool):
-    """`pool` of every part of one axis after another: the last first, for ties' sake."""
+    """`pool` of every part of one axis after another; the last axis first, as ties require."""
     for axis, m in zip(range(-1, -len(sizes) - 1, -1), reversed(sizes), strict=True):
         n, rest = x.shape[axis], (slice(None),) * (-1 - axis)
         cuts = [slice(i * n // m, -(-(i + 1) * n // m)) for i in range(m)]

@@ -1,18 +1,18 @@
 """Recurrent layers: a sequence read one time after another, with a state that remembers.
 
-Each function is one layer in one direction. Its inputs are `x` (length, batch, inputs), the
-state before the first time, each array (batch, hidden), or None for zeros, and the weights in
-PyTorch's layout: `weight_ih` (gates·hidden, inputs), `weight_hh` (gates·hidden, hidden), the
-biases (gates·hidden,) both or neither. It returns the outputs of all times (length, batch,
-hidden) and the state after the last one read; with `reverse` that is the first in `x`.
+Each function is one layer in one direction. Its inputs are `x` (length, batch, inputs); the state
+before the first time, whose arrays are (batch, hidden), or None for zeros; and the weights in
+PyTorch's layout: `weight_ih` (gates·hidden, inputs), `weight_hh` (gates·hidden, hidden), and both
+biases (gates·hidden,) or neither. It returns the outputs of all times (length, batch, hidden) and
+the state after the last time that was read; with `reverse` this is the first time in `x`.
 
-Where samples have fewer times than `x`, `lengths` (batch,) says how many: the times beyond are not
-read. Outputs are 0 there, and the state stays as it is.
+Where samples have fewer times than `x`, `lengths` (batch,) says how many. Times beyond are not
+read: outputs are 0 there, and the state stays as it is.
 
-What does not depend on the state, the product of all inputs with `weight_ih`, is one product.
-The rest is a loop in Python: a product and a few ops for each time, forward and back, which
-all stay in memory until the gradient has passed. `unstack` and `stack` cut and join the times,
-so that the way back is linear in their number, as the way forth is.
+The product of all inputs with `weight_ih` does not depend on the state, and so is one product.
+The rest is a loop in Python, with a product and a few ops for each time, forward and back. Their
+results stay in memory until the gradient has passed. `unstack` and `stack` cut and join the times,
+so that the cost of the backward pass is linear in their number, as that of the forward pass is.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def lstm(
 
 @op
 def _lstm_gates(xp, gates, cell, /):
-    """New (h, c), of the four gates side by side and the old c."""
+    """The new (h, c), from the four gates side by side and the old c."""
     first, second, third, fourth = _side_by_side(gates, 4)
     i, f, g, o = _sigmoid(xp, first), _sigmoid(xp, second), xp.tanh(third), _sigmoid(xp, fourth)
     c = f * cell + i * g
@@ -99,7 +99,7 @@ def gru(
 
 @op
 def _gru_gates(xp, a, b, h, /):
-    """The new h, of what comes of x and of h, three parts side by side each, and the old h."""
+    """The new h, from `a` = W_ih x + b_ih, `b` = W_hh h + b_hh, three parts each, and the old h."""
     (a_r, a_z, a_n), (b_r, b_z, b_n) = _side_by_side(a, 3), _side_by_side(b, 3)
     r, z = _sigmoid(xp, a_r + b_r), _sigmoid(xp, a_z + b_z)
     n = xp.tanh(a_n + r * b_n)
@@ -116,9 +116,9 @@ def _gru_gates(xp, a, b, h, /):
 
 
 def _sigmoid(xp, x):
-    """σ(x) as (1 + tanh(x/2)) / 2, a third of the passes of `sigmoid`.
+    """σ(x) as (1 + tanh(x/2)) / 2, which takes a third of the passes of `sigmoid`.
 
-    Only its error relative to tiny values is larger, which no gate needs.
+    Only its relative error for tiny values is larger, and that does not matter for a gate.
     """
     return xp.tanh(x * 0.5) * 0.5 + 0.5
 
@@ -142,14 +142,14 @@ def _state(xp, state, x, weight_hh):
 
 
 def _times(xp, x, weight, bias, lengths, reverse):
-    """Of each time, in the order in which they are read, W x + b, and which samples have it.
+    """For each time, in the order of reading: W x + b, and which samples have this time.
 
-    The latter is (batch, 1), or None where all have all.
+    The latter is a mask (batch, 1), or None where all samples have all times.
     """
     times = xp.unstack(linear(x, weight, bias), axis=0)
     read = [None] * len(times)
     if lengths is not None:
-        lengths = xp.astype(lengths, xp.int32)  # which no time is too large for
+        lengths = xp.astype(lengths, xp.int32)  # large enough for every number of times
         read = [lengths[:, None] > time for time in range(len(times))]
     both = list(zip(times, read, strict=True))
     return both[::-1] if reverse else both

@@ -15,7 +15,7 @@ from polynet.ops.indexing import index_dtype
 from polynet.tensor import composition
 
 AXES = {"nearest": (1, 2), "linear": (1,), "bilinear": (2,)}
-"""By the mode, how many axes images may have after the channels."""
+"""By mode, the numbers of axes that images may have after the channels."""
 
 
 @composition
@@ -31,14 +31,14 @@ def interpolate(xp, x, /, *, size=None, scale_factor=None, mode="nearest", align
         "linear":    Σ max(0, 1 - |p - j|) · x[j] over j, p = (i + 1/2) · r - 1/2
                      … with `align_corners`,              p = i · (n - 1) / (m - 1)
 
-    Where m is n, an axis stays as it is, and where it is 2 n, "nearest" has each number twice,
-    whatever the factor: PyTorch does so of images, and of sequences by "nearest" does not.
-    "bilinear" is "linear" along both axes of an image. These are matrix products: a NaN or ∞
-    leaves NaN in its whole row and column. Sizes and numbers are else PyTorch's; nothing is
-    smoothed before there are fewer.
+    Where m is n, an axis stays as it is. Where m is 2 n, "nearest" repeats each number twice,
+    whatever the factor. PyTorch does this for images, but not for sequences by "nearest".
+    "bilinear" is "linear" along both axes of an image. Both are matrix products: a NaN or ∞ leaves
+    NaN in its whole row and column. Otherwise sizes and numbers are PyTorch's. Nothing is smoothed
+    before an image is made smaller.
 
-    Raises ValueError for other settings and shapes, TypeError for whole numbers that are to be
-    blended.
+    Raises ValueError for other settings and shapes, TypeError for whole numbers in a mode that
+    blends.
 
     >>> from polynet import functional
     >>> import numpy as np
@@ -63,7 +63,7 @@ def interpolate(xp, x, /, *, size=None, scale_factor=None, mode="nearest", align
 
 
 def resampling(what, size, scale_factor, mode, align_corners):
-    """Either setting in numbers of Python, and how many axes it is for; or ValueError."""
+    """`size` and `scale_factor` in Python's numbers, and the numbers of axes they fit."""
     if mode not in AXES:
         raise ValueError(f"{what}: {unknown('mode', mode, AXES)}")
     if (size is None) == (scale_factor is None):
@@ -88,7 +88,7 @@ def resampling(what, size, scale_factor, mode, align_corners):
 
 
 def _each(given, number):
-    """A number, or as many as are given, in a tuple; None where one is none."""
+    """One number, or a tuple of all that are given; None where one is not a valid number."""
     if not isinstance(given, Sequence):
         return number(given)
     numbers = tuple(map(number, given))
@@ -103,7 +103,7 @@ def _factor(value):
 
 
 def _steps(sizes, size, scale_factor):
-    """Of each axis: its length, that of the result, and how far apart the places read are."""
+    """For each axis: its length, the length of the result, and the distance between reads."""
     given = scale_factor if size is None else size
     numbers = given if isinstance(given, tuple) else (given,) * len(sizes)
     for n, number in zip(sizes, numbers, strict=True):
@@ -126,7 +126,7 @@ def _nearest(xp, x, axis, m, step):
 
 
 def _weights(xp, x, n, m, step):
-    """The share (m, n) of each number in each result; without a step, ends are read at ends."""
+    """The share (m, n) of each number in each result; without a step, the corners are aligned."""
     device = array_api_compat.device(x)
     i, j = (xp.arange(k, dtype=x.dtype, device=device) for k in (m, n))
     places = i * ((n - 1) / max(m - 1, 1)) if step is None else (i + 0.5) * step - 0.5

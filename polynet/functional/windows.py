@@ -1,4 +1,4 @@
-"""What a window sees as it slides over an array: the ground of convolution and pooling."""
+"""Windows that slide over an array, for convolution and pooling."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Sizes = tuple[int, ...]
 
 
 def output_sizes(x: Array, window: Sizes, stride: Sizes, dilation: Sizes) -> Sizes:
-    """How many places a window has along each of the last axes of `x`, padding included.
+    """The number of places of a window along each of the last axes of `x`, padding included.
 
-    Raises ValueError where it does not fit.
+    Raises ValueError where the window does not fit.
     """
     sizes = tuple(x.shape[-len(window) :])
     reach = tuple(d * (w - 1) + 1 for w, d in zip(window, dilation, strict=True))
@@ -45,14 +45,14 @@ def ends(
 ) -> list[tuple[int, int]]:
     """How far the windows reach before and after each of the last axes of `x`.
 
-    That is its `padding`; with `ceil_mode` also as far as a last window that begins within.
+    This is the `padding`; with `ceil_mode`, also as far as a last window that begins within `x`.
     """
     found = []
     sizes = x.shape[-len(window) :]
     for n, w, s, p, d in zip(sizes, window, stride, padding, dilation, strict=True):
         reach = d * (w - 1) + 1
         last = -(-(n + 2 * p - reach) // s)
-        last -= last * s >= n + p  # one that begins in the padding sees nothing
+        last -= last * s >= n + p  # a window that begins in the padding sees nothing
         found.append((p, max(p, last * s + reach - n - p) if ceil_mode else p))
     return found
 
@@ -84,7 +84,7 @@ def overlapped(
 def _places(
     out: Sizes, window: Sizes, stride: Sizes, dilation: Sizes
 ) -> Iterator[tuple[range, ...]]:
-    """Where each cell of the window, in reading order, stands as it moves to `out` places."""
+    """The places of each cell of the window, in reading order, as it moves to `out` places."""
     for cell in product(*map(range, window)):
         steps = zip(cell, out, stride, dilation, strict=True)
         yield tuple(range(i * d, i * d + (n - 1) * s + 1, s) for i, n, s, d in steps)
