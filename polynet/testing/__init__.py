@@ -1,8 +1,8 @@
-"""What shows that a backend is right: the conformance suite, gradient checks, assertions.
+"""Tools that show that a backend is right: the conformance suite, gradient checks, assertions.
 
     pytest --pyargs polynet.testing --polynet-backend NAME
 
-pytest imports this package for its plug-in, in every project; so the rest comes when used.
+pytest imports this package in every project, for its plug-in; so the rest is imported on use.
 """
 
 from importlib import import_module

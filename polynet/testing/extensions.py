@@ -1,8 +1,8 @@
 """Calls of complex functions, and of the extensions `linalg` and `fft`, for the samples.
 
-Where results are several, complex, or free in their signs, or arguments are complex or meant to
-be symmetric, the suite calls a *probe* instead: a composition from real arrays to one real array
-in which nothing is free.
+Some functions have several results, complex results, or results whose signs are free; others take
+complex arguments, or arguments meant to be symmetric. For these the suite calls a *probe* instead:
+a composition from real arrays to one real array in which nothing is free.
 """
 
 from __future__ import annotations

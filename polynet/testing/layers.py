@@ -22,7 +22,7 @@ def _normal(*shape: int) -> np.ndarray:
 
 
 def _distinct(*shape: int) -> np.ndarray:
-    """Numbers in random order, 0.1 from one another: no two windows' largest can change places."""
+    """Numbers in random order, 0.1 apart, so that a small step does not change which is largest."""
     count = int(np.prod(shape))
     return np.asarray(_rng.permutation(count).reshape(shape) * 0.1 - count / 20)
 

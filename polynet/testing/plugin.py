@@ -4,25 +4,27 @@
         x = polynet.asarray([1.0, 2.0])  # on `backend`, which is the one chosen
         assert float(backend.xp.sum(x)) == 3.0
 
-A backend that is installed, but cannot be used here, is a skip that says why. One that was
-asked for fails the run instead: by `--polynet-backend NAME` it must be usable and must run a
-test; in the environment, `POLYNET_REQUIRE=NAME,NAME` says what must be usable.
+Tests on a backend that is installed, but cannot be used here, are skipped with the reason. A
+backend that was asked for fails the run instead: with `--polynet-backend NAME`, it must be usable
+and must run a test. In the environment, `POLYNET_REQUIRE=NAME,NAME` lists backends that must be
+usable.
 
-What a backend is known to get wrong stands in a file, `--polynet-expected FILE`, one test a line:
+Tests that a backend is known to fail are listed in a file, `--polynet-expected FILE`, one a line:
 
     test_ops.py::test_value[metal-expm1-0]  # metal computes exp(x) - 1; see its issue 12
 
 The id is what pytest prints, with or without the folders before the file's name. The list is
-kept to strictly: an expected failure that passes fails the run, and so does an id of no test.
+strict: an expected failure that passes fails the run, and so does an id of no test.
 
-A test of an optional part of plug-ins is marked `polynet_part(name)`. It is of that part's level
-on a backend that brings the part, and else, where polynet's default stands in, of the level
-"minimal", as all unmarked tests are. Of kernels and of `compile` there is then no test; one that
-has a parameter `kernel` is only for backends with a kernel of that name. `--polynet-level LEVEL`
-runs one level.
+A test of an optional part of plug-ins is marked `polynet_part(name)`. On a backend that brings the
+part, the test belongs to that part's level. On others, where polynet's default stands in, it
+belongs to the level "minimal", as all unmarked tests do; but tests of kernels, `compile` and `jit`
+are left out there. A test with a parameter `kernel` is only for backends with a kernel of that
+name. `--polynet-level LEVEL` runs one level.
 
-The run closes with a table of what passed, failed, was expected to fail and was skipped on each
-backend, by level, with the parts it does not bring, and the reasons.
+The run ends with a table that counts, by backend and level, the tests that passed, failed, were
+expected to fail and were skipped. Below it are the parts that a backend does not bring, and the
+reasons.
 
 pytest loads this file wherever polynet is installed, so it imports polynet only when asked.
 """
@@ -51,7 +53,7 @@ MINIMAL = "minimal"
 PARTS = ("kernels", "compile", "jit", "owned", "device_of", "probe", "share")
 """The optional parts of a plug-in, each an attribute or a method of `polynet.backend.Backend`."""
 OWN_ONLY = ("kernels", "compile", "jit")
-"""Those tested only where a plug-in brings them; the default of another goes by its library."""
+"""Parts tested only where a plug-in brings them; the defaults of the others are tested too."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -95,7 +97,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    # A name of our own: where `backend` is somebody else's fixture, this is not asked for.
+    # The name is our own: a test that uses another project's fixture `backend` does not have it.
     if "polynet_backend_name" in metafunc.fixturenames:
         from polynet.backend import registry
 
@@ -155,7 +157,7 @@ def _fail(session: pytest.Session, exitstatus: int) -> None:
 
 
 class _Guard:
-    """Fails a run in which a backend that was named ran no test: green would say too much."""
+    """Fails a run in which a named backend ran no test: success would be misleading."""
 
     def __init__(self, named: list[str]) -> None:
         self.idle: dict[str | None, None] = dict.fromkeys(named)
@@ -174,15 +176,15 @@ class _Guard:
 
 
 class _Levels:
-    """Leaves out tests of parts that a backend lacks, and notes in the others what they are for.
+    """Leaves out tests of parts that a backend lacks; notes backend and level in the other tests.
 
-    Under pytest-xdist the workers collect, each all of the tests, and tell the controller.
+    Under pytest-xdist, every worker collects all of the tests and tells the controller.
     """
 
     def __init__(self, level: str | None) -> None:
         self.level = level
         self.lacking: dict[str, list[str]] = {}
-        """By backend: the parts that it does not bring, of those that there are tests of."""
+        """By backend: the parts that it does not bring, among those that have tests."""
 
     @pytest.hookimpl(hookwrapper=True)  # not wrapper=True, which older versions do not know
     def pytest_pycollect_makeitem(self) -> Iterator[None]:
@@ -207,7 +209,7 @@ class _Levels:
 
         marker = item.get_closest_marker(MARKER)
         backend = None if marker is None else registry.status(name).backend
-        if marker is None or backend is None:  # what cannot be used, and is skipped, tells no parts
+        if marker is None or backend is None:  # an unusable backend, which is skipped, has no parts
             return MINIMAL
         (part,) = marker.args
         if part not in _parts(backend):
@@ -240,7 +242,7 @@ def _kernels(name: str) -> list[str]:
 
 
 def _parts(backend: Backend) -> list[str]:
-    """The optional parts that a backend brings: what is not polynet's default."""
+    """The optional parts that a backend brings: those that differ from polynet's default."""
     from polynet.backend import Backend
 
     def is_own(part: str) -> bool:
@@ -251,9 +253,9 @@ def _parts(backend: Backend) -> list[str]:
 
 
 class _ExpectedFailures:
-    """Marks the tests that a file lists, and fails a run in which one of its lines is of no test.
+    """Marks the tests that a file lists, and fails a run if a line of the file names no test.
 
-    Under pytest-xdist the workers collect, each all of the tests, and tell the controller.
+    Under pytest-xdist, every worker collects all of the tests and tells the controller.
     """
 
     def __init__(self, path: str) -> None:
@@ -325,11 +327,11 @@ COLUMN_OF = {
     "failed": "failed",
     "error": "failed",
 }
-"""Where a test counts, by pytest's word for how it ended: the last, if two are true of it."""
+"""The column of a test, by pytest's word for its outcome; of two outcomes, the last one counts."""
 
 
 class _Table:
-    """Closes the run with what happened on each backend, and why what did not pass did not."""
+    """Ends the run with the results on each backend, and the reasons of tests that did not pass."""
 
     def __init__(self, levels: _Levels) -> None:
         self.levels = levels

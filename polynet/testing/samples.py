@@ -36,7 +36,7 @@ _rng = np.random.default_rng(20240607)
 
 
 def _in(low: float, high: float, *shape: int) -> np.ndarray:
-    """Uniform numbers in [low, high), at least 0.05 from 0 and from one another's ties."""
+    """Uniform numbers in [low, high), at least 0.05 from 0."""
     x = _rng.uniform(low, high, size=shape)
     return np.asarray(np.where(np.abs(x) < 0.05, 0.1 if high > 0 else -0.1, x))
 
@@ -435,7 +435,7 @@ for _name, _calls in layers.CALLS.items():
 
 
 def functions() -> dict[str, Callable[..., Any]]:
-    """Every op and every composition that has samples to have, by name."""
+    """Every op and every composition that must have samples, by name."""
     found = dict(OPS)
     for extension, ops in EXTENSIONS.items():
         own = {f"{extension}.{name}": f for name, f in ops.items() if f is not OPS.get(name)}
@@ -449,7 +449,7 @@ def functions() -> dict[str, Callable[..., Any]]:
 
 
 def compositions() -> list[str]:
-    """What a backend may have a kernel for, each with the arguments that come after `xp`.
+    """The functions that a backend may have a kernel for, with the arguments that follow `xp`.
 
     >>> [line for line in compositions() if line.startswith("relu(")]
     ['relu(x, /)']
