@@ -38,6 +38,8 @@ def compare(loss: Any, expected: Any, x: np.ndarray, targets: np.ndarray, dtype:
 NUMBERS: dict[str, tuple[Any, dict[str, Any], Any, Any]] = {
     "mse": (losses.mse, {}, F.mse_loss, {}),
     "l1": (losses.l1, {}, F.l1_loss, {}),
+    "smooth_l1": (losses.smooth_l1, {}, F.smooth_l1_loss, {}),
+    "huber": (losses.huber, {}, F.huber_loss, {}),
     **{
         f"smooth_l1({beta})": (losses.smooth_l1, {"beta": beta}, F.smooth_l1_loss, {"beta": beta})
         for beta in (0.0, 0.3, 1.0, 2.5)

@@ -24,6 +24,10 @@ def call(loss: Any, *args: Any, **options: Any) -> Any:
 
 
 SHARES = np.full((12, 4), 0.25, dtype="float32")
+LIKE = (  # losses whose targets are as the outputs are
+    losses.mse, losses.l1, losses.smooth_l1, losses.huber, losses.cosine_distance, losses.kl_div,
+    losses.hinge, losses.binary_cross_entropy_with_logits,
+)  # fmt: skip
 WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "weights of samples": (
         call(losses.huber, X, X, ONES[:3]),
@@ -88,6 +92,19 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "top 0": (call(metrics.top_k, 0), ValueError, "k is a positive integer; got 0"),
     "top of few": (call(metrics.top_k(5), Y, X), ValueError, r"5 classes or more.*\(12, 4\)"),
     "top of a column": (call(metrics.top_k(2), Y[:, None], X), ValueError, r"\(12, 1\)"),
+    "probabilities in another dtype": (
+        call(losses.cross_entropy, X, SHARES.astype("float64")),
+        TypeError,
+        "cross_entropy: targets are float64; expected float32",
+    ),
+    **{
+        f"{loss.__name__} of {wrong}": (call(loss, X, targets), kind, f"{loss.__name__}: {words}")
+        for loss in LIKE
+        for wrong, targets, kind, words in (
+            ("another shape", X[:, :1], ValueError, r"outputs have shape \(12, 4\), targets"),
+            ("another dtype", X.astype("float64"), TypeError, "targets are float64"),
+        )
+    },
 }
 
 
