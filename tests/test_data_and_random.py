@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from polynet import data, nn, random
 
+DRAWN = [[3189515, 9028243, 10968248, 5045675], [14637524, 2798547, 14397822, 1914908]]
 PINNED = [
     "0x1.4fc4dc0000000p-1",
     "-0x1.c61b340000000p-2",
@@ -94,6 +95,14 @@ def test_masks_keep_their_share(keep: float) -> None:
     assert mask.mean() == pytest.approx(keep, abs=5 * np.sqrt(keep * (1 - keep) / 1e5))
 
 
+def test_a_mask_that_keeps_nothing_keeps_no_bit() -> None:
+    with np.errstate(over="ignore"):
+        mask = random.keep_mask(
+            random.key(3), np.zeros(1, dtype=np.int32), shape=(1000, 1000), keep=0.0
+        )
+    assert not mask.any()
+
+
 def test_keys_are_the_first_bytes_of_a_sha256() -> None:
     digest = hashlib.sha256(b"7/init/0.weight").digest()
     words = [int.from_bytes(digest[i : i + 4], "little", signed=True) for i in (0, 4)]
@@ -104,6 +113,16 @@ def test_initial_weights_are_pinned() -> None:
     """Recorded once: a seed must give these for ever, since saved runs depend on it."""
     weight = nn.Linear(2, 2).init(seed=0, backend="numpy").weight
     assert [w.hex() for w in weight.ravel().tolist()] == PINNED
+
+
+def test_other_random_numbers_are_pinned() -> None:
+    """As the weights: Box and Muller's on the host, and those of two samples, drawn twice."""
+    with np.errstate(over="ignore"):
+        z = random.normal(random.key(2), 3)
+        stream = random.SampleStream(random.key(0), np.asarray([4, 7]))
+        drawn = np.hstack([stream.random((2, 3)), stream.random((2, 1))]) * 2**24
+    np.testing.assert_allclose(z, [-0.8518869053469, 1.887468477891, 0.9708151971132], rtol=1e-12)
+    assert drawn.tolist() == DRAWN
 
 
 @pytest.mark.parametrize(
