@@ -57,6 +57,12 @@ def test_the_epochs_loss_weighs_a_short_batch_less() -> None:
     assert history["loss"] == [pytest.approx((16 * first + 4 * second) / 20)]
 
 
+def test_where_nothing_is_said_the_seed_is_0_and_a_batch_has_32_samples() -> None:
+    job = trainer()
+    assert job.seed == 0
+    assert job.fit(X, Y).step_weights == [32, 32]
+
+
 def test_scikit_learns_metrics_serve() -> None:
     def f1(targets: np.ndarray, outputs: np.ndarray) -> float:
         return f1_score(targets, outputs.argmax(axis=1))
