@@ -1,13 +1,16 @@
 """Networks as files of ONNX: what onnxruntime makes of them is what they predict."""
 
+from inspect import signature
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 
-from polynet import Trainer, losses, nn, optim
+from polynet import Trainer, functional, losses, nn, optim
 from polynet.functional import relu
 from polynet.onnx import export
+from polynet.onnx.kernels import KERNELS
 
 ONE_BY_ONE = """
     AlphaDropout CELU Dropout ELU GELU Hardshrink Hardsigmoid Hardswish Hardtanh Identity LeakyReLU
@@ -133,6 +136,15 @@ def test_every_layer_is_among_them():
     kinds = {type(m) for net, _ in LAYERS for _, m in net.modules()} | {nn.Embedding, nn.Module}
     every = {v for v in vars(nn).values() if isinstance(v, type) and issubclass(v, nn.Module)}
     assert every - kinds == set()
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_what_is_not_said_means_the_same_to_kernel_and_definition(name):
+    kernel, definition = (
+        {p.name: p.default for p in signature(f).parameters.values() if p.kind is p.KEYWORD_ONLY}
+        for f in (KERNELS[name], getattr(functional, name))
+    )
+    assert {option: definition[option] for option in kernel} == kernel
 
 
 def drawn(net, dtype="float32"):
