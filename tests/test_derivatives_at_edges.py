@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from polynet import array_namespace, functional, grad, hessian
+from polynet import array_namespace, functional, grad, hessian, vjp
 from polynet.backend import Backend, to_numpy
 from polynet.testing.suite.cases import dtypes, to_backend
 
@@ -188,3 +188,27 @@ def test_along_an_axis_without_numbers(backend: Backend, name: str) -> None:
     assert slope.shape == (3, 0)
     wanted = np.full(3, -np.inf) if name == "logsumexp" else np.ones((3, 0))
     np.testing.assert_array_equal(y, wanted)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_gradients_by_real_and_complex_numbers_at_once(turned: bool) -> None:
+    """Each in its own dtype: ∂f/∂x, and ∂f/∂a + i ∂f/∂b of z = a + ib, in either order."""
+
+    def f(*args: Any) -> Any:
+        x, z = args[::-1] if turned else args
+        xp = array_namespace(x)
+        return xp.sum(x * xp.imag(z))
+
+    args = (np.asarray([2, 3], "float32"), np.asarray([5 + 7j, 1 - 1j], "complex64"))
+    found = grad(f, (0, 1))(*(args[::-1] if turned else args))
+    by_x, by_z = found[::-1] if turned else found
+    np.testing.assert_array_equal(by_x, [7.0, -1.0])
+    np.testing.assert_array_equal(by_z, [2j, 3j])
+
+
+def test_what_vjp_gives_may_be_written_to() -> None:
+    """Though the slope of a sum is one number, seen in every place."""
+    _, back = vjp(lambda x: array_namespace(x).sum(x), np.ones(3))
+    (slope,) = back(np.asarray(2.0))
+    slope[0] = 5
+    assert slope.tolist() == [5, 2, 2]
