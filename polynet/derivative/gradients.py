@@ -43,7 +43,7 @@ def value_and_grad(
 
 
 def differentiated(
-    f: Callable[P, Any], argnums: Argnums = 0, *, has_aux: bool = False, own: bool
+    f: Callable[P, Any], argnums: Argnums = 0, *, has_aux: bool, own: bool
 ) -> Callable[P, tuple[Any, Any]]:
     """`value_and_grad`; unless `own`, gradients and aux may share memory with other arrays."""
 
