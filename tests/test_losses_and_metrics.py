@@ -222,6 +222,12 @@ NOT_MEANT: dict[str, tuple[Any, str]] = {
         lambda: single(losses.cross_entropy).fit(X, COLUMN),
         "cross_entropy is of two classes or more.*binary_cross_entropy_with_logits",
     ),
+    "one class a place": (
+        lambda: Trainer(nn.Conv1d(4, 1, 1), losses.cross_entropy, optim.SGD()).fit(
+            X[:, :, None], 0 * Y[:, None]
+        ),
+        "cross_entropy is of two classes or more.*binary_cross_entropy_with_logits",
+    ),
     "numbers for classes": (
         lambda: trainer(losses.cross_entropy).fit(X, 7 * X[:, :3]),
         r"y holds numbers from -?[\d.]+ to [\d.]+; not all sums over the classes are 1.*for mse",
