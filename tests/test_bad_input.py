@@ -157,6 +157,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
         ValueError,
         ["'float12'", "'float32' or 'float64'"],
     ),
+    "unknown dtype of an array": (
+        lambda: polynet.asarray([1.0], backend="numpy", dtype="float16"),
+        ValueError,
+        ["'float16'", "float32, float64"],
+    ),
     # mixed backends and devices
     "no array": (
         lambda: functional.relu(3.0),

@@ -14,7 +14,13 @@ from numpy_steps import DATA, NUMPY, start
 from runs import EPOCHS, FIT, X, Y, assert_same_run, stayed, trainer
 
 from polynet import Trainer, losses, nn, optim
-from polynet.backend import Backend, get_backend, overwrite_count
+from polynet.backend import (
+    Backend,
+    get_backend,
+    nothing_written,
+    overwrite_count,
+    overwriting,
+)
 from polynet.errors import NotCompiledError
 from polynet.history import History
 from polynet.unread import Unread
@@ -147,6 +153,14 @@ def test_an_error_of_a_replay_before_it_writes_leaves_what_was_there() -> None:
     assert overwrite_count() == before
     run(state, (x, labels), np.arange(8)[None])
     assert overwrite_count() > before
+
+
+def test_what_was_said_of_a_write_that_failed_is_taken_back() -> None:
+    before = overwrite_count()
+    overwriting()
+    overwriting()
+    nothing_written()
+    assert overwrite_count() == before + 1
 
 
 class Rolls(nn.Module):

@@ -87,9 +87,13 @@ def test_a_mapped_file_is_never_read_whole(mapped: tuple[Path, Path]) -> None:
 
     taken: list[int] = []
     x = np.load(mapped[0], mmap_mode="r").view(Watched)
-    fit(x, LABELS, validation_split=0.2, epochs=2)
+    job = fit(x, LABELS, validation_split=0.2, epochs=2)
     assert max(taken) <= 10  # the batches of 8, and the 10 held out
     assert sum(taken) == 2 * 50 + 2 * 8  # and as many of each part as a batch, tried first
+    taken.clear()
+    np.testing.assert_array_equal(job.predict(x, batch_size=8), job.predict(X, batch_size=8))
+    assert max(taken) <= 8
+    assert sum(taken) == 50
 
 
 def test_validation_data_of_three_and_of_a_source() -> None:
