@@ -237,7 +237,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
     "columns in which None is": (
         lambda: trainer().fit(Frame(a=[1.0, None] * 6, b=["x"] * 12), Y),
         TypeError,
-        ["the columns 'b': leave them out"],
+        ["the columns 'b' hold no numbers: leave them out"],
     ),
     "numbers that are objects": (
         lambda: trainer().fit(X.astype(object), Y),

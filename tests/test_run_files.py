@@ -104,7 +104,7 @@ def test_a_flipped_bit_of_a_network(tmp_path: Path) -> None:
     ],
 )
 def test_another_trainer(tmp_path: Path, options: dict[str, Any], words: str) -> None:
-    advice = r"begin another with its network: Trainer\(checkpoint.load\(path, net\), …\)"
+    advice = r"begin another run with its network: Trainer\(checkpoint.load\(path, net\), …\)"
     refused(saved(tmp_path / "run"), f"{words}.*{advice}", **options)
 
 
