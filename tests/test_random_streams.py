@@ -132,7 +132,9 @@ def test_what_cannot_be_drawn_is_refused() -> None:
     key = random.key(0)
     for draw in (random.draw_uniform, random.draw_normal):
         for dtype in (np.float16, np.int32):
-            with pytest.raises(TypeError, match=r"are float32 or float64; got .*: draw one of these"):
+            with pytest.raises(
+                TypeError, match=r"are float32 or float64; got .*: draw one of these"
+            ):
                 draw(np, key, STEP, shape=(2,), dtype=np.dtype(dtype))
         with pytest.raises(ValueError, match=r"drawn for samples, along the first axis; got shape"):
             draw(np, key, STEP, shape=(), dtype=np.dtype("float32"))

@@ -272,7 +272,7 @@ CASES = {
     "another name": (
         lambda: trainer().fit({"left": X["left"], "rigth": X["right"]}, Y),
         TypeError,
-        r"unexpected keyword argument 'rigth'\n.* called as net\(left=…, rigth=…\)",
+        r"unexpected keyword argument 'rigth'[^\n]*\n.* called as net\(left=…, rigth=…\)",
     ),
     "columns": (
         lambda: Trainer(nn.Linear(2, 1), losses.mse, optim.SGD()).fit(X, X["left"][:, :1]),

@@ -11,17 +11,20 @@ import numpy as np
 
 MANY = 512
 """Elements from which the passes over bits take less time than the jumps."""
+MAKE: Any = [["writeonly", "allocate", "no_subtype"], ["readonly"], ["readonly"], ["readonly"]]
+"""To make the first of an iterator's arrays, in the order in memory of the others."""
 
 
 def where(condition: Any, x: Any, y: Any, /) -> Any:
-    """`np.where`, of NumPy's arrays and numbers."""
+    """`np.where`, of NumPy's arrays and numbers; the result lies in memory as that of `np.where`.
+
+    So sums over it have the order, and the bits, that they have where a step is recorded.
+    """
     if condition.size < MANY:
         return np.where(condition, x, y)
-    dtype = np.result_type(x, y)
-    shape = np.broadcast_shapes(condition.shape, np.shape(x), np.shape(y))
-    if shape != condition.shape:
-        condition = np.broadcast_to(condition, shape)
-    out = np.empty_like(condition, dtype)
+    arrays: Any = (None, condition, x, y)
+    dtypes = (np.result_type(x, y), None, None, None)
+    out = np.nditer(arrays, ["zerosize_ok"], MAKE, dtypes).operands[0]
     choose(condition, x, y, out)
     return out
 
