@@ -144,6 +144,16 @@ def _elu(x: torch.Tensor, alpha: float, rate: float) -> Any:
     return y, (lambda g: torch.ops.aten.elu_backward(g, alpha, 1, rate, False, x),)
 
 
+def dropout(xp: Any, x: torch.Tensor, mask: torch.Tensor, *, keep: float) -> Any:
+    """x / `keep` where `mask` is true, else x · 0; the gradient goes the same way."""
+    if not x.is_floating_point() or mask.dtype != torch.bool or x.shape != mask.shape:
+        return NotImplemented
+    if recorded((x,)) or not keep:
+        return NotImplemented
+    dropped = torch.ops.aten.native_dropout_backward
+    return dropped(x, mask, 1 / keep), (lambda g: dropped(g, mask, 1 / keep), None)
+
+
 @on_floats
 def softmax(xp: Any, x: torch.Tensor, *, axis: int = -1) -> Any:
     """y = softmax(x); the gradient is y·(g - Σ g·y)."""
@@ -341,7 +351,7 @@ def adam(
 KERNELS: Mapping[str, Kernel] = {
     kernel.__name__: kernel
     for kernel in (
-        adam, celu, cross_entropy, elu, erf, gelu, hardtanh, leaky_relu, linear, log_softmax,
-        logsigmoid, mse, relu, rmsprop, sgd, sigmoid, silu, softmax, softplus,
+        adam, celu, cross_entropy, dropout, elu, erf, gelu, hardtanh, leaky_relu, linear,
+        log_softmax, logsigmoid, mse, relu, rmsprop, sgd, sigmoid, silu, softmax, softplus,
     )
 }  # fmt: skip
