@@ -31,10 +31,11 @@ def where(condition: Any, x: Any, y: Any, /) -> Any:
 
 def choose(condition: Any, x: Any, y: Any, out: np.ndarray) -> None:
     """`np.where` into `out`, which has the shape and the dtype of the result."""
+    condition = np.asarray(condition)  # a step of a user's may give True
     bits = _bits(x, out.dtype), _bits(y, out.dtype)
     if out.size < MANY or condition.dtype != bool or any(b is None for b in bits):
         np.copyto(out, y)
-        np.copyto(out, x, where=np.asarray(condition, bool))
+        np.copyto(out, x, where=condition.astype(bool, copy=False))
         return
     of_x, of_y = bits
     result = out.view(of_x.dtype)
