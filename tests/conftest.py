@@ -92,6 +92,19 @@ def example(request):
 
 
 @pytest.fixture(scope="session")
+def raises():
+    """`raises(action, kind, words)`: the action raises an error of a kind, which has all words."""
+
+    def check(action, kind, words):
+        with pytest.raises(kind) as caught:
+            action()
+        for word in words:
+            assert word in str(caught.value), str(caught.value)
+
+    return check
+
+
+@pytest.fixture(scope="session")
 def lean_site(tmp_path_factory):
     """A folder that hides the large libraries from a Python that has it on its path.
 

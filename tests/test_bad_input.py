@@ -382,12 +382,9 @@ def _load(content: Any) -> Any:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_error_says_what_and_where_and_what_to_do(case: str) -> None:
-    action, kind, words = CASES[case]
-    with np.errstate(all="ignore"), pytest.raises(kind) as caught:
-        action()
-    for word in words:
-        assert word in str(caught.value), str(caught.value)
+def test_error_says_what_and_where_and_what_to_do(case: str, raises: Callable[..., None]) -> None:
+    with np.errstate(all="ignore"):
+        raises(*CASES[case])
 
 
 def test_there_are_enough_cases() -> None:
