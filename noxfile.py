@@ -29,7 +29,7 @@ nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False  # a Python that is not here is a visible skip
 nox.options.reuse_venv = "yes"  # installing again brings it up to date
 
-TORCH = "torch==2.13.0"  # one known version, with which the results were recorded
+TORCH = "torch==2.13.0"  # one known version, with which the results were measured
 ONE_THREAD = {  # small arrays gain nothing from more, and two sessions may share the machine
     f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM")
 }
@@ -81,7 +81,7 @@ JAXS = files("test_*jax.py")
 """Tests that JAX's session has."""
 CUDA = files("test_cuda_*.py")
 """Tests of CUDA code without a GPU, which `cuda_sources` has."""
-RECORDED = "cuda_recorded"
+CAPTURED = "cuda_captured"
 """In the name of such a test that stands in a file of others."""
 SOURCES = "tests/test_cuda_sources.py"
 """Those of them for which nothing runs on the host, and nobody needs g++."""
@@ -94,7 +94,7 @@ def run_tests(
 ) -> None:
     """Run all tests but those of the examples and of CUDA, in two processes."""
     left_out = [f"--ignore={path}" for path in (*without, *CUDA)]
-    only = () if "-k" in args else ("-k", f"not {RECORDED}")
+    only = () if "-k" in args else ("-k", f"not {CAPTURED}")
     pytest(session, "-n", "2", f"--ignore-glob={EXAMPLES}", *left_out, *only, *args, **env)
 
 
@@ -211,7 +211,7 @@ def cuda_sources(session: nox.Session) -> None:
         session.skip("g++ is not installed: the kernels were compiled, but not run on the host")
     with_plugin = {"PYTHONPATH": str(Path(ON_HOST).resolve())}
     on_the_host = [path for path in CUDA if path != SOURCES]
-    others = ("polynet/testing", "tests/test_recorded_parts.py", "tests/test_kernels.py")
+    others = ("polynet/testing", "tests/test_captured_parts.py", "tests/test_kernels.py")
     only = ("--polynet-backend", "cuda_on_host", "-k", "cuda", "-n", "2")
     pytest(session, *on_the_host, *others, *only, **with_plugin)
     libraries = [

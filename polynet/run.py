@@ -218,7 +218,7 @@ class Run:
         return math.fsum(map(operator.mul, values, weights)) / (math.fsum(weights) or 1.0)
 
     def end_epoch(self, numbers: dict[str, float]) -> None:
-        """Record the numbers of this epoch, and go on to the next."""
+        """Keep the numbers of this epoch, and go on to the next."""
         self.history.record(numbers, self.position.epoch)
         self.position = Position(self.position.epoch + 1)
 
@@ -238,7 +238,7 @@ class Run:
     # Another state
 
     def replace(self, state: State) -> None:
-        """Go on with a changed state; recorded steps get it in the storage of the last one."""
+        """Go on with a changed state; captured steps get it in the storage of the last one."""
         with self._in_one():
             self.state = getattr(self._steps, "replace", lambda _, new: new)(self.state, state)
 

@@ -145,7 +145,7 @@ class Trainer:
 
     @property
     def history(self) -> History:
-        """The numbers recorded so far."""
+        """The numbers of the epochs so far."""
         return self._run.history
 
     @property
@@ -258,7 +258,7 @@ class Trainer:
         After each epoch, every one of `callbacks` is called with this Trainer, whose `history` has
         the epoch's numbers. Where one returns True, this epoch is the last.
 
-        NumPy, PyTorch and CUDA record a step and replay it, and JAX compiles it. So layers and the
+        NumPy, PyTorch and CUDA capture a step and replay it, and JAX compiles it. So layers and the
         loss run as Python only in the first steps with a batch of some shape (on PyTorch without
         CUDA, in the first 2,000). Only these steps print and count. A branch that they took, a
         random number from Python or NumPy, and a number that the loss read from elsewhere stay as

@@ -70,7 +70,7 @@ assert gc.isenabled()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-@pytest.mark.parametrize("held", ["the registry", "a recording"])
+@pytest.mark.parametrize("held", ["the registry", "a capture"])
 def test_a_process_forked_while_another_thread_is_at_work_is_as_free_as_any(run_python, held):
     result = run_python("-c", FORKED, held)
     assert (result.returncode, result.stdout) == (0, "0\n"), result.stderr

@@ -1,6 +1,6 @@
 """Training steps of CuPy's plug-in as recordings: replayed by address, the loop's bits.
 
-A stand-in for CUDA graphs (`tests/plugins/cuda_on_host/recorded.py`) records the kernels, which
+A stand-in for CUDA graphs (`tests/plugins/cuda_on_host/captured.py`) records the kernels, which
 g++ compiled, and all that NumPy does between them. What it cannot show is CUDA's own part.
 """
 
@@ -21,7 +21,7 @@ from polynet.backend.static import WARM_UP
 if shutil.which("g++") is None:
     pytest.skip("g++ is not installed, which compiles the CUDA sources", allow_module_level=True)
 
-from plugins.cuda_on_host.recorded import CudaRecorded, Recording
+from plugins.cuda_on_host.captured import Capture, CudaCaptured
 
 rng = np.random.default_rng(5)
 Y = rng.integers(0, 3, size=44)
@@ -62,7 +62,7 @@ def trained(
     compiled: bool, name: str, optimizer: Any, *, precision: str = "float32", **options: Any
 ) -> Trainer:
     """Epochs enough that some are replayed, each of five batches and a smaller one."""
-    backend = CudaRecorded().with_precision(precision)
+    backend = CudaCaptured().with_precision(precision)
     if not compiled:
         backend.compile = lambda step: Backend.compile(backend, step)
     make, x = NETWORKS[name]
@@ -105,7 +105,7 @@ def test_replayed_parts_of_batches_are_the_loop_bit_for_bit() -> None:
 def test_replayed_streams_are_the_loop_bit_for_bit() -> None:
     runs = []
     for compiled in (True, False):
-        backend = CudaRecorded()
+        backend = CudaCaptured()
         if not compiled:
             backend.compile = lambda step, b=backend: Backend.compile(b, step)
         run = Trainer(dense(), losses.cross_entropy, ADAM, backend=backend)
@@ -117,14 +117,14 @@ def test_replayed_streams_are_the_loop_bit_for_bit() -> None:
 
 def test_all_steps_of_a_call_are_one_recording(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of four steps, as many kernels as four have; their memory is spoilt until they run."""
-    recordings: list[Recording] = []
-    leave = Recording.__exit__
+    recordings: list[Capture] = []
+    leave = Capture.__exit__
 
-    def left(self: Recording, *exception: object) -> None:
+    def left(self: Capture, *exception: object) -> None:
         leave(self, *exception)
         recordings.append(self)
 
-    monkeypatch.setattr(Recording, "__exit__", left)
+    monkeypatch.setattr(Capture, "__exit__", left)
     trained(True, "dense", ADAM)
     started = [sum(call[0].__name__ == "launch" for call in r.calls) for r in recordings]
     full, rest = started[0], started[1]
@@ -134,19 +134,19 @@ def test_all_steps_of_a_call_are_one_recording(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_stand_in_refuses_what_a_device_refuses() -> None:
     """Arrays of the host among those of the device; and, while it records, what reads them."""
-    backend = CudaRecorded()
+    backend = CudaCaptured()
     x, host = backend.from_host(np.ones(3), "cpu"), np.ones(3)
     for mixed in (lambda: x + host, lambda: host * x, lambda: backend.xp.concat([x, host])):
         with pytest.raises(TypeError, match="it is on the host"):
             mixed()
     reading = (lambda: float(x[0]), lambda: bool(x[0] > 0), lambda: x[x > 0], lambda: x.tolist())
     for read in reading:
-        with pytest.raises(RuntimeError, match="not permitted"), Recording():
+        with pytest.raises(RuntimeError, match="not permitted"), Capture():
             read()
 
 
 def test_a_step_that_reads_the_host_is_warned_of_by_its_line() -> None:
-    backend = CudaRecorded()
+    backend = CudaCaptured()
 
     def reading(outputs: Any, targets: Any) -> Any:
         loss = losses.cross_entropy(outputs, targets)

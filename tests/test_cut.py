@@ -107,7 +107,7 @@ def test_a_step_that_ends_within_the_optimizer_is_not_gone_on_from(
 
 
 class Fails(nn.Module):
-    """Fails when it is told to, and reads a number, so that no step of it is recorded."""
+    """Fails when it is told to, and reads a number, so that no step of it is captured."""
 
     def __init__(self, *, reads: bool) -> None:
         self.only = nn.Linear(4, 2)
@@ -123,7 +123,7 @@ class Fails(nn.Module):
         return self.only(x) * (1 if not self.reads or float(x[0, 0]) else 2)
 
 
-@pytest.mark.filterwarnings("ignore:this training step cannot be recorded:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:this training step cannot be captured:RuntimeWarning")
 @pytest.mark.parametrize("name", ["numpy", "torch", "strict"])
 @pytest.mark.parametrize("reads", [False, True])
 def test_a_layers_own_error_leaves_what_was_there(name: str, *, reads: bool) -> None:
@@ -164,7 +164,7 @@ def test_what_was_said_of_a_write_that_failed_is_taken_back() -> None:
 
 
 class Rolls(nn.Module):
-    """Its random numbers are in no recording."""
+    """Its random numbers are in no capture."""
 
     def __init__(self) -> None:
         self.only = nn.Linear(4, 2)
@@ -204,7 +204,7 @@ class Cut(list):
             raise SystemExit
 
 
-def test_losses_that_are_read_twice_are_recorded_once() -> None:
+def test_losses_that_are_read_twice_are_kept_once() -> None:
     unread, history = Unread(), History()
     unread.add(0, lambda: np.asarray([3.0, 2.0]))
     unread.add(2, lambda: np.asarray([1.0]))
@@ -215,7 +215,7 @@ def test_losses_that_are_read_twice_are_recorded_once() -> None:
     assert history.step_losses == [3.0, 2.0, 1.0]
 
 
-def test_an_epoch_that_is_recorded_twice_is_one() -> None:
+def test_an_epoch_that_is_written_down_twice_is_one() -> None:
     history = History()
     for numbers, epoch in (({"a": 1.0}, 0), ({"a": 9.0}, 1), ({"a": 2.0, "b": 3.0}, 1)):
         history.record(numbers, epoch)

@@ -277,7 +277,7 @@ class Reading(optim.Optimizer):
         return {name: p - rate * grads[name] for name, p in params.items()}, state
 
 
-@pytest.mark.filterwarnings("ignore:this training step cannot be recorded")
+@pytest.mark.filterwarnings("ignore:this training step cannot be captured")
 @pytest.mark.parametrize("compiled", ["require", "auto"])
 def test_a_step_that_is_no_program_leaves_what_was_there(compiled: str) -> None:
     x = np.random.default_rng(0).normal(size=(16, 3))

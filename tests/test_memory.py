@@ -251,5 +251,5 @@ def test_a_step_in_parts_holds_what_a_part_needs() -> None:
     assert parts < whole / 4
     gradient = 4 * (9 * 256 + 257 * 256)
     # The sum so far, the next one, what the first replay is compared with, and the result that
-    # is computed both ways while the step is recorded.
+    # is computed both ways while the step is captured.
     assert parts < small + 4 * gradient

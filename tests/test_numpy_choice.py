@@ -59,7 +59,7 @@ def test_choices_have_the_bits_of_where(mask):
 
 @pytest.mark.parametrize("condition", [True, False, [[True], [False], [True]], 2])
 @pytest.mark.parametrize("other", [0.0, numbers(SHAPE)], ids=["0", "an array"])
-def test_a_condition_need_not_be_an_array_where_a_step_is_recorded(condition, other):
+def test_a_condition_need_not_be_an_array_where_a_step_is_captured(condition, other):
     x = numbers(SHAPE)
     out = np.full_like(x, 7)
     choice.choose(condition, x, other, out)

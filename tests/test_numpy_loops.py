@@ -9,6 +9,7 @@ import pytest
 
 from polynet import Trainer, get_backend, losses, nn, optim
 from polynet_numpy import (
+    capture,
     compiled,
     functions,
     kernels,
@@ -16,7 +17,6 @@ from polynet_numpy import (
     normalisation,
     optimizers,
     pool,
-    recording,
 )
 from polynet_numpy.replay import _Replay
 
@@ -211,12 +211,12 @@ def test_linear_and_relu_are_two_calls(ways, dtype):
     g = normal(dtype, 8, 6)
 
     def call():
-        found = recording.Recording(pool.Pool(), NUMPY.xp)
+        found = capture.Capture(pool.Pool(), NUMPY.xp)
         with found.on():
-            given = (recording.Recorded(a, None) for a in (x, weight, bias))
+            given = (capture.Captured(a, None) for a in (x, weight, bias))
             y, pullback = kernels.linear_relu(NUMPY.xp, *given)
             assert len(found.calls) == 2
-            slopes = pullback(recording.Recorded(g, None), (True, True, True))
+            slopes = pullback(capture.Captured(g, None), (True, True, True))
         for replayed in found.calls:
             replayed()
         return [a.array for a in (y, *slopes)]
@@ -392,7 +392,7 @@ def test_a_cache_that_is_damaged_is_named_once(ways, monkeypatch, tmp_path, kind
 
 @needs_numba
 def test_a_long_run_takes_loops_up_and_keeps_its_numbers(monkeypatch):
-    """After so many elements it is recorded anew; the numbers are those of a run without."""
+    """After so many elements it is captured anew; the numbers are those of a run without."""
     x, y = normal("float32", 64, 20), RNG.integers(0, 4, 64)
     runs, by_loops = [], []
     for worth in (10**18, 150_000):
@@ -411,7 +411,7 @@ def test_a_long_run_takes_loops_up_and_keeps_its_numbers(monkeypatch):
 
 
 @needs_numba
-def test_a_step_that_cannot_be_recorded_anew_goes_on_one_by_one(monkeypatch):
+def test_a_step_that_cannot_be_captured_anew_goes_on_one_by_one(monkeypatch):
     reads = [False]
 
     class Reads(nn.Module):

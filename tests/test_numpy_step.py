@@ -1,4 +1,4 @@
-"""NumPy's compiled step: recorded, replayed, parameters written over.
+"""NumPy's compiled step: captured, replayed, parameters written over.
 
 What it returns is to the last bit what the step gives when it is called again and again, and
 nobody else's array changes.
@@ -195,16 +195,16 @@ def test_what_is_done_between_fits(use):
 
 
 @pytest.mark.parametrize("use", [look, slower, back])
-def test_what_is_done_between_fits_records_nothing_anew(use, monkeypatch):
-    """What changed of the state is written to where the recording reads it."""
-    recordings, capture = [], _Steps.capture
-    monkeypatch.setattr(_Steps, "capture", lambda *given: recordings.append(1) or capture(*given))
+def test_what_is_done_between_fits_captures_nothing_anew(use, monkeypatch):
+    """What changed of the state is written to where the capture reads it."""
+    captures, capture = [], _Steps.capture
+    monkeypatch.setattr(_Steps, "capture", lambda *given: captures.append(1) or capture(*given))
     trainer = Trainer(Net(), losses.cross_entropy, optim.Adam(schedules.Constant(0.01)))
     trainer.fit(*DATA, epochs=5, batch_size=20, progress=False)
-    assert len(recordings) == 2, "those of whole batches, and of the last"
+    assert len(captures) == 2, "those of whole batches, and of the last"
     use(trainer)
     trainer.fit(*DATA, epochs=5, batch_size=20, progress=False)
-    assert len(recordings) == 2
+    assert len(captures) == 2
 
 
 # Other networks
@@ -275,11 +275,11 @@ def test_python_runs_for_the_first_steps_only():
     step = make_step(net, loss, optim.Adam(0.01), NUMPY.xp)
     rows = RNG.integers(0, 64, size=(50, 8))
     NUMPY.compile(step)(initial_state(net, optim.Adam(0.01), 0), DATA, rows)
-    assert len(calls) == WARM_UP + 2  # to know what to expect, and to record
+    assert len(calls) == WARM_UP + 2  # to know what to expect, and to capture
 
 
 def test_streamed_batches_are_replayed():
-    """Other arrays in every call: they are copied to where the recording reads."""
+    """Other arrays in every call: they are copied to where the capture reads."""
     source = data.arrays(*DATA)
     runs = []
     for backend in (NUMPY, OneByOne()):
@@ -322,7 +322,7 @@ def test_data_that_is_changed_between_fits_is_read_again():
 
 
 def test_a_batch_that_is_no_number_gives_a_loss_that_is_none():
-    """Also where the recording has seen none: NaN goes through an activation as it is."""
+    """Also where the capture has seen none: NaN goes through an activation as it is."""
     step, state, given = start(optim.SGD(0.01), net=NETWORKS["activations"][1])
     x = RNG.normal(size=(64, 5)).astype("float32")
     x[:8] = np.nan
@@ -421,7 +421,7 @@ class Crossed(nn.Module):
         return crossed(self.a, self.b)
 
 
-@pytest.mark.filterwarnings("ignore:this training step cannot be recorded")
+@pytest.mark.filterwarnings("ignore:this training step cannot be captured")
 @pytest.mark.parametrize("size", [5, 50_000])
 @pytest.mark.parametrize("kind", [optim.SGD, optim.Adam])
 def test_a_gradient_that_is_another_parameter_is_that_of_before(size, kind):

@@ -1,6 +1,6 @@
-"""A step over storage that stays: recorded by address, replayed, equal to the loop bit for bit.
+"""A step over storage that stays: captured by address, replayed, equal to the loop bit for bit.
 
-No CUDA device is needed. PyTorch's operations on the CPU are recorded with the addresses they
+No CUDA device is needed. PyTorch's operations on the CPU are captured with the addresses they
 read and write, and replayed from these alone, as a CUDA graph does it; tensors on a device
 without memory show whether a step would read the host.
 """
@@ -60,7 +60,7 @@ OPTIONS = {
 }
 
 
-class Recording(TorchDispatchMode):
+class Capture(TorchDispatchMode):
     """The operations run inside, and what they wrote to."""
 
     def __init__(self) -> None:
@@ -79,17 +79,17 @@ class Recording(TorchDispatchMode):
 
 
 def capture(run: Any) -> Any:
-    """Record `run` by address, without doing it; the replay runs no Python of the step's."""
-    recording = Recording()
+    """Capture `run` by address, without doing it; the replay runs no Python of the step's."""
+    captured = Capture()
     try:
-        with recording:
+        with captured:
             run()
     finally:
-        for tensor, old in reversed(recording.before):
+        for tensor, old in reversed(captured.before):
             tensor.copy_(old)
 
     def replay() -> None:
-        for func, args, kwargs, out in recording.operations:
+        for func, args, kwargs, out in captured.operations:
             found = func(*args, **kwargs)
             for old, new in zip(torch_leaves(out), torch_leaves(found), strict=True):
                 if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
@@ -107,12 +107,12 @@ def memory(array: Any) -> Any:
 
 
 def static(name: str, steps_per_call: int = 4) -> Backend:
-    """A backend whose steps run over static storage: recorded, or on NumPy called again."""
+    """A backend whose steps run over static storage: captured, or on NumPy called again."""
     backend = get_backend(name).without_kernels()
     backend.kernels = get_backend(name).kernels
     backend.steps_per_call = steps_per_call
-    record = capture if name == "torch" else lambda run: run
-    backend.compile = lambda step: StaticRunner(backend, step, capture=record, memory=memory)
+    how = capture if name == "torch" else lambda run: run
+    backend.compile = lambda step: StaticRunner(backend, step, capture=how, memory=memory)
     return backend
 
 
@@ -212,18 +212,18 @@ def test_the_replay_ran_and_not_the_step() -> None:
     assert found.tolist() == [0, *totals[:-1]]
 
 
-def test_nothing_is_collected_within_a_recording() -> None:
-    """What it freed might be another recording, which CUDA does not allow then."""
+def test_nothing_is_collected_within_a_capture() -> None:
+    """What it freed might be another capture, which CUDA does not allow then."""
     collecting = []
 
-    def recorded(run: Any) -> Any:
+    def watched(run: Any) -> Any:
         collecting.append(gc.isenabled())
         return capture(run)
 
     def step(state: Any, data: Any, rows: Any) -> Any:
         return {"sum": state["sum"] + torch.sum(data[rows])}, state["sum"]
 
-    run = StaticRunner(get_backend("torch"), step, capture=recorded, memory=memory)
+    run = StaticRunner(get_backend("torch"), step, capture=watched, memory=memory)
     for enabled in (True, False):
         (gc.enable if enabled else gc.disable)()
         try:
@@ -235,7 +235,7 @@ def test_nothing_is_collected_within_a_recording() -> None:
     assert collecting == [False, False]
 
 
-def test_streamed_data_of_one_shape_are_recorded_once() -> None:
+def test_streamed_data_of_one_shape_are_captured_once() -> None:
     """Chunks of two shapes in turn, each chunk in arrays of its own, as `fit` streams them."""
     calls = []
 

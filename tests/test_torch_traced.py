@@ -175,7 +175,7 @@ def test_what_no_program_can_hold_goes_on_one_operation_at_a_time(
 ) -> None:
     """After one warning, of the line that asked for the steps, which says why."""
     look, why = UNTRACED[name]
-    with pytest.warns(RuntimeWarning, match="cannot be recorded") as warned:
+    with pytest.warns(RuntimeWarning, match="cannot be captured") as warned:
         job = trained(Counted(look))
     assert why in str(warned[0].message)
     assert [w.filename for w in warned] == [__file__]

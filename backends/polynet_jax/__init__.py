@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from polynet import tree
-from polynet.backend import Backend, left_alone, looped, not_recorded, overwriting
+from polynet.backend import Backend, left_alone, looped, not_captured, overwriting
 from polynet.errors import MissingDependency, asked_by, warn
 
 WIDE = ("float64", "int64", "uint64", "complex128")
@@ -92,7 +92,7 @@ class JaxBackend(Backend):
                 return chosen[0](state, data, rows)
             except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
                 first, *_ = str(error).splitlines()
-                not_recorded(
+                not_captured(
                     f"{first} ({asked_by(error, INNER)})",
                     required=getattr(step, "required", False),
                 )

@@ -9,13 +9,13 @@ import numpy as np
 
 from polynet.backend import Backend
 from polynet_numpy import compiled
+from polynet_numpy.capture import Captured
 from polynet_numpy.kernels import KERNELS
 from polynet_numpy.namespace import namespace
-from polynet_numpy.recording import Recorded
 from polynet_numpy.replay import runner
 from polynet_numpy.results import copy
 
-_ARRAYS = (np.ndarray, np.generic, Recorded)  # a union type would be made anew at every call
+_ARRAYS = (np.ndarray, np.generic, Captured)  # a union type would be made anew at every call
 
 
 class NumpyBackend(Backend):
@@ -44,7 +44,7 @@ class NumpyBackend(Backend):
         return np.array(array)
 
     def owned(self, array: Any) -> Any:
-        if type(array) is Recorded:
+        if type(array) is Captured:
             return copy(array)
         alone = isinstance(array, np.ndarray) and array.flags.owndata and array.flags.c_contiguous
         return array if alone else np.array(array, order="C")

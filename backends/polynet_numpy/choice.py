@@ -18,7 +18,7 @@ MAKE: Any = [["writeonly", "allocate", "no_subtype"], ["readonly"], ["readonly"]
 def where(condition: Any, x: Any, y: Any, /) -> Any:
     """`np.where`, of NumPy's arrays and numbers; the result lies in memory as that of `np.where`.
 
-    So sums over it have the order, and the bits, that they have where a step is recorded.
+    So sums over it have the order, and the bits, that they have where a step is captured.
     """
     if condition.size < MANY:
         return np.where(condition, x, y)

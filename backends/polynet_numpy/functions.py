@@ -1,6 +1,6 @@
-"""NumPy's functions that a recording has to treat in a way of their own.
+"""NumPy's functions that a capture has to treat in a way of their own.
 
-The functions defined here take the recording as their first argument.
+The functions defined here take the capture as their first argument.
 """
 
 from __future__ import annotations
@@ -46,50 +46,50 @@ WITH_OUT = {
 
 
 def _filled(value: Any) -> Callable[..., Any]:
-    def full(recording: Any, x: Any, *args: Any, **options: Any) -> Any:
-        like_x = np.empty_like(recording.plain(x), *args, **options)
+    def full(capture: Any, x: Any, *args: Any, **options: Any) -> Any:
+        like_x = np.empty_like(capture.plain(x), *args, **options)
         if not like_x.shape:  # one number, such as the gradient that a sweep starts with
-            return recording.constant(np.full_like(like_x, value))
-        y = recording.like(like_x)
-        recording.run(np.copyto, (y, value), {})
+            return capture.constant(np.full_like(like_x, value))
+        y = capture.like(like_x)
+        capture.run(np.copyto, (y, value), {})
         return y
 
     return full
 
 
-def _full_like(recording: Any, x: Any, value: Any, *args: Any, **options: Any) -> Any:
-    y = recording.like(np.empty_like(recording.plain(x), *args, **options))
-    recording.run(np.copyto, (y, value), {"casting": "unsafe"})
+def _full_like(capture: Any, x: Any, value: Any, *args: Any, **options: Any) -> Any:
+    y = capture.like(np.empty_like(capture.plain(x), *args, **options))
+    capture.run(np.copyto, (y, value), {"casting": "unsafe"})
     return y
 
 
-def _empty_like(recording: Any, x: Any, *args: Any, **options: Any) -> Any:
-    return recording.like(np.empty_like(recording.plain(x), *args, **options))
+def _empty_like(capture: Any, x: Any, *args: Any, **options: Any) -> Any:
+    return capture.like(np.empty_like(capture.plain(x), *args, **options))
 
 
-def _where(recording: Any, condition: Any, *choice: Any) -> Any:
+def _where(capture: Any, condition: Any, *choice: Any) -> Any:
     if not choice:
         return np.nonzero(condition)
-    y = recording.like(np.where(recording.plain(condition), *recording.plain(choice)))
-    recording.run(choose, (condition, *choice, y), {})
+    y = capture.like(np.where(capture.plain(condition), *capture.plain(choice)))
+    capture.run(choose, (condition, *choice, y), {})
     return y
 
 
-def _reshape(recording: Any, x: Any, shape: Any, **options: Any) -> Any:
-    found = np.reshape(recording.plain(x), shape, **options)
-    if options or not found.size or np.may_share_memory(found, recording.plain(x)):
-        return recording.result(np.reshape, (x, shape), options, out=False)
-    y = recording.like(found)
-    recording.run(np.copyto, (y.reshape(x.shape), x), {})
+def _reshape(capture: Any, x: Any, shape: Any, **options: Any) -> Any:
+    found = np.reshape(capture.plain(x), shape, **options)
+    if options or not found.size or np.may_share_memory(found, capture.plain(x)):
+        return capture.result(np.reshape, (x, shape), options, out=False)
+    y = capture.like(found)
+    capture.run(np.copyto, (y.reshape(x.shape), x), {})
     return y
 
 
-def _take(recording: Any, x: Any, indices: Any, axis: int | None = None, **options: Any) -> Any:
+def _take(capture: Any, x: Any, indices: Any, axis: int | None = None, **options: Any) -> Any:
     if options or axis is None:
-        return recording.result(np.take, (x, indices, axis), options, out=False)
+        return capture.result(np.take, (x, indices, axis), options, out=False)
     indices = np.asarray(indices) if isinstance(indices, list | tuple) else indices
-    y = recording.like(np.take(recording.plain(x), recording.plain(indices), axis))
-    recording.repeat(taken, (x, indices, axis, y), over=False)
+    y = capture.like(np.take(capture.plain(x), capture.plain(indices), axis))
+    capture.repeat(taken, (x, indices, axis, y), over=False)
     return y
 
 
@@ -120,4 +120,4 @@ INTO: dict[Any, Callable[..., Any]] = {
     np.where: _where,
     np.zeros_like: _filled(0),
 }
-"""Functions that are recorded by a function of ours, which writes into existing memory."""
+"""Functions that are captured by a function of ours, which writes into existing memory."""

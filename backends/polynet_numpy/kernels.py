@@ -1,7 +1,7 @@
 """NumPy's kernels for the compositions in `polynet.functional` and `polynet.losses`.
 
 A kernel makes the arrays for its results, and `run`s a function that writes into them, so that a
-recorded step can call it again. That function reads and writes nothing but its arguments.
+captured step can call it again. That function reads and writes nothing but its arguments.
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from polynet_numpy import choice
+from polynet_numpy.capture import Captured, active
 from polynet_numpy.functions import INTO
-from polynet_numpy.recording import Recorded, active
 
 WRAPPERS = "argsort clip count_nonzero cumulative_prod cumulative_sum searchsorted sort".split()
-"""Functions of array-api-compat that inspect their arrays: each is recorded as one call."""
+"""Functions of array-api-compat that inspect their arrays: each is captured as one call."""
 
 
 def matmul(x: np.ndarray, y: np.ndarray, /) -> np.ndarray:
@@ -28,23 +28,23 @@ def namespace() -> ModuleType:
     import array_api_compat.numpy as compat
 
     def asarray(x: Any, /, *, dtype: Any = None, copy: bool | None = None, **options: Any) -> Any:
-        if type(x) is not Recorded:
+        if type(x) is not Captured:
             return compat.asarray(x, dtype=dtype, copy=copy, **options)
         return x.astype(x.dtype if dtype is None else dtype, copy=bool(copy))
 
     def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
-        recording = active()
-        if recording is not None and type(indices) is Recorded:  # np.take would not dispatch on it
-            return INTO[np.take](recording, x, indices, axis)
+        capture = active()
+        if capture is not None and type(indices) is Captured:  # np.take would not dispatch on it
+            return INTO[np.take](capture, x, indices, axis)
         return compat.take(x, indices, axis=axis)
 
     def where(condition: Any, x: Any, y: Any, /) -> Any:
-        plain = type(condition) is np.ndarray and Recorded not in {type(x), type(y)}
+        plain = type(condition) is np.ndarray and Captured not in {type(x), type(y)}
         return (choice.where if plain else np.where)(condition, x, y)
 
     xp = ModuleType("polynet_numpy.xp", compat.__doc__)
     vars(xp).update({name: value for name, value in vars(compat).items() if name != "__name__"})
-    vars(xp).update({name: _recordable(getattr(compat, name)) for name in WRAPPERS})
+    vars(xp).update({name: _capturable(getattr(compat, name)) for name in WRAPPERS})
     vars(xp).update(
         asarray=asarray,
         matmul=matmul,
@@ -58,12 +58,12 @@ def namespace() -> ModuleType:
     return xp
 
 
-def _recordable(function: Callable[..., Any]) -> Callable[..., Any]:
+def _capturable(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def call(*args: Any, **options: Any) -> Any:
-        recording = active()
-        if recording is None or not any(type(a) is Recorded for a in (*args, *options.values())):
+        capture = active()
+        if capture is None or not any(type(a) is Captured for a in (*args, *options.values())):
             return function(*args, **options)
-        return recording.result(function, args, options, out=False)
+        return capture.result(function, args, options, out=False)
 
     return call

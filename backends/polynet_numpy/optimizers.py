@@ -30,7 +30,7 @@ def optimizer(rule: Callable[..., tuple[Iterable[str], Make]]) -> Callable[..., 
 
     `rule(**settings)` returns the names of the slots and a function `make(rows, step, lr)`. This
     returns a call that updates in place, in each row of vectors (p, g, *slots), `p` and the slots.
-    `step` counts from 0. The vectors are the recorded step's own state where the kernel may
+    `step` counts from 0. The vectors are the captured step's own state where the kernel may
     overwrite it, and otherwise copies.
     """
 
@@ -67,7 +67,7 @@ def in_pieces(update: Update) -> Callable[[Rows], Update]:
     """Turn an update of one piece, which has two scratch vectors, into an update of all rows.
 
     Small vectors are joined, since a call costs as much as some thousand elements. The small
-    vectors of a recorded step's state lie side by side in memory already.
+    vectors of a captured step's state lie side by side in memory already.
     """
 
     def of(rows: Rows) -> Update:

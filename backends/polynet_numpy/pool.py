@@ -1,4 +1,4 @@
-"""Memory that recorded steps reuse."""
+"""Memory that captured steps reuse."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ALIGNED = 64
 
 
 class Pool:
-    """Memory for the intermediate results of steps, shared by one recording after another."""
+    """Memory for the intermediate results of steps, shared by one capture after another."""
 
     def __init__(self) -> None:
         self.free: list[np.ndarray] = []

@@ -1,4 +1,4 @@
-"""The compiled step on NumPy: recorded, compared once with the step itself, and replayed."""
+"""The compiled step on NumPy: captured, compared once with the step itself, and replayed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from polynet.backend import (
     Backend,
     StaticRunner,
     left_alone,
-    not_recorded,
+    not_captured,
     over_its_own,
 )
 from polynet_numpy import compiled
+from polynet_numpy.capture import Capture, Captured, active
 from polynet_numpy.optimizers import SMALL
 from polynet_numpy.pool import Pool
-from polynet_numpy.recording import Recorded, Recording, active
 
 Step = Callable[[Any, Any, Array], tuple[Any, Array]]
 INNER = ("polynet_numpy", "numpy", "array_api_compat")
@@ -36,7 +36,7 @@ def runner(backend: Backend, step: Step) -> StaticRunner:
 
 
 class _Steps:
-    """A step that can be taken as usual, or be recorded."""
+    """A step that can be taken as usual, or be captured."""
 
     def __init__(self, step: Step, xp: Any) -> None:
         self._step = step
@@ -49,7 +49,7 @@ class _Steps:
 
     def __call__(self, state: Any, data: Any, rows: np.ndarray) -> tuple[Any, Array]:
         if active() is not None:
-            return self._recorded(state, data, rows)
+            return self._captured(state, data, rows)
         if self._expected is None:
             return self._step(state, data, rows)
         self._storage, self._rows = tree.leaves(state), rows
@@ -64,30 +64,30 @@ class _Steps:
                 kept[...] = a
         return state, loss
 
-    def _recorded(self, state: Any, data: Any, rows: np.ndarray) -> tuple[Any, Array]:
-        """The step with `Recorded` arrays.
+    def _captured(self, state: Any, data: Any, rows: np.ndarray) -> tuple[Any, Array]:
+        """The step with `Captured` arrays.
 
         In the state returned, a leaf that the step wrote over, or left in place, is the plain array
-        itself. A leaf that was moved to another place stays `Recorded`, so that each replay moves
-        the numbers that are there then. Only here may the step write over the state. The recording
+        itself. A leaf that was moved to another place stays `Captured`, so that each replay moves
+        the numbers that are there then. Only here may the step write over the state. The capture
         is compared with the step itself, which writes to new arrays: a gradient that was spoilt
         since it lies in the state's memory shows as a difference.
         """
         step = over_its_own(self._step)
-        new, loss = step(*tree.map(lambda a: Recorded(a, None), (state, data, rows)))
+        new, loss = step(*tree.map(lambda a: Captured(a, None), (state, data, rows)))
         stays = lambda kept, a: kept if getattr(a, "array", None) is kept else a  # noqa: E731
         return tree.map(stays, state, new), loss
 
     def capture(self, step: Callable[[], None]) -> Callable[[], object]:
-        """Record the step, and return its replay; this leaves the state as it is."""
+        """Capture the step, and return its replay; this leaves the state as it is."""
         return _Replay(lambda: self._trial(step), step, required=self.required)
 
     @left_alone()
     def _trial(self, step: Callable[[], None]) -> _Trial:
-        """The recording of the step, and the result of the step on the state as it is now.
+        """The capture of the step, and the result of the step on the state as it is now.
 
-        The step is recorded with other rows than those of the result. So, if numbers of a batch
-        are kept in the recording where there should be arrays, the first replay gives another
+        The step is captured with other rows than those of the result. So, if numbers of a batch
+        are kept in the capture where there should be arrays, the first replay gives another
         result.
         """
         self._expected = []
@@ -98,32 +98,32 @@ class _Steps:
         rows = np.array(self._rows)
         try:
             self._rows[...] = np.resize(rows[: -(-len(rows) // 2)], rows.shape)
-            recording = self._record(step)
-        except _NotRecorded:  # a step may fail on half of the samples, each given twice
+            capture = self._capture(step)
+        except _NotCaptured:  # a step may fail on half of the samples, each given twice
             self._rows[...] = rows
-            recording = self._record(step)
+            capture = self._capture(step)
         finally:
             self._rows[...] = rows
-        return _Trial(recording, [*self._storage, recording.written[0]], expected)
+        return _Trial(capture, [*self._storage, capture.written[0]], expected)
 
-    def _record(self, step: Callable[[], None]) -> Recording:
-        recording = Recording(self._pool, self._xp)
+    def _capture(self, step: Callable[[], None]) -> Capture:
+        capture = Capture(self._pool, self._xp)
         try:
-            with recording.on():
+            with capture.on():
                 step()
-        except Exception as error:  # the plain step did not raise it, so recording did
-            raise _NotRecorded(f"{type(error).__name__}: {error}") from error
-        return recording
+        except Exception as error:  # the plain step did not raise it, so capturing did
+            raise _NotCaptured(f"{type(error).__name__}: {error}") from error
+        return capture
 
 
-class _NotRecorded(RuntimeError):
-    """A step was taken, but not recorded."""
+class _NotCaptured(RuntimeError):
+    """A step was taken, but not captured."""
 
 
 class _Trial(NamedTuple):
-    """A recording, the storage of its results (the loss last), and the results to expect once."""
+    """A capture, the storage of its results (the loss last), and the results to expect once."""
 
-    recording: Recording
+    capture: Capture
     results: list[np.ndarray]
     expected: list[np.ndarray]
 
@@ -133,7 +133,7 @@ class _Trial(NamedTuple):
 
 
 class _Replay:
-    """A recorded step, whose first replay is compared with the step itself."""
+    """A captured step, whose first replay is compared with the step itself."""
 
     def __init__(
         self, trial: Callable[[], _Trial], step: Callable[[], None], *, required: bool
@@ -147,8 +147,8 @@ class _Replay:
 
     def _take_over(self, trial: _Trial) -> None:
         self._trial = trial
-        self._calls = trial.recording.calls
-        self._elements = trial.recording.elements
+        self._calls = trial.capture.calls
+        self._elements = trial.capture.elements
         self._by_loops = compiled.wanted()
         self._cut = False
 
@@ -158,7 +158,7 @@ class _Replay:
         if self._cut or (not self._by_loops and compiled.wanted()):
             try:
                 self._take_over(self._prepare())
-            except _NotRecorded as error:
+            except _NotCaptured as error:
                 self._give_up(str(error))
         if self._why:
             self._say_why()
@@ -183,10 +183,10 @@ class _Replay:
         self._by_loops, self._why = True, why
 
     def _say_why(self) -> None:
-        """Warn once of giving up, or raise at every step where a recording is required."""
+        """Warn once of giving up, or raise at every step where a capture is required."""
         why, self._why = self._why, self._why if self._required else ""
-        not_recorded(
-            f"{why}. A step that can be recorded depends on its state and data alone: random "
+        not_captured(
+            f"{why}. A step that can be captured depends on its state and data alone: random "
             "numbers come from layers such as nn.Dropout, and nothing in Python changes from step "
             "to step",
             required=self._required,
@@ -218,16 +218,16 @@ def side_by_side(branch: Any) -> Any:
 
 
 def _write(array: np.ndarray, other: Any) -> None:
-    recording = active()
-    if recording is None:
+    capture = active()
+    if capture is None:
         array[...] = other
     else:
-        recording.write(array, other)
+        capture.write(array, other)
 
 
 def _memory(array: Any) -> Hashable:
     """The address at which the memory of an array's base begins."""
-    array = array.array if type(array) is Recorded else array
+    array = array.array if type(array) is Captured else array
     while isinstance(getattr(array, "base", None), np.ndarray):
         array = array.base
     return array.__array_interface__["data"][0]

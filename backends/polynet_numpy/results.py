@@ -1,6 +1,6 @@
-"""Functions for kernels that work whether or not a step is being recorded.
+"""Functions for kernels that work whether or not a step is being captured.
 
-While a step is recorded, results are in memory of the recording's pool, and calls are written down.
+While a step is captured, results are in memory of the capture's pool, and calls are written down.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from polynet_numpy.recording import Recorded, active, array_of
+from polynet_numpy.capture import Captured, active, array_of
 
 
 def run(function: Callable[..., object], *args: Any, **options: Any) -> None:
@@ -20,35 +20,35 @@ def run(function: Callable[..., object], *args: Any, **options: Any) -> None:
     It must write only to arrays from `empty` that were made for this call. Apart from its arguments
     it must not read or write anything that changes from step to step.
     """
-    recording = active()
-    if recording is None:
+    capture = active()
+    if capture is None:
         function(*args, **options)
     else:
-        recording.run(function, args, options)
+        capture.run(function, args, options)
 
 
 def repeat(make: Callable[..., Callable[[], object]], *args: Any, over: bool = False) -> None:
     """`run` the call that `make` returns for the arrays; `make` itself runs once for all replays.
 
-    Where the call writes `over` the state, replays make it, and the recording does not.
+    Where the call writes `over` the state, replays make it, and the capture does not.
     """
-    recording = active()
-    if recording is None:
+    capture = active()
+    if capture is None:
         make(*args)()
     else:
-        recording.repeat(make, args, over=over)
+        capture.repeat(make, args, over=over)
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> Any:
-    """An uninitialised array for a result, from the pool while a step is recorded."""
-    recording = active()
-    return np.empty(shape, dtype) if recording is None else recording.empty(shape, dtype)
+    """An uninitialised array for a result, from the pool while a step is captured."""
+    capture = active()
+    return np.empty(shape, dtype) if capture is None else capture.empty(shape, dtype)
 
 
 def like(x: Any, dtype: Any = None) -> Any:
     """An uninitialised array with the shape and memory order of `x`, and its dtype by default."""
-    recording, y = active(), np.empty_like(array_of(x), dtype)
-    return y if recording is None else recording.like(y)
+    capture, y = active(), np.empty_like(array_of(x), dtype)
+    return y if capture is None else capture.like(y)
 
 
 def form(x: Any) -> np.ndarray:
@@ -65,4 +65,4 @@ def copy(x: Any) -> Any:
 
 def apart(g: Any) -> Any:
     """A gradient, or a copy if it may lie in the state's memory, which is outside the pool."""
-    return copy(g) if type(g) is Recorded and g.block is None else g
+    return copy(g) if type(g) is Captured and g.block is None else g

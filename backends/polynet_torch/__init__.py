@@ -70,7 +70,7 @@ class TorchBackend(Backend):
         return array.clone(memory_format=self._torch.contiguous_format)
 
     def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """On CUDA, record the step as a graph and replay it; elsewhere, run a traced program.
+        """On CUDA, capture the step as a graph and replay it; elsewhere, run a traced program.
 
         Both keep the state in memory of their own, which the step may write over. PyTorch's
         autograd records nothing.
@@ -102,7 +102,7 @@ class TorchBackend(Backend):
         cuda = self._torch.cuda
         graph, stream = cuda.CUDAGraph(), cuda.Stream()
         # The outer context leaves the stream even if the inner one raises when it ends. The mode
-        # lets other threads use the device during the recording.
+        # lets other threads use the device during the capture.
         with (
             cuda.stream(stream),
             cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),

@@ -23,7 +23,7 @@ from polynet.backend import (
     Backend,
     check_loss,
     left_alone,
-    not_recorded,
+    not_captured,
     nothing_written,
     over_its_own,
     overwriting,
@@ -158,7 +158,7 @@ class Runner:
                 return program
             why = "from the same numbers its program computed other results"
         self._traces = False
-        not_recorded(why, required=self._required)
+        not_captured(why, required=self._required)
         return None
 
     def _program(self, state: Any, data: Any, rows: torch.Tensor) -> Callable[..., Any]:

@@ -21,7 +21,7 @@ from polynet.backend.selection import (
     set_backend,
     use_backend,
 )
-from polynet.backend.static import StaticRunner, not_recorded, why_not
+from polynet.backend.static import StaticRunner, not_captured, why_not
 from polynet.backend.transfer import asarray, to_numpy
 
 __all__ = [
@@ -41,7 +41,7 @@ __all__ = [
     "left_alone",
     "looped",
     "may_overwrite",
-    "not_recorded",
+    "not_captured",
     "nothing_written",
     "over_its_own",
     "overwrite_count",

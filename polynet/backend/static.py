@@ -16,23 +16,23 @@ from polynet.backend.overwrite import left_alone, overwriting
 from polynet.errors import NotCompiledError, asked_by, warn
 
 
-def not_recorded(why: str, *, required: bool) -> None:
+def not_captured(why: str, *, required: bool) -> None:
     """Warn once that a training step runs one operation at a time; raise if that is not allowed.
 
     The warning points to the line of the program that asked polynet for the steps.
     """
     if required:
-        raise NotCompiledError(f'compile="require": this training step cannot be recorded: {why}')
+        raise NotCompiledError(f'compile="require": this training step cannot be captured: {why}')
     warn(
-        "this training step cannot be recorded and replayed as a whole, so it runs one operation "
+        "this training step cannot be captured and replayed as a whole, so it runs one operation "
         f"at a time, which is slower: {why}"
     )
 
 
 def why_not(error: BaseException, inner: Sequence[str]) -> str:
-    """The error that kept a step from being recorded, and the user's line that it came from."""
+    """The error that kept a step from being captured, and the user's line that it came from."""
     return (
-        f"{type(error).__name__}: {error} ({asked_by(error, inner)}). A step that can be recorded "
+        f"{type(error).__name__}: {error} ({asked_by(error, inner)}). A step that can be captured "
         "does not read the values of arrays: it has no float(x), no `if` on an array, and "
         "xp.where(mask, x, 0) in place of x[mask]"
     )
@@ -41,35 +41,35 @@ def why_not(error: BaseException, inner: Sequence[str]) -> str:
 class _Uncollected:
     """A context in which Python's cycle collector is off, so that it frees no CUDA graph.
 
-    CUDA does not allow a graph to be destroyed during a recording, and spoils the recording.
-    Several threads may record; the last one to end restores the collector to the state in which the
-    first one found it.
+    CUDA does not allow a graph to be destroyed during a capture, and spoils the capture.
+    Several threads may capture; the last one to end restores the collector to the state in which
+    the first one found it.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._recording: list[int] = []  # the threads that are recording
+        self._capturing: list[int] = []  # the threads that are capturing
         self._collecting = False
 
     def __enter__(self) -> None:
         with self._lock:
-            if not self._recording:
+            if not self._capturing:
                 self._collecting = gc.isenabled()
-            self._recording.append(threading.get_ident())
+            self._capturing.append(threading.get_ident())
             gc.disable()
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            if len(self._recording) == 1 and self._collecting:
+            if len(self._capturing) == 1 and self._collecting:
                 gc.enable()
-            self._recording.remove(threading.get_ident())
+            self._capturing.remove(threading.get_ident())
 
     def forked(self) -> None:
         """Forget the other threads, which a forked process lacks, and a lock they may have held."""
         self._lock = threading.Lock()
-        others = bool(self._recording)
-        self._recording = [t for t in self._recording if t == threading.get_ident()]
-        if others and not self._recording and self._collecting:
+        others = bool(self._capturing)
+        self._capturing = [t for t in self._capturing if t == threading.get_ident()]
+        if others and not self._capturing and self._collecting:
             gc.enable()
 
 
@@ -77,9 +77,9 @@ _nothing_collected = _Uncollected()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_nothing_collected.forked)
 WARM_UP = 3
-"""Steps before a recording: in the first ones libraries load kernels and allocate workspace."""
+"""Steps before a capture: in the first ones libraries load kernels and allocate workspace."""
 KINDS = 8
-"""How many kinds of data (structures, shapes, dtypes) have their recordings kept."""
+"""How many kinds of data (structures, shapes, dtypes) have their captures kept."""
 
 
 @dataclass
@@ -94,7 +94,7 @@ class _Launch:
 
 @dataclass
 class _Data:
-    """Data of one kind: the arrays given last, their storage, and the recordings that read them.
+    """Data of one kind: the arrays given last, their storage, and the captures that read them.
 
     Data are read where the caller has them, until other arrays of the same shapes come, as
     batches that are streamed do. From then on all of them are copied into one storage, `stored`.
@@ -118,23 +118,23 @@ def _assign(array: Array, other: Array) -> None:
 
 
 class StaticRunner:
-    """What `Backend.compile` returns where a device can record work and replay it.
+    """What `Backend.compile` returns where a device can capture work and replay it.
 
-    `capture(f)` records the work that `f()` starts, without doing it. It returns a function that
-    does the work, and that calls `overwriting()` before it writes. Where recording is impossible,
-    `capture` raises RuntimeError. Then the steps run one operation at a time, or, where a recording
-    is `required`, NotCompiledError is raised.
+    `capture(f)` captures the work that `f()` starts, without doing it. It returns a function that
+    does the work, and that calls `overwriting()` before it writes. Where that is impossible,
+    it raises RuntimeError. Then the steps run one operation at a time, or, where a capture is
+    `required`, NotCompiledError is raised.
 
-    A recording knows addresses, not arrays. So the state has storage of its own, and each step ends
+    A capture knows addresses, not arrays. So the state has storage of its own, and each step ends
     by copying the new state there. Each shape of rows has storage for the rows and for the loss.
     Data stays where it is until other data of the same shapes comes: from then on all such data is
-    copied to one place, and steps that read that place are recorded once. A state that is not the
-    one returned last is copied to new storage, and steps are recorded anew; the earlier state stays
+    copied to one place, and steps that read that place are captured once. A state that is not the
+    one returned last is copied to new storage, and steps are captured anew; the earlier state stays
     as it is for whoever holds it.
 
     `memory(array)` is equal for arrays that share memory. `write(array, other)` copies `other` into
     `array`. `own(state)` returns a copy of a state, laid out as suits the library. `inner` names
-    the packages of the plug-in and its library: where a step cannot be recorded, the line that is
+    the packages of the plug-in and its library: where a step cannot be captured, the line that is
     shown to the user is outside them.
     """
 
@@ -180,7 +180,7 @@ class StaticRunner:
                 known.given = []
 
     def replace(self, old: Any, new: Any) -> Any:
-        """Copy `new` over `old`, which nobody needs any more, so that recordings stay valid."""
+        """Copy `new` over `old`, which nobody needs any more, so that captures stay valid."""
         if _identities(old) != self._own or _kinds(new) != _kinds(old):
             return new
         self._commit(new)
@@ -202,7 +202,7 @@ class StaticRunner:
                 if old.stored is None and not all(given() is not None for given in old.given):
                     del self._data[other]  # nobody can give them again
             if len(self._data) == KINDS:
-                del self._data[next(iter(self._data))]  # its recordings keep its data alive
+                del self._data[next(iter(self._data))]  # its captures keep its data alive
             self._data[kind] = _Data([weakref.ref(a) for a in arrays], structure)
         known = self._data[kind]
         if not known.is_of(structure, arrays):
@@ -228,17 +228,17 @@ class StaticRunner:
             if launch.steps <= WARM_UP:
                 self._run(data, launch)
                 return launch.loss
-            launch.replay = self._recorded(lambda: self._run(data, launch))
+            launch.replay = self._captured(lambda: self._run(data, launch))
         launch.replay()
         return launch.loss
 
-    def _recorded(self, run: Callable[[], None]) -> Callable[[], object]:
+    def _captured(self, run: Callable[[], None]) -> Callable[[], object]:
         try:
             with _nothing_collected, left_alone():
                 return self._capture(run)
         except RuntimeError as error:
-            first = error.__context__ or error  # to end a recording that failed raises once more
-            not_recorded(why_not(first, self._inner), required=self._required)
+            first = error.__context__ or error  # to end a capture that failed raises once more
+            not_captured(why_not(first, self._inner), required=self._required)
             self._capture = lambda run: run
             return run
 

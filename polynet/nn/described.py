@@ -153,7 +153,7 @@ class Stream:
     The first axis of a `shape` counts samples. The numbers drawn are a function of the seed, the
     layer, the call, the step and the sample's position. So they are the same on every backend, and
     however a step is split. Where a Trainer evaluates or predicts, the step is 0. Python's and
-    NumPy's own random numbers do not work in a layer: a step that is recorded or compiled draws
+    NumPy's own random numbers do not work in a layer: a step that is captured or compiled draws
     them once, and never again.
     """
 

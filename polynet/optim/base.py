@@ -35,8 +35,8 @@ class Optimizer:
     `trains`.
 
     `update` must not write to the arrays it is given. It makes new ones: `p - lr * g`, not
-    `p -= lr * g`, which keeps a step on NumPy from being recorded, and so makes it slower. Where
-    steps are recorded or compiled, the Python code of `update` runs for only a few of them, and for
+    `p -= lr * g`, which keeps a step on NumPy from being captured, and so makes it slower. Where
+    steps are captured or compiled, the Python code of `update` runs for only a few of them, and for
     some twice, so it must not count steps itself. The number of the step is `step`, an int32 array
     of shape (1,). A rate that falls is `0.1 / (1 + xp.reshape(xp.astype(step, p.dtype), ()))`, with
     `xp = array_namespace(p)`.

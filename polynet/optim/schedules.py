@@ -6,7 +6,7 @@ PyTorch where `scheduler.step()` follows every `optimizer.step()`. Names, formul
 PyTorch's; the first argument is the rate that PyTorch takes from the optimizer. After its last
 step, a schedule keeps its last rate.
 
-The rate is computed on the device, so a new rate needs no step to be compiled or recorded anew.
+The rate is computed on the device, so a new rate needs no step to be compiled or captured anew.
 `trainer.lr_factor` multiplies the rate.
 """
 

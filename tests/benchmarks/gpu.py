@@ -4,9 +4,9 @@
         [--backends cupy,torch] [--networks "LeNet;ResNet"] [--candidates "polynet;PyTorch"]
         [--out gpu.md]
 
-`checks`: the order of first checks; `agreement`: 100 steps recorded, looped, and NumPy's;
+`checks`: the order of first checks; `agreement`: 100 steps captured, looped, and NumPy's;
 `resume`: from NumPy to the GPU and back; `suite`: the conformance suite, and every activation,
-loss and optimizer recorded; `examples`: as they stand; `optimizer`: Adam's bytes a second beside a
+loss and optimizer captured; `examples`: as they stand; `optimizer`: Adam's bytes a second beside a
 copy's; `product`: a large matrix product beside PyTorch's; `choices`: which algorithms products
 get, and which way convolutions go; `steps`: training steps beside PyTorch (eager, in a CUDA graph,
 compiled) and `jax.jit`; `sanitizer`, only where it is named: the kernels under NVIDIA's
@@ -44,7 +44,7 @@ from polynet.backend import registry
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent.parent / "examples"
 RESULTS = Path("gpu.md")
-RECORDED = str(HERE.parent / "test_recorded_parts.py")
+CAPTURED = str(HERE.parent / "test_captured_parts.py")
 LIKE = {"float32": 1e-2, "tf32": 1e-2, "bfloat16": 5e-2}
 """How far losses of two who take the same steps may be apart, relative to them."""
 LIMIT, OTHERS = {**dict.fromkeys(COMPILED, 240.0), "JAX": 150.0}, 60.0
@@ -83,7 +83,7 @@ class Program:
             for dtype in ("float64", "float32")
             for dropout in (0.0, 0.3)
         ]
-        header = ["backend", "network", "dtype", "dropout", "recorded beside the loop, and NumPy"]
+        header = ["backend", "network", "dtype", "dropout", "captured beside the loop, and NumPy"]
         return "## 100 steps of Adam, in launches of 16 and of one\n\n" + table(header, rows)
 
     def resume(self) -> str:
@@ -98,7 +98,7 @@ class Program:
         for backend in self.backends:
             suite = ["--pyargs", "polynet.testing", "--polynet-backend", backend]
             runs += [(backend, "conformance", suite)]
-            runs += [(backend, "recorded", [RECORDED, "-k", backend])]
+            runs += [(backend, "captured", [CAPTURED, "-k", backend])]
         with ThreadPoolExecutor(len(runs)) as pool:
             done = list(pool.map(lambda run: _python(*PYTEST, *run[2], limit=240, **ALONE), runs))
         rows = []
@@ -108,7 +108,7 @@ class Program:
             rows.append([backend, what, failed + said[-1]])
             rows += [[backend, what, line] for line in said if line.startswith(("FAILED", "ERROR"))]
         header = ["backend", "suite", "outcome"]
-        return "## The conformance suite, and all that can be recorded\n\n" + table(header, rows)
+        return "## The conformance suite, and all that can be captured\n\n" + table(header, rows)
 
     def examples(self) -> str:
         """Those that take a backend, as they stand, at the same time."""

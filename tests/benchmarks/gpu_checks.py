@@ -37,7 +37,7 @@ def require(holds: bool, what: str) -> None:
         raise AssertionError(what)
 
 
-# Steps on any backend that records them
+# Steps on any backend that captures them
 
 
 def network(
@@ -78,14 +78,14 @@ class Job:
 
 
 def agreement(backend_name: str, name: str, dtype: str, dropout: float) -> str:
-    """Recorded steps are the loop's bit for bit, one or 16 a launch, and NumPy's numbers."""
+    """Captured steps are the loop's bit for bit, one or 16 a launch, and NumPy's numbers."""
     backend, numpy = get_backend(backend_name), get_backend("numpy")
     job = Job(backend, name, dtype, dropout)
     looped = job.run(Backend.compile(backend, job.step), 16)
     for steps in (16, 1):
         job = Job(backend, name, dtype, dropout)
-        recorded = job.run(backend.compile(job.step), steps)
-        off = [path for path, a in looped.items() if not np.array_equal(recorded[path], a)]
+        captured = job.run(backend.compile(job.step), steps)
+        off = [path for path, a in looped.items() if not np.array_equal(captured[path], a)]
         require(not off, f"{steps} steps a launch differ from the loop in {', '.join(off)}")
     job = Job(numpy, name, dtype, dropout)
     expected = job.run(numpy.compile(job.step), 16)
@@ -128,7 +128,7 @@ def resume(first: str, then: str) -> str:
 
 
 def product_replays() -> str:
-    """A recorded product of cuBLASLt's, replayed while eager work takes and gives back memory."""
+    """A captured product of cuBLASLt's, replayed while eager work takes and gives back memory."""
     import cupy
 
     from polynet_cupy.graph import Recorder
@@ -265,7 +265,7 @@ def says_what_does_not_fit() -> str:
     raise AssertionError("a step that needs more than the pool may have was taken")
 
 
-def names_what_cannot_be_recorded() -> str:
+def names_what_cannot_be_captured() -> str:
     """A loss that reads an array on the host trains one operation at a time, after a warning."""
 
     def reading(outputs: Any, targets: Any) -> Any:
@@ -277,7 +277,7 @@ def names_what_cannot_be_recorded() -> str:
         warnings.simplefilter("always")
         run = Trainer(network((8, 4, 2)), reading, ADAM, backend="cupy")
         run.fit(x, y, epochs=40, batch_size=16)
-    words = [str(w.message) for w in caught if "cannot be recorded" in str(w.message)]
+    words = [str(w.message) for w in caught if "cannot be captured" in str(w.message)]
     require(len(words) == 1, f"{len(words)} warnings; expected one")
     require("line " in words[0], f"it names no line: {words[0]}")
     require(np.isfinite(run.history.step_losses).all(), "its losses are not finite")
@@ -285,13 +285,13 @@ def names_what_cannot_be_recorded() -> str:
 
 
 CHECKS: dict[str, Callable[[], str]] = {
-    "1. a recorded product replays": product_replays,
+    "1. a captured product replays": product_replays,
     "2. epilogues": epilogues,
     "4. dropout's masks": masks,
     "streams and pools": streams_and_pools,
     "memory over 10,000 steps": no_leak,
     "a step that does not fit": says_what_does_not_fit,
-    "an op that cannot be recorded": names_what_cannot_be_recorded,
+    "an op that cannot be captured": names_what_cannot_be_captured,
 }
 """Check 3 is `agreement`, the kernels of 4 are the conformance suite's, 5 is what is timed."""
 

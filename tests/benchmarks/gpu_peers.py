@@ -52,7 +52,7 @@ NETWORKS = {
     ),
 }
 WARM_UP = 6
-"""Passes before anything is timed: polynet's are recorded after three, PyTorch's are compiled."""
+"""Passes before anything is timed: polynet's are captured after three, PyTorch's are compiled."""
 
 
 class TaskIn(Task):

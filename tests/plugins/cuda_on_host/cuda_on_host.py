@@ -246,7 +246,7 @@ class CudaOnHost(Backend):
         return np.array(array)
 
     def compile(self, step: Any) -> Any:
-        """As CuPy's, but called again where CuPy's replays a recording."""
+        """As CuPy's, but called again where CuPy's replays a capture."""
         if getattr(step, "required", False):
             raise NotCompiledError("on the host kernels run one after another")
         return graph.steps(self, step, capture=lambda run: run)

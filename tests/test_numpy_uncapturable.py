@@ -1,4 +1,4 @@
-"""Steps on NumPy that cannot be recorded, or write over what they are given: each counts once."""
+"""Steps on NumPy that cannot be captured, or write over what they are given: each counts once."""
 
 from contextlib import nullcontext
 
@@ -25,7 +25,7 @@ class Reads(nn.Module):
 
 
 class Rolls(nn.Module):
-    """A network whose random numbers no recording knows."""
+    """A network whose random numbers no capture knows."""
 
     def __init__(self):
         self.only = nn.Linear(6, 3)
@@ -50,12 +50,12 @@ class Writes(nn.Module):
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        (Reads, r"reads an array's numbers on the host.*test_numpy_unrecordable.py: return y \* 2"),
+        (Reads, r"reads an array's numbers on the host.*test_numpy_uncapturable.py: return y \* 2"),
         (Rolls, "from the same numbers its replay computed other results"),
-        (Writes, r"reads an array's numbers on the host.*_unrecordable.py: self.last\[0\]"),
+        (Writes, r"reads an array's numbers on the host.*_uncapturable.py: self.last\[0\]"),
     ],
 )
-def test_what_cannot_be_recorded_runs_step_by_step_and_says_so(net, message):
+def test_what_cannot_be_captured_runs_step_by_step_and_says_so(net, message):
     step, state, _ = start(optim.Adam(0.01), net=net())
     rows = RNG.integers(0, 64, size=(9, 32))
     compiled = NUMPY.compile(step)
@@ -113,7 +113,7 @@ def into_the_dicts(params, state, name, g):
 
 @pytest.mark.parametrize("write", [with_an_operator, with_out, part_by_part, the_state])
 def test_an_optimizer_that_writes_over_its_arrays_takes_each_step_once(write):
-    """The step that is tried before it is recorded is none of those counted."""
+    """The step that is tried before it is captured is none of those counted."""
     optimizer = WritesOver(write)
     step, state, given = start(optimizer)
     expected = run_all(Backend.compile(NUMPY, step), state, given)

@@ -1,7 +1,7 @@
-"""A stand-in for CUDA graphs: what a step starts is recorded with its addresses, and replayed.
+"""A stand-in for CUDA graphs: what a step starts is captured with its addresses, and replayed.
 
 Arrays are NumPy's, of a class that notes every function, operator and kernel that makes numbers or
-moves them; views, which only point, leave nothing to replay. While a step is recorded its effects
+moves them; views, which only point, leave nothing to replay. While a step is captured its effects
 are taken back, its own memory is spoilt, and reading an array's value on the host is refused: as
 on a device, only the replay computes.
 """
@@ -27,10 +27,10 @@ from .cuda_on_host import CudaOnHost, empty, gemm, launch, memory, signatures
 INQUIRIES = {"isdtype", "finfo", "iinfo", "result_type", "can_cast", "broadcast_shapes"}
 
 
-class Recording:
+class Capture:
     """What was started, in order, and what it wrote to."""
 
-    current: Recording | None = None
+    current: Capture | None = None
 
     def __init__(self) -> None:
         self.calls: list[tuple[Callable[..., Any], tuple, dict, list[np.ndarray]]] = []
@@ -38,12 +38,12 @@ class Recording:
         self.fresh: dict[int, np.ndarray] = {}
 
     def __enter__(self) -> Self:
-        Recording.current = self
+        Capture.current = self
         return self
 
     def __exit__(self, *exception: object) -> None:
         """Take back what was written, and spoil what was made."""
-        Recording.current = None
+        Capture.current = None
         for array, old in reversed(self.before):
             array[...] = old
         for array in self.fresh.values():
@@ -92,14 +92,14 @@ def ours(x: Any) -> Any:
 
 def run(f: Callable[..., Any], *args: Any, writes: Sequence[Any] = (), **options: Any) -> Any:
     """Call a function that makes numbers; it is noted, and what it writes to was saved."""
-    recording = Recording.current
+    capture = Capture.current
     on_the_device(args)
     args, options = plain(args), {name: plain(x) for name, x in options.items()}
-    if recording is not None:
-        recording.before += [(a, a.copy()) for a in map(plain, writes)]
+    if capture is not None:
+        capture.before += [(a, a.copy()) for a in map(plain, writes)]
     result = ours(f(*args, **options))
-    if recording is not None:
-        recording.note(f, args, options, arrays_in([plain(result)]))
+    if capture is not None:
+        capture.note(f, args, options, arrays_in([plain(result)]))
     return result
 
 
@@ -113,11 +113,11 @@ def on_the_device(args: Any) -> None:
 
 
 def on_the_host(name: str) -> Callable[..., Any]:
-    """A method that reads an array's value, which a recording does not allow."""
+    """A method that reads an array's value, which a capture does not allow."""
     method = getattr(np.ndarray, name)
 
     def reading(self: Any, *args: Any) -> Any:
-        if Recording.current is not None:
+        if Capture.current is not None:
             raise RuntimeError(f"{name} reads the device, not permitted when stream is capturing")
         return method(self.view(np.ndarray), *args)
 
@@ -126,7 +126,7 @@ def on_the_host(name: str) -> Callable[..., Any]:
 
 def no_masks(keys: tuple[Any, ...]) -> None:
     """How many numbers a mask selects is read on the host, too."""
-    if Recording.current is not None and any(getattr(k, "dtype", 0) == "bool" for k in keys):
+    if Capture.current is not None and any(getattr(k, "dtype", 0) == "bool" for k in keys):
         raise RuntimeError("a mask reads the device, not permitted when stream is capturing")
 
 
@@ -185,13 +185,13 @@ def multiplied(how: Any, first: int, out: Any, x: Any, y: Any, bias: Any = None)
 
 
 def namespace(precision: str) -> ModuleType:
-    noted = ModuleType("recorded", "NumPy, whose functions are noted.")
+    noted = ModuleType("captured", "NumPy, whose functions are noted.")
     for name, value in {**vars(compat), "empty": empty}.items():
         function = callable(value) and not isinstance(value, type)
         function = function and not name.startswith("_") and name not in INQUIRIES
         setattr(noted, name, partial(run, value) if function else value)
     return extended(
-        noted, "recorded.xp", precision, launch=launched, gemm=multiplied, memory=memory,
+        noted, "captured.xp", precision, launch=launched, gemm=multiplied, memory=memory,
         address=lambda x: x.ctypes.data, contiguous=contiguous,
     )  # fmt: skip
 
@@ -200,16 +200,16 @@ def contiguous(x: Any) -> Any:
     return x if x.flags.c_contiguous else run(np.array, x, order="C")
 
 
-def record(f: Callable[[], None]) -> Callable[[], object]:
-    with Recording() as recording:
+def capture(f: Callable[[], None]) -> Callable[[], object]:
+    with Capture() as captured:
         f()
-    return recording.replay
+    return captured.replay
 
 
-class CudaRecorded(CudaOnHost):
-    """The plug-in on the host, whose steps are recorded and replayed as CuPy's are on a device."""
+class CudaCaptured(CudaOnHost):
+    """The plug-in on the host, whose steps are captured and replayed as CuPy's are on a device."""
 
-    name = "cuda_recorded"
+    name = "cuda_captured"
 
     def namespace(self, precision: str) -> Any:
         return namespace(precision)
@@ -224,4 +224,4 @@ class CudaRecorded(CudaOnHost):
         return isinstance(x, Array)
 
     def compile(self, step: Any) -> Any:
-        return graph.steps(self, step, capture=record)
+        return graph.steps(self, step, capture=capture)

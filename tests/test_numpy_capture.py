@@ -1,4 +1,4 @@
-"""What NumPy's recordings hold: the calls of array code, replayed with other numbers."""
+"""What NumPy's captures hold: the calls of array code, replayed with other numbers."""
 
 import copy
 
@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 
 from polynet import get_backend
+from polynet_numpy.capture import Capture, Captured, Uncapturable
 from polynet_numpy.pool import Pool
-from polynet_numpy.recording import Recorded, Recording, Unrecordable
 
 NUMPY = get_backend("numpy")
 RNG = np.random.default_rng(3)
 
 
 @pytest.fixture
-def recording():
-    found = Recording(Pool(), NUMPY.xp)
+def capture():
+    found = Capture(Pool(), NUMPY.xp)
     with found.on():
         yield found
 
 
 def given(*arrays):
-    return [Recorded(a, None) for a in arrays]
+    return [Captured(a, None) for a in arrays]
 
 
 FUNCTIONS = {
@@ -47,7 +47,7 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_replay_computes_of_other_numbers_what_the_function_does(name, recording):
+def test_a_replay_computes_of_other_numbers_what_the_function_does(name, capture):
     x, y = RNG.normal(size=(2, 3, 4)).astype("float32")
     f = FUNCTIONS[name]
     result = f(*given(x, y))
@@ -56,11 +56,11 @@ def test_a_replay_computes_of_other_numbers_what_the_function_does(name, recordi
         assert result.array.dtype == expected.dtype
         np.testing.assert_array_equal(result.array, expected)
         x[...], y[...] = RNG.normal(size=(2, 3, 4))
-        for call in recording.calls:
+        for call in capture.calls:
             call()
 
 
-def test_what_is_written_in_place(recording):
+def test_what_is_written_in_place(capture):
     x, y = RNG.normal(size=(2, 3, 4)).astype("float32")
     a, b = given(x, y)
     z = a * 1
@@ -74,7 +74,7 @@ def test_what_is_written_in_place(recording):
         expected[2] = 5
         np.testing.assert_array_equal(z.array, expected + 1)
         x[...], y[...] = RNG.normal(size=(2, 3, 4))
-        for call in recording.calls:
+        for call in capture.calls:
             call()
 
 
@@ -107,23 +107,23 @@ ARRAY_CODE = {
 
 
 @pytest.mark.parametrize("name", ARRAY_CODE)
-def test_array_code_is_replayed_with_other_numbers(name, recording):
+def test_array_code_is_replayed_with_other_numbers(name, capture):
     x = RNG.normal(size=(3, 4)).astype("float32")
     result = ARRAY_CODE[name](*given(x))
     for _ in range(3):
         np.testing.assert_array_equal(result.array, ARRAY_CODE[name](np.array(x)))
         x[...] = RNG.normal(size=(3, 4))
-        for call in recording.calls:
+        for call in capture.calls:
             call()
 
 
-def test_a_replay_warns_as_little_as_the_step(recording):
+def test_a_replay_warns_as_little_as_the_step(capture):
     x = np.ones(3, np.float32)
     with np.errstate(divide="ignore"):
         y = np.log(*given(x))
     x[0] = 0
     with np.errstate(all="raise"):
-        for call in recording.calls:
+        for call in capture.calls:
             call()
     assert y.array[0] == -np.inf
 
@@ -147,32 +147,32 @@ READS = {
 
 
 @pytest.mark.parametrize("name", READS)
-def test_what_no_replay_could_repeat_is_refused(name, recording):
-    with pytest.raises((Unrecordable, ValueError)) as caught:
+def test_what_no_replay_could_repeat_is_refused(name, capture):
+    with pytest.raises((Uncapturable, ValueError)) as caught:
         READS[name](*given(np.ones((3, 4))))
     error = caught.value
-    assert isinstance(error, Unrecordable) or isinstance(error.__cause__, Unrecordable)
+    assert isinstance(error, Uncapturable) or isinstance(error.__cause__, Uncapturable)
 
 
-def test_an_array_that_outlives_its_recording_says_so():
-    found = Recording(Pool(), NUMPY.xp)
+def test_an_array_that_outlives_its_capture_says_so():
+    found = Capture(Pool(), NUMPY.xp)
     with found.on():
         y = given(np.ones(3))[0] + 1
     for use in (lambda: y + 1, y.__array_namespace__):
-        with pytest.raises(Unrecordable, match="used after it"):
+        with pytest.raises(Uncapturable, match="used after it"):
             use()
 
 
 # The pool
 
 
-def test_memory_comes_again_once_nobody_has_it(recording):
-    first = recording.empty((64, 256), "float32")
+def test_memory_comes_again_once_nobody_has_it(capture):
+    first = capture.empty((64, 256), "float32")
     place = first.array.ctypes.data
     assert place % 64 == 0
-    assert recording.empty((64, 256), "float32").array.ctypes.data != place
+    assert capture.empty((64, 256), "float32").array.ctypes.data != place
     del first
-    assert recording.empty((64, 256), "float32").array.ctypes.data == place
+    assert capture.empty((64, 256), "float32").array.ctypes.data == place
 
 
 @pytest.mark.parametrize(
@@ -187,10 +187,10 @@ def test_memory_comes_again_once_nobody_has_it(recording):
     ],
     ids=["part", "transpose", "view of a view", "as integers", "in a list", "closure"],
 )
-def test_memory_with_a_view_is_in_use(view, recording):
-    kept = view(recording.empty((64, 256), "float32"))
-    others = [recording.empty((64, 256), "float32") for _ in range(3)]
+def test_memory_with_a_view_is_in_use(view, capture):
+    kept = view(capture.empty((64, 256), "float32"))
+    others = [capture.empty((64, 256), "float32") for _ in range(3)]
     places = {a.array.ctypes.data for a in others}
     assert len(places) == 3
     del kept
-    assert recording.empty((64, 256), "float32").array.ctypes.data not in places
+    assert capture.empty((64, 256), "float32").array.ctypes.data not in places

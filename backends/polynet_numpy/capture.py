@@ -1,12 +1,12 @@
-"""A training step that is recorded once, and then replayed: only NumPy's calls, on fixed memory.
+"""A training step that is captured once, and then replayed: only NumPy's calls, on fixed memory.
 
 The work of Python around the calls (layers, derivatives, the record and its sweep) is the same in
-every step, so it is done once, while the step is recorded. Meanwhile arrays are `Recorded`: every
+every step, so it is done once, while the step is captured. Meanwhile arrays are `Captured`: every
 operation on them is computed as usual, into memory from a pool, and its call is written down.
-Memory is used again as soon as nothing refers to it any more, in the replay as in the recording.
+Memory is used again as soon as nothing refers to it any more, in the replay as in the capture.
 
-A recording knows arrays, not the numbers in them. To read a number of an array on the host cannot
-be recorded, and raises `Unrecordable`.
+A capture knows arrays, not the numbers in them. To read a number of an array on the host cannot
+be captured, and raises `Uncapturable`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from polynet_numpy.functions import ABOUT, BY_NUMBERS, IN_PLACE, INTO, VIEWS, WI
 from polynet_numpy.pool import Block, Pool
 
 
-class Unrecordable(TypeError):
+class Uncapturable(TypeError):
     """A step did something that a replay could not repeat."""
 
 
@@ -46,12 +46,12 @@ SHAPE = "the step makes an array of a shape that depends on the numbers in anoth
 _thread = threading.local()
 
 
-def active() -> Recording | None:
-    """The recording that is being made in this thread, if one is."""
-    return getattr(_thread, "recording", None)
+def active() -> Capture | None:
+    """The capture that is being made in this thread, if one is."""
+    return getattr(_thread, "capture", None)
 
 
-class Recording:
+class Capture:
     """The calls of one step, in order."""
 
     def __init__(self, pool: Pool, xp: Any) -> None:
@@ -67,31 +67,31 @@ class Recording:
 
     @contextmanager
     def on(self) -> Iterator[None]:
-        """Record what this thread computes."""
-        _thread.recording = self
+        """Capture what this thread computes."""
+        _thread.capture = self
         try:
             yield
         finally:
-            _thread.recording = None
+            _thread.capture = None
 
     # Arrays
 
     def empty(
         self, shape: tuple[int, ...], dtype: Any, strides: tuple[int, ...] | None = None
-    ) -> Recorded:
+    ) -> Captured:
         block = self._pool.take(max(math.prod(shape) * np.dtype(dtype).itemsize, 1))
-        return Recorded(np.ndarray(shape, dtype, block.memory, 0, strides), block)
+        return Captured(np.ndarray(shape, dtype, block.memory, 0, strides), block)
 
-    def like(self, array: np.ndarray) -> Recorded:
+    def like(self, array: np.ndarray) -> Captured:
         """An array with the same shape, dtype and order of axes in memory."""
         return self.empty(array.shape, array.dtype, array.strides if is_dense(array) else None)
 
-    def constant(self, array: np.ndarray) -> Recorded:
+    def constant(self, array: np.ndarray) -> Captured:
         """An array that stays the same: no replay computes it."""
-        return Recorded(array, CONSTANT)
+        return Captured(array, CONSTANT)
 
     def plain(self, x: Any) -> Any:
-        """Recorded arrays as NumPy arrays, also in lists, tuples and dicts."""
+        """`Captured` arrays as NumPy arrays, also in lists, tuples and dicts."""
         return array_of(x)
 
     # Calls
@@ -138,7 +138,7 @@ class Recording:
         out: bool,
         numbers: bool = False,
     ) -> Any:
-        """The result of a function, recorded.
+        """The result of a function, captured.
 
         `out` says that the function takes `out=`. `numbers` says that Python's numbers among its
         arguments may be made arrays, as in the call of a ufunc.
@@ -148,13 +148,13 @@ class Recording:
         kept = [_kept(a) for a in args]
         named = {name: _kept(value) for name, value in options.items()}
         call = partial(function, *kept, **named)
-        given = list(_recorded((args, tuple(options.values()))))
+        given = list(_captured((args, tuple(options.values()))))
         if isinstance(found, tuple | list):
             return self._several(found, call, given)
         if not isinstance(found, np.ndarray | np.generic):
-            raise Unrecordable(f"{_name(function)} returned a {type(found).__name__}")
+            raise Uncapturable(f"{_name(function)} returned a {type(found).__name__}")
         if any(found is a for a in plain if not any(a is x.array for x in given)):
-            raise Unrecordable(OTHERS)
+            raise Uncapturable(OTHERS)
         if (view := _view(found, given)) is not None:
             if function not in VIEWS:
                 self._add(call)  # the function may have written to the array that it returns
@@ -169,8 +169,8 @@ class Recording:
         self._add(partial(store, call, y.array))
         return y
 
-    def _several(self, found: Any, call: Callable[[], Any], given: list[Recorded]) -> Any:
-        """Recorded arrays for several results: views, or arrays computed anew in every replay."""
+    def _several(self, found: Any, call: Callable[[], Any], given: list[Captured]) -> Any:
+        """`Captured` arrays for several results: views, or arrays computed anew in every replay."""
         views = [_view(part, given) for part in found]
         parts = [
             self.like(np.asarray(part)) if view is None else view
@@ -183,11 +183,11 @@ class Recording:
         return type(found)(*parts) if hasattr(found, "_fields") else type(found)(parts)
 
 
-def _view(found: Any, given: list[Recorded]) -> Recorded | None:
-    """The result, recorded, if it is a view of an argument; None if it was computed."""
+def _view(found: Any, given: list[Captured]) -> Captured | None:
+    """The result, captured, if it is a view of an argument; None if it was computed."""
     for x in given:
         if isinstance(found, np.ndarray) and np.may_share_memory(found, x.array):
-            return Recorded(found, x.block)
+            return Captured(found, x.block)
     return None
 
 
@@ -196,8 +196,8 @@ def _name(function: Callable[..., Any]) -> str:
 
 
 def array_of(x: Any) -> Any:
-    """Recorded arrays as NumPy arrays, also in lists, tuples and dicts."""
-    if type(x) is Recorded:
+    """`Captured` arrays as NumPy arrays, also in lists, tuples and dicts."""
+    if type(x) is Captured:
         return x.array
     if type(x) in (tuple, list):  # subclasses, such as named tuples of settings, hold no arrays
         return type(x)(map(array_of, x))
@@ -213,13 +213,13 @@ def _kept(x: Any) -> Any:
     return {k: _kept(v) for k, v in x.items()} if type(x) is dict else array_of(x)
 
 
-def _recorded(x: Any) -> Iterator[Recorded]:
-    """The recorded arrays among arguments."""
-    if type(x) is Recorded:
+def _captured(x: Any) -> Iterator[Captured]:
+    """The `Captured` arrays among arguments."""
+    if type(x) is Captured:
         yield x
     elif type(x) in (tuple, list):
         for part in x:
-            yield from _recorded(part)
+            yield from _captured(part)
 
 
 # Arrays
@@ -227,15 +227,15 @@ def _recorded(x: Any) -> Iterator[Recorded]:
 CONSTANT = object()
 
 
-def _needed() -> Recording:
+def _needed() -> Capture:
     found = active()
     if found is None:
-        raise Unrecordable("an array of a recorded step was used after it")
+        raise Uncapturable("an array of a captured step was used after it")
     return found
 
 
-class Recorded(NDArrayOperatorsMixin):
-    """An array of a step that is being recorded: NumPy's array, and the block of its memory.
+class Captured(NDArrayOperatorsMixin):
+    """An array of a step that is being captured: NumPy's array, and the block of its memory.
 
     `block` is None for arrays outside the pool: the state, the data and the rows. It is CONSTANT
     for arrays that no replay computes.
@@ -253,46 +253,46 @@ class Recorded(NDArrayOperatorsMixin):
         self.block = block
 
     def __repr__(self) -> str:
-        return f"Recorded({self.shape}, {self.dtype})"
+        return f"Captured({self.shape}, {self.dtype})"
 
     def __array_namespace__(self, *, api_version: str | None = None) -> Any:
         return _needed().xp
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **options: Any) -> Any:
-        recording, function = _needed(), getattr(ufunc, method)
+        capture, function = _needed(), getattr(ufunc, method)
         out = options.pop("out", None)
         if out is None and method != "at":
             alike = method == "__call__"
-            return recording.result(function, args, options, out=True, numbers=alike)
+            return capture.result(function, args, options, out=True, numbers=alike)
         if out is not None:
             options["out"] = out
         _written_to(args[0] if out is None else out[0])
-        recording.run(function, args, options)
+        capture.run(function, args, options)
         return None if out is None else out[0]
 
     def __array_function__(self, function: Any, types: Any, args: tuple, options: dict) -> Any:
-        recording = _needed()
+        capture = _needed()
         if function in ABOUT:
             return function(*map(array_of, args), **options)
         if function in IN_PLACE:
             _written_to(args[0])
-            return recording.run(function, args, options)
+            return capture.run(function, args, options)
         if options.get("out") is not None:
             _written_to(options["out"])
-            recording.run(function, args, options)
+            capture.run(function, args, options)
             return options["out"]
         if function in BY_NUMBERS:
-            raise Unrecordable(SHAPE)
+            raise Uncapturable(SHAPE)
         if function in INTO:
-            return INTO[function](recording, *args, **options)
-        return recording.result(function, args, options, out=function in WITH_OUT)
+            return INTO[function](capture, *args, **options)
+        return capture.result(function, args, options, out=function in WITH_OUT)
 
     def __pow__(self, other: Any) -> Any:  # NumPy's operator x**2 squares; np.power does not
         return _needed().result(operator.pow, (self, other), {}, out=False)
 
     def __getitem__(self, key: Any) -> Any:
-        if any(a.dtype.kind == "b" for a in _recorded((key,))):
-            raise Unrecordable(SHAPE)
+        if any(a.dtype.kind == "b" for a in _captured((key,))):
+            raise Uncapturable(SHAPE)
         if isinstance(self.array[array_of(key)], np.generic):  # one number: take a view, no copy
             key = (*key, ...) if isinstance(key, tuple) else (key, ...)
         return _needed().result(operator.getitem, (self, key), {}, out=False)
@@ -320,27 +320,27 @@ class Recorded(NDArrayOperatorsMixin):
     def flatten(self, order: Any = "C") -> Any:
         return np.ravel(self, order).copy()
 
-    def astype(self, dtype: Any, order: Any = "K", copy: bool = True) -> Recorded:
+    def astype(self, dtype: Any, order: Any = "K", copy: bool = True) -> Captured:
         if not copy and self.dtype == dtype:
             return self
-        recording = _needed()
-        y = recording.like(np.empty_like(self.array, dtype, order))
-        recording.run(np.copyto, (y, self), {"casting": "unsafe"})
+        capture = _needed()
+        y = capture.like(np.empty_like(self.array, dtype, order))
+        capture.run(np.copyto, (y, self), {"casting": "unsafe"})
         return y
 
-    def copy(self, order: Any = "C") -> Recorded:
-        recording = _needed()
-        y = recording.like(np.empty_like(self.array, order=order))
-        recording.run(np.copyto, (y, self), {})
+    def copy(self, order: Any = "C") -> Captured:
+        capture = _needed()
+        y = capture.like(np.empty_like(self.array, order=order))
+        capture.run(np.copyto, (y, self), {})
         return y
 
-    def view(self, *dtype: Any) -> Recorded:
-        return Recorded(self.array.view(*dtype), self.block)
+    def view(self, *dtype: Any) -> Captured:
+        return Captured(self.array.view(*dtype), self.block)
 
-    def __copy__(self) -> Recorded:
+    def __copy__(self) -> Captured:
         return self.copy()
 
-    def __deepcopy__(self, _memo: Any) -> Recorded:
+    def __deepcopy__(self, _memo: Any) -> Captured:
         return self.copy()
 
     def fill(self, value: Any) -> None:
@@ -348,7 +348,7 @@ class Recorded(NDArrayOperatorsMixin):
         _needed().run(np.copyto, (self, value), {})
 
     def _leave(self, *_: Any, **__: Any) -> NoReturn:
-        raise Unrecordable(
+        raise Uncapturable(
             "the step reads an array's numbers on the host: by float(x), `if`, np.asarray(x) or "
             "the like"
         )
@@ -359,9 +359,9 @@ class Recorded(NDArrayOperatorsMixin):
 
 
 def _attribute(name: str) -> property:
-    def get(self: Recorded) -> Any:
+    def get(self: Captured) -> Any:
         found = getattr(self.array, name)
-        return Recorded(found, self.block) if isinstance(found, np.ndarray) else found
+        return Captured(found, self.block) if isinstance(found, np.ndarray) else found
 
     return property(get)
 
@@ -371,14 +371,14 @@ def _method(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 for _each in ("shape dtype ndim size itemsize nbytes strides flags T mT real imag").split():
-    setattr(Recorded, _each, _attribute(_each))
+    setattr(Captured, _each, _attribute(_each))
 for _each in (
     "all any argmax argmin argsort clip conj conjugate cumprod cumsum diagonal dot max mean min "
     "prod ravel repeat round searchsorted squeeze std sum swapaxes take trace var"
 ).split():
-    setattr(Recorded, _each, _method(getattr(np, _each)))
+    setattr(Captured, _each, _method(getattr(np, _each)))
 
 
 def _written_to(out: Any) -> None:
-    if type(out) is not Recorded or type(out.block) is not Block:
-        raise Unrecordable(GIVEN if type(out) is Recorded and out.block is None else OTHERS)
+    if type(out) is not Captured or type(out.block) is not Block:
+        raise Uncapturable(GIVEN if type(out) is Captured and out.block is None else OTHERS)

@@ -1,6 +1,6 @@
-"""Whatever a network is trained with can be recorded, where a backend records its steps.
+"""Whatever a network is trained with can be captured, where a backend captures its steps.
 
-Nothing in it may read the device: `compile="require"` would raise. And a recording gives the bits
+Nothing in it may read the device: `compile="require"` would raise. And a capture gives the bits
 of the loop.
 """
 
@@ -106,15 +106,15 @@ NETWORKS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=["numpy", "torch", "cupy", "cuda_recorded"])
-def recording(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """A backend that records: on the host, on a device, or as on a device."""
-    if request.param == "cuda_recorded":
+@pytest.fixture(params=["numpy", "torch", "cupy", "cuda_captured"])
+def capturing(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """A backend that captures: on the host, on a device, or as on a device."""
+    if request.param == "cuda_captured":
         if shutil.which("g++") is None:
             pytest.skip("g++ is not installed, which compiles the CUDA sources")
-        from plugins.cuda_on_host.recorded import CudaRecorded
+        from plugins.cuda_on_host.captured import CudaCaptured
 
-        backend: Backend = CudaRecorded()
+        backend: Backend = CudaCaptured()
     else:
         status = registry.status(request.param)
         if not status.available:
@@ -124,7 +124,7 @@ def recording(request: pytest.FixtureRequest) -> Iterator[Backend]:
         yield backend
 
 
-def must_be_recorded(
+def must_be_captured(
     backend: Backend, net: nn.Module, loss: Any, optimizer: Any, x: Any, y: Any
 ) -> None:
     found = []
@@ -135,9 +135,9 @@ def must_be_recorded(
                 patch.setattr(backend, "compile", partial(looped, backend))
             run.fit(x, y, epochs=WARM_UP + 2, batch_size=8)
         found.append(run)
-    recorded, loop = found
-    assert recorded.history.step_losses == loop.history.step_losses
-    weights = recorded.net.state_dict()
+    captured, loop = found
+    assert captured.history.step_losses == loop.history.step_losses
+    weights = captured.net.state_dict()
     for path, w in loop.net.state_dict().items():
         assert np.array_equal(to_numpy(weights[path]), to_numpy(w)), path
 
@@ -146,10 +146,10 @@ DENSE = rng.normal(size=(COUNT, 6))
 
 
 @pytest.mark.parametrize("kind", ACTIVATIONS)
-def test_every_activation_is_recorded(recording: Backend, kind: type[nn.Module]) -> None:
+def test_every_activation_is_captured(capturing: Backend, kind: type[nn.Module]) -> None:
     made = kind(0.1, 0.0) if kind is nn.Threshold else kind()
     net = nn.Sequential(nn.Linear(6, 8), made, nn.Linear(4 if kind is nn.GLU else 8, 3))
-    must_be_recorded(recording, net, losses.mse, optim.SGD(1e-2), DENSE, NUMBERS)
+    must_be_captured(capturing, net, losses.mse, optim.SGD(1e-2), DENSE, NUMBERS)
 
 
 def test_every_loss_has_targets_here() -> None:
@@ -157,21 +157,21 @@ def test_every_loss_has_targets_here() -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_every_loss_is_recorded(recording: Backend, name: str) -> None:
+def test_every_loss_is_captured(capturing: Backend, name: str) -> None:
     last = [nn.LogSoftmax()] if name in ("nll", "kl_div") else []
     net = nn.Sequential(nn.Linear(6, 3), *last)
     loss, y = getattr(losses, name), TARGETS[name]
-    must_be_recorded(recording, net, loss, optim.SGD(1e-2), DENSE, y)
+    must_be_captured(capturing, net, loss, optim.SGD(1e-2), DENSE, y)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
-def test_every_optimizer_is_recorded(recording: Backend, optimizer: optim.Optimizer) -> None:
+def test_every_optimizer_is_captured(capturing: Backend, optimizer: optim.Optimizer) -> None:
     net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
-    must_be_recorded(recording, net, losses.cross_entropy, optimizer, DENSE, Y)
+    must_be_captured(capturing, net, losses.cross_entropy, optimizer, DENSE, Y)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_kind_of_network_is_recorded(recording: Backend, name: str) -> None:
+def test_every_kind_of_network_is_captured(capturing: Backend, name: str) -> None:
     net, shape = NETWORKS[name]
     x = rng.normal(size=(COUNT, *shape))
-    must_be_recorded(recording, net, losses.cross_entropy, optim.Adam(1e-2), x, Y)
+    must_be_captured(capturing, net, losses.cross_entropy, optim.Adam(1e-2), x, Y)
