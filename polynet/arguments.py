@@ -35,7 +35,7 @@ def by_name(given: Iterable[Metric]) -> dict[str, Metric]:
     for name, metric in zip(names, metrics, strict=True):
         if name is None or name == "loss" or names.count(name) > 1:
             raise ValueError(
-                f"Trainer: metrics are recorded under their functions' names, which must differ "
+                f"Trainer: metrics are kept under their functions' names, which must differ "
                 f"from one another and from 'loss'; got {name or repr(metric)!r}: def a function"
             )
     return dict(zip(map(str, names), metrics, strict=True))

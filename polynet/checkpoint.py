@@ -181,7 +181,7 @@ def save_run(
             pass  # a file that is not whole does not replace the last one that was
         else:
             replace_file(_previous(path), [content], model=path)
-    recorded = {
+    numbers = {
         "epochs": {name: np.asarray(v, np.float64) for name, v in history.items()},
         "step_losses": np.asarray(history.step_losses, np.float64),
         "step_weights": np.asarray(history.step_weights, np.float64),
@@ -193,7 +193,7 @@ def save_run(
         "kept": {name: epoch for name, (epoch, _) in kept.items()},
     }
     weights = {name: tree for name, (_, tree) in kept.items()}
-    arrays = dict(named_leaves({**state, "kept": weights, "history": recorded}))
+    arrays = dict(named_leaves({**state, "kept": weights, "history": numbers}))
     _write(path, arrays, {RUN: json.dumps(run)})
 
 
@@ -234,7 +234,7 @@ def load_run(
                 "the same to go on with the run, or begin another run with its network: "
                 "Trainer(checkpoint.load(path, net), …)"
             )
-    recorded = {n: arrays.pop(n).tolist() for n in list(arrays) if n.startswith("history.")}
+    numbers = {n: arrays.pop(n).tolist() for n in list(arrays) if n.startswith("history.")}
     expected = {**state, "kept": dict.fromkeys(run["kept"], weights_of(state))}
     leaves = dict(named_leaves(expected))
     _check_shapes(path, arrays, leaves, "array")
@@ -243,9 +243,9 @@ def load_run(
         if moved[name].dtype != leaf.dtype:
             raise TypeError(f"{path}: {name!r} is {moved[name].dtype}, the Trainer's {leaf.dtype}")
     history = History()
-    history.step_losses = recorded.pop("history.step_losses")
-    history.step_weights = recorded.pop("history.step_weights")
-    for name, column in recorded.items():  # a column that began later may lack NaN at its start
+    history.step_losses = numbers.pop("history.step_losses")
+    history.step_weights = numbers.pop("history.step_weights")
+    for name, column in numbers.items():  # a column that began later may lack NaN at its start
         lacking = run["position"]["epoch"] - len(column)
         history.epochs[name.removeprefix("history.epochs.")] = [math.nan] * lacking + column
     found = replace_leaves(expected, moved)

@@ -1,4 +1,4 @@
-"""The numbers that a run of training recorded, and its position in the data."""
+"""The numbers of a run of training, and its position in the data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["History"]
 
 
 class History(Mapping[str, list[float]]):
-    """What training recorded: by name, a list of one number per epoch, NaN where there was none.
+    """The numbers of each epoch: by name, a list of one number per epoch, NaN where there was none.
 
     The names are `"loss"` (the mean over the epoch's samples, each measured when it was trained
     on) and, where there is validation data, `"val_loss"` and `"val_…"` for each metric.
@@ -38,7 +38,7 @@ class History(Mapping[str, list[float]]):
         return len(self.epochs)
 
     def record(self, numbers: Mapping[str, float], epoch: int) -> None:
-        """Record the numbers of an epoch, counted from 0; they replace any that it had before."""
+        """Keep the numbers of an epoch, counted from 0; they replace any that it had before."""
         for name in {**self.epochs, **numbers}:
             column = self.epochs.setdefault(name, [math.nan] * epoch)
             column[epoch:] = [numbers.get(name, math.nan)]

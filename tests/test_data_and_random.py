@@ -110,7 +110,7 @@ def test_keys_are_the_first_bytes_of_a_sha256() -> None:
 
 
 def test_initial_weights_are_pinned() -> None:
-    """Recorded once: a seed must give these for ever, since saved runs depend on it."""
+    """Written down once: a seed must give these for ever, since saved runs depend on it."""
     weight = nn.Linear(2, 2).init(seed=0, backend="numpy").weight
     assert [w.hex() for w in weight.ravel().tolist()] == PINNED
 

@@ -1,4 +1,4 @@
-"""The Trainer: interruption, divergence, progress, splits, and what it records."""
+"""The Trainer: interruption, divergence, progress, splits, and its history."""
 
 from __future__ import annotations
 

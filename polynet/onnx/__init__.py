@@ -36,7 +36,7 @@ except ImportError as error:
 __all__ = ["export"]
 
 COUNTS = (2, 3, 5)
-"""Numbers of samples for which a network is recorded, to see what depends on them."""
+"""Numbers of samples for which a network is traced, to see what depends on them."""
 MOST = 2**31 - 1
 """Bytes in a file of ONNX: what protobuf writes."""
 
@@ -86,12 +86,12 @@ def export(net: Module, x: Any, path: str | os.PathLike[str]) -> None:
     weights = {name: to_numpy(array) for name, array in net.state_dict().items()}
     _check_size(sum(array.nbytes for array in weights.values()))
     kinds = each(lambda a, _: to_numpy(a), some)
-    model = of_any_number([_recorded(net, weights, kinds, count) for count in COUNTS], COUNTS)
+    model = of_any_number([_traced(net, weights, kinds, count) for count in COUNTS], COUNTS)
     _complete(model, net, weights)
     replace_file(path, [model.SerializeToString()])
 
 
-def _recorded(net: Module, weights: dict[str, np.ndarray], x: Any, count: int) -> onnx.ModelProto:
+def _traced(net: Module, weights: dict[str, np.ndarray], x: Any, count: int) -> onnx.ModelProto:
     """The graph of what the network predicts for `count` samples; its weights are inputs."""
 
     def argument(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:

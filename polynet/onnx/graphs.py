@@ -1,4 +1,4 @@
-"""Arrays that are graphs of ONNX, as a backend: ndonnx records what is computed with them."""
+"""Arrays that are graphs of ONNX, as a backend: ndonnx traces what is computed with them."""
 
 from __future__ import annotations
 

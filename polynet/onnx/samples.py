@@ -1,4 +1,4 @@
-"""A graph for any number of samples, of graphs that were recorded for some."""
+"""A graph for any number of samples, of graphs that were traced for some."""
 
 from __future__ import annotations
 
