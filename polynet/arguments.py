@@ -145,10 +145,10 @@ def _where_drawn(
             f"the network is on {native}, the Trainer was given device {device!r}; move it "
             "with net.to(device=…)"
         )
-    own = str(drawn[0].dtype).rpartition(".")[2]
-    if dtype is not None and dtype != own:
+    found = str(drawn[0].dtype).rpartition(".")[2]
+    if dtype is not None and dtype != found:
         raise TypeError(
-            f"the network is {own}, the Trainer was given dtype {dtype!r}; leave it out, or "
+            f"the network is {found}, the Trainer was given dtype {dtype!r}; leave it out, or "
             "draw the network with init(dtype=…)"
         )
-    return Place(backend, native, own)
+    return Place(backend, native, found)

@@ -139,8 +139,8 @@ def _in_dtypes(
 
     def converted(name: str, thing: Any) -> np.ndarray:
         host = arrays[name]
-        own = alike if name in free else str(thing.dtype).rpartition(".")[2]
-        wanted = dtype if dtype and own.startswith("float") else own
+        here = alike if name in free else str(thing.dtype).rpartition(".")[2]
+        wanted = dtype if dtype and here.startswith("float") else here
         if host.dtype.name == wanted:
             return host
         if host.dtype.kind in "iu" and wanted.startswith("int"):

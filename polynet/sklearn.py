@@ -78,14 +78,14 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
 
     def set_params(self, **params: Any) -> Self:
         """Change settings by name; changing one of the optimizer's makes a new optimizer."""
-        own = {name: params.pop(name) for name in list(params) if name.startswith(OF_THE_OPTIMIZER)}
+        new = {name: params.pop(name) for name in list(params) if name.startswith(OF_THE_OPTIMIZER)}
         super().set_params(**params)
         known = self._of_the_optimizer()
-        for name in own:
+        for name in new:
             if name not in known:
                 raise ValueError(f"{type(self).__name__}: {unknown('setting', name, known)}")
-        if own:
-            changed = {name.removeprefix(OF_THE_OPTIMIZER): value for name, value in own.items()}
+        if new:
+            changed = {name.removeprefix(OF_THE_OPTIMIZER): value for name, value in new.items()}
             self.optimizer = replace(self._optimizer(), **changed)
         return self
 

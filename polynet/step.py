@@ -68,7 +68,7 @@ def make_step(
             return value if not weights and share == 1 else value * share, context.buffers
 
         trained = {name: state["params"][name] for name in optimizer.trains(state["params"])}
-        return differentiated(objective, has_aux=True, own=False)(trained)
+        return differentiated(objective, has_aux=True, unshared=False)(trained)
 
     def step(state: State, data: tuple[Any, ...], rows: Array) -> tuple[State, Array]:
         count = rows.shape[0]

@@ -9,8 +9,8 @@ from typing import Any
 from polynet.backend import (
     Backend,
     StaticRunner,
+    allow_overwrite,
     looped,
-    over_its_own,
     overwriting,
     use_backend,
 )
@@ -31,7 +31,7 @@ def steps(backend: Backend, step: Callable[..., Any], capture: Capture) -> Calla
     """
     static = StaticRunner(
         backend,
-        looped(backend, over_its_own(step)),
+        looped(backend, allow_overwrite(step)),
         capture=capture,
         memory=backend.xp.memory,
         required=getattr(step, "required", False),

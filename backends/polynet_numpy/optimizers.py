@@ -30,8 +30,8 @@ def optimizer(rule: Callable[..., tuple[Iterable[str], Make]]) -> Callable[..., 
 
     `rule(**settings)` returns the names of the slots and a function `make(rows, step, lr)`. This
     returns a call that updates in place, in each row of vectors (p, g, *slots), `p` and the slots.
-    `step` counts from 0. The vectors are the captured step's own state where the kernel may
-    overwrite it, and otherwise copies.
+    `step` counts from 0. The vectors are the captured step's state where the kernel may overwrite
+    it, and otherwise copies.
     """
 
     @wraps(rule)

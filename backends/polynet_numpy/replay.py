@@ -12,9 +12,9 @@ from polynet.backend import (
     Array,
     Backend,
     StaticRunner,
+    allow_overwrite,
     left_alone,
     not_captured,
-    over_its_own,
 )
 from polynet_numpy import compiled
 from polynet_numpy.capture import Capture, Captured, active
@@ -30,8 +30,8 @@ def runner(backend: Backend, step: Step) -> StaticRunner:
     """What `Backend.compile` returns."""
     steps = _Steps(step, backend.xp)
     return StaticRunner(
-        backend, steps, capture=steps.capture, memory=_memory, write=_write, own=side_by_side,
-        required=steps.required, inner=INNER,
+        backend, steps, capture=steps.capture, memory=_memory, write=_write,
+        copy_state=side_by_side, required=steps.required, inner=INNER,
     )  # fmt: skip
 
 
@@ -73,7 +73,7 @@ class _Steps:
         is compared with the step itself, which writes to new arrays: a gradient that was spoilt
         since it lies in the state's memory shows as a difference.
         """
-        step = over_its_own(self._step)
+        step = allow_overwrite(self._step)
         new, loss = step(*tree.map(lambda a: Captured(a, None), (state, data, rows)))
         stays = lambda kept, a: kept if getattr(a, "array", None) is kept else a  # noqa: E731
         return tree.map(stays, state, new), loss

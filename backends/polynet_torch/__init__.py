@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import is_writeable_array
 
-from polynet.backend import Backend, StaticRunner, over_its_own, overwriting
+from polynet.backend import Backend, StaticRunner, allow_overwrite, overwriting
 from polynet.errors import MissingDependency
 
 CPU = 1
@@ -80,7 +80,7 @@ class TorchBackend(Backend):
         torch = self._torch
         traced = Runner(self, step)
         static = StaticRunner(
-            self, over_its_own(step), capture=self._capture,
+            self, allow_overwrite(step), capture=self._capture,
             memory=lambda a: a.untyped_storage().data_ptr(),
             required=getattr(step, "required", False), inner=("polynet_torch", "torch"),
         )  # fmt: skip

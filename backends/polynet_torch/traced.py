@@ -21,11 +21,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from polynet import tree
 from polynet.backend import (
     Backend,
+    allow_overwrite,
     check_loss,
     left_alone,
     not_captured,
     nothing_written,
-    over_its_own,
     overwriting,
     why_not,
 )
@@ -60,7 +60,7 @@ class Runner:
     """What `compile` returns where there is no CUDA graph: plain steps first, then a program.
 
     A program is a pure function of the state, the data and the rows, except that a kernel may write
-    over the state. The state that the runner returned is its own; any other state is copied.
+    over the state. It may do so to the state that the runner returned; any other is copied.
     """
 
     tracing = threading.RLock()
@@ -68,7 +68,7 @@ class Runner:
 
     def __init__(self, backend: Backend, step: Step) -> None:
         self._backend = backend
-        self._step = over_its_own(step)
+        self._step = allow_overwrite(step)
         self._required = getattr(step, "required", False)
         self._traces = True
         self._kinds: dict[Hashable, _Kind] = {}

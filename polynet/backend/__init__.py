@@ -2,10 +2,10 @@
 
 from polynet.backend.contract import CONTRACT, Array, Backend, check_loss, looped
 from polynet.backend.overwrite import (
+    allow_overwrite,
     left_alone,
     may_overwrite,
     nothing_written,
-    over_its_own,
     overwrite_count,
     overwriting,
 )
@@ -32,6 +32,7 @@ __all__ = [
     "Backend",
     "StaticRunner",
     "Status",
+    "allow_overwrite",
     "asarray",
     "backend_of",
     "check_loss",
@@ -43,7 +44,6 @@ __all__ = [
     "may_overwrite",
     "not_captured",
     "nothing_written",
-    "over_its_own",
     "overwrite_count",
     "overwriting",
     "refresh",

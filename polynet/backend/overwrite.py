@@ -1,7 +1,7 @@
 """What a training step may write over: the state that its runner keeps for it.
 
 An optimizer allows this by its `consumes`. A runner whose state nobody else holds wraps the step
-in `over_its_own`. A kernel asks `may_overwrite` before it writes. Code that writes calls
+in `allow_overwrite`. A kernel asks `may_overwrite` before it writes. Code that writes calls
 `overwriting()` first: a Trainer compares `overwrite_count` before and after a step, and so knows
 whether an exception left it a whole state.
 """
@@ -20,7 +20,7 @@ from polynet.backend.contract import Array
 _running = threading.local()
 
 
-def over_its_own(step: Callable[[Any, Any, Array], Any]) -> Callable[[Any, Any, Array], Any]:
+def allow_overwrite(step: Callable[[Any, Any, Array], Any]) -> Callable[[Any, Any, Array], Any]:
     """The step, with leave for its optimizer's kernel to write the new state over the old one.
 
     It is for a runner that gives the step a state nobody else holds. A step whose `consumes` is
@@ -31,12 +31,12 @@ def over_its_own(step: Callable[[Any, Any, Array], Any]) -> Callable[[Any, Any, 
 
     @wraps(step)
     def run(state: Any, data: Any, rows: Array) -> Any:
-        before: frozenset[int] = getattr(_running, "owned", frozenset())
-        _running.owned = frozenset(id(leaf) for leaf in tree.leaves(state))
+        before: frozenset[int] = getattr(_running, "overwritable", frozenset())
+        _running.overwritable = frozenset(id(leaf) for leaf in tree.leaves(state))
         try:
             return step(state, data, rows)
         finally:
-            _running.owned = before
+            _running.overwritable = before
 
     return run
 
@@ -46,10 +46,10 @@ def may_overwrite(arrays: Iterable[Array]) -> bool:
 
     If so, the kernel is assumed to write: `overwriting` is called for it.
     """
-    own = getattr(_running, "owned", frozenset()) >= {id(a) for a in arrays}
-    if own:
+    allowed = getattr(_running, "overwritable", frozenset()) >= {id(a) for a in arrays}
+    if allowed:
         overwriting()
-    return own
+    return allowed
 
 
 def overwriting() -> None:

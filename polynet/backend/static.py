@@ -133,9 +133,9 @@ class StaticRunner:
     as it is for whoever holds it.
 
     `memory(array)` is equal for arrays that share memory. `write(array, other)` copies `other` into
-    `array`. `own(state)` returns a copy of a state, laid out as suits the library. `inner` names
-    the packages of the plug-in and its library: where a step cannot be captured, the line that is
-    shown to the user is outside them.
+    `array`. `copy_state(state)` returns a copy of a state, laid out as suits the library. `inner`
+    names the packages of the plug-in and its library: where a step cannot be captured, the line
+    that is shown to the user is outside them.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class StaticRunner:
         capture: Callable[[Callable[[], None]], Callable[[], object]],
         memory: Callable[[Array], Hashable],
         write: Callable[[Array, Array], None] = _assign,
-        own: Callable[[Any], Any] | None = None,
+        copy_state: Callable[[Any], Any] | None = None,
         required: bool = False,
         inner: Sequence[str] = (),
     ) -> None:
@@ -157,9 +157,9 @@ class StaticRunner:
         self._write = write
         self._required = required
         self._inner = inner
-        self._own_copy = own or (lambda state: tree.map(self._copy, state))
+        self._copy_state = copy_state or (lambda state: tree.map(self._copy, state))
         self._state: Any = None
-        self._own: list[int] | None = None
+        self._returned: list[int] | None = None  # the identities of `_state`'s leaves
         self._data: dict[Hashable, _Data] = {}
         self._last: _Data | None = None
 
@@ -181,16 +181,16 @@ class StaticRunner:
 
     def replace(self, old: Any, new: Any) -> Any:
         """Copy `new` over `old`, which nobody needs any more, so that captures stay valid."""
-        if _identities(old) != self._own or _kinds(new) != _kinds(old):
+        if _identities(old) != self._returned or _kinds(new) != _kinds(old):
             return new
         self._commit(new)
         return self._state
 
     def _take(self, state: Any, data: Any) -> _Data:
         """The entry for these data; a state other than the one returned last clears all entries."""
-        if _identities(state) != self._own:
-            self._state = self._own_copy(state)
-            self._own = _identities(self._state)
+        if _identities(state) != self._returned:
+            self._state = self._copy_state(state)
+            self._returned = _identities(self._state)
             self._data.clear()
             self._last = None
         arrays, structure = tree.leaves(data), tree.structure(data)

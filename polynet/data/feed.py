@@ -60,8 +60,8 @@ class Resident:
             self._weights = _weights(weights, place, names[2])
             if not self._weights.any():
                 raise ValueError(f"{names[2]} holds zeros only; give some samples a weight above 0")
-            own = is_device_array(given[2])
-            self.arrays += (place.take_in(given[2] if own else self._weights, names[2]),)
+            on_device = is_device_array(given[2])
+            self.arrays += (place.take_in(given[2] if on_device else self._weights, names[2]),)
         self._place = place
         self._seed = seed
         self._drop_last = False

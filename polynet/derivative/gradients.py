@@ -39,18 +39,18 @@ def value_and_grad(
     >>> float(value), slope
     (10.0, array([6., 2.]))
     """
-    return differentiated(f, argnums, has_aux=has_aux, own=True)
+    return differentiated(f, argnums, has_aux=has_aux, unshared=True)
 
 
 def differentiated(
-    f: Callable[P, Any], argnums: Argnums = 0, *, has_aux: bool, own: bool
+    f: Callable[P, Any], argnums: Argnums = 0, *, has_aux: bool, unshared: bool
 ) -> Callable[P, tuple[Any, Any]]:
-    """`value_and_grad`; unless `own`, gradients and aux may share memory with other arrays."""
+    """`value_and_grad`; unless `unshared`, gradients and aux may share memory with others."""
 
     def both(*args: Any, **options: Any) -> Any:
         places = places_of(argnums, args)
-        run = Run(f, args, places, options, has_aux=has_aux, scalar=True, own=own)
-        slopes = run.gradients([run.xp.ones_like(run.value)], own=own, last=True)
+        run = Run(f, args, places, options, has_aux=has_aux, scalar=True, unshared=unshared)
+        slopes = run.gradients([run.xp.ones_like(run.value)], unshared=unshared, last=True)
         gradient = slopes[0] if isinstance(argnums, int) else tuple(slopes)
         return ((run.value, run.aux), gradient) if has_aux else (run.value, gradient)
 

@@ -46,7 +46,7 @@ def jacobian(f: Callable[P, Any], argnums: Argnums = 0) -> Callable[P, Any]:
             rows = []
             for unit in _units(run, y):
                 seeds[place] = unit
-                rows.append(run.gradients(seeds, own=False))
+                rows.append(run.gradients(seeds, unshared=False))
             found = tree.map(lambda x, *rows: _stacked(run.xp, y, x, rows), run.wanted, *rows)
             return found[0] if isinstance(argnums, int) else tuple(found)
 

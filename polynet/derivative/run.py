@@ -30,8 +30,8 @@ class Run:
 
     With `keep`, the arguments are copied first, so that the sweep may come later, even if the
     arguments change. With `nested`, all rules run in the differentiable namespace, as within
-    another derivative, so that sweeps from Tensors are recorded in turn. Unless `own`, `aux` may
-    share memory with other arrays.
+    another derivative, so that sweeps from Tensors are recorded in turn. Unless `unshared`, `aux`
+    may share memory with other arrays.
     """
 
     __slots__ = ("aux", "level", "lines", "record", "value", "wanted", "xp")
@@ -47,7 +47,7 @@ class Run:
         scalar: bool = False,
         keep: bool = False,
         nested: bool = False,
-        own: bool = True,
+        unshared: bool = True,
     ) -> None:
         if not callable(f):
             raise TypeError(
@@ -73,7 +73,7 @@ class Run:
                     "takes them by net.bind(parameters)(x)"
                 )
             self.value = tree.map(lambda y: copied_off(level, y), output)
-            self.aux = tree.map(lambda a: (copied_off if own else off)(level, a), aux)
+            self.aux = tree.map(lambda a: (copied_off if unshared else off)(level, a), aux)
             self.record = level.record
         finally:
             level.close()
@@ -83,11 +83,11 @@ class Run:
         self.wanted = wanted
 
     def gradients(
-        self, seeds: Sequence[Array | None], *, own: bool = True, last: bool = False
+        self, seeds: Sequence[Array | None], *, unshared: bool = True, last: bool = False
     ) -> list[tree.Tree]:
         """The gradient by each of `wanted`; `seeds` are those by the leaves of `value`, None for 0.
 
-        Unless `own`, gradients may share memory with other arrays. The `last` sweep frees the
+        Unless `unshared`, gradients may share memory with other arrays. The `last` sweep frees the
         record on its way.
         """
         pairs = zip(self.lines, seeds, strict=True)
@@ -95,10 +95,10 @@ class Run:
         leaves = tree.leaves(self.wanted)
         record = self.record if last else list(self.record)
         found = sweep(self.level, record, starts, len(leaves))
-        arrived = iter(self._finished(found, leaves, own))
+        arrived = iter(self._finished(found, leaves, unshared))
         return tree.map(lambda _: next(arrived), self.wanted)
 
-    def _finished(self, found: list[Any], leaves: list[Array], own: bool) -> list[Array]:
+    def _finished(self, found: list[Any], leaves: list[Array], unshared: bool) -> list[Array]:
         """The gradients at the leaves, as the user gets them: one for each leaf, in its dtype."""
         xp, level = self.xp, self.level
         gradients: list[Any] = []
@@ -115,7 +115,7 @@ class Run:
             shared = any(g is other for other in gradients)
             gradients.append(xp.asarray(g, copy=True) if shared else g)
         plain = [off(level, g) for g in gradients]
-        if not own:
+        if not unshared:
             return plain
         owned, is_array = level.backend.owned, level.backend.is_array
         return [owned(g) if is_array(g) else g for g in plain]

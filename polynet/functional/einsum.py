@@ -118,13 +118,13 @@ def _sizes(equation, terms, shapes):
     """The length of each label's axes, which must all have the same length, or 1."""
     found: dict[str | int, dict[int, int]] = {}  # the length, and the first array with it
     for k, (labels, shape) in enumerate(zip(terms, shapes, strict=True)):
-        own: dict[str | int, int] = {}
+        here: dict[str | int, int] = {}
         for label, n in zip(labels, shape, strict=True):
             found.setdefault(label, {}).setdefault(n, k)
-            if own.setdefault(label, n) != n:
+            if here.setdefault(label, n) != n:
                 raise ValueError(
                     f"einsum {equation!r}: {label!r} twice in array {k} is a diagonal, of one "
-                    f"length; got {own[label]} and {n}"
+                    f"length; got {here[label]} and {n}"
                 )
     for label, lengths in found.items():
         if len(lengths) - (1 in lengths) > 1:

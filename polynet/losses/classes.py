@@ -141,8 +141,8 @@ def multi_margin(xp, logits, targets, /, sample_weight=None, weight=None, *, p=1
     _check_scores("multi_margin", logits, most=2)
     _check_labels(xp, "multi_margin", logits, targets)
     right = is_label(xp, logits, targets, None)
-    own = xp.sum(xp.where(right, logits, 0), axis=1, keepdims=True)
-    short = xp.where(right, 0, relu(logits - own + margin))
+    of_label = xp.sum(xp.where(right, logits, 0), axis=1, keepdims=True)
+    short = xp.where(right, 0, relu(logits - of_label + margin))
     values = xp.mean(short if p == 1 else xp.square(short), axis=1)
     if weight is not None:
         w = per_class(xp, weight, logits, 1, "multi_margin")

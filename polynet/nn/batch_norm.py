@@ -53,9 +53,9 @@ class _BatchNorm(Module):
         if len(x.shape) not in self._expected or x.shape[1] != self.num_features:
             shapes = " or ".join(self._expected.values())
             raise wrong_shape(self, shapes.format(self.num_features), x)
-        for own in (self.weight, self.running_mean):
-            if own is not None:
-                same_dtype(self, x, own)
+        for array in (self.weight, self.running_mean):
+            if array is not None:
+                same_dtype(self, x, array)
         if self.running_mean is not None and not self.training:
             return functional.batch_norm_inference(
                 x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps

@@ -83,12 +83,12 @@ class Module:
     def _check_place(self, inputs: tuple[Array, ...]) -> None:
         """Refuse plain inputs on another backend or device than the parameters."""
         arrays = (getattr(m, a) for _, m, a, t in self._places() if isinstance(t, Described))
-        own = next(arrays, None)
-        if own is None or type(own) is Tensor:
+        first = next(arrays, None)
+        if first is None or type(first) is Tensor:
             return
         for x in leaves(inputs):
             if type(x) is not Tensor:
-                common_backend((own, x), f"the parameters of {type(self).__name__} and its input")
+                common_backend((first, x), f"the parameters of {type(self).__name__} and its input")
 
     @property
     def training(self) -> bool:
@@ -207,8 +207,8 @@ class Module:
                         f"{type(thing).__name__.lower()} {path!r} has shape {thing.shape}, but its "
                         f"initialiser drew {found}"
                     )
-                own = thing.dtype if isinstance(thing, Buffer) else None
-                value = target.from_host(host.astype(own or dtype), native)
+                fixed = thing.dtype if isinstance(thing, Buffer) else None
+                value = target.from_host(host.astype(fixed or dtype), native)
             drawn[path] = value
         if drawn:
             with use_backend(target):  # which made these arrays, even if others take such arrays
@@ -310,10 +310,10 @@ class Module:
             raise RuntimeError(
                 f"{self.label()}: only a training pass renews buffers; ask `if self.training:`"
             )
-        own = [a for a, thing in self._described.items() if isinstance(thing, Buffer)]
+        names = [a for a, thing in self._described.items() if isinstance(thing, Buffer)]
         for attribute, array in buffers.items():
-            if attribute not in own:
-                raise KeyError(f"{self.label()}: {unknown('buffer', attribute, own)}")
+            if attribute not in names:
+                raise KeyError(f"{self.label()}: {unknown('buffer', attribute, names)}")
             check_like(f"{self.label()}: buffer {attribute!r}", array, getattr(self, attribute))
             self._context.buffers[self._names[attribute]] = stop_gradient(array)
 
@@ -392,10 +392,10 @@ class Module:
             backend, here = common_backend(arrays.values(), "the network's parameters")
             names = (name for name, native in backend.devices().items() if native == here)
             device = device or next(names, None)
-        own = {n for n, *_, thing in self._first_places() if getattr(thing, "dtype", None)}
+        fixed = {n for n, *_, thing in self._first_places() if getattr(thing, "dtype", None)}
         return self.bind(
             {
-                n: asarray(a, backend=backend, device=device, dtype=None if n in own else dtype)
+                n: asarray(a, backend=backend, device=device, dtype=None if n in fixed else dtype)
                 for n, a in arrays.items()
             }
         )
@@ -414,11 +414,11 @@ class Module:
         """
         rows, total, seen = [("layer", "kind", "parameters")], 0, set()
         for path, module in self.modules():
-            own = {id(t): t for t in module._described.values() if isinstance(t, Parameter)}
-            count = sum(math.prod(t.shape) for i, t in own.items() if i not in seen)
-            seen |= set(own)
+            parameters = {id(t): t for t in module._described.values() if isinstance(t, Parameter)}
+            count = sum(math.prod(t.shape) for i, t in parameters.items() if i not in seen)
+            seen |= set(parameters)
             total += count
-            if own or not list(module._children()):
+            if parameters or not list(module._children()):
                 kind = f"{type(module).__name__}({module.settings()})"
                 rows.append((path or "(itself)", kind, f"{count:,}"))
         rows.append(("total", "", f"{total:,}"))

@@ -172,10 +172,10 @@ def _no_derivative(name: str) -> RecordError:
             "them; apply it to polynet.stop_gradient(x). Its values have gradients as places of "
             "x: xp.take(xp.reshape(x, (-1,)), xp.unique_all(polynet.stop_gradient(x)).indices)"
         )
-    own = f"{INSTEAD[name]} has one; " if name in INSTEAD else ""
+    instead = f"{INSTEAD[name]} has one; " if name in INSTEAD else ""
     return RecordError(
-        f"polynet has no derivative of {name!r} yet; {own}apply it to polynet.stop_gradient(x), or "
-        "write an op for it (polynet.op)"
+        f"polynet has no derivative of {name!r} yet; {instead}apply it to "
+        "polynet.stop_gradient(x), or write an op for it (polynet.op)"
     )
 
 

@@ -108,9 +108,9 @@ def updated(
     """
     if optimizer.consumes:
         return optimizer.update(params, grads, state, step)
-    own = tree.map(lambda a: a, state)
+    copied = tree.map(lambda a: a, state)
     overwriting()  # it should not, but may
-    result: Any = optimizer.update(dict(params), grads, own, step)
+    result: Any = optimizer.update(dict(params), grads, copied, step)
     kind = type(optimizer).__name__
     if not isinstance(result, tuple) or len(result) != 2:
         found = type(result).__name__ + (f" of {len(result)}" if isinstance(result, tuple) else "")

@@ -87,7 +87,7 @@ class Groups(Optimizer):
 
     def trains(self, names: Iterable[str]) -> list[str]:
         names = list(names)
-        wanted = {n for _, optimizer, own in self._parts(names) for n in optimizer.trains(own)}
+        wanted = {n for _, optimizer, part in self._parts(names) for n in optimizer.trains(part)}
         return [n for n in names if n in wanted]
 
     @property
@@ -132,15 +132,15 @@ class Groups(Optimizer):
                 f"Groups: no pattern fits {', '.join(map(repr, rest))}; give others=, such as "
                 "others=optim.Frozen()"
             )
-        owned = [[n for n in names if fits[n] == [p]] for p in self.groups]
-        for pattern, own in zip(self.groups, owned, strict=True):
-            if not own:
+        fitting = [[n for n in names if fits[n] == [p]] for p in self.groups]
+        for pattern, part in zip(self.groups, fitting, strict=True):
+            if not part:
                 raise ValueError(
                     f"Groups: the pattern {pattern!r} fits no parameter; there are "
                     f"{', '.join(map(repr, names))}"
                 )
-        parts = [
-            (key, optimizer, own)
-            for (key, optimizer), own in zip(self._members(), [*owned, rest], strict=False)
+        return [
+            (key, optimizer, part)
+            for (key, optimizer), part in zip(self._members(), [*fitting, rest], strict=False)
+            if part
         ]
-        return [part for part in parts if part[2]]

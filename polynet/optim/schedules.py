@@ -308,10 +308,10 @@ class SequentialLR(Schedule):
         begins, ends = (0, *self.milestones), (*self.milestones, None)
         y = None
         for schedule, begin, end in zip(self.schedulers, begins, ends, strict=True):
-            own = xp.maximum(step, begin) - begin
+            since = xp.maximum(step, begin) - begin
             if end is not None:
-                own = xp.minimum(own, end - 1 - begin)
-            new = schedule.rate(xp, own, dtype)
+                since = xp.minimum(since, end - 1 - begin)
+            new = schedule.rate(xp, since, dtype)
             y = new if y is None else xp.where(step >= begin, new, y)
         return y
 

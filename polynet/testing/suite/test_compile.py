@@ -104,7 +104,7 @@ def test_compile_runs_the_steps_in_order(backend: Backend, count: int) -> None:
 
 
 def test_a_step_may_write_to_the_dict_that_it_is_given(backend: Backend) -> None:
-    """As one for PyTorch does; the arrays in it are not its own."""
+    """As one for PyTorch does; to the arrays in it a step may not write."""
     take = step_of(backend.xp)
 
     def step(state: Any, data: Any, rows: Any) -> tuple[Any, Any]:
@@ -145,7 +145,7 @@ def test_compile_can_be_called_again_and_with_other_sizes(backend: Backend) -> N
 
 
 def test_compile_overwrites_nothing_that_others_hold(backend: Backend) -> None:
-    """It may write over the state; losses that it returned, data and rows are not its own."""
+    """It may write over the state, but not over losses that it returned, data and rows."""
     native = backend.device(None)
     state, data = start(backend, native)
     batches = batches_of(backend, native, 2, 4)
