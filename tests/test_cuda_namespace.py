@@ -116,6 +116,8 @@ def test_vecdot(axis: int, dtype: str) -> None:
     x, y = (rng.normal(size=(2, 3, 4)) + 1j * rng.normal(size=(2, 3, 4)) for _ in range(2))
     x, y = ((a.real if dtype == "float32" else a).astype(dtype) for a in (x, y))
     np.testing.assert_allclose(XP.vecdot(x, y, axis=axis), compat.vecdot(x, y, axis=axis), 1e-5)
+    with pytest.raises(ValueError, match=r"mismatch|same size"):
+        XP.vecdot(x, y[:, :1, :1], axis=axis)
 
 
 @given(data=st.data(), n=st.integers(1, 40), width=st.integers(1, 5), count=st.integers(1, 6))

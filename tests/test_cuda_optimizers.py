@@ -81,6 +81,36 @@ def test_an_optimizer_of_several_dtypes_or_none_declines() -> None:
     assert KERNELS["adam"](XP, {}, {}, empty, step, 0.1, **options) is NotImplemented
 
 
+def outcome(f: Any) -> Any:
+    """What a call returns, or the type of its error."""
+    try:
+        return f()
+    except (TypeError, ValueError) as error:
+        return type(error)
+
+
+@pytest.mark.parametrize("optimizer", [optim.SGD(0.1), optim.Adam(0.1), optim.RMSprop(0.1)])
+@pytest.mark.parametrize("shape", [(), (1,), (2,), (4, 1), (8,)])
+def test_a_gradient_of_another_shape_is_left_to_the_definition(optimizer: Any, shape: Any) -> None:
+    """The kernels would read past its end."""
+    params, grads = {"w": np.ones(4)}, {"w": np.full(shape, 3.0)}
+
+    def updated() -> Any:
+        return optimizer.update(params, grads, optimizer.init(params), np.zeros(1, np.int32))[0]
+
+    found, expected = (outcome(lambda b=b: use(b, updated)) for b in (HOST, HOST.without_kernels()))
+    np.testing.assert_equal(found, expected)
+
+
+def test_a_state_of_another_shape_is_left_to_the_definition() -> None:
+    """The kernels would read, and write, past its end."""
+    step, options = np.zeros(1, np.int32), {"betas": (0.9, 0.9), "eps": 1e-8, "weight_decay": 0.0}
+    params, short = {"w": np.ones(4)}, {"w": np.ones(1)}
+    state = {"exp_avg": short, "exp_avg_sq": short}
+    assert KERNELS["adam"](XP, params, params, state, step, 0.1, **options) is NotImplemented
+    assert KERNELS["moving_average"](XP, short, params, step, decay=0.5) is NotImplemented
+
+
 def gradients_that_are_the_parameters(state: Any, _data: Any, _rows: Any) -> Any:
     """A step whose gradients stand in its state: each the other's, turned round."""
     params = state["params"]

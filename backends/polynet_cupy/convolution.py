@@ -94,7 +94,7 @@ def convolution(
     dilation: Sizes, groups: int = 1,
 ) -> Any:  # fmt: skip
     """Products of the windows with what they see; a bias's gradient is the sum of its channel's."""
-    if not _convolves(x, weight, bias, len(stride), groups):
+    if not _convolves(x, weight, bias, len(stride), groups, weight.shape[0]):
         return NotImplemented
     if x.shape[1] != weight.shape[1] * groups:
         return NotImplemented
@@ -160,7 +160,10 @@ def convolution_transpose(
     output_padding: Sizes, dilation: Sizes, groups: int = 1,
 ) -> Any:  # fmt: skip
     """What a convolution sends back to its images; what goes back from here, it sends forth."""
-    if not _convolves(x, weight, bias, len(stride), groups) or x.shape[1] != weight.shape[0]:
+    outputs = weight.shape[1] * groups
+    if not _convolves(x, weight, bias, len(stride), groups, outputs):
+        return NotImplemented
+    if x.shape[1] != weight.shape[0]:
         return NotImplemented
     window, out = tuple(weight.shape[2:]), tuple(x.shape[2:])
     axes = zip(out, window, stride, padding, output_padding, dilation, strict=True)
@@ -170,7 +173,7 @@ def convolution_transpose(
     if min(sizes) < 1 or not countable(sent_at_once, math.prod(padded), *stride, *dilation):
         return NotImplemented
     x, weight = (rounded(xp, xp.contiguous(a)) for a in (x, weight))
-    shape = (x.shape[0], groups * weight.shape[1], *sizes)
+    shape = (x.shape[0], outputs, *sizes)
     as_matrices = Matrices(xp, x.shape[0], groups, window, out)
     over = window_over(shape, window, stride, padding, dilation, out, as_matrices.steps(shape[1]))
     given, matrices = as_matrices.images(x), as_matrices.weight(weight)
@@ -191,13 +194,15 @@ def convolution_transpose(
     return _biased(xp, as_matrices.met(sent, shape, over), bias), pullback
 
 
-def _convolves(x: Any, weight: Any, bias: Any, axes: int, groups: int) -> bool:
+def _convolves(x: Any, weight: Any, bias: Any, axes: int, groups: int, outputs: int) -> bool:
     """Whether the kernels can take these: images, a bank of windows, one dtype, not too many."""
     if axes not in (1, 2) or x.ndim != axes + 2 or weight.ndim != axes + 2:
         return False
-    channels, outputs = x.shape[1], weight.shape[0]
+    if bias is not None and bias.shape != (outputs,):
+        return False
+    channels = x.shape[1]
     planes = x.shape[0] * max(channels, weight.shape[1] * groups)
-    whole = countable(planes) and not channels % groups and not outputs % groups
+    whole = countable(planes) and not channels % groups and not weight.shape[0] % groups
     return bool(whole and x.size and weight.size and real(x, weight, bias))
 
 

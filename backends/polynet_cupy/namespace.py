@@ -150,8 +150,8 @@ def _in_a_row(xp: Any, numbers: list[Any]) -> Any:
 
 def vecdot(xp: Any, x: Any, y: Any, /, *, axis: int = -1) -> Any:
     """Σ x·y along an axis; compat's goes to cuBLAS."""
-    if not real(x, y):
-        return xp.plain_vecdot(x, y, axis=axis)
+    if not real(x, y) or x.shape[axis:][:1] != y.shape[axis:][:1]:
+        return xp.plain_vecdot(x, y, axis=axis)  # which says what is wrong
     return xp.sum(x * y, axis=axis)
 
 

@@ -36,9 +36,10 @@ def layer_norm(
     xp: Any, x: Any, weight: Any = None, bias: Any = None, *, axes: int, eps: float
 ) -> Any:
     """Normalised row by row; its three gradients share what was kept of each row."""
+    if axes > x.ndim or not x.size or not real(x, weight, bias):
+        return NotImplemented
     shape = x.shape[x.ndim - axes :]
-    given = [a for a in (x, weight, bias) if a is not None]
-    if not real(*given) or not x.size or any(a.shape != shape for a in given[1:]):
+    if any(a is not None and a.shape != shape for a in (weight, bias)):
         return NotImplemented
     n = math.prod(shape)
     rows = x.size // n

@@ -100,8 +100,10 @@ def _updated(
     rate = None if isinstance(lr, float | int) else lr
     if not params or not real(*leaves, *grads.values(), rate):
         return NotImplemented
+    if any(arrays[n].shape != p.shape for n, p in params.items() for arrays in (grads, *olds)):
+        return NotImplemented  # the kernels use one size, that of the parameter, for all of them
     grads = {name: xp.contiguous(grads[name]) for name in params}
-    if may_overwrite(leaves) and all(a.flags.c_contiguous for a in leaves):
+    if all(a.flags.c_contiguous for a in leaves) and may_overwrite(leaves):
         grads, news = _apart(xp, grads, leaves), olds
     else:
         olds = [{n: xp.contiguous(arrays[n]) for n in params} for arrays in olds]

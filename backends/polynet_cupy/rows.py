@@ -78,7 +78,7 @@ def log_softmax(xp: Any, x: Any, *, axis: int = -1) -> Any:
 
 
 def _along(xp: Any, name: str, x: Any, axis: int) -> Any:
-    if not isinstance(axis, int) or not x.ndim or not x.size or not real(x):
+    if not isinstance(axis, int) or not -x.ndim <= axis < x.ndim or not x.size or not real(x):
         return NotImplemented
     axis %= x.ndim
     n, inner = x.shape[axis], math.prod(x.shape[axis + 1 :])
