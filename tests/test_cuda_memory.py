@@ -24,18 +24,18 @@ def test_a_recording_that_fails_keeps_no_memory(
     """As much as a step takes lies idle in its pool: it goes with the last graph that uses it."""
     made: list[weakref.ref[Any]] = []
 
-    class Recorder:
+    class Capturer:
         def __init__(self, _: Any) -> None:
             made.append(weakref.ref(self))
 
-        def record(self, run: Callable[[], None]) -> Callable[[], object]:
+        def capture(self, run: Callable[[], None]) -> Callable[[], object]:
             run()
             return lambda: self
 
     def fails() -> None:
         raise error
 
-    monkeypatch.setattr(polynet_cupy, "Recorder", Recorder)
+    monkeypatch.setattr(polynet_cupy, "Capturer", Capturer)
     monkeypatch.setattr(polynet_cupy, "steps", lambda backend, step, capture: capture)
     device = SimpleNamespace(cuda=SimpleNamespace(runtime=SimpleNamespace(getDevice=lambda: 0)))
     capture = CupyBackend.compile(SimpleNamespace(_cupy=device), None)

@@ -371,7 +371,7 @@ class Stream:
         self.told.append("launched")
 
 
-def recorder(memory: Any = None) -> graph.Recorder:
+def capturer(memory: Any = None) -> graph.Capturer:
     limits: list[int] = []
     pool = SimpleNamespace(
         malloc=None, free_all_blocks=lambda: own._stream.told.append("freed"),
@@ -382,7 +382,7 @@ def recorder(memory: Any = None) -> graph.Recorder:
         Memory=memory, MemoryPointer=lambda memory, offset: (memory, offset),
         runtime=cupy.cuda.runtime, memory=cupy.cuda.memory,
     )  # fmt: skip
-    own = graph.Recorder(SimpleNamespace(cuda=cuda, get_default_memory_pool=lambda: pool))
+    own = graph.Capturer(SimpleNamespace(cuda=cuda, get_default_memory_pool=lambda: pool))
     assert limits == [0], "CuPy's own limit is not this pool's"
     return own
 
@@ -397,7 +397,7 @@ def test_the_recordings_pool_never_hears_that_the_device_has_no_more() -> None:
             raise cupy.cuda.runtime.CUDARuntimeError(answer)
         return answer
 
-    own = recorder(memory)
+    own = capturer(memory)
     assert own._memory(7) == ("some", 0)
     assert own._stream.told[-1] == "freed", "what lay idle in CuPy's own pool"
     answers += [graph.NO_MEMORY] * 2
@@ -409,8 +409,8 @@ def test_the_recordings_pool_never_hears_that_the_device_has_no_more() -> None:
 
 
 def test_a_step_is_recorded_on_a_stream_of_its_own_and_runs_on_the_current_one() -> None:
-    own = recorder()
-    replay = own.record(lambda: own._stream.told.append("run"))
+    own = capturer()
+    replay = own.capture(lambda: own._stream.told.append("run"))
     replay()
     order = ["made", "freed", "current", "begun", "run", "ended", "left", "uploaded", "launched"]
     assert own._stream.told == order
@@ -419,14 +419,16 @@ def test_a_step_is_recorded_on_a_stream_of_its_own_and_runs_on_the_current_one()
 @pytest.mark.usefixtures("_cublaslt")
 def test_a_step_that_cannot_be_recorded_is_warned_of_by_its_line() -> None:
     """Its own, not that of what it called; the steps go on one operation at a time."""
-    own = recorder()
+    own = capturer()
 
     def step(state: Any, data: Any, rows: Any) -> Any:
         if own._stream.told[-1] == "begun":
             cublaslt.call("cublasLtMatrixLayoutSetAttribute", None, 0, None, ctypes.c_size_t(0))
         return {"x": state["x"] + 1}, state["x"][0] * 1
 
-    run = StaticRunner(get_backend("numpy"), step, capture=own.record, memory=id, inner=graph.INNER)
+    run = StaticRunner(
+        get_backend("numpy"), step, capture=own.capture, memory=id, inner=graph.INNER
+    )
     state, rows = {"x": np.zeros(1)}, np.zeros((6, 1), np.int64)
     words = r"answered 7.* \(line \d+ of .*test_cuda_sources.py: cublaslt.call"
     with pytest.warns(RuntimeWarning, match=words) as warned:

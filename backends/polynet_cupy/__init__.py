@@ -1,9 +1,9 @@
 """CuPy on CUDA GPUs, with kernels of its own, and training steps as CUDA graphs.
 
-Whose is what: eager work runs on the stream that is current, and takes memory from the allocator
-that is current, CuPy's or the one chosen by `cupy.cuda.set_allocator`. A compiled step is recorded
-on a stream, and uses a memory pool, of its own (see `graph.Recorder`); it runs on the current
-stream. Products of float32 are computed as such, unless `CupyBackend.with_precision`, or CuPy's own
+Eager work runs on the current stream, and takes its memory from the current allocator: CuPy's own,
+or the one chosen by `cupy.cuda.set_allocator`. A compiled step is captured on a separate stream
+with a separate memory pool (see `graph.Capturer`), and it runs on the current stream. Products of
+float32 matrices are computed in float32, unless `CupyBackend.with_precision`, or CuPy's own setting
 `CUPY_TF32=1`, asks for less.
 """
 
@@ -20,7 +20,7 @@ from array_api_compat import is_writeable_array
 
 from polynet.backend import Backend
 from polynet.errors import MissingDependency, unknown
-from polynet_cupy.graph import Recorder, steps
+from polynet_cupy.graph import Capturer, steps
 from polynet_cupy.kernels import KERNELS
 from polynet_cupy.products import PRECISIONS, library_product
 
@@ -38,22 +38,23 @@ class CupyBackend(Backend):
         try:
             import cupy
         except ImportError as error:
-            if error.name != "cupy":  # it is there, and lacks something
+            if error.name != "cupy":  # CuPy is installed, and something that it needs is missing
                 raise
             raise MissingDependency("CuPy", INSTALL) from error
         from polynet_cupy.namespace import namespace
 
-        tf32 = int(os.environ.get("CUPY_TF32", "0")) > 0  # CuPy's own setting, read once, as there
+        tf32 = int(os.environ.get("CUPY_TF32", "0")) > 0  # read once, as CuPy does
         self.xp = namespace("tf32" if tf32 else "float32")
         self._cupy = cupy
         self.version = cupy.__version__
 
     def with_precision(self, precision: str) -> CupyBackend:
-        """The same backend, whose products of float32 matrices are computed in less.
+        """The same backend, with products of float32 matrices computed in a lower precision.
 
-        "float32" is as they are; "tf32" takes 11 of the 24 bits of each number that is multiplied,
-        "bfloat16" 8, rounded. The products are summed in float32. Parameters, gradients, the
-        optimizer's state and all that is no product stay in float32, and float64 is left alone.
+        "float32" changes nothing. "tf32" rounds each number that is multiplied from 24 bits to 11,
+        and "bfloat16" rounds it to 8. The products are summed in float32. Parameters, gradients,
+        the optimizer's state, and all work other than products stay in float32. Products of
+        float64 are not changed.
 
             fast = polynet.get_backend("cupy").with_precision("bfloat16")
             trainer = Trainer(net, losses.cross_entropy, optim.Adam(), backend=fast)
@@ -98,7 +99,8 @@ class CupyBackend(Backend):
             array.get(out=host, blocking=False)
             copied = self._cupy.cuda.Event(disable_timing=True)
             copied.record()
-        given_back = weakref.finalize(host, copied.synchronize)  # whoever gets it next may write
+        # `host` goes back to CuPy's pool when it dies, and its next owner may write at once.
+        given_back = weakref.finalize(host, copied.synchronize)
         given_back.atexit = False
 
         def fetch() -> np.ndarray:
@@ -120,7 +122,7 @@ class CupyBackend(Backend):
             return self._cupy.from_dlpack(x, copy=False)
 
     def probe(self, device: Any) -> None:
-        """Compute by CuPy, by a kernel compiled here, and by cuBLASLt."""
+        """Compute with CuPy, with a kernel that is compiled here, and with cuBLASLt."""
         xp = self.xp
         try:
             with device:
@@ -134,16 +136,16 @@ class CupyBackend(Backend):
 
     def compile(self, step: Callable[[Any, Any, Any], tuple[Any, Any]]) -> Callable[..., Any]:
         """The steps of a call as a CUDA graph, replayed on the current stream: see `graph`."""
-        recorders: dict[int, Recorder] = {}
+        capturers: dict[int, Capturer] = {}
 
         def capture(run: Callable[[], None]) -> Callable[[], object]:
             device = self._cupy.cuda.runtime.getDevice()
-            if device not in recorders:
-                recorders[device] = Recorder(self._cupy)
+            if device not in capturers:
+                capturers[device] = Capturer(self._cupy)
             try:
-                return recorders[device].record(run)
+                return capturers[device].capture(run)
             except BaseException:
-                del recorders[device]  # with all the memory in its pool, unless a graph has that
+                del capturers[device]  # this frees the memory of its pool, unless a graph uses it
                 raise
 
         return steps(self, step, capture)
@@ -154,7 +156,7 @@ class CupyBackend(Backend):
 
 
 def check_alone() -> None:
-    """Raise RuntimeError where several distributions bring CuPy: they overwrite one another."""
+    """Raise RuntimeError if several distributions bring CuPy: their files overwrite each other."""
     names = {str(d.metadata["Name"]).lower().replace("_", "-") for d in metadata.distributions()}
     found = sorted(n for n in names if n == "cupy" or n.startswith("cupy-cuda"))
     if len(found) > 1:
@@ -167,20 +169,21 @@ def check_alone() -> None:
 REASONS = {
     "cudaErrorInsufficientDriver": (
         "there is no NVIDIA driver, or one too old for the CUDA that CuPy was built for; "
-        "`nvidia-smi` shows both"
+        "`nvidia-smi` shows the driver's version and the newest CUDA that it supports"
     ),
     "cudaErrorNoDevice": (
-        "the NVIDIA driver sees no GPU; CUDA_VISIBLE_DEVICES may hide it, or a container lack it"
+        "the NVIDIA driver sees no GPU; CUDA_VISIBLE_DEVICES may hide it, or the container may not "
+        "have been given one"
     ),
     "nvrtc": f"the CUDA toolkit lacks its compiler, NVRTC; {INSTALL} brings it",
-    "CUDA headers": f"the CUDA toolkit's headers are missing, which CuPy compiles with; {INSTALL}",
+    "CUDA headers": f"the CUDA toolkit lacks the headers that CuPy compiles with; {INSTALL}",
     "cublasLt": f"the CUDA toolkit lacks cuBLASLt; {INSTALL} brings it",
 }
-"""What it comes from, by what CuPy's words contain."""
+"""What causes an error, by a part of the words that CuPy raises it with."""
 
 
 def why_no_device(words: str) -> str:
-    """CuPy's words, and what they come from where that is known."""
+    """The words of CuPy's error, after its cause where that is known."""
     known = [reason for part, reason in REASONS.items() if part.lower() in words.lower()]
     return f"{known[0]} ({words})" if known else words
 

@@ -92,8 +92,12 @@ def call(name: str, *args: Any) -> None:
     """Call a function of the library; raise RuntimeError with its own words unless it succeeds."""
     status = getattr(library(), name)(*args)
     if status:
-        words = library().cublasLtGetStatusString(status).decode()
-        raise RuntimeError(f"{name} answered {status}, {words}")
+        raise _refused(name, status)
+
+
+def _refused(name: str, status: int) -> RuntimeError:
+    words = library().cublasLtGetStatusString(status).decode()
+    return RuntimeError(f"{name} answered {status}, {words}")
 
 
 def _new(kind: str, *args: Any) -> ctypes.c_void_p:
@@ -329,8 +333,7 @@ class Gemm:
                 found, ctypes.byref(count),
             )  # fmt: skip
             if status not in (0, NOT_SUPPORTED, *([INVALID_VALUE] if how.bias else [])):
-                words = library().cublasLtGetStatusString(status).decode()
-                raise RuntimeError(f"cublasLtMatmulAlgoGetHeuristic answered {status}, {words}")
+                raise _refused("cublasLtMatmulAlgoGetHeuristic", status)
             able = [] if status else [f for f in found[: count.value] if not f.state]
             self._plans[key] = self._planned(how, d, able) if able else None
         return self._plans[key]
@@ -351,22 +354,26 @@ class Gemm:
         if cupy.cuda.get_current_stream().is_capturing():
             return
         plan.timed = True
+        # Allocators raise either one where there is no room; other errors come with the product.
+        with suppress(MemoryError, RuntimeError):
+            plan.algorithm = self._fastest(device, how, plan)
+
+    def _fastest(self, device: int, how: Product, plan: Plan) -> Heuristic:
+        """Of the plan's algorithms the fastest that gives the same bits as the one in use."""
+        import cupy
 
         def start(algorithm: Heuristic, *arrays: Any) -> None:
             self._start(device, plan.described, algorithm, *(a.data.ptr for a in arrays))
 
         candidates = [plan.algorithm, *(a for a in plan.algorithms if a is not plan.algorithm)]
-        try:
-            if how.bias:  # the caller's may be zeros, which hide where it is added
-                kind = "float64" if how.precision == "float64" else "float32"
-                bias = tuning.random_numbers(cupy, kind, how.n)
-                _set_bias(plan.described, bias)
-            free, _ = cupy.cuda.runtime.memGetInfo()
-            with cupy.cuda.using_allocator(cupy.cuda.MemoryPool().malloc):  # given back at the end
-                trial = tuning.Trial(cupy, how, start, free)
-                plan.algorithm = tuning.timed(trial, candidates, microseconds)
-        except (MemoryError, RuntimeError):  # no room, as allocators say it; else the product says
-            return
+        if how.bias:  # the caller's may be zeros, which hide where it is added
+            kind = "float64" if how.precision == "float64" else "float32"
+            bias = tuning.random_numbers(cupy, kind, how.n)
+            _set_bias(plan.described, bias)
+        free, _ = cupy.cuda.runtime.memGetInfo()
+        with cupy.cuda.using_allocator(cupy.cuda.MemoryPool().malloc):  # given back at the end
+            trial = tuning.Trial(cupy, how, start, free)
+            return tuning.timed(trial, candidates, microseconds)
 
 
 def microseconds(work: Callable[[], object], launches: int) -> float:

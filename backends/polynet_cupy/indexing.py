@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from polynet import random
-from polynet_cupy.launch import elementwise, real
+from polynet_cupy.launch import WIDE, elementwise, real
 
 MOST_ROWS = 1 << 17
 """Each row is compared with every other; beyond so many, the definition's product costs less."""
@@ -25,15 +25,15 @@ def put_slice(xp: Any, x: Any, places: tuple[range, ...], shape: tuple[int, ...]
 def segment_sum(xp: Any, x: Any, segments: Any, count: int) -> Any:
     """Rows summed by segment, each sum in the rows' order: the same bits every time."""
     n = segments.shape[0]
-    wide = segments.dtype.name == "int64"
+    wide = WIDE.get(segments.dtype.name)
     long = n > MOST_ROWS and n * count <= MOST_NUMBERS
-    if not real(x) or long or not (wide or segments.dtype.name == "int32"):
+    if not real(x) or long or wide is None:
         return NotImplemented
     y = xp.zeros((count, *x.shape[1:]), dtype=x.dtype)
     if x.size:
         x, segments = xp.contiguous(x), xp.contiguous(segments)
         following, first = xp.empty((n,), dtype=xp.int32), xp.empty((n,), dtype=xp.bool)
-        chains = (segments, int(wide), following, first)
+        chains = (segments, wide, following, first)
         elementwise(xp, "segment_chains", x.dtype, n, *chains, n)
         width = x.size // n
         elementwise(xp, "segment_sum", x.dtype, x.size, x, *chains, y, n, width, count)

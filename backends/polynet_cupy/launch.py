@@ -18,6 +18,8 @@ CHUNK = 512
 """Rows that are summed at once, by the threads of a few warps: one launch for a usual batch."""
 REALS = {"float32": "float", "float64": "double"}
 """What `real` is in the sources, by the dtype that a kernel computes in."""
+WIDE = {"int32": 0, "int64": 1}
+"""What `wide` is in the sources, by the dtype of labels or indices; they take no other dtype."""
 SOURCES = Path(__file__).with_name("sources")
 THREADS = 256
 """Threads of a block."""
@@ -139,7 +141,7 @@ def column_sum(xp: Any, x: Any, kept: Any = None, terms: Any = None) -> Any:
     rows, columns = x.shape
     if not rows:
         return xp.zeros((columns,), dtype=x.dtype)
-    x = contiguous(xp, x)
+    x = xp.contiguous(x)
     chunk = max(CHUNK, 2 ** math.ceil(math.log2(rows) / 2))
     while columns:
         parts = -(-rows // chunk)

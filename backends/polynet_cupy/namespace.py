@@ -14,7 +14,16 @@ from typing import Any
 import numpy as np
 
 from polynet_cupy import products
-from polynet_cupy.launch import PACK, THREADS, contiguous, elementwise, launch, on_device, real
+from polynet_cupy.launch import (
+    PACK,
+    THREADS,
+    WIDE,
+    contiguous,
+    elementwise,
+    launch,
+    on_device,
+    real,
+)
 
 WORD = 4
 """Bytes that a thread copies, or so many words as are a pack."""
@@ -103,17 +112,17 @@ def clip(xp: Any, x: Any, /, min: Any = None, max: Any = None) -> Any:  # noqa: 
 
 def take(xp: Any, x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
     """Elements along an axis; rows, such as those of a batch, by a kernel that copies words."""
-    wide = indices.dtype.name == "int64"
+    wide = WIDE.get(indices.dtype.name)
     row = x.nbytes // x.shape[0] if x.ndim and x.shape[0] else 0
     rows = indices.ndim == 1 and (axis == 0 or (axis is None and x.ndim == 1))
     rows = rows and row and not row % WORD and x.flags.c_contiguous
-    if not rows or not (wide or indices.dtype.name == "int32") or xp.address(x) % WORD:
+    if not rows or wide is None or xp.address(x) % WORD:
         return xp.plain_take(x, indices, axis=axis)
-    indices = contiguous(xp, indices)
+    indices = xp.contiguous(indices)
     count, words = indices.shape[0], row // WORD
     out = xp.empty((count, *x.shape[1:]), dtype=x.dtype)
     each = 1 if any(n % PACK for n in (row, xp.address(x), xp.address(out))) else PACK // WORD
-    given = (x, indices, int(wide), out, count, words, x.shape[0], each)
+    given = (x, indices, wide, out, count, words, x.shape[0], each)
     elementwise(xp, "gather_rows", "float32", count * words, *given, each=each)
     return out
 

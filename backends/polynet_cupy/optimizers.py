@@ -97,7 +97,7 @@ def _updated(
     """The next parameters and slots, over the old where these are the compiled step's own."""
     olds = [params, *(state[slot] for slot in slots)]
     leaves = [a for arrays in olds for a in arrays.values()]
-    rate = None if isinstance(lr, float | int) else lr
+    rate, _ = _rate(lr)
     if not params or not real(*leaves, *grads.values(), rate):
         return NotImplemented
     if any(arrays[n].shape != p.shape for n, p in params.items() for arrays in (grads, *olds)):

@@ -231,27 +231,32 @@ def _linear(xp: Any, x: Any, weight: Any, bias: Any, *, relu: bool) -> Any:
     x, weight = rounded(xp, x), rounded(xp, weight)
     bias = None if bias is None else xp.contiguous(bias)
 
-    def pullback(g: Any, needs: tuple[bool, ...]) -> Any:
-        found: list[Any] = [None] * len(needs)
-        g, kept = (xp.contiguous(g), y) if relu else (g, None)
-        summed = any(needs[2:])
-        together = (needs[1] or summed) and small(xp, g.T, x, sums=bias is not None)
-        if summed and not together:
-            (g, found[2]), kept = _rounded_and_summed(xp, g, kept), None
-        elif relu and not (together and (not needs[0] or small(xp, g, weight))):
-            g, kept = stopped(xp, g, y), None
-        g = g if together else rounded(xp, g)
-        if needs[0]:
-            found[0] = _kept_product(xp, g, weight, kept)
-        if together:  # whichever is asked for: it has the same bits always
-            both = small_product(xp, g.T, x, kept=None if kept is None else kept.T)
-            found[1:] = [a if wanted else None for a, wanted in zip(both, needs[1:], strict=False)]
-        elif needs[1]:
-            found[1] = product(xp, g.T, x)
-        return tuple(found)
-
     y = product(xp, x, weight.T, bias, relu=relu)
-    return y, pullback
+    kept, biased = y if relu else None, bias is not None
+    return y, lambda g, needs: _linear_back(xp, g, x, weight, kept, needs, biased=biased)
+
+
+def _linear_back(
+    xp: Any, g: Any, x: Any, weight: Any, kept: Any, needs: tuple[bool, ...], *, biased: bool
+) -> tuple[Any, ...]:
+    """The gradients of a linear layer; `kept` is the result of its ReLU, or None without a ReLU."""
+    found: list[Any] = [None] * len(needs)
+    g = g if kept is None else xp.contiguous(g)
+    summed = any(needs[2:])
+    together = (needs[1] or summed) and small(xp, g.T, x, sums=biased)
+    if summed and not together:
+        (g, found[2]), kept = _rounded_and_summed(xp, g, kept), None
+    elif kept is not None and not (together and (not needs[0] or small(xp, g, weight))):
+        g, kept = stopped(xp, g, kept), None
+    g = g if together else rounded(xp, g)
+    if needs[0]:
+        found[0] = _kept_product(xp, g, weight, kept)
+    if together:  # whichever is asked for: it has the same bits always
+        both = small_product(xp, g.T, x, kept=None if kept is None else kept.T)
+        found[1:] = [a if wanted else None for a, wanted in zip(both, needs[1:], strict=False)]
+    elif needs[1]:
+        found[1] = product(xp, g.T, x)
+    return tuple(found)
 
 
 def _kept_product(xp: Any, x: Any, y: Any, kept: Any) -> Any:

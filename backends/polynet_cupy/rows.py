@@ -10,6 +10,7 @@ from polynet_cupy.launch import (
     PACK,
     THREADS,
     WARP,
+    WIDE,
     by_pack,
     by_row,
     elementwise,
@@ -96,15 +97,16 @@ def cross_entropy(xp: Any, logits: Any, targets: Any, *weights: Any, **options: 
     """Mean of -log softmax(x)[class]; its gradient is (softmax(x) - one-hot) / batch."""
     if options or any(w is not None for w in weights):
         return NotImplemented
-    wide = targets.dtype.name == "int64"
-    labels = (wide or targets.dtype.name == "int32") and targets.shape == logits.shape[:1]
-    if not labels or logits.ndim != 2 or not logits.size or not real(logits):
+    wide = WIDE.get(targets.dtype.name)
+    if wide is None or logits.ndim != 2 or targets.shape != logits.shape[:1]:
+        return NotImplemented
+    if not logits.size or not real(logits):
         return NotImplemented
     x, targets = xp.contiguous(logits), xp.contiguous(targets)
     rows, n = x.shape
     tops, logs = (xp.empty((rows,), dtype=x.dtype) for _ in range(2))
     value = xp.empty((), dtype=x.dtype)
-    given = (x, targets, int(wide), tops, logs)
+    given = (x, targets, wide, tops, logs)
     if rows <= MOST_THREADS and n <= FEW:
         threads = -(-rows // WARP) * WARP
         xp.launch("cross_entropy_of_few", x.dtype, 1, threads, *given, value, rows, n)

@@ -137,15 +137,20 @@ def timed(
         return first
     launches = int(BUDGET / (ROUNDS * len(candidates) * about))
     launches = min(MOST_LAUNCHES, max(1, launches))
-    seen = [[taken(candidate, launches)] for candidate in candidates]
-    near = NEAR * min(times[0] for times in seen)
-    others = [i for i in range(1, len(seen)) if seen[i][0] <= near]
-    for _ in range(1, ROUNDS):
-        for i in (0, *others):
-            seen[i].append(taken(candidates[i], launches))
-    medians = list(map(statistics.median, seen))
-    best = min((0, *others), key=medians.__getitem__)
+    medians = _medians(candidates, lambda candidate: taken(candidate, launches))
+    best = min(medians, key=medians.__getitem__)
     if medians[best] >= (1 - GAIN) * medians[0]:
         return first
     alike = trial.alike([first, candidates[best]])  # bits that vary are equal once
     return candidates[best] if len(alike) > 1 else first
+
+
+def _medians(candidates: Sequence[A], taken: Callable[[A], float]) -> dict[int, float]:
+    """The median time by a candidate's place, of the first and of those that are `NEAR`."""
+    seen = [[taken(candidate)] for candidate in candidates]
+    near = NEAR * min(times[0] for times in seen)
+    places = [0, *(i for i in range(1, len(seen)) if seen[i][0] <= near)]
+    for _ in range(1, ROUNDS):
+        for i in places:
+            seen[i].append(taken(candidates[i]))
+    return {i: statistics.median(seen[i]) for i in places}

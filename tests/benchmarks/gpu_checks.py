@@ -131,7 +131,7 @@ def product_replays() -> str:
     """A captured product of cuBLASLt's, replayed while eager work takes and gives back memory."""
     import cupy
 
-    from polynet_cupy.graph import Recorder
+    from polynet_cupy.graph import Capturer
     from polynet_cupy.products import library_product
 
     xp, rng = get_backend("cupy").xp, cupy.random.default_rng(0)
@@ -142,7 +142,7 @@ def product_replays() -> str:
         out[...] = library_product(xp, x + 1, y) * 2
 
     run()
-    replay = Recorder(cupy).record(run)
+    replay = Capturer(cupy).capture(run)
     held: list[Any] = []
     for i in range(REPLAYS):
         held.append(cupy.full(int(1000 * (1 + i % 97)), float(i)))
