@@ -1,7 +1,8 @@
-// Sums, and batch normalisation, of (samples, channels, size). A channel's n = samples·size numbers are
-// cut into parts of `chunk`, and a block of threads has one part of one channel: block
-// part·channels + channel. What is one number a channel is first one number a block, which the next
-// kernel's blocks join.
+// Sums by channel, and batch normalisation, of arrays of shape (samples, channels, size). The n =
+// samples·size numbers of a channel are cut into parts of `chunk` numbers. Each block of threads
+// works on one part of one channel: block number part·channels + channel. A result that is one
+// number for each channel is first computed as one number for each block, and the blocks of the
+// next kernel combine these.
 
 struct Part { int channel, part, from, end; };
 
@@ -11,15 +12,16 @@ __device__ Part part_of_block(integer n, integer channels, integer chunk) {
     return {channel, part, (int)(part * chunk), (int)(end < n ? end : n)};
 }
 
-// Where number j of a channel stands.
+// The index in the array of number j of a channel.
 __device__ integer place(int j, int channel, integer channels, integer size) {
     return ((integer)(j / (int)size) * channels + channel) * size + j % (int)size;
 }
 
-// Numbers that a thread keeps, and does not read again: its share of a usual part.
+// How many numbers a thread keeps in registers, so as not to read them again: its share of a part
+// of the usual size.
 #define HELD 16
 
-// Of each part: its mean, and Σ (x - mean)²
+// For each part: its mean, and Σ (x - mean)²
 KERNEL batch_norm_parts(
     const real* x, real* part_means, real* part_squares, integer samples, integer channels,
     integer size, integer chunk
@@ -48,7 +50,7 @@ KERNEL batch_norm_parts(
     part_squares[blockIdx.x] = squares;
 }
 
-// Of each part: Σ x
+// For each part: Σ x
 KERNEL channel_sums(
     const real* x, real* part_sums, integer samples, integer channels, integer size, integer chunk
 ) {
@@ -62,9 +64,9 @@ KERNEL channel_sums(
     if (threadIdx.x == 0) part_sums[blockIdx.x] = sum;
 }
 
-// y = (x - mean)·r·weight + bias, with r = 1 / √(variance + eps). The parts' numbers are joined as by
-// Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample
-// Variances" (1979).
+// y = (x - mean)·r·weight + bias, with r = 1 / √(variance + eps). The means and squares of the
+// parts are combined by the formula of Chan, Golub and LeVeque, "Updating Formulae and a Pairwise
+// Algorithm for Computing Sample Variances" (1979).
 KERNEL batch_norm_forward(
     const real* x, const real* weight, const real* bias, const real* part_means,
     const real* part_squares, real* y, real* means, real* variances, integer samples,
@@ -95,7 +97,7 @@ KERNEL batch_norm_forward(
     variances[c] = variance;
 }
 
-// Of each part: Σ g and Σ g·ŷ, with ŷ = (x - mean)·r
+// For each part: Σ g and Σ g·ŷ, with ŷ = (x - mean)·r
 KERNEL batch_norm_sums(
     const real* g, const real* x, const real* means, const real* variances, real* part_sums,
     real* part_slopes, integer samples, integer channels, integer size, integer chunk, double eps
@@ -118,9 +120,9 @@ KERNEL batch_norm_sums(
     part_slopes[blockIdx.x] = slope;
 }
 
-// r·(h - mean(h) - ŷ·mean(h·ŷ)), with h = g·weight; what goes back to mean and variance enters the
-// two means, as in polynet.functional.normalisation. Σ g and Σ g·ŷ are the gradients of bias and
-// weight.
+// r·(h - mean(h) - ŷ·mean(h·ŷ)), with h = g·weight. Gradients that arrive at the mean and at the
+// variance enter the two means, as in polynet.functional.normalisation. Σ g is the gradient
+// of the bias, and Σ g·ŷ that of the weight.
 KERNEL batch_norm_backward(
     const real* g, const real* x, const real* weight, const real* means, const real* variances,
     const real* part_sums, const real* part_slopes, const real* to_means, const real* to_variances,

@@ -1,5 +1,5 @@
-// What all sources share; it stands before each of them. REAL, float or double, is set by the
-// compiler's options. Whole numbers come as `integer`, numbers as `double`: what Python's are.
+// What all sources share: this text is put before each of them. The compiler's options set REAL to
+// float or double. A Python int is passed to a kernel as `integer`, and a Python float as `double`.
 typedef REAL real;
 typedef long long integer;
 typedef unsigned short bfloat16;  // the upper half of a float's bits
@@ -9,14 +9,14 @@ typedef unsigned short bfloat16;  // the upper half of a float's bits
 #define INFINITY_ ((real)__longlong_as_double(0x7ff0000000000000LL))
 #define NOT_A_NUMBER ((real)__longlong_as_double(0x7ff8000000000000LL))
 
-// What one instruction reads or writes.
+// The numbers that one instruction reads or writes.
 struct alignas(16) Pack { real at[16 / sizeof(real)]; };
 #define PACK (int)(sizeof(Pack) / sizeof(real))
 
-// The place of this thread among all, for kernels of one thread an element.
+// The number of this thread among all threads of the grid, for kernels with one thread per element.
 __device__ integer here() { return (integer)blockIdx.x * blockDim.x + threadIdx.x; }
 
-// i / n and i % n, of what is not below 0: 32 bits take a fraction of the time of 64.
+// i / n and i % n for i >= 0: a division of 32 bits takes a fraction of the time of one of 64 bits.
 struct Divided { integer whole, rest; };
 
 __device__ Divided divided(integer i, integer n) {
@@ -25,14 +25,15 @@ __device__ Divided divided(integer i, integer n) {
     return {whole, (unsigned)i - whole * (unsigned)n};
 }
 
-// Number i of labels or indices that are int64 where `wide`, else int32.
+// Number i of an array of labels or indices, which is int64 if `wide`, else int32.
 __device__ integer integer_at(const void* numbers, integer wide, integer i) {
     return wide ? ((const long long*)numbers)[i] : ((const int*)numbers)[i];
 }
 
-#define AT_ONCE 4  // reads that a thread has under way together, where it goes over memory
+#define AT_ONCE 4  // reads that a thread has under way together when it goes over memory
 
-// `see` each place from `first` on that is this thread's of the block, and what `at` reads there.
+// Calls see(i, at(i)) for each place i from `first` to `end` that belongs to this thread of the
+// block.
 template <typename place, typename At, typename See>
 __device__ void over(place first, place end, At at, See see) {
     place step = blockDim.x;
@@ -49,13 +50,13 @@ __device__ void over(place first, place end, At at, See see) {
 
 struct Two { real one, other; };
 
-// The sum of one number of each thread of the block, in an order that is always the same. A block
-// is whole warps; every thread gets the sum.
+// The sum of one number from each thread of the block, always in the same order. The block must
+// consist of whole warps. Every thread gets the sum.
 __device__ real block_sum(real value) {
     __shared__ real parts[WARP];
     for (int offset = WARP / 2; offset; offset /= 2)
         value += __shfl_xor_sync(0xffffffffu, value, offset);
-    __syncthreads();  // somebody may still read the parts of the sum before
+    __syncthreads();  // other threads may still read the parts of the previous sum
     if (threadIdx.x % WARP == 0) parts[threadIdx.x / WARP] = value;
     __syncthreads();
     real total = 0;
@@ -63,7 +64,7 @@ __device__ real block_sum(real value) {
     return total;
 }
 
-// The largest number of the block's threads, none of which is NaN.
+// The largest of one number from each thread of the block. None of them may be NaN.
 __device__ real block_max(real value) {
     __shared__ real parts[WARP];
     for (int offset = WARP / 2; offset; offset /= 2) {

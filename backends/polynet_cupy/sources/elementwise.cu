@@ -1,10 +1,11 @@
-// Elementwise: a thread has a pack of numbers that stand side by side. And sums over columns.
+// Elementwise kernels, in which a thread takes a pack of neighbouring numbers; and sums over
+// columns.
 
 __device__ bool packed(const void* a, const void* b, const void* c) {
     return (((size_t)a | (size_t)b | (size_t)c) & (sizeof(Pack) - 1)) == 0;
 }
 
-// out[i] = f(a[i], b[i]) for the numbers of this thread's pack; arrays may begin anywhere.
+// out[i] = f(a[i], b[i]) for the numbers of this thread's pack. The arrays need not be aligned.
 template <typename Function>
 __device__ void each(const real* a, const real* b, real* out, integer size, Function f) {
     integer i = here() * PACK;
@@ -17,12 +18,12 @@ __device__ void each(const real* a, const real* b, real* out, integer size, Func
     }
 }
 
-// max(x, 0); a comparison that sends NaN where it stays NaN
+// max(x, 0). NaN <= 0 is false, so NaN stays NaN.
 KERNEL relu_forward(const real* x, real* y, integer size) {
     each(x, x, y, size, [](real value, real) { return value <= 0 ? 0 : value; });
 }
 
-// g where x > 0, or is not a number: both are where y, the result, is not 0
+// g where x > 0 or x is NaN, else 0. These are the places where the result y is not 0.
 KERNEL relu_backward(const real* g, const real* y, real* out, integer size) {
     each(g, y, out, size, [](real slope, real value) { return value == 0 ? 0 : slope; });
 }
@@ -46,13 +47,14 @@ KERNEL gelu_backward(const real* g, const real* x, real* out, integer size) {
     });
 }
 
-// y + bias, over y; the bias has n numbers
+// y += bias, in place; the bias has n numbers, one for each column
 KERNEL add_bias(real* y, const real* bias, integer size, integer n) {
     integer i = here();
     if (i < size) y[i] += bias[divided(i, n).rest];
 }
 
-// The nearest number of eight bits, of two as near the even one; what is no number stays so.
+// The nearest number with eight significant bits; of two that are equally near, the even one. NaN
+// stays NaN.
 __device__ bfloat16 rounded(float x) {
     unsigned bits = __float_as_uint(x), nearest = bits + 0x7fff + (bits >> 16 & 1);
     return (bfloat16)((x == x ? nearest : bits | 0x400000) >> 16);
@@ -73,7 +75,7 @@ KERNEL to_bfloat16(const float* x, bfloat16* out, integer size) {
     }
 }
 
-// x / keep where the mask is true, else 0; what goes back is the same of g
+// x / keep where the mask is true, else 0. The backward pass is the same function of g.
 KERNEL dropout(const real* x, const bool* mask, real* y, integer size, double keep) {
     integer i = here();
     if (i < size) y[i] = mask[i] ? x[i] / (real)keep : 0;
@@ -81,23 +83,25 @@ KERNEL dropout(const real* x, const bool* mask, real* y, integer size, double ke
 
 #define LANES 16
 
-// Numbers of a row that a thread reads, or writes, at once.
+// Neighbouring numbers of a row, which a thread reads or writes at once.
 template <typename number, int n> struct alignas(n * sizeof(number)) Beside { number at[n]; };
 
 __device__ void convert(real value, real& to) { to = value; }
 __device__ void convert(real value, bfloat16& to) { to = rounded((float)value); }
 
-// Sums of `chunk` rows each, by column: out[c, j] = Σ x[i, j] over the rows i of chunk c; where
-// `kept` is given, of those numbers where it is not 0, which are those that came through a ReLU. What
-// is summed goes to `to`, if that is given. A thread sums n columns; those of a warp lie side by side.
-// Each column is summed in LANES parts, which are added two by two.
+// Sums of `chunk` rows each, by column: out[c, j] = Σ x[i, j] over the rows i of chunk c. If `kept`
+// is given, a number counts as 0 where `kept` is 0: `kept` is the result of a ReLU, and there the
+// ReLU let nothing through. If `to` is given, the terms of the sums are written to it. A thread
+// sums n columns, and the columns of a warp are neighbours. Each column is summed in LANES parts,
+// which are then added in pairs.
 template <int n, typename number>
 __device__ void sum_columns(
     const real* x, const real* kept, real* out, integer rows, integer columns, integer chunk,
     number* to
 ) {
     typedef Beside<real, n> Some;
-    typedef Beside<number, n> Terms;  // an index into them, not an address, keeps a write in one
+    // `to` is indexed as an array of Terms below: the compiler splits the write otherwise.
+    typedef Beside<number, n> Terms;
     __shared__ Some parts[LANES][WARP];
     integer tiles = (columns + WARP * n - 1) / (WARP * n);
     integer part = blockIdx.x / tiles, j = (blockIdx.x % tiles * WARP + threadIdx.x % WARP) * n;
@@ -106,7 +110,7 @@ __device__ void sum_columns(
     integer at = (part * chunk + lane) * columns + j, step = LANES * columns;
     Some sum = {};
     for (int done = 0; j < columns && done < count; done += AT_ONCE) {
-        Some some[AT_ONCE] = {};  // what there is not is 0
+        Some some[AT_ONCE] = {};  // rows beyond the end count as 0
 #pragma unroll
         for (int k = 0; k < AT_ONCE; ++k)
             if (done + k < count) some[k] = *(const Some*)(x + at + k * step);
@@ -143,7 +147,7 @@ __device__ void sum_columns(
     if (!lane && j < columns) *(Some*)(out + part * columns + j) = *mine;
 }
 
-// A thread sums `each` columns: 1, or a pack.
+// A thread sums `each` columns: 1, or as many as a pack has.
 #define SUMMED(to) \
     if (each == 1) sum_columns<1>(x, kept, out, rows, columns, chunk, to); \
     else sum_columns<PACK>(x, kept, out, rows, columns, chunk, to)

@@ -1,8 +1,8 @@
-// Rows gathered, and rows added by segment: what goes back through a gather.
+// Rows gathered by index, and rows added by segment, which is the backward pass of a gather.
 
-// out[i] = x[indices[i]], for rows of `words` times 32 bits; an index counts from the end where it
-// is negative, and round and round where there is no such row, as CuPy's own do.
-// A thread copies `each` words, 1 or, where rows are whole numbers of so many, 4.
+// out[i] = x[indices[i]], for rows of `words` words of 32 bits. A negative index counts from the
+// end, and an index outside of the rows wraps around, as in CuPy's own `take`. A thread copies
+// `each` words: 4 where the rows and their addresses are whole multiples of 4 words, else 1.
 struct alignas(16) Words { unsigned at[4]; };
 
 KERNEL gather_rows(
@@ -19,8 +19,8 @@ KERNEL gather_rows(
     else *(Words*)(out + i) = *(const Words*)from;
 }
 
-// For each row: the next of its segment, n if it is the last; and whether it is the first.
-// A row is compared with all others, which costs less than sorting would up to 10⁵ rows.
+// For each row: the next row of its segment, or n if it is the last; and whether it is the first.
+// A row is compared with all others: up to 10⁵ rows this costs less than sorting them.
 KERNEL segment_chains(const void* segments, integer wide, int* next, bool* first, integer n) {
     integer i = here();
     if (i >= n) return;
@@ -31,7 +31,8 @@ KERNEL segment_chains(const void* segments, integer wide, int* next, bool* first
     first[i] = k < 0;
 }
 
-// The rows of each segment, added in their order by the threads of its first row, one a column.
+// The rows of each segment, added in their order. The threads of a segment's first row do this, one
+// thread for each column.
 KERNEL segment_sum(
     const real* x, const void* segments, integer wide, const int* next, const bool* first,
     real* out, integer n, integer width, integer count
@@ -46,7 +47,7 @@ KERNEL segment_sum(
     out[segment * width + column] = sum;
 }
 
-// Numbers that stand anywhere, one after another; their addresses come by value.
+// Copies single numbers, which may lie anywhere, into a row. Their addresses are passed by value.
 #define MOST_NUMBERS 64
 struct Numbers { const real* at[MOST_NUMBERS]; };
 

@@ -1,12 +1,12 @@
-// Optimizers: one launch for many parameters, whose addresses come by value in a table.
+// Optimizers: one launch for many parameters. Their addresses are passed by value, in a table.
 
-#define MOST 48   // arrays in a table: 4 KiB of arguments hold no more
+#define MOST 48     // arrays in a table: the arguments of a launch, 4 KiB, have room for no more
 #define CHUNK 1024  // elements of a block
-#define EACH 4      // elements of a thread, of the block's 256: all are read before any is written,
-                    // so that their reads are under way together
+#define EACH 4      // elements of each of the block's 256 threads; a thread reads all of them
+                    // before it writes any, so that the reads are under way together
 
-// Of each array: the first of its blocks, its size, what is read (parameter, gradient, two slots)
-// and where what follows is written, which may be where it was read. Slots may be null.
+// For each array: the number of its first block, its size, the addresses that are read (parameter,
+// gradient, two slots) and those that are written, which may be the same. Slots may be null.
 struct Table {
     integer count;
     integer start[MOST];
@@ -20,14 +20,15 @@ struct Table {
     real* new_b[MOST];
 };
 
-// The array that this block is for.
+// The number of the array that this block works on.
 __device__ int mine(const Table& table) {
     int k = 0;
     while (k + 1 < table.count && table.start[k + 1] <= blockIdx.x) ++k;
     return k;
 }
 
-// `update(p, g, a, b)` for every element: what it makes of p, a and b is written where they go.
+// Calls update(p, g, a, b) for every element. It changes p, a and b in place, and their new values
+// are written to new_p, new_a and new_b.
 template <typename Update>
 __device__ void update_each(const Table& table, Update update) {
     int k = mine(table);
@@ -56,8 +57,9 @@ __device__ void update_each(const Table& table, Update update) {
     }
 }
 
-// A rate is *lr where there is one: it may change from step to step, and so may not be a constant of
-// the launch. No more may the step.
+// The learning rate is *lr, or `constant_lr` where lr is null. A rate that changes from step to
+// step is read from memory, since a captured launch keeps the numbers it was given. So is the
+// step's number.
 
 // g ← ∇ + λp;  b ← μb + g;  p ← p - η·(g + μb if Nesterov, else b)
 KERNEL sgd(
@@ -87,10 +89,10 @@ KERNEL rmsprop(
     });
 }
 
-// 1 - βᵗ, exact where βᵗ is near 1
+// 1 - βᵗ, without loss of digits where βᵗ is near 1
 __device__ real one_minus_power(double log_beta, real t) { return -expm1(t * (real)log_beta); }
 
-// m ← β₁m + (1-β₁)g;  v ← β₂v + (1-β₂)g²;  p ← p - η·m̂ / (√v̂ + ε), as polynet.optim has it.
+// m ← β₁m + (1-β₁)g;  v ← β₂v + (1-β₂)g²;  p ← p - η·m̂ / (√v̂ + ε), as in polynet.optim.
 KERNEL adam(
     Table table, const int* step, const real* lr, double constant_lr, double beta1, double beta2,
     double log_beta1, double log_beta2, double eps, double decay, integer decoupled
@@ -110,14 +112,14 @@ KERNEL adam(
     });
 }
 
-// a ← δ·a + (1-δ)·p, which come as p and g; at the first step a ← p
+// a ← δ·a + (1-δ)·p; at the first step a ← p. In the table a stands as `p`, and p as `g`.
 KERNEL moving_average(Table table, const int* step, double decay) {
     real rest = 1 - decay;
     bool first = step[0] == 0;
     update_each(table, [=](real& a, real p, real&, real&) { a = first ? p : a + rest * (p - a); });
 }
 
-// Σ g² of each block's elements
+// Σ g² over the elements of each block
 KERNEL squares(Table table, real* sums) {
     int k = mine(table);
     integer first = ((integer)blockIdx.x - table.start[k]) * CHUNK + threadIdx.x;
@@ -130,7 +132,7 @@ KERNEL squares(Table table, real* sums) {
     if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
 
-// min(1, most / (√Σ + 10⁻⁶)), of n sums, by one block; NaN stays
+// min(1, most / (√Σ + 10⁻⁶)), with Σ the total of n sums; computed by one block. NaN stays NaN.
 KERNEL clip_scale(const real* sums, real* scale, integer n, double most) {
     real sum = 0;
     for (integer i = threadIdx.x; i < n; i += blockDim.x) sum += sums[i];
@@ -138,7 +140,7 @@ KERNEL clip_scale(const real* sums, real* scale, integer n, double most) {
     if (threadIdx.x == 0) *scale = value > 1 ? 1 : value;
 }
 
-// g · scale, which comes as p
+// g · scale. In the table g stands as `p`.
 KERNEL scaled(Table table, const real* scale) {
     real by = *scale;
     update_each(table, [=](real& g, real, real&, real&) { g *= by; });

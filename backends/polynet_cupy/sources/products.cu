@@ -1,6 +1,7 @@
-// Products of small matrices, for which a library's kernels are made too large: a block for each tile
-// of TILE × TILE numbers. The terms of the sums come in slabs of SLAB; of each slab a warp adds up its
-// share, for the whole tile, and the warps' sums are added in their order.
+// Products of small matrices, for which the tiles of a library's kernels are too large. A block
+// computes a tile of TILE × TILE numbers. It goes through the terms of the sums in slabs of SLAB.
+// Each warp adds up its share of a slab for the whole tile, and at the end the sums of the warps
+// are added in order.
 
 #define TILE 16
 #define SLAB 128
@@ -10,8 +11,9 @@
 #define ROWS 2
 #define COLUMNS 4
 
-// A matrix in memory, of which the block needs TILE rows (or columns, of the second) from `first` on.
-// Its lines, which lie in order, are `ld` apart. Where `kept`, if there is one, is 0, so is it.
+// A matrix in memory, of which the block needs TILE rows from `first` on (of the second matrix,
+// TILE columns). The numbers of a line are neighbours, and lines are `ld` numbers apart. If there
+// is a `kept`, the matrix counts as 0 where `kept` is 0.
 struct Side {
     const real *at, *kept;
     integer ld;
@@ -26,17 +28,18 @@ __device__ Side side(
     return {at, kept, ld, first, size, terms, (all & (sizeof(Pack) - 1)) == 0};
 }
 
-// How a slab of a side is laid down: line by line, whether these run along the terms or along the
-// tile. A line is PAD longer than it need be, so that threads of a warp meet in few banks.
+// How a slab of a side lies in shared memory: line by line, and lines run along the terms or along
+// the tile. A line is PAD numbers longer than its content, so that few threads of a warp hit the
+// same bank.
 #define PAD 4
 template <bool along_terms> struct Lines {
     static const int length = along_terms ? SLAB : TILE, step = length + PAD;
 };
 
-#define OF_SIDE (SLAB * (TILE + PAD))         // numbers that a slab may take up
-#define PACKS (TILE * SLAB / PACK / THREADS)  // of a slab, a thread's
+#define OF_SIDE (SLAB * (TILE + PAD))         // the most numbers that a slab takes up
+#define PACKS (TILE * SLAB / PACK / THREADS)  // packs of a slab that one thread fetches
 
-// This thread's packs of the slab that begins at term `from`; zeros where the matrix has ended.
+// Reads this thread's packs of the slab that begins at term `from`; zeros beyond the matrix's end.
 template <bool along_terms>
 __device__ void fetch(Pack* held, const Side& m, int from) {
     typedef Lines<along_terms> L;
@@ -73,7 +76,7 @@ template <bool along_terms> __device__ void lay_down(const Pack* held, real* sla
 
 template <int n> struct alignas(n * sizeof(real) < 16 ? n * sizeof(real) : 16) Some { real at[n]; };
 
-// Of `n` rows of the tile from `row` on, the terms from `term` on, as many as a pack has.
+// From `n` rows of the tile, `row` and those after it: a pack of terms of each, from `term` on.
 template <bool along_terms, int n>
 __device__ void pick(real (&found)[n][16 / sizeof(real)], const real* slab, int row, int term) {
     const int step = Lines<along_terms>::step;
@@ -92,8 +95,8 @@ __device__ void pick(real (&found)[n][16 / sizeof(real)], const real* slab, int 
     }
 }
 
-// The sums of this thread's ROWS × COLUMNS numbers over the terms of its warp, and of its rows of the
-// first matrix alone.
+// Adds up this thread's ROWS × COLUMNS numbers over the terms of its warp, in `sums`, and its rows
+// of the first matrix alone, in `totals`.
 template <bool left_along, bool right_along>
 __device__ void add_up(
     real (&sums)[ROWS][COLUMNS], real (&totals)[ROWS], const Side& left, const Side& right,
@@ -105,11 +108,11 @@ __device__ void add_up(
     fetch<left_along>(from_left, left, 0);
     fetch<right_along>(from_right, right, 0);
     for (int from = 0; from < terms; from += SLAB) {
-        if (from) __syncthreads();  // somebody may still read the slabs before
+        if (from) __syncthreads();  // other threads may still read the previous slabs
         lay_down<left_along>(from_left, slabs);
         lay_down<right_along>(from_right, slabs + OF_SIDE);
         __syncthreads();
-        if (from + SLAB < terms) {  // the next are on their way meanwhile
+        if (from + SLAB < terms) {  // the next slabs are read while this one is added up
             fetch<left_along>(from_left, left, from + SLAB);
             fetch<right_along>(from_right, right, from + SLAB);
         }
@@ -132,9 +135,10 @@ __device__ void add_up(
     __syncthreads();
 }
 
-// out = x·y + bias, of an (m, k) and a (k, n) matrix, or, with `relu`, what of it is above 0; and
-// row_sums = Σ x over the terms, which are a bias's gradient where the product is a weight's. The bias
-// may be none. Each matrix lies row by row, or column by column, and `kept` as x does.
+// out = x·y + bias for an (m, k) and a (k, n) matrix, or max(x·y + bias, 0) with `relu`; the bias
+// may be null. row_sums = Σ x over the terms: where the product is the gradient of a weight, these
+// are the gradient of the bias. Each matrix lies row by row or column by column, and `kept` lies as
+// x does.
 KERNEL small_product(
     const real* x, const real* kept, const real* y, const real* bias, real* out, real* row_sums,
     integer m, integer n, integer k, integer x_by_row, integer y_by_row, integer relu
@@ -151,7 +155,7 @@ KERNEL small_product(
     else if (y_by_row) add_up<false, false>(sums, totals, left, right, slabs);
     else add_up<false, true>(sums, totals, left, right, slabs);
 
-    real* of_warps = slabs;  // the tile of each warp, then the totals of each
+    real* of_warps = slabs;  // the tiles of all warps, and after them their totals
     real* totals_of_warps = slabs + WARPS * TILE * TILE;
     int row_of_mine = lane / (TILE / COLUMNS) * ROWS, column_of_mine = lane % (TILE / COLUMNS) * COLUMNS;
 #pragma unroll
@@ -162,11 +166,11 @@ KERNEL small_product(
         if (column_of_mine == 0) totals_of_warps[warp * TILE + row_of_mine + i] = totals[i];
     }
     __syncthreads();
-    int e = threadIdx.x, i = first + e / TILE, j = column + e % TILE;  // a thread for each number
+    int e = threadIdx.x, i = first + e / TILE, j = column + e % TILE;  // one thread per number
     if (i < m && j < n) {
         real sum = bias ? bias[j] : 0;
         for (int w = 0; w < WARPS; ++w) sum += of_warps[w * TILE * TILE + e];
-        out[i * n + j] = relu && sum <= 0 ? 0 : sum;  // which a NaN is not: it stays
+        out[i * n + j] = relu && sum <= 0 ? 0 : sum;  // NaN <= 0 is false: NaN stays
     }
     if (column == 0 && e < TILE && first + e < m) {
         real sum = 0;
@@ -175,15 +179,15 @@ KERNEL small_product(
     }
 }
 
-// Keeps the device busy, so that what is started meanwhile follows at once.
+// Keeps the device busy, so that the kernels that are started meanwhile follow without a gap.
 KERNEL spin(integer clocks) {
     for (long long start = clock64(); clock64() - start < clocks;) {}
 }
 
-// out[j, i] = x[i, j]: a block for each tile of WARP × WARP numbers, so that all are read, and
-// written, side by side.
+// out[j, i] = x[i, j]. A block turns a tile of WARP × WARP numbers, so that the threads of a warp
+// read neighbours and write neighbours.
 KERNEL turn(const real* x, real* out, integer rows, integer columns) {
-    __shared__ real tile[WARP][WARP + 1];  // one more, so that a column's numbers lie in all banks
+    __shared__ real tile[WARP][WARP + 1];  // one more: a column's numbers lie in different banks
     Divided at = divided(blockIdx.x, (columns + WARP - 1) / WARP);
     integer top = at.whole * WARP, left = at.rest * WARP;
     int lane = threadIdx.x % WARP;

@@ -20,8 +20,9 @@ __device__ void threefry2x32(const int* key, unsigned& x0, unsigned& x1) {
     }
 }
 
-// One thread a block of four halves: true where a half is below `limit`, `blocks` of them for the
-// `size` elements of a sample. The counter is (sample's position, step), as in polynet.random.
+// A mask that is true where a random half of a word is below `limit`. Each thread makes one
+// Threefry block of four halves; the `size` elements of a sample take `blocks` of these. The
+// counter is (the sample's position, the step), as in polynet.random.
 KERNEL keep_mask(
     const int* key, const int* step, bool* out, integer rows, integer size, integer blocks,
     integer first, integer limit

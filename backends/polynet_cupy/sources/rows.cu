@@ -1,6 +1,7 @@
 // Softmax, cross entropy and layer normalisation: a block of threads for each row.
 
-// Where row `blockIdx.x` begins. A row has n numbers, `inner` apart: a slice along any one axis.
+// The index at which row `blockIdx.x` begins. A row is a slice along any one axis: it has n
+// numbers, and from one to the next the index grows by `inner`.
 __device__ integer row_start(integer n, integer inner) {
     Divided row = divided(blockIdx.x, inner);
     return row.whole * n * inner + row.rest;
@@ -11,8 +12,9 @@ template <typename At, typename See> __device__ void over_row(integer n, At at, 
     over((integer)0, n, at, see);
 }
 
-// What is taken off a row before exp, which keeps it from overflow: its largest number; 0 where all
-// are -∞. One that is not a number needs no care: it makes the sum, and so the row, NaN.
+// What is subtracted from a row before exp, so that exp does not overflow: the row's largest
+// number, or 0 where all its numbers are -∞. NaN needs no special case: it makes the sum NaN, and
+// so the row.
 __device__ real taken_off(real top) {
     return top == -INFINITY_ ? 0 : top;
 }
@@ -47,8 +49,8 @@ KERNEL softmax_backward(const real* g, const real* y, real* out, integer n, inte
     });
 }
 
-// Which of the n keys a query may look at: those that the mask allows, whose rows come again and
-// again, `period` of them; and, where `causal`, those up to its own place among `targets`.
+// Which of the n keys a query may look at. The mask must allow the key; the mask has `period` rows,
+// which repeat. If `causal`, the key must also stand no later than the query does among `targets`.
 template <bool masked> struct Look { const bool* mask; integer last; };
 
 template <bool masked> __device__ Look<masked> look_of_block(
@@ -57,7 +59,7 @@ template <bool masked> __device__ Look<masked> look_of_block(
     return {masked ? mask + blockIdx.x % period * n : mask, causal ? blockIdx.x % targets : n};
 }
 
-// No read waits for another: each takes place whether the key is looked at or not.
+// All reads take place whether the key is looked at or not (hence `&`): so none waits for another.
 template <bool masked> __device__ bool sees(Look<masked> look, integer j) {
     return (masked ? look.mask[j] : true) & (j <= look.last);
 }
@@ -75,7 +77,7 @@ __device__ void attend(const real* x, Look<masked> look, real* y, integer n, rea
     over_row(n, at, [&](integer j, real value) { y[j] = share(value) / sum; });
 }
 
-// y = exp(s·x) / Σ exp(s·x) over the keys that are looked at, 0 at the others; s > 0
+// y = exp(s·x) / Σ exp(s·x) over the keys that are looked at, and 0 at the other keys; s > 0
 KERNEL attention_forward(
     const real* x, const bool* mask, real* y, integer n, integer period, integer targets,
     integer causal, double scale
@@ -156,8 +158,9 @@ __device__ void packs_of_row(const real* row, integer n, See see) {
     }
 }
 
-// `see` each number that is this thread's of a row: by packs, where rows are of whole ones; then
-// they are the same numbers in the same order wherever the row begins.
+// Calls `see` with each number of a row that belongs to this thread. Where rows consist of whole
+// packs, a thread takes whole packs. Its numbers and their order then do not depend on where the
+// row begins, so neither do the bits of a sum.
 template <typename See> __device__ void each_of_row(const real* row, integer n, See see) {
     if (n % PACK)
         for (integer j = threadIdx.x; j < n; j += blockDim.x) see(row[j]);
@@ -167,8 +170,8 @@ template <typename See> __device__ void each_of_row(const real* row, integer n, 
         packs_of_row<false>(row, n, see);
 }
 
-// For each row, log Σ exp(x) in two parts, `tops` and `logs`, and its loss, log Σ exp(x) less
-// x[label]; a label that is no class picks nothing, as in the definition.
+// For each row: log Σ exp(x), as the sum of two numbers, which go to `tops` and `logs`; and its
+// loss, log Σ exp(x) - x[label]. Where a label is no class, the loss is NaN, as in the definition.
 KERNEL cross_entropy_forward(
     const real* x, const void* labels, integer wide, real* tops, real* logs, real* losses, integer n
 ) {
@@ -188,7 +191,7 @@ KERNEL cross_entropy_forward(
     }
 }
 
-// The same of few rows of few numbers, with the mean of their losses: one block, a thread a row.
+// The same for a few short rows, and the mean of their losses: one block, with one thread per row.
 KERNEL cross_entropy_of_few(
     const real* x, const void* labels, integer wide, real* tops, real* logs, real* mean,
     integer rows, integer n
@@ -212,7 +215,7 @@ KERNEL cross_entropy_of_few(
     if (row == 0) *mean = loss / (real)rows;
 }
 
-// (g / rows)·(softmax(x) - one-hot). A thread has `each` numbers of a row: 1, or a pack.
+// (g / rows)·(softmax(x) - one-hot). A thread takes `each` numbers of a row: 1, or a pack.
 KERNEL cross_entropy_backward(
     const real* g, const real* x, const void* labels, integer wide, const real* tops,
     const real* logs, real* out, integer rows, integer n, integer each
@@ -232,7 +235,7 @@ KERNEL cross_entropy_backward(
     *(Pack*)(out + i) = some;
 }
 
-// The mean of n numbers, by one block.
+// The mean of n numbers, computed by one block.
 KERNEL mean(const real* x, real* out, integer n) {
     real sum = 0;
     over_row(n, [=](integer i) { return x[i]; }, [&](integer, real value) { sum += value; });
@@ -240,7 +243,8 @@ KERNEL mean(const real* x, real* out, integer n) {
     if (threadIdx.x == 0) *out = sum / (real)n;
 }
 
-// y = (x - mean)·r·weight + bias, with r = 1 / √(variance + eps); mean and r of each row are kept.
+// y = (x - mean)·r·weight + bias, with r = 1 / √(variance + eps). The mean and r of each row are
+// written to `means` and `scales`.
 KERNEL layer_norm_forward(
     const real* x, const real* weight, const real* bias, real* y, real* means, real* scales,
     integer n, double eps
@@ -284,7 +288,7 @@ KERNEL layer_norm_backward(
     over_row(n, at, [&](integer j, Two h) { out[start + j] = (h.one - sum - slope * h.other) * r; });
 }
 
-// ŷ·g, of which the weight's gradient is the sum over the rows
+// ŷ·g: the weight's gradient is its sum over the rows
 KERNEL layer_norm_weighted(
     const real* g, const real* x, const real* means, const real* scales, real* out, integer size,
     integer n

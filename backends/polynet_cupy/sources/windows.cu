@@ -1,9 +1,11 @@
-// Pooling, and what a convolution's window sees; images of several channels are so many planes.
-// What goes back is gathered: each place adds up the windows that see it, always in one order.
+// Pooling, and the numbers that the window of a convolution sees. An image of several channels is
+// that many planes. The backward pass gathers: each place adds up the windows that see it, always
+// in the same order.
 
-// Sizes of planes and of what comes out, and how the window goes over them, from the host; of a
-// convolution also how many planes an image has, and how far apart in what the window sees (seen)
-// images, planes and cells stand.
+// The host's description of a window and of how it goes over planes: the sizes of the planes and of
+// the result, and the steps of the window. For a convolution also how many planes an image has
+// (`channels`), and the distances in the matrix of what the window sees (`seen`) from one image,
+// plane and cell to the next.
 struct Window {
     int planes, height, width, out_height, out_width, window_height, window_width, stride_y, stride_x,
         pad_y, pad_x, dilation_y, dilation_x, channels;
@@ -17,14 +19,15 @@ __device__ Place place(integer i, int height, int width) {
     return {(int)plane.whole, (int)row.whole, (int)row.rest};
 }
 
-// How many places there are in planes of such a size, and where one of them begins.
+// How many places there are in so many planes of this size; so also the index at which a plane
+// begins.
 __device__ integer places_in(int planes, int height, int width) {
     return (integer)planes * height * width;
 }
 
-// Which window has its cell 0, 1, … at a place along one axis, one after another: the place of that
-// window among all is `at`, where `rest` is 0. From cell to cell it is a subtraction, since divisions
-// are slow.
+// Which window has its cell 0 at a place along one axis, then which one has its cell 1 there, and
+// so on: it is window number `at`, and there is one only where `rest` is 0. Going from cell to cell
+// takes a subtraction, since divisions are slow.
 struct Along { int at, rest, stride, step, step_rest, out; };
 
 __device__ Along along(int place, int stride, int pad, int dilation, int out) {
@@ -39,13 +42,13 @@ __device__ void to_next_cell(Along& a) {
     if (a.rest < 0) a.rest += a.stride, --a.at;
 }
 
-// The place of the window, or -1 for none.
+// The number of the window, or -1 if there is none.
 __device__ int window_of(const Along& a) {
     return a.rest || a.at < 0 || a.at >= a.out ? -1 : a.at;
 }
 
-// The first window, and the last, of those that stand over a place along one axis, all its cells side
-// by side.
+// The first and the last window that stand over a place along one axis, for windows whose cells are
+// neighbours.
 struct Span { int first, last; };
 
 __device__ Span windows_over(int place, int window, int stride, int pad, int out) {
@@ -55,7 +58,7 @@ __device__ Span windows_over(int place, int window, int stride, int pad, int out
     return {first, last < out ? last : out - 1};
 }
 
-// Calls f(y, x), its place among all, for each window that has a cell at a place.
+// Calls f(y, x) for each window that has a cell at a place; (y, x) is the position of the window.
 template <typename Function>
 __device__ void for_windows_over(Place p, const Window& w, Function f) {
     if (w.dilation_y == 1 && w.dilation_x == 1) {
@@ -76,8 +79,9 @@ __device__ void for_windows_over(Place p, const Window& w, Function f) {
     }
 }
 
-// The largest number in each window, the first of several, and where it stood in its plane; NaN
-// wins, the last of several. Padding is -∞, at -1.
+// The largest number in each window, and its index in the plane. Of several equal numbers the first
+// one wins; NaN wins over numbers, and of several NaN the last one. Padding counts as -∞, with
+// index -1.
 KERNEL max_pool_forward(const real* x, real* y, int* places, Window w) {
     integer i = here();
     if (i >= places_in(w.planes, w.out_height, w.out_width)) return;
@@ -114,7 +118,8 @@ KERNEL max_pool_backward(const real* g, const int* places, real* out, Window w) 
     out[i] = sum;
 }
 
-// How many cells of a window count, along one axis: those within the padding, or only within.
+// How many cells of a window count along one axis: those within the padded plane if `with_pad`,
+// else only those within the plane.
 __device__ real counted(
     int o, integer n, integer window, integer stride, integer pad, integer with_pad
 ) {
@@ -128,7 +133,7 @@ __device__ real cells(Window w, int oy, int ox, integer with_pad) {
            counted(ox, w.width, w.window_width, w.stride_x, w.pad_x, with_pad);
 }
 
-// The mean of each window; zeros of the padding count where `with_pad`.
+// The mean of each window; the zeros of the padding count if `with_pad`.
 KERNEL avg_pool_forward(const real* x, real* y, Window w, integer with_pad) {
     integer i = here();
     if (i >= places_in(w.planes, w.out_height, w.out_width)) return;
@@ -156,20 +161,21 @@ KERNEL avg_pool_backward(const real* g, real* out, Window w, integer with_pad) {
     out[i] = sum;
 }
 
-// Where in `seen` stands what the window sees of a plane, its first cell at its first place.
+// The index in `seen` of what the window's first cell sees of a plane at the window's first place.
 __device__ integer of_plane(int plane, const Window& w) {
     return plane / w.channels * w.image_step + plane % w.channels * w.plane_step;
 }
 
-// Calls f<n>(…) for a window of n × n cells, where that is a usual one: a loop whose length the
-// compiler knows has all its reads under way before it waits for the first. f<0> is for any window.
+// Calls f<n>(…) for a window of n × n cells of a usual size, and f<0>(…) for any other window.
+// Where the compiler knows the length of a loop, all its reads are under way before the first one
+// is waited for.
 #define BY_WINDOW(f, w, ...)                                                       \
     if (w.window_height == 3 && w.window_width == 3) f<3>(__VA_ARGS__, w);         \
     else if (w.window_height == 5 && w.window_width == 5) f<5>(__VA_ARGS__, w);    \
     else f<0>(__VA_ARGS__, w)
 
-// seen[…, cell, …, place]: what each cell of the window sees, as rows of a matrix (im2col). A thread
-// has one place of the window and goes through its cells.
+// seen[…, cell, …, place]: what each cell of the window sees, as the rows of a matrix (im2col). A
+// thread takes one place of the window, and goes through the window's cells.
 template <int cells, typename number>
 __device__ void see(const number* __restrict__ x, number* __restrict__ seen, const Window& w) {
     integer i = here();
@@ -193,7 +199,7 @@ KERNEL im2col(const real* x, real* seen, Window w) { BY_WINDOW(see, w, x, seen);
 
 KERNEL im2col_bfloat16(const bfloat16* x, bfloat16* seen, Window w) { BY_WINDOW(see, w, x, seen); }
 
-// Its transpose: each place of each plane adds up the cells that saw it.
+// The transpose of im2col (col2im): each place of each plane adds up the cells that saw it.
 template <int cells>
 __device__ void meet(const real* __restrict__ seen, real* __restrict__ out, const Window& w) {
     integer i = here();

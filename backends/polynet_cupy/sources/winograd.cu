@@ -1,12 +1,13 @@
-// Convolution by 3 × 3 windows side by side, 2 × 2 places at a time: F(2 × 2, 3 × 3) of Lavin and Gray,
-// "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016), after Winograd. A tile of 4 × 4
-// numbers is all that windows at 2 × 2 places see. Of what is made of it and of a window, 16 numbers each
-// are multiplied, where the windows have 36.
+// Convolution with windows of 3 × 3 cells and stride 1, for 2 × 2 places at a time: F(2 × 2, 3 × 3)
+// of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016), after
+// Winograd. The windows at 2 × 2 places see a tile of 4 × 4 numbers. The tile is transformed to 16
+// numbers, and so is the window; multiplying them takes 16 multiplications, and the four windows
+// one by one take 36.
 //
-// Along one axis, for a window w, what it sees s, and its two places y:
+// Along one axis, let w be a window, s what it sees, and y its results at two places:
 //     y = Aᵀ(G w ∘ Bᵀ s)
-// and of a gradient g of y that of w is Gᵀ(A g ∘ Bᵀ s). (That of s is a convolution itself: of g, by
-// windows that are turned round.)
+// If g is the gradient of y, the gradient of w is Gᵀ(A g ∘ Bᵀ s). The gradient of s is a
+// convolution again: of g, with the windows turned round.
 
 // Bᵀ
 __device__ void seen(const real (&s)[4], real (&v)[4]) {
@@ -35,7 +36,7 @@ __device__ void spread(const real (&y)[2], real (&m)[4]) {
     m[0] = y[0], m[1] = y[0] + y[1], m[2] = y[0] - y[1], m[3] = -y[1];
 }
 
-// The same along both axes, first down the columns.
+// Applies one of these along both axes, first down the columns.
 template <auto along, int from, int to>
 __device__ void both(const real (&x)[from][from], real (&y)[to][to]) {
     real half[to][from];
@@ -52,15 +53,16 @@ __device__ void both(const real (&x)[from][from], real (&y)[to][to]) {
     for (int i = 0; i < to; ++i) along(half[i], y[i]);
 }
 
-// Images, and the tiles that go over them, from the host: `rows` × `columns` of them in a plane, of
-// which the first begins at (-pad_y, -pad_x). The 16 numbers of each stand in 16 matrices of a row for
-// each channel; there are such sixteens for every `together` images.
+// The host's description of images and of the tiles that go over them. A plane has `rows` ×
+// `columns` tiles, and the first one begins at (-pad_y, -pad_x). The 16 numbers of a tile are in 16
+// matrices, in which each channel has a row. Every `together` images have 16 such matrices of their
+// own.
 struct Tiles {
     int images, channels, height, width, rows, columns, pad_y, pad_x, together;
 };
 
-// Which tile this thread's is: its plane, the place of its first number, and where that number of the
-// matrices stands, from each of which it is `step` to the next.
+// The tile of a thread: its plane, the place (y, x) of its first number, the index `at` of its
+// number in the first of the 16 matrices, and the distance `step` from one matrix to the next.
 struct Tile { integer plane; int y, x; integer at, step; };
 
 __device__ integer count(const Tiles& t) {
@@ -76,13 +78,13 @@ __device__ Tile tile(integer i, const Tiles& t) {
             2 * (int)row.rest - t.pad_x, i + sixteen.whole * 15 * step, step};
 }
 
-// A number of a plane; 0 of what lies around it.
+// The number of a plane at (y, x); 0 outside of the plane.
 __device__ real at(const real* plane, int y, int x, const Tiles& t) {
     bool inside = 0 <= y && y < t.height && 0 <= x && x < t.width;
     return inside ? plane[y * t.width + x] : 0;
 }
 
-// The matrices of what `size` × `size` numbers from each tile's first on become.
+// Transforms the first `size` × `size` numbers of each tile, and writes them into the matrices.
 template <auto along, int size>
 __device__ void taken(const real* __restrict__ x, real* __restrict__ out, const Tiles& t) {
     integer i = here();
@@ -103,7 +105,7 @@ KERNEL winograd_seen(const real* x, real* out, Tiles t) { taken<seen, 4>(x, out,
 
 KERNEL winograd_of_places(const real* g, real* out, Tiles t) { taken<spread, 2>(g, out, t); }
 
-// Images of the places of all tiles, which may end before the tiles do.
+// Images from the products of all tiles. An image may end before its last tiles do.
 KERNEL winograd_places(const real* products, real* y, Tiles t) {
     integer i = here();
     if (i >= count(t)) return;
@@ -121,7 +123,8 @@ KERNEL winograd_places(const real* products, real* y, Tiles t) {
                 plane[(mine.y + j) * t.width + mine.x + k] = found[j][k];
 }
 
-// 16 numbers of each of `count` windows, in 16 matrices; of windows that are `turned` round.
+// The 16 numbers of each of `count` windows, in 16 matrices; of the windows turned round if
+// `turned`.
 KERNEL winograd_windows(const real* w, real* out, integer count, integer turned) {
     integer i = here();
     if (i >= count) return;
@@ -133,7 +136,7 @@ KERNEL winograd_windows(const real* w, real* out, integer count, integer turned)
     for (int j = 0; j < 16; ++j) out[j * count + i] = found[j / 4][j % 4];
 }
 
-// The windows' gradient, of that of their matrices, which are the sum of so many `parts`.
+// The gradient of the windows from that of their matrices, which is the sum of `parts` parts.
 KERNEL winograd_of_windows(const real* g, real* out, integer count, integer parts) {
     integer i = here();
     if (i >= count) return;
