@@ -1,4 +1,4 @@
-"""Attention: two products, and between them a softmax that scales and masks on its way."""
+"""Attention: two products, and between them one kernel that scales, masks and takes the softmax."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from polynet_cupy.products import placed, product, rounded
 def scaled_dot_product_attention(
     xp: Any, query: Any, key: Any, value: Any, mask: Any = None, *, is_causal: bool = False
 ) -> Any:
-    """W·value, with W as in `attention_weights`; to W goes g·valueᵀ, to value Wᵀ·g."""
+    """W·value, with W as in `attention_weights`.
+
+    The gradient of W is g·valueᵀ, and that of value Wᵀ·g.
+    """
     if not real(query, key, value) or value.ndim != query.ndim or not value.size:
         return NotImplemented
     if value.shape[:-2] != query.shape[:-2] or value.shape[-2] != key.shape[-2]:
@@ -36,9 +39,10 @@ def scaled_dot_product_attention(
 def attention_weights(
     xp: Any, query: Any, key: Any, mask: Any = None, *, is_causal: bool = False
 ) -> Any:
-    """W = softmax(query·keyᵀ / √width); to the scores goes s = (g - Σ g·W)·W / √width.
+    """W = softmax(query·keyᵀ / √width).
 
-    To query goes s·key, to key sᵀ·query.
+    The gradient of query·keyᵀ is s = (g - Σ g·W)·W / √width; that of query is s·key, and that of
+    key sᵀ·query.
     """
     found = _weights(xp, query, key, mask, is_causal)
     if found is None:
@@ -50,7 +54,11 @@ def attention_weights(
 def _weights(
     xp: Any, query: Any, key: Any, mask: Any, is_causal: bool
 ) -> tuple[Any, Callable[..., Any]] | None:
-    """The weights, and what goes back to query and key; None where the definition is asked for."""
+    """The weights, and a function for the gradients of query and key.
+
+    That function takes a function that makes the gradient of the weights, and `needs`. None where
+    the definition is to be used.
+    """
     if not real(query, key) or query.ndim < 2 or not query.size or not key.size:
         return None
     if query.shape[:-2] != key.shape[:-2] or query.shape[-1] != key.shape[-1]:
@@ -62,7 +70,7 @@ def _weights(
     rows = math.prod(shape[:-1])
     period = 1
     if mask is not None:
-        one = math.prod(mask.shape[:-2]) == 1  # for all heads and samples
+        one = math.prod(mask.shape[:-2]) == 1  # one mask for all heads and samples
         mask = xp.reshape(mask, mask.shape[-2:]) if one else mask
         period = targets if one else rows
         mask = xp.contiguous(xp.broadcast_to(mask, shape[-2:] if one else shape))

@@ -1,4 +1,4 @@
-"""Convolution as products of matrices, of what windows see (im2col), and its transpose."""
+"""Convolution and its transpose as matrix products with what the windows see (im2col)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from polynet_cupy.products import product, rounded
 from polynet_cupy.windows import Padding, Sizes, countable, places_along, window_over
 
 FEW = 256
-"""Places of a window: with fewer, a product for each sample would be too narrow for a GPU."""
+"""Places of a window: with fewer, the matrix of one sample would be too narrow for a GPU."""
 
 
 class Matrices:
-    """How images, what windows see, and weights become matrices, and what comes of them images.
+    """How images, weights, and what windows see become matrices, and how products become images.
 
-    There is a product for each sample and group, (batch, groups, …); where windows have few places,
-    one for each group over all samples, (groups, …), for which images are laid channel by channel.
+    There is one product for each sample and group, so matrices have the shape (batch, groups, …).
+    Where a window has few places, there is one product for each group over all samples; matrices
+    then have the shape (groups, …), and the images are laid out channel by channel.
     """
 
     def __init__(self, xp: Any, batch: int, groups: int, window: Sizes, places: Sizes) -> None:
@@ -35,7 +36,7 @@ class Matrices:
         self._joined = self._places < FEW
 
     def images(self, x: Any) -> Any:
-        """(batch, channels, *places) as matrices of a row for each channel."""
+        """Images of shape (batch, channels, *places) as matrices with one row per channel."""
         xp, (n, channels) = self._xp, x.shape[:2]
         if not self._joined:
             return xp.reshape(x, (n, self._groups, channels // self._groups, self._places))
@@ -51,19 +52,19 @@ class Matrices:
         return xp.reshape(matrices, shape)
 
     def weight(self, weight: Any) -> Any:
-        """A row for each of its first axis."""
+        """The weight as matrices with one row per index of its first axis."""
         shape = (self._groups, weight.shape[0] // self._groups, -1)
         return self._xp.reshape(weight, shape if self._joined else (1, *shape))
 
     def to_weight(self, products: Any, shape: Sizes) -> Any:
-        """The sum over the samples."""
+        """The gradient of the weight: the sum of the products over the samples."""
         xp = self._xp
         if not self._joined:
             products = column_sum(xp, xp.reshape(products, (self._batch, -1)))
         return xp.reshape(products, shape)
 
     def steps(self, channels: int) -> Sizes:
-        """What `window_over` wants to know of what the window sees."""
+        """The argument `seen` of `window_over`: the layout of what the window sees."""
         if self._joined:
             of_cell = self._batch * self._places
             return channels, self._places, self._window * of_cell, of_cell
@@ -71,7 +72,7 @@ class Matrices:
         return channels, channels * of_plane, of_plane, self._places
 
     def seen(self, images: Any, over: np.ndarray) -> Any:
-        """What the window sees at each place, a row for each of its cells in each channel."""
+        """What the window sees at each place: one row per channel and cell (im2col)."""
         xp = self._xp
         rows = images.shape[1] // self._groups * self._window
         shape: Sizes = (self._batch, self._groups, rows, self._places)
@@ -83,7 +84,7 @@ class Matrices:
         return columns
 
     def met(self, columns: Any, shape: Sizes, over: np.ndarray) -> Any:
-        """Images, at each place of which all is added up that windows see there."""
+        """Images that add up, at each place, what the cells of the windows have there (col2im)."""
         images = self._xp.empty(shape, dtype=columns.dtype)
         elementwise(self._xp, "col2im", columns.dtype, images.size, columns, images, over)
         return images
@@ -93,7 +94,10 @@ def convolution(
     xp: Any, x: Any, weight: Any, bias: Any = None, *, stride: Sizes, padding: Padding,
     dilation: Sizes, groups: int = 1,
 ) -> Any:  # fmt: skip
-    """Products of the windows with what they see; a bias's gradient is the sum of its channel's."""
+    """Products of the windows with what they see, plus the bias.
+
+    The gradient of the bias is the sum of g by channel.
+    """
     if not _convolves(x, weight, bias, len(stride), groups, weight.shape[0]):
         return NotImplemented
     if x.shape[1] != weight.shape[1] * groups:
@@ -125,10 +129,10 @@ def _as_matrices(
     xp: Any, x: Any, weight: Any, stride: Sizes, padding: Padding, dilation: Sizes, groups: int,
     out: Sizes,
 ) -> tuple[Any, Callable[..., tuple[Any, Any]]]:  # fmt: skip
-    """The product of the weights, and what the window sees at each place; and what goes back.
+    """The product of the weight with what the window sees, and a function for the gradients.
 
-    What it sees is computed again for the weight's gradient: kept, it would be the largest of all
-    that a network keeps.
+    What the window sees is computed again for the weight's gradient: if it were kept, it would be
+    the largest array that a network keeps.
     """
     x, weight = rounded(xp, x), rounded(xp, weight)
     window = tuple(weight.shape[2:])
@@ -159,7 +163,10 @@ def convolution_transpose(
     xp: Any, x: Any, weight: Any, bias: Any = None, *, stride: Sizes, padding: Sizes,
     output_padding: Sizes, dilation: Sizes, groups: int = 1,
 ) -> Any:  # fmt: skip
-    """What a convolution sends back to its images; what goes back from here, it sends forth."""
+    """What a convolution computes as the gradient of its images.
+
+    The gradient of `x` is, in turn, a convolution of g.
+    """
     outputs = weight.shape[1] * groups
     if not _convolves(x, weight, bias, len(stride), groups, outputs):
         return NotImplemented
@@ -195,7 +202,7 @@ def convolution_transpose(
 
 
 def _convolves(x: Any, weight: Any, bias: Any, axes: int, groups: int, outputs: int) -> bool:
-    """Whether the kernels can take these: images, a bank of windows, one dtype, not too many."""
+    """Whether the kernels can take these arrays, by their axes, sizes, dtype and number."""
     if axes not in (1, 2) or x.ndim != axes + 2 or weight.ndim != axes + 2:
         return False
     if bias is not None and bias.shape != (outputs,):
@@ -207,7 +214,7 @@ def _convolves(x: Any, weight: Any, bias: Any, axes: int, groups: int, outputs: 
 
 
 def _biased(xp: Any, y: Any, bias: Any) -> Any:
-    """With a number added to each channel, in place."""
+    """`y` with the bias added to each channel, in place."""
     if bias is not None:
         y += xp.reshape(bias, (-1, *(1 for _ in y.shape[2:])))
     return y

@@ -1,8 +1,8 @@
-"""The few functions of cuBLASLt that a matrix product needs, by ctypes.
+"""The few functions of cuBLASLt that a matrix product needs, called through ctypes.
 
-Stream and workspace are arguments of the call, so it may be captured. The workspace is taken from
-CuPy's current allocator and handed back at once: whoever gets it next is later on the same stream.
-The names are those of NVIDIA's header, cublasLt.h.
+The stream and the workspace are arguments of the call, so the call can be captured. The workspace
+comes from CuPy's current allocator and is given back at once. That is safe, since the allocator
+gives it only to later work on the same stream. The names are those of NVIDIA's header, cublasLt.h.
 """
 
 from __future__ import annotations
@@ -31,25 +31,26 @@ EPILOGUE_BIAS, EPILOGUE_RELU_BIAS = 4, 6
 INVALID_VALUE, NOT_SUPPORTED = 7, 15
 
 ASKED = 16
-"""Algorithms that the library is asked for, the one it thinks fastest first."""
+"""How many algorithms the library is asked for; it lists first the one it thinks fastest."""
 CHOICE = 8
-"""Those of them from which one is taken before any is timed."""
+"""How many of these are considered before any of them is timed."""
 LEAST_SUM = 8
-"""Terms of a sum that is split: the library's first choice may leave less than one to a part,
-hundreds of sums for a small product, which then takes ten times as long."""
+"""The least terms in each part of a split sum. The library's first choice may split the sums of a
+small product into hundreds of parts, with less than one term each, which takes ten times as long.
+"""
 BY_ITSELF, LITTLE = -1, 1 << 16
-"""What the library says of sums that it splits as it runs; and bytes of workspace that are too few
-for parts of sums, so that it splits none: it keeps counters there."""
+"""The number of parts that the library reports if it decides about splitting as it runs; and so few
+bytes of workspace that they hold its counters, but no parts of sums, so that no sum is split."""
 MANY = 1 << 21
-"""Numbers of results that keep a GPU of today busy: their sums need not be split."""
+"""So many results keep a GPU of today busy without splitting their sums."""
 CLOCKS = 60_000
-"""Of a device, in some 30 microseconds: longer than the host takes to start a product."""
+"""Clock cycles of about 30 microseconds in all: longer than the host takes to start a product."""
 WORKSPACE = 32 << 20
-"""Bytes that an algorithm may ask for: NVIDIA's advice for its largest devices."""
+"""The most bytes of workspace for an algorithm: NVIDIA's advice for its largest devices."""
 
 
 class Kind(NamedTuple):
-    """In what a product is computed: its operands, its result and what scales it, and the sums."""
+    """The types of a product: of its operands, its result, its sums, and the factor on it."""
 
     operands: int
     result: int
@@ -80,7 +81,7 @@ class Heuristic(ctypes.Structure):
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The library, from NVIDIA's wheels or an installed toolkit, wherever CuPy would find it."""
+    """The library, from NVIDIA's wheels or an installed toolkit; CuPy looks in the same places."""
     from cuda.pathfinder import load_nvidia_dynamic_lib
 
     found = ctypes.CDLL(load_nvidia_dynamic_lib("cublasLt").abs_path)
@@ -89,7 +90,7 @@ def library() -> ctypes.CDLL:
 
 
 def call(name: str, *args: Any) -> None:
-    """Call a function of the library; raise RuntimeError with its own words unless it succeeds."""
+    """Call a function of the library; if it fails, raise RuntimeError with the library's words."""
     status = getattr(library(), name)(*args)
     if status:
         raise _refused(name, status)
@@ -101,7 +102,7 @@ def _refused(name: str, status: int) -> RuntimeError:
 
 
 def _new(kind: str, *args: Any) -> ctypes.c_void_p:
-    """A descriptor, which lives as long as the process: there are as many as kinds of products."""
+    """A descriptor, which lives as long as the process: each kind of product has only a few."""
     made = ctypes.c_void_p()
     call(f"cublasLt{kind}Create", ctypes.byref(made), *args)
     return made
@@ -113,7 +114,7 @@ def _set(kind: str, descriptor: ctypes.c_void_p, attribute: int, value: Any) -> 
 
 
 class Descriptors:
-    """What describes a kind of product to cuBLASLt. To it, our second matrix is the first."""
+    """What describes a kind of product to cuBLASLt, which takes our second matrix as its first."""
 
     def __init__(self, how: Product) -> None:
         kind = KINDS[how.precision]
@@ -151,7 +152,10 @@ class Descriptors:
 
 
 def _simpler(how: Product) -> Iterator[Product]:
-    """The product; without its ReLU, which stands after a bias only; and without its bias."""
+    """The product; the product without its ReLU; and without its bias, too.
+
+    cuBLASLt has a ReLU only after a bias, so a product with a ReLU and no bias is left out.
+    """
     if how.relu and how.bias:
         yield how
     yield (how := how._replace(relu=False))
@@ -164,9 +168,10 @@ def _set_bias(d: Descriptors, bias: Any) -> None:
 
 
 def parts(algorithm: Heuristic) -> int:
-    """Into how many each sum is split.
+    """Into how many parts an algorithm splits each sum.
 
-    Where the library sees to that as it runs, it splits some, if it wants memory for parts.
+    An algorithm that decides this as it runs counts as 2 if it asks for memory to keep parts in,
+    else as 1.
     """
     found, written = ctypes.c_int32(), ctypes.c_size_t()
     call(
@@ -178,10 +183,11 @@ def parts(algorithm: Heuristic) -> int:
 
 
 def choice(splits: list[int], terms: int, results: int) -> int:
-    """Which algorithm, of those that split sums of `terms` into so many parts, for so many results.
+    """The index of the algorithm to take; `splits` holds into how many parts each splits its sums.
 
-    Of `MANY` the first that splits none; else the first that leaves `LEAST_SUM` terms together, or
-    the one of the fewest parts.
+    A sum has `terms` terms. For `MANY` results or more, take the first that splits no sum. Else, or
+    if there is none, take the first that leaves `LEAST_SUM` terms in a part; else the first with
+    the fewest parts.
     """
     limits = [*([1] if results >= MANY else []), max(1, terms // LEAST_SUM), min(splits)]
     return next(i for most in limits for i, n in enumerate(splits) if n <= most)
@@ -189,7 +195,7 @@ def choice(splits: list[int], terms: int, results: int) -> int:
 
 @dataclass
 class Plan:
-    """A product's description, the algorithm that computes it, and all that could."""
+    """The description of a product, the algorithm that computes it, and all that could."""
 
     described: Descriptors
     algorithm: Heuristic
@@ -197,15 +203,16 @@ class Plan:
     calls: int = 0
     timed: bool = False
     kept_nan: Heuristic | None = None
-    """The algorithm whose ReLU was seen to leave what is no number."""
+    """The algorithm whose ReLU has been seen to leave NaN as it is."""
 
 
 class Gemm:
-    """Products on the devices: for each device a handle, for each kind of product an algorithm.
+    """Computes products, with a handle for each device and an algorithm for each kind of product.
 
-    The algorithm is one that the library's heuristic names, which depends on nothing but the
-    product, how it lies in memory, and the device: equal products that lie alike have equal bits.
-    Of a large product that comes again and again, the fastest is found that has them: see `tuning`.
+    The algorithm is one that the library's heuristic lists. The list depends only on the product,
+    its layout in memory, and the device, so equal products with the same layout give equal bits.
+    For a large product that comes again and again, the fastest algorithm with these bits is taken:
+    see `tuning`.
     """
 
     def __init__(self) -> None:
@@ -218,8 +225,8 @@ class Gemm:
     ) -> Product:
         """Compute products, from number `first` on, into `out`, on the current stream.
 
-        What was computed: where cuBLASLt has no ReLU for this kind, or adds no bias to it, a
-        product without, and the caller must.
+        Returns what was computed. Where cuBLASLt has no ReLU or no bias for this kind of product,
+        that is the product without it, and the caller must add what is missing.
         """
         import cupy
 
@@ -230,7 +237,7 @@ class Gemm:
             x.data.ptr + first * how.left.stride * x.itemsize,
             y.data.ptr + first * how.right.stride * y.itemsize,
         )
-        with self._lock:  # a descriptor holds the bias's address until the call
+        with self._lock:  # from `_set_bias` to the call a descriptor holds the address of one bias
             for kind in _simpler(how):
                 plan = self._plan(device, kind, bias)
                 if plan is None:
@@ -249,11 +256,11 @@ class Gemm:
     def _keeps_nan(
         self, plan: Plan, device: int, how: Product, results: Any, places: tuple[int, ...]
     ) -> bool:
-        """Whether the plan's ReLU leaves what is no number: NVIDIA does not say, so it is tried.
+        """Whether the plan's ReLU leaves NaN as it is: NVIDIA does not say so, hence a trial.
 
-        Nothing can be tried while a step is recorded, which takes a ReLU that was. Of two
-        algorithms that have been tried the one is kept that does; where none does, or can be run,
-        there is no such plan.
+        During a capture nothing can be tried, so only a ReLU that has passed the trial is used. If
+        the plan's algorithm fails the trial, an earlier one that passed is used again. If there is
+        none, this kind of product has no plan from then on.
         """
         import cupy
 
@@ -274,10 +281,11 @@ class Gemm:
         return True
 
     def _run(self, device: int, how: Product, plan: Plan, *places: int) -> bool:
-        """Start the product; where the library cannot run what it listed, the next that it can.
+        """Start the product; if the library cannot run the algorithm, take the next that it can.
 
-        Nothing is tried while a step is recorded, which what fails has spoilt. A ReLU that cannot
-        be run gives way to a product without, since no other was tried: False, and no such plan.
+        During a capture no other is tried, since the failure has already spoilt the capture. For a
+        product with a ReLU no other is tried either, since none has passed the trial with NaN: the
+        result is False, and this kind of product has no plan from then on.
         """
         import cupy
 
@@ -294,7 +302,7 @@ class Gemm:
         return True
 
     def _by_another(self, device: int, plan: Plan, *places: int) -> bool:
-        """Whether another algorithm that was listed does it, which is the plan's from then on."""
+        """Whether another listed algorithm can run; the plan then keeps that one."""
         for other in (a for a in plan.algorithms if a is not plan.algorithm):
             with suppress(RuntimeError):
                 self._start(device, plan.described, other, *places)
@@ -320,7 +328,7 @@ class Gemm:
         )  # fmt: skip
 
     def _plan(self, device: int, how: Product, bias: Any = None) -> Plan | None:
-        """What describes a product, and its algorithm; None where there is no algorithm."""
+        """The plan of a product, made when it first comes; None where there is no algorithm."""
         key = device, how
         if key not in self._plans:
             if device not in self._handles:
@@ -345,7 +353,7 @@ class Gemm:
         return Plan(d, able[chosen], able)
 
     def _time(self, device: int, how: Product, plan: Plan) -> None:
-        """Take the fastest algorithm of the same bits, once, where that is worth it."""
+        """Look for the fastest algorithm with the same bits, once, where that is worth the time."""
         import cupy
 
         plan.calls += 1
@@ -359,27 +367,28 @@ class Gemm:
             plan.algorithm = self._fastest(device, how, plan)
 
     def _fastest(self, device: int, how: Product, plan: Plan) -> Heuristic:
-        """Of the plan's algorithms the fastest that gives the same bits as the one in use."""
+        """The fastest of the plan's algorithms that give the same bits as the one in use."""
         import cupy
 
         def start(algorithm: Heuristic, *arrays: Any) -> None:
             self._start(device, plan.described, algorithm, *(a.data.ptr for a in arrays))
 
         candidates = [plan.algorithm, *(a for a in plan.algorithms if a is not plan.algorithm)]
-        if how.bias:  # the caller's may be zeros, which hide where it is added
+        if how.bias:  # the caller's may be all zeros, and then it does not show where it is added
             kind = "float64" if how.precision == "float64" else "float32"
             bias = tuning.random_numbers(cupy, kind, how.n)
             _set_bias(plan.described, bias)
         free, _ = cupy.cuda.runtime.memGetInfo()
-        with cupy.cuda.using_allocator(cupy.cuda.MemoryPool().malloc):  # given back at the end
+        with cupy.cuda.using_allocator(cupy.cuda.MemoryPool().malloc):  # freed at the end
             trial = tuning.Trial(cupy, how, start, free)
             return tuning.timed(trial, candidates, microseconds)
 
 
 def microseconds(work: Callable[[], object], launches: int) -> float:
-    """How long the device took to do `work` so many times, for one of them.
+    """The device's time for `work`, as the mean of `launches` runs.
 
-    It is kept busy until all is started: the host may take longer for that than it for the work.
+    The device is kept busy until the host has started all of them, since starting the work may
+    take the host longer than the work takes the device.
     """
     import cupy
 

@@ -1,4 +1,4 @@
-"""Rows added by segment, slices put into zeros, and the bits of dropout."""
+"""Rows added by segment, slices put into zeros, and the masks of dropout."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from polynet import random
 from polynet_cupy.launch import WIDE, elementwise, real
 
 MOST_ROWS = 1 << 17
-"""Each row is compared with every other; beyond so many, the definition's product costs less."""
+"""The kernel compares each row with every other; with more rows, the definition is faster."""
 MOST_NUMBERS = 1 << 28
-"""Of the matrix that the definition makes: beyond so many, it would not fit."""
+"""Numbers of the matrix that the definition makes; with more, it would not fit into memory."""
 
 
 def put_slice(xp: Any, x: Any, places: tuple[range, ...], shape: tuple[int, ...]) -> Any:
-    """Zeros of `shape`, with `x` put into its places."""
+    """Zeros of `shape`, with `x` at `places`."""
     part = tuple(slice(r.start, r.stop, r.step) for r in places)
     y = xp.zeros(shape, dtype=x.dtype)
     y[part] = x
@@ -23,7 +23,7 @@ def put_slice(xp: Any, x: Any, places: tuple[range, ...], shape: tuple[int, ...]
 
 
 def segment_sum(xp: Any, x: Any, segments: Any, count: int) -> Any:
-    """Rows summed by segment, each sum in the rows' order: the same bits every time."""
+    """Rows summed by segment. Each sum adds its rows in order, so its bits are always the same."""
     n = segments.shape[0]
     wide = WIDE.get(segments.dtype.name)
     long = n > MOST_ROWS and n * count <= MOST_NUMBERS
@@ -43,7 +43,7 @@ def segment_sum(xp: Any, x: Any, segments: Any, count: int) -> Any:
 def keep_mask(
     xp: Any, key: Any, step: Any, *, shape: tuple[int, ...], keep: float, first: int = 0
 ) -> Any:
-    """A thread for each block of Threefry, whose four halves serve four elements."""
+    """One thread makes one Threefry block, whose four halves decide four elements of the mask."""
     rows, size = shape[0], math.prod(shape[1:])
     blocks = -(-size // random.HALVES_PER_BLOCK)
     out = xp.empty(shape, dtype=xp.bool)

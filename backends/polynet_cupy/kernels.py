@@ -1,8 +1,9 @@
-"""What CuPy does by kernels of its own, in place of the definitions in `polynet`.
+"""The kernels that CuPy uses in place of the definitions in `polynet`.
 
-A kernel writes only to arrays it made during this very call, before returning them, and reads
-nothing on the host, so that it may be captured; a compiled step's optimizer may write over what is
-the step's own. All are deterministic: sums have one order, and no numbers meet by atomics.
+A kernel writes only to arrays that it made in the same call, before it returns them. One exception:
+the optimizer of a compiled step may write over the state that belongs to the step. A kernel reads
+nothing on the host, so it can be captured. All kernels are deterministic: sums have one order, and
+no kernel uses atomics.
 """
 
 from __future__ import annotations

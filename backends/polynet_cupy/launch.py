@@ -1,7 +1,7 @@
 """The CUDA sources, compiled when a kernel is first asked for, and their launch.
 
-Kernels do not know who launches them: they call `xp.launch`, which is here. That it can be
-another, which runs the same sources compiled for the host, is how they are tested without a GPU.
+Kernels do not know who launches them: they call `xp.launch`, which is the `launch` below. Tests
+without a GPU put another `launch` in its place, which runs the same sources compiled for the host.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from typing import Any
 import numpy as np
 
 CHUNK = 512
-"""Rows that are summed at once, by the threads of a few warps: one launch for a usual batch."""
+"""Rows that one block sums; a batch of the usual size has no more, and takes one launch."""
 REALS = {"float32": "float", "float64": "double"}
 """What `real` is in the sources, by the dtype that a kernel computes in."""
 WIDE = {"int32": 0, "int64": 1}
 """What `wide` is in the sources, by the dtype of labels or indices; they take no other dtype."""
 SOURCES = Path(__file__).with_name("sources")
 THREADS = 256
-"""Threads of a block."""
+"""Threads of a block of the usual size."""
 MOST_THREADS = 1024
-"""Those of one that is alone."""
+"""Threads of a block that is the only one of its launch."""
 WARP = 32
-"""Threads that run together; a block is a whole number of warps."""
+"""Threads of a warp, which run together; a block is a whole number of warps."""
 LANES = 16
-"""Parts in which a column is summed, each by a thread of another warp, as in the sources."""
+"""Parts in which a column is summed, each by a thread of another warp; `LANES` in the sources."""
 ENOUGH = 256
-"""Blocks of a launch, from which on each may do more, as a GPU has work for all its parts."""
+"""Blocks that give all parts of a GPU work: with as many, each block may do more."""
 A_WARP = 8 * WARP
-"""Numbers of a row that are worth another warp: threads of several wait for one another."""
+"""Numbers of a row that are worth another warp: the warps of a block wait for one another."""
 PACK = 16
 """Bytes that a thread reads at once: `Pack` in the sources."""
 
@@ -56,13 +56,13 @@ def kernels() -> dict[str, str]:
 
 
 def options(dtype: Any) -> tuple[str, ...]:
-    """Of the compiler; a kernel that computes with integers only has no use for the dtype."""
+    """The compiler's options; a kernel that computes with integers only ignores the dtype."""
     return (f"-DREAL={REALS[np.dtype(dtype).name]}",)
 
 
 @functools.cache
 def compiled(kernel: str, real: str) -> Any:
-    """A kernel of CuPy's, which loads it once a device."""
+    """A kernel as an object of CuPy's, which loads it once for each device."""
     import cupy
 
     module = cupy.RawModule(code=sources()[kernels()[kernel]], options=options(real))
@@ -72,7 +72,7 @@ def compiled(kernel: str, real: str) -> Any:
 def on_device(device: int, *given: Any) -> None:
     """Raise ValueError unless every array given is on the current device.
 
-    A kernel would read memory of another device, if it may at all, as if it were this one's.
+    A kernel would read the memory of another device, if it may at all, as if it were its own.
     """
     for array in given:
         there = getattr(getattr(array, "data", None), "device_id", device)
@@ -86,8 +86,8 @@ def on_device(device: int, *given: Any) -> None:
 def launch(kernel: str, dtype: Any, blocks: int, threads: int, *args: Any) -> None:
     """Start a kernel on the current stream.
 
-    Arrays are passed as their addresses, None as that of nothing, and NumPy's arrays of no axes
-    by value. The caller sees to it that arrays are contiguous.
+    Arrays are passed as their addresses, None as a null pointer, and NumPy's 0-d arrays by value.
+    The caller makes sure that arrays are contiguous.
     """
     import cupy
 
@@ -96,25 +96,25 @@ def launch(kernel: str, dtype: Any, blocks: int, threads: int, *args: Any) -> No
 
 
 def elementwise(xp: Any, kernel: str, dtype: Any, size: int, *args: Any, each: int = 1) -> None:
-    """Start a kernel of one thread for `each` of `size` elements, where there are any."""
+    """Start a kernel with one thread for every `each` of `size` elements; nothing if size is 0."""
     if size:
         xp.launch(kernel, dtype, -(-size // (each * THREADS)), THREADS, *args)
 
 
 def by_pack(xp: Any, kernel: str, dtype: Any, size: int, *args: Any) -> None:
-    """Start a kernel of one thread for as many of `size` numbers as it reads at once."""
+    """Start a kernel with one thread for every pack of `size` numbers."""
     elementwise(xp, kernel, dtype, size, *args, each=PACK // np.dtype(dtype).itemsize)
 
 
 def by_row(xp: Any, kernel: str, dtype: Any, rows: int, length: int, *args: Any) -> None:
-    """Start a kernel of one block for each of `rows` rows, of a warp for `A_WARP` numbers."""
+    """Start a kernel with one block per row, which has one warp for every `A_WARP` numbers."""
     if rows:
         warps = -(-length // A_WARP)
         xp.launch(kernel, dtype, rows, max(WARP, min(THREADS, WARP * warps)), *args)
 
 
 def real(*arrays: Any) -> bool:
-    """Whether all have one dtype, which the sources can compute in; None counts for nothing."""
+    """Whether all arrays have the same dtype, float32 or float64; None is passed over."""
     dtypes = {a.dtype for a in arrays if a is not None}
     return len(dtypes) == 1 and dtypes.pop().name in REALS
 
@@ -125,7 +125,7 @@ def contiguous(xp: Any, array: Any) -> Any:
 
 
 def _columns_at_once(xp: Any, parts: int, columns: int, x: Any, *others: Any) -> int:
-    """A pack of columns for each thread, where that leaves enough blocks, and they lie so."""
+    """How many columns a thread sums: a pack if that leaves enough blocks and all are aligned."""
     each = PACK // x.itemsize
     aligned = all(a is None or not xp.address(a) % PACK for a in (x, *others))
     many = parts * columns >= ENOUGH * each * WARP
@@ -135,8 +135,8 @@ def _columns_at_once(xp: Any, parts: int, columns: int, x: Any, *others: Any) ->
 def column_sum(xp: Any, x: Any, kept: Any = None, terms: Any = None) -> Any:
     """The sum over the rows of a matrix, in an order that depends on its shape only.
 
-    Where `kept` is 0, if it is given, a number counts as 0. Into `terms`, if it is given, goes what
-    is summed, rounded to bfloat16 if that is what `terms` are.
+    If `kept` is given, a number of `x` counts as 0 where `kept` is 0. If `terms` is given, the
+    numbers that are summed are written to it, rounded to bfloat16 if that is the dtype of `terms`.
     """
     rows, columns = x.shape
     if not rows:

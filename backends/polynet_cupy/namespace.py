@@ -1,6 +1,6 @@
-"""array-api-compat's CuPy namespace, with what a captured step must do differently.
+"""array-api-compat's CuPy namespace, with replacements for what fails during a capture.
 
-While a stream is captured nothing may read the device, and cuBLAS may not be called.
+While a stream is being captured, the host may not read the device, and cuBLAS may not be called.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from polynet_cupy.launch import (
 )
 
 WORD = 4
-"""Bytes that a thread copies, or so many words as are a pack."""
+"""Bytes of a word. A thread copies one word, or as many as a pack has."""
 AT_A_TIME = 8
-"""Arrays that CuPy joins without a list of their addresses, which it would copy from the host."""
+"""The most arrays that CuPy joins without copying a list of their addresses from the host."""
 MOST_NUMBERS = 64
 """Addresses in a table, as in the sources."""
 NUMBERS = np.dtype([("at", np.int64, MOST_NUMBERS)])
@@ -36,10 +36,11 @@ NUMBERS = np.dtype([("at", np.int64, MOST_NUMBERS)])
 
 
 def extended(compat: Any, name: str, precision: str = "float32", **ours: Any) -> ModuleType:
-    """The namespace `compat`, with what kernels ask for: `launch`, `gemm`, `address`, `memory`.
+    """The namespace `compat` with the replacements of this module, and with `precision`.
 
-    And with the `precision` of products, one of `products.PRECISIONS`. Of what is replaced,
-    compat's own is called `plain_…`.
+    `precision` is that of products, one of `products.PRECISIONS`. `ours` are further functions,
+    which kernels use: `launch`, `gemm`, `address`, `memory`. Where a function is replaced, compat's
+    own stays available as `plain_…`.
     """
     xp = ModuleType(name, compat.__doc__)
     vars(xp).update({key: value for key, value in vars(compat).items() if key != "__name__"})
@@ -59,11 +60,11 @@ def namespace(precision: str) -> ModuleType:
     import cupy
 
     def sign(x: Any, /) -> Any:
-        """Compat's asks where NaN is, which CuPy's own minds by now."""
+        """Compat's sign looks for NaN with a mask; CuPy's own handles NaN by now."""
         return cupy.sign(x) if x.dtype.kind == "f" else compat.sign(x)
 
     def solve(x: Any, y: Any, /) -> Any:
-        """CuPy's takes stacks of one shape; those of the standard broadcast."""
+        """CuPy's solve wants stacks of one shape; the standard's broadcasts them."""
         if y.ndim == 1 and x.ndim > 2:
             return solve(x, y[:, None])[..., 0]
         if y.ndim > 1 and x.shape[:-2] != y.shape[:-2]:
@@ -82,14 +83,14 @@ def namespace(precision: str) -> ModuleType:
 
 @functools.cache
 def gemm() -> Any:
-    """Products by cuBLASLt, for the namespaces of all precisions."""
+    """Products by cuBLASLt; the namespaces of all precisions share this object."""
     from polynet_cupy.cublaslt import Gemm
 
     return Gemm()
 
 
 def address(array: Any) -> int:
-    """Where the first number of an array stands, which must be on the current device."""
+    """The address of an array's first number; the array must be on the current device."""
     import cupy
 
     on_device(cupy.cuda.runtime.getDevice(), array)
@@ -97,12 +98,12 @@ def address(array: Any) -> int:
 
 
 def memory(array: Any) -> int:
-    """What arrays have in common that share memory: where that begins."""
+    """The address at which an array's memory begins; it is equal for arrays that share memory."""
     return int(array.data.mem.ptr)
 
 
 def clip(xp: Any, x: Any, /, min: Any = None, max: Any = None) -> Any:  # noqa: A002 (the standard's)
-    """Floats between two numbers, or arrays of their dtype; compat's asks where NaN is."""
+    """Floats between two bounds, numbers or arrays of their dtype; compat's clip looks for NaN."""
     like = [a is None or isinstance(a, int | float) or a.dtype == x.dtype for a in (min, max)]
     if x.dtype.kind != "f" or not all(like) or min is max is None:
         return xp.plain_clip(x, min, max)
@@ -111,7 +112,7 @@ def clip(xp: Any, x: Any, /, min: Any = None, max: Any = None) -> Any:  # noqa: 
 
 
 def take(xp: Any, x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
-    """Elements along an axis; rows, such as those of a batch, by a kernel that copies words."""
+    """Elements along an axis; whole rows, as those of a batch, are copied by a kernel, in words."""
     wide = WIDE.get(indices.dtype.name)
     row = x.nbytes // x.shape[0] if x.ndim and x.shape[0] else 0
     rows = indices.ndim == 1 and (axis == 0 or (axis is None and x.ndim == 1))
@@ -128,7 +129,7 @@ def take(xp: Any, x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
 
 
 def concat(xp: Any, arrays: Any, /, *, axis: int | None = 0) -> Any:
-    """Arrays joined, a few at a time: see `AT_A_TIME`."""
+    """Arrays joined, at most `AT_A_TIME` of them at once."""
     arrays = list(arrays)
     if len(arrays) > AT_A_TIME:
         parts = range(0, len(arrays), AT_A_TIME)
@@ -138,7 +139,7 @@ def concat(xp: Any, arrays: Any, /, *, axis: int | None = 0) -> Any:
 
 
 def stack(xp: Any, arrays: Any, /, *, axis: int = 0) -> Any:
-    """Arrays of one shape joined along a new axis; single numbers, such as losses, at once."""
+    """Arrays of one shape joined along a new axis; 0-d arrays, such as losses, in one launch."""
     arrays = [xp.asarray(a) for a in arrays]
     numbers = axis in (0, -1) and not any(a.ndim for a in arrays)
     if numbers and 0 < len(arrays) <= MOST_NUMBERS and real(*arrays):
@@ -158,14 +159,14 @@ def _in_a_row(xp: Any, numbers: list[Any]) -> Any:
 
 
 def vecdot(xp: Any, x: Any, y: Any, /, *, axis: int = -1) -> Any:
-    """Σ x·y along an axis; compat's goes to cuBLAS."""
+    """Σ x·y along an axis; compat's vecdot calls cuBLAS."""
     if not real(x, y) or x.shape[axis:][:1] != y.shape[axis:][:1]:
         return xp.plain_vecdot(x, y, axis=axis)  # which says what is wrong
     return xp.sum(x * y, axis=axis)
 
 
 def tensordot(xp: Any, x: Any, y: Any, /, *, axes: Any = 2) -> Any:
-    """The product of matrices whose columns, and rows, are the axes that are summed."""
+    """One matrix product: the summed axes become the columns of `x` and the rows of `y`."""
     if not real(x, y) or not x.size or not y.size:
         return xp.plain_tensordot(x, y, axes=axes)
     if isinstance(axes, int):

@@ -1,4 +1,4 @@
-"""Normalising: over the last axes, row by row, or by channel."""
+"""Normalisation: row by row, over the last axes; or channel by channel."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from typing import Any
 from polynet_cupy.launch import THREADS, by_row, column_sum, elementwise, real
 
 MOST = 2**31 - 1 - 16 * THREADS
-"""Numbers of a channel: kernels count them in 32 bits, at most 16 a thread of a block at a time."""
+"""The most numbers of a channel: kernels count them in 32 bits, up to 16 per thread too far."""
 CHUNK = 4096
-"""Numbers of a channel that one block has; more, where that would be over `PARTS` blocks."""
+"""Numbers of a channel that one block takes; more if that would make over `PARTS` blocks."""
 PARTS = 1024
+"""The most blocks for one channel."""
 
 
 def _parts(n: int) -> tuple[int, int]:
-    """Into how many parts the numbers of a channel are cut, and how long one is."""
+    """How many parts the n numbers of a channel are cut into, and how many numbers a part has."""
     chunk = max(CHUNK, -(-n // PARTS))
     return -(-n // chunk), chunk
 
 
 def channel_sum(xp: Any, x: Any) -> Any:
-    """The sum over all axes but the second, that of the channels."""
+    """The sum over all axes but the second one, which is the axis of channels."""
     samples, channels, size = x.shape[0], x.shape[1], math.prod(x.shape[2:])
     if samples * size > MOST:
         return xp.sum(xp.reshape(x, (samples, channels, size)), axis=(0, 2))
@@ -35,7 +36,7 @@ def channel_sum(xp: Any, x: Any) -> Any:
 def layer_norm(
     xp: Any, x: Any, weight: Any = None, bias: Any = None, *, axes: int, eps: float
 ) -> Any:
-    """Normalised row by row; its three gradients share what was kept of each row."""
+    """Normalisation row by row; the three gradients use the mean and scale kept for each row."""
     if axes > x.ndim or not x.size or not real(x, weight, bias):
         return NotImplemented
     shape = x.shape[x.ndim - axes :]
@@ -69,7 +70,7 @@ def layer_norm(
 
 
 def batch_norm(xp: Any, x: Any, weight: Any = None, bias: Any = None, *, eps: float) -> Any:
-    """Normalised channel by channel, and what mean and variance were."""
+    """Normalisation channel by channel; returns the mean and variance of each channel as well."""
     if x.ndim < 2 or not x.size or not real(x, weight, bias):
         return NotImplemented
     samples, channels, size = x.shape[0], x.shape[1], math.prod(x.shape[2:])

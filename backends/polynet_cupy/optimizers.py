@@ -12,7 +12,7 @@ from polynet.backend import may_overwrite
 from polynet_cupy.launch import MOST_THREADS, THREADS, real
 
 MOST = 48
-"""Arrays in a table, as in the sources: the arguments of a launch are 4 KiB."""
+"""The most arrays in a table, as in the sources: the arguments of a launch fill at most 4 KiB."""
 CHUNK = 1024
 """Elements of a block, as in the sources."""
 COLUMNS = ("p", "a", "b")
@@ -67,7 +67,7 @@ def moving_average(xp: Any, averages: Arrays, params: Arrays, step: Any, *, deca
 
 
 def clip_norm(xp: Any, grads: Arrays, *, max_norm: float) -> Any:
-    """g · min(1, max_norm / (‖g‖ + 10⁻⁶)): each block's sum, all together, and the product."""
+    """g · min(1, max_norm / (‖g‖ + 10⁻⁶)): the sum of each block, their total, and the product."""
     if not grads or not real(*grads.values()):
         return NotImplemented
     grads = {name: xp.contiguous(g) for name, g in grads.items()}
@@ -86,7 +86,7 @@ def clip_norm(xp: Any, grads: Arrays, *, max_norm: float) -> Any:
 
 
 def _rate(lr: Any) -> tuple[Any, float]:
-    """A learning rate as the sources take it: an array that holds it, or the number."""
+    """A learning rate as the kernels take it: an array that holds it, or None and the number."""
     return (None, float(lr)) if isinstance(lr, float | int) else (lr, 0.0)
 
 
@@ -94,7 +94,7 @@ def _updated(
     xp: Any, kernel: str, params: Arrays, grads: Arrays, state: dict[str, Arrays],
     slots: tuple[str, ...], rest: tuple[Any, ...], lr: Any = 0.0,
 ) -> Any:  # fmt: skip
-    """The next parameters and slots, over the old where these are the compiled step's own."""
+    """The next parameters and slots, written over the old ones if a compiled step owns these."""
     olds = [params, *(state[slot] for slot in slots)]
     leaves = [a for arrays in olds for a in arrays.values()]
     rate, _ = _rate(lr)
@@ -116,13 +116,13 @@ def _updated(
 
 
 def _apart(xp: Any, grads: Arrays, leaves: list[Any]) -> Arrays:
-    """The gradients, copied where they stand in memory that is about to be written over."""
+    """The gradients; one that shares memory with `leaves`, which are written over, is copied."""
     mine = {xp.memory(a) for a in leaves}
     return {n: xp.asarray(g, copy=True) if xp.memory(g) in mine else g for n, g in grads.items()}
 
 
 def _tables(xp: Any, columns: dict[str, Arrays]) -> Iterator[tuple[np.ndarray, int]]:
-    """Tables of at most `MOST` arrays that have numbers, and for how many blocks each is."""
+    """Tables of at most `MOST` arrays each, without empty arrays, and the blocks of each table."""
     sizes_of = {name: p.size for name, p in columns["p"].items() if p.size}
     names = list(sizes_of)
     for at in range(0, len(names), MOST):

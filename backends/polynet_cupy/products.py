@@ -1,9 +1,10 @@
-"""Matrix products: small ones by a kernel, the others as cuBLASLt takes them.
+"""Matrix products: small ones by a kernel of ours, the others by cuBLASLt.
 
-CuPy refuses cuBLAS while a stream is being captured, so a product that is to stand in a CUDA graph
-goes round it; here it does so always, that a captured step gives the bits of one that is not. To
-cuBLASLt it is said which matrices they are, how they lie in memory, and how many: numbers only, the
-same on any machine.
+CuPy refuses to call cuBLAS while a stream is being captured, so a product in a CUDA graph cannot
+use it. Products here never use it, so that a captured step gives the same bits as one that is not
+captured. cuBLASLt gets a description of the product: the matrices' shapes, their layout in memory,
+and how many there are. This module writes the description. It consists of numbers only, so it can
+be tested on any machine.
 """
 
 from __future__ import annotations
@@ -16,21 +17,23 @@ from polynet_cupy.launch import THREADS, WARP, by_pack, column_sum, elementwise,
 from polynet_cupy.rows import stopped
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
-"""In what products of float32 matrices can be computed: see `CupyBackend.with_precision`."""
+"""The precisions of products of float32 matrices: see `CupyBackend.with_precision`."""
 ALIGNED = 256
-"""Bytes to which memory comes aligned; of a part of an array it may be less."""
+"""The alignment of new memory in bytes; a part of an array may be aligned to less."""
 MOST_AT_ONCE = 65535 // ALIGNED * ALIGNED
-"""Products in one call: kernels count them in the third of a grid's numbers, up to 65535.
+"""The most products in one call: kernels count them in the z axis of the grid, which ends at 65535.
 
-By so many the results of every call are aligned, which cuBLASLt takes them to be.
+It is a multiple of `ALIGNED`, so that the results of every call are aligned, as cuBLASLt assumes.
 """
 
 
 class Operand(NamedTuple):
-    """A matrix, or several, for a library whose columns lie one after another.
+    """A matrix, or a stack of them, as a library sees it that stores matrices column by column.
 
-    To it, a matrix of ours is its own transpose. `transposed` says that it must turn the matrix
-    round; `ld` is the distance of its columns, `stride` that of the matrices, in numbers.
+    Such a library sees a matrix of ours, which lies row by row, as its transpose. `transposed` says
+    that the library must transpose what it sees. In numbers, `ld` is the distance from one of its
+    columns to the next, and `stride` the distance from one matrix to the next. `aligned` is the
+    alignment in bytes.
     """
 
     transposed: bool
@@ -40,9 +43,9 @@ class Operand(NamedTuple):
 
 
 class Product(NamedTuple):
-    """`batch` products (m, k) × (k, n) in a precision, or float64; the result lies in order.
+    """`batch` products (m, k) × (k, n) in a precision, or in float64; the result is contiguous.
 
-    To each a bias is added, if so described, and then what would be below 0 is 0.
+    With `bias`, a bias is added to each product; with `relu`, numbers below 0 then become 0.
     """
 
     precision: str
@@ -57,16 +60,17 @@ class Product(NamedTuple):
 
 
 TILE = 16
-"""Rows and columns of what one block of a small product computes, a thread for each number."""
+"""Rows and columns of the tile that one block of a small product computes, a thread per number."""
 FEW_TILES, FEW_TERMS, FEW = 400, 800, 400 * 256
-"""Tiles of a small product, terms of its sums, and both multiplied: up to there the kernel here was
-the faster one on an H100, in float32 (`tests/benchmarks/results/gpu_products.md`)."""
+"""Limits of a small product: its tiles, the terms of its sums, and these two multiplied. Up to them
+our kernel was faster on an H100, in float32 (`tests/benchmarks/results/gpu_products.md`)."""
 
 
 def small(xp: Any, x: Any, y: Any, *, sums: bool = False) -> bool:
-    """Whether a product of two matrices is one that the kernel here does sooner than cuBLASLt.
+    """Whether our kernel computes a product of two matrices sooner than cuBLASLt.
 
-    Where the first's rows are to be summed, too, cuBLASLt's needs a second kernel beside it.
+    With `sums`, the rows of `x` are summed as well. cuBLASLt would need a second kernel for that,
+    so ours is the faster one for larger products too.
     """
     if xp.precision != "float32" and x.dtype.name != "float64":
         return False
@@ -83,10 +87,10 @@ def _tiles(m: int, n: int) -> int:
 def small_product(
     xp: Any, x: Any, y: Any, bias: Any = None, *, kept: Any = None, relu: bool = False
 ) -> tuple[Any, Any]:
-    """The product of two small matrices, and the sums of the rows of the first.
+    """The product of two small matrices, and the sums of the rows of `x`.
 
-    Where `kept`, which lies as the first, is 0, so is the first; with `relu`, so is what would be
-    below 0 of the product.
+    `x` counts as 0 where `kept` is 0, if that is given; it has the layout of `x`. With `relu`,
+    numbers of the product below 0 become 0.
     """
     (m, k), n = x.shape, y.shape[1]
     out, sums = (xp.empty(shape, dtype=x.dtype) for shape in ((m, n), (m,)))
@@ -100,7 +104,7 @@ def small_product(
 
 
 def matmul(xp: Any, x: Any, y: Any, /) -> Any:
-    """The matrix product of the standard; of what cuBLASLt lacks, CuPy's own."""
+    """The matrix product of the standard; by CuPy's own where cuBLASLt lacks the dtype."""
     if not x.ndim or not y.ndim or not real(x, y) or not y.size or not x.size:
         return xp.plain_matmul(x, y)
     row, column = x.ndim == 1, y.ndim == 1
@@ -121,7 +125,7 @@ def _is_to_be_rounded(xp: Any, x: Any) -> bool:
 
 
 def rounded(xp: Any, x: Any) -> Any:
-    """Matrices as products take them: in bfloat16, where that is asked for, in the same layout."""
+    """Matrices as products take them: rounded if the precision is bfloat16, in the same layout."""
     if not _is_to_be_rounded(xp, x):
         return x
     turned = not x.flags.c_contiguous and x.mT.flags.c_contiguous
@@ -132,7 +136,7 @@ def rounded(xp: Any, x: Any) -> Any:
 
 
 def _rounded_and_summed(xp: Any, x: Any, kept: Any) -> tuple[Any, Any]:
-    """A matrix, `rounded`, and the sums of its columns, which are not; 0 where `kept` is 0."""
+    """A matrix, `rounded`, and the sums of its columns before rounding; 0 where `kept` is 0."""
     if _is_to_be_rounded(xp, x):
         terms = xp.empty(x.shape, dtype=xp.uint16)
     elif kept is not None:
@@ -143,10 +147,10 @@ def _rounded_and_summed(xp: Any, x: Any, kept: Any) -> tuple[Any, Any]:
 
 
 def product(xp: Any, x: Any, y: Any, bias: Any = None, *, relu: bool = False) -> Any:
-    """The product of matrices, or of stacks of them, that have numbers; `bias` is one a column.
+    """The product of matrices, or of stacks of them, none of them empty.
 
-    With `relu`, what would be below 0 is 0. The matrices may be `rounded` already, as is worth it
-    for what enters several products.
+    `bias` has one number per column. With `relu`, numbers below 0 become 0. The matrices may be
+    `rounded` already, which saves work for a matrix that enters several products.
     """
     if small(xp, x, y):
         return small_product(xp, x, y, bias, relu=relu)[0]
@@ -154,7 +158,7 @@ def product(xp: Any, x: Any, y: Any, bias: Any = None, *, relu: bool = False) ->
 
 
 def library_product(xp: Any, x: Any, y: Any, bias: Any = None, *, relu: bool = False) -> Any:
-    """`product`, by cuBLASLt whatever its size."""
+    """`product`, but by cuBLASLt whatever the size."""
     if bias is not None and xp.address(bias) % ALIGNED:
         bias = xp.asarray(bias, copy=True)  # cuBLASLt is not told how a bias is aligned
     x, y = rounded(xp, x), rounded(xp, y)
@@ -178,7 +182,7 @@ def library_product(xp: Any, x: Any, y: Any, bias: Any = None, *, relu: bool = F
 
 
 def _finish(xp: Any, out: Any, bias: Any, *, relu: bool) -> None:
-    """What cuBLASLt did not do of a product, in place."""
+    """Add the bias, and apply the ReLU, that cuBLASLt left out of a product; in place."""
     if bias is not None:
         elementwise(xp, "add_bias", out.dtype, out.size, out, bias, out.size, out.shape[-1])
     if relu:
@@ -186,14 +190,15 @@ def _finish(xp: Any, out: Any, bias: Any, *, relu: bool) -> None:
 
 
 LINE, ENOUGH = 2048, 1 << 33
-"""Numbers of a row of a product, and terms of all its sums, that are worth turning a matrix for."""
+"""Columns of a product, and terms of all its sums, from which it is worth turning a matrix."""
 
 
 def _is_worth_turning(xp: Any, x: Any, y: Any) -> bool:
-    """Whether neither matrix lies along the sums, in TF32, and the product is a large one.
+    """Whether a product is in TF32 and large, and neither matrix lies along the sums.
 
-    Tensor cores of Hopper read TF32 along the sums only, and what lies across is turned round on
-    its way to them: on an H100 a product took 1.4 times as long as with the first turned before.
+    Hopper's tensor cores read TF32 along the sums only, so a matrix that lies across them is turned
+    on the way to the cores. On an H100 such a product took 1.4 times as long as one whose first
+    matrix was turned before.
     """
     if xp.precision != "tf32" or x.dtype.name != "float32" or not x.ndim == y.ndim == 2:
         return False
@@ -203,7 +208,7 @@ def _is_worth_turning(xp: Any, x: Any, y: Any) -> bool:
 
 
 def turned(xp: Any, x: Any) -> Any:
-    """A matrix whose transpose lies in order, copied so that it does itself."""
+    """A copy in row order of a matrix that lies column by column."""
     out = xp.empty(x.shape, dtype=x.dtype)
     columns, rows = x.shape
     blocks = -(-rows // WARP) * -(-columns // WARP)
@@ -212,12 +217,12 @@ def turned(xp: Any, x: Any) -> Any:
 
 
 def linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
-    """y = x Wᵀ + b; a bias's gradient is the sum over the rows."""
+    """y = x Wᵀ + b; the gradient of b is the sum of g over the rows."""
     return _linear(xp, x, weight, bias, relu=False)
 
 
 def linear_relu(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
-    """max(x Wᵀ + b, 0): where that is 0, the gradient stops before all sums and products."""
+    """max(x Wᵀ + b, 0): where that is 0, g is set to 0 before all sums and products."""
     return _linear(xp, x, weight, bias, relu=True)
 
 
@@ -251,7 +256,7 @@ def _linear_back(
     g = g if together else rounded(xp, g)
     if needs[0]:
         found[0] = _kept_product(xp, g, weight, kept)
-    if together:  # whichever is asked for: it has the same bits always
+    if together:  # even if only one of the two is asked for, so that its bits are always the same
         both = small_product(xp, g.T, x, kept=None if kept is None else kept.T)
         found[1:] = [a if wanted else None for a, wanted in zip(both, needs[1:], strict=False)]
     elif needs[1]:
@@ -260,12 +265,12 @@ def _linear_back(
 
 
 def _kept_product(xp: Any, x: Any, y: Any, kept: Any) -> Any:
-    """The product, of a first matrix that is 0 where `kept` is, which only a small one may be."""
+    """`product`, with `x` counted as 0 where `kept` is 0; a `kept` is for small products only."""
     return product(xp, x, y) if kept is None else small_product(xp, x, y, kept=kept)[0]
 
 
 def _broadcast(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
-    """The axes of two stacks of matrices together."""
+    """The shape to which the shapes of two stacks of matrices broadcast."""
     if left == right:
         return left
     axes = max(len(left), len(right))
@@ -278,22 +283,23 @@ def _broadcast(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]
 
 
 def placed(xp: Any, x: Any) -> Any:
-    """Matrices as they lie, or a copy where cuBLASLt cannot take them so.
+    """The matrices, or a copy where cuBLASLt cannot take their layout.
 
-    A product would copy, too: each of several, for itself.
+    A product would make that copy itself. Making it before saves copies where the matrices enter
+    several products.
     """
     return x if _place(x) is not None else xp.contiguous(x)
 
 
 def _stacked(xp: Any, x: Any, batch: tuple[int, ...]) -> Any:
-    """Matrices, as many as there are products, that lie as cuBLASLt can take them."""
+    """The matrices broadcast to the shape `batch`, in a layout that cuBLASLt can take."""
     if tuple(x.shape[:-2]) != batch:
         x = xp.broadcast_to(x, (*batch, *x.shape[-2:]))
     return placed(xp, x)
 
 
 def _operand(xp: Any, x: Any, first: int) -> Operand:
-    """How the matrices lie, from number `first` on."""
+    """The description of the matrices from number `first` on."""
     place = _place(x)
     assert place is not None
     transposed, ld, stride = place
@@ -302,7 +308,7 @@ def _operand(xp: Any, x: Any, first: int) -> Operand:
 
 
 def _place(x: Any) -> tuple[bool, int, int] | None:
-    """How matrices lie: turned round, distance of columns and of matrices; None if otherwise."""
+    """`transposed`, `ld` and `stride` of an `Operand`; None if the matrices have no such layout."""
     rows, columns = x.shape[-2:]
     steps = [s // x.itemsize for s in x.strides]
     stride = _one_stride(x.shape[:-2], steps[:-2])
@@ -317,7 +323,7 @@ def _place(x: Any) -> tuple[bool, int, int] | None:
 
 
 def _one_stride(shape: tuple[int, ...], steps: list[int]) -> int | None:
-    """The distance of one matrix from the next, if it is the same for all of a stack."""
+    """The distance from one matrix to the next, or None if it is not the same all over a stack."""
     axes = [(n, s) for n, s in zip(shape, steps, strict=True) if n > 1]
     for (_, outer), (n, inner) in itertools.pairwise(axes):
         if outer != n * inner:

@@ -1,4 +1,4 @@
-"""Activations, probabilities and losses: elementwise, or row by row."""
+"""Activations, probabilities and losses: number by number, or row by row."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from polynet_cupy.launch import (
 )
 
 FEW = 32
-"""Numbers of a row that one thread reads one by one."""
+"""The most numbers of a row that a single thread reads, one by one."""
 
 
 def relu(xp: Any, x: Any) -> Any:
-    """max(x, 0); where the result is 0, the gradient stops."""
+    """max(x, 0); the gradient is g where the result is not 0, else 0."""
     return _number_by_number(xp, "relu", x, of_result=True) if real(x) else NotImplemented
 
 
@@ -34,7 +34,7 @@ def gelu(xp: Any, x: Any, *, approximate: str = "none") -> Any:
 
 
 def _number_by_number(xp: Any, name: str, x: Any, *, of_result: bool) -> Any:
-    """A function of one number, whose derivative is one of its result, or of what it was given."""
+    """A function of one number; its derivative is a function of its result, or of its argument."""
     x = xp.contiguous(x)
     y = xp.empty(x.shape, dtype=x.dtype)
     by_pack(xp, f"{name}_forward", x.dtype, x.size, x, y, x.size)
@@ -49,12 +49,12 @@ def _back(xp: Any, name: str, g: Any, kept: Any) -> Any:
 
 
 def stopped(xp: Any, g: Any, y: Any) -> Any:
-    """What of a gradient comes through a ReLU whose result was `y`."""
+    """The gradient `g` behind a ReLU whose result was `y`: 0 where `y` is 0."""
     return _back(xp, "relu", g, y)
 
 
 def dropout(xp: Any, x: Any, mask: Any, *, keep: float) -> Any:
-    """x / keep where `mask` is true, else 0; what goes back is the same of g."""
+    """x / keep where `mask` is true, else 0; the gradient is the same function of g."""
     if not real(x) or mask.dtype != xp.bool or mask.shape != x.shape:
         return NotImplemented
     mask = xp.contiguous(mask)

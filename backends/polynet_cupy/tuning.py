@@ -1,9 +1,9 @@
-"""Which algorithm of a product is the fastest here, of those that give the same bits.
+"""The fastest algorithm for a product, among those that give the same bits.
 
-A library names first what it thinks fastest, and is wrong now and then. So a large product that is
-asked for again and again is timed, once. An algorithm is taken only if it gives, for random numbers
-in matrices of this size, bit for bit what the library's own choice gives: the clock is to decide
-how long a step takes, and not its numbers.
+A library lists first the algorithm that it thinks fastest, and is sometimes wrong. So the
+algorithms of a large product that comes again and again are timed, once. Another algorithm is taken
+only if it gives the same bits as the library's own choice, for random numbers in matrices of this
+size. So the clock decides how long a step takes, and never what it computes.
 """
 
 from __future__ import annotations
@@ -21,27 +21,28 @@ from polynet_cupy.products import Operand, Product
 A = TypeVar("A")
 
 TIMED_AT = 3
-"""The call of a product at which it is timed: one that comes so often will come again."""
+"""The call of a product at which its algorithms are timed: by then it is likely to come again."""
 WORTH = 1 << 27
-"""Terms of all sums of a product that is worth it: others take little longer than a launch."""
+"""Terms of all sums from which a product is worth timing: smaller ones cost little but a launch."""
 RESULTS = 256
-"""Numbers of its result, at least: fewer might be equal by accident."""
+"""The least numbers in its result: fewer might be equal by accident."""
 ROOM = 0.5
-"""Part of the memory that is free which numbers to try may take."""
+"""The part of the free memory that the numbers for a trial may take."""
 PERIOD = 1_000_003
-"""After so many numbers the random ones come again: a prime, that rows of no matrix are alike."""
+"""The random numbers repeat after so many: a prime, so that the rows of a matrix are not alike."""
 APART = 4096
-"""By so many numbers the two operands are: a matrix times itself has sums that are equal."""
+"""How many numbers later the second operand begins: a matrix times itself has equal sums."""
 BUDGET = 1e5
-"""Microseconds for a product: where it takes long, fewer algorithms are tried, and more briefly."""
+"""Microseconds for timing a product: if that takes long, fewer algorithms are run, less often."""
 MOST_LAUNCHES = 20
-"""Those timed together. A device that is busy for long is held back by its power: an algorithm that
-kept up for 4 milliseconds was 7 % behind for 16 (`tests/benchmarks/results/gpu_products.md`)."""
+"""The most launches that are timed together. A device that is busy for long slows down to limit its
+power: an algorithm that was as fast as others over 4 milliseconds was 7 % slower over 16
+(`tests/benchmarks/results/gpu_products.md`)."""
 ROUNDS = 3
 NEAR = 1.25
-"""What took longer than so many times the fastest in the first round, is not in the others."""
+"""An algorithm takes part in further rounds if its first time is within this factor of the best."""
 GAIN = 0.02
-"""Part of the time that another algorithm must save: less is noise."""
+"""The part of the time that another algorithm must save: a smaller gain may be noise."""
 
 
 def is_worth_it(how: Product) -> bool:
@@ -60,20 +61,21 @@ def _numbers(kind: str) -> np.ndarray:
 
 
 def random_numbers(xp: Any, kind: str, size: int) -> Any:
-    """So many random numbers on the current device."""
+    """`size` random numbers on the current device."""
     return xp.tile(xp.asarray(_numbers(kind)), -(-size // PERIOD))[:size]
 
 
 def _extent(how: Product, operand: Operand, shape: tuple[int, int]) -> int:
-    """The numbers from the first to the last of an operand, of matrices of this shape."""
+    """How many numbers an operand spans, from its first to its last, for matrices of this shape."""
     lines, length = shape[::-1] if operand.transposed else shape
     return (how.batch - 1) * operand.stride + (lines - 1) * operand.ld + length
 
 
 class Trial:
-    """A product of random numbers, to try algorithms with: `start(algorithm, out, x, y)` is one.
+    """A product of random numbers for trying algorithms; `start(algorithm, out, x, y)` computes it.
 
-    `free` bytes are free on the device; raises MemoryError where it would take too many.
+    `free` is the number of free bytes on the device. Raises MemoryError if the trial would take too
+    many of them.
     """
 
     def __init__(
@@ -96,17 +98,17 @@ class Trial:
         self._xp = xp
 
     def run(self, algorithm: Any) -> Any:
-        """The result, which the next one overwrites."""
+        """The result by an algorithm; the next call overwrites it."""
         self._start(algorithm, self._out, *self._operands)
         return self._out
 
     def alike(self, algorithms: Sequence[A]) -> list[A]:
-        """Those that give the bits of the first; one that fails is none of them."""
+        """The algorithms that give the bits of the first; one that fails is left out."""
         first, *others = algorithms
         expected = self.run(first).copy()
         found = [first]
         for other in others:
-            self._out.fill(math.nan)  # what it leaves out is not what another has left there
+            self._out.fill(math.nan)  # or numbers that it leaves out would be those of the last one
             try:
                 out = self.run(other)
             except RuntimeError:  # the library lists some that it cannot run
@@ -121,16 +123,16 @@ def timed(
     algorithms: Sequence[A],
     microseconds: Callable[[Callable[[], object], int], float],
 ) -> A:
-    """The fastest of the algorithms that give the bits of the first; it, unless one gains `GAIN`.
+    """The fastest algorithm with the bits of the first; the first itself if none saves `GAIN`.
 
-    `microseconds(work, launches)` is how long it took to do `work` so many times, for one of them.
+    `microseconds(work, launches)` runs `work` so many times, and returns the time of one run.
     """
 
     def taken(algorithm: A, launches: int) -> float:
         return microseconds(lambda: trial.run(algorithm), launches)
 
     first = algorithms[0]
-    taken(first, 1)  # which loads its code, too
+    taken(first, 1)  # not counted: this run also loads the code
     about = max(taken(first, 1), 1e-3)
     candidates = trial.alike(algorithms[: max(1, int(BUDGET / about))])
     if len(candidates) == 1:
@@ -141,12 +143,12 @@ def timed(
     best = min(medians, key=medians.__getitem__)
     if medians[best] >= (1 - GAIN) * medians[0]:
         return first
-    alike = trial.alike([first, candidates[best]])  # bits that vary are equal once
+    alike = trial.alike([first, candidates[best]])  # bits that vary may be equal once
     return candidates[best] if len(alike) > 1 else first
 
 
 def _medians(candidates: Sequence[A], taken: Callable[[A], float]) -> dict[int, float]:
-    """The median time by a candidate's place, of the first and of those that are `NEAR`."""
+    """The median times by the candidate's place, of the first and of all that are `NEAR`."""
     seen = [[taken(candidate)] for candidate in candidates]
     near = NEAR * min(times[0] for times in seen)
     places = [0, *(i for i in range(1, len(seen)) if seen[i][0] <= near)]

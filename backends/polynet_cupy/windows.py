@@ -1,4 +1,4 @@
-"""Pooling, and the numbers of a window that goes over images."""
+"""Pooling, and the description of a window that goes over images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from polynet_cupy.launch import elementwise, real
 
 Sizes = tuple[int, ...]
 Padding = tuple[tuple[int, int], ...]
-"""Before and after, along each axis."""
+"""Along each axis, the padding before and after."""
 WINDOW = np.dtype(
     [
         *(
@@ -27,16 +27,16 @@ WINDOW = np.dtype(
 )  # fmt: skip
 """`Window` in the sources, field by field."""
 ROW = (1, 1, 1, 1, 0, 1)
-"""What a sequence has along the axis that it lacks: size, out, window, stride, pad, dilation."""
+"""Size, out, window, stride, pad and dilation along the axis that a sequence does not have."""
 MOST = 2**31 - 1
-"""Planes, places in one with its padding, and steps: the kernels count them in 32 bits."""
+"""The most planes, places of a padded plane, and steps: the kernels count them in 32 bits."""
 
 
 def max_pool(
     xp: Any, x: Any, *, window: Sizes, stride: Sizes, padding: Sizes,
     dilation: Sizes | None = None, ceil_mode: bool = False,
 ) -> Any:  # fmt: skip
-    """The largest number of each window, and where it stood."""
+    """The largest number of each window; the gradient goes to the place where it stood."""
     dilation = dilation or (1,) * len(window)
     out = _places(x, window, stride, padding, dilation, ceil_mode=ceil_mode)
     if out is None:
@@ -80,7 +80,7 @@ def avg_pool(
 
 
 def countable(*numbers: int) -> bool:
-    """Whether the kernels can count so far."""
+    """Whether the kernels can count up to all of these numbers."""
     return max(numbers) <= MOST
 
 
@@ -92,7 +92,7 @@ def places_along(n: int, window: int, stride: int, dilation: int) -> int:
 def _places(
     x: Any, window: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, *, ceil_mode: bool
 ) -> Sizes | None:
-    """How many places the window has along each axis; None where the kernels do not follow."""
+    """How many places the window has along each axis; None if the kernels cannot do this."""
     if len(window) not in (1, 2) or x.ndim < len(window) or not x.size or not real(x):
         return None
     out = []
@@ -102,7 +102,8 @@ def _places(
         count = places_along(n + 2 * p, w, s, d)
         if ceil_mode and p < reach:
             last = -(-(n + 2 * p - reach) // s)
-            count = last + (last * s < n + p)  # one that begins in the padding sees nothing
+            # A window that begins in the padding behind the end sees nothing, and does not count.
+            count = last + (last * s < n + p)
         if count < 1 or p >= reach:
             return None
         out.append(count)
@@ -116,9 +117,10 @@ def window_over(
     images: Sizes, window: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, out: Sizes,
     seen: Sizes = (1, 0, 0, 0),
 ) -> np.ndarray:  # fmt: skip
-    """The numbers of a window that goes over the last axes of images of this shape.
+    """The description of a window that goes over the last axes of images of this shape.
 
-    `seen` are those that only convolutions have: channels, and the steps of what the window sees.
+    `seen` is for convolutions only: how many channels an image has, and the distances in what the
+    window sees from one image, plane and cell to the next.
     """
     planes, sizes = math.prod(images[: -len(window)]), tuple(images[-len(window) :])
     axes = (sizes, out, window, stride, padding, dilation)

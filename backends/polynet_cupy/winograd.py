@@ -1,9 +1,9 @@
-"""Convolution by 3 × 3 windows side by side, with four multiplications where there were nine.
+"""Convolution with 3 × 3 windows of stride 1, with four multiplications in place of nine.
 
-What windows at 2 × 2 places see becomes 16 numbers, each window becomes 16 numbers, and what is
-summed over the channels is their product, number by number: 16 products of matrices. See
-`sources/winograd.cu`. What is no finite number comes out as NaN where it is seen, and nowhere else;
-numbers near the largest may overflow, since tiles are summed.
+The tile that the windows at 2 × 2 places see is transformed to 16 numbers, and so is each window.
+Their products, number by number, are summed over the channels: these are 16 matrix products. See
+`sources/winograd.cu`. A number that is not finite makes the results that depend on it NaN, and no
+others. Numbers near the largest float may overflow, since the transformation adds them up.
 """
 
 from __future__ import annotations
@@ -29,19 +29,20 @@ TILES = np.dtype(
 """`Tiles` in the sources, field by field."""
 CELLS = (3, 3)
 NUMBERS = 16
-"""Those of a tile, and of a window: as many matrices."""
+"""Numbers that a tile becomes, and that a window becomes; so also the number of matrices."""
 LEAST_CHANNELS = 32
-"""Of a group, in and out: with fewer, what is saved is less than what goes through memory."""
+"""Channels of a group, in and out; with fewer, the way through memory costs more than is saved."""
 LEAST_TILES = 256
-"""For windows that are worth becoming 16 numbers each."""
+"""Tiles; with fewer, it is not worth transforming the windows."""
 BLOCK, BLOCKS = 64, 256
-"""Rows and columns that a block of cuBLASLt computes, and blocks that keep a GPU busy."""
+"""Rows and columns that a block of cuBLASLt computes, and how many blocks keep a GPU busy."""
 
 
 def suits(xp: Any, x: Any, weight: Any, out: Sizes, groups: int, steps: set[int]) -> bool:
-    """Whether a convolution with these strides and dilations is one to be computed so.
+    """Whether to compute a convolution in this way; `steps` are its strides and dilations.
 
-    In TF32 or bfloat16 it is not: what is multiplied here are sums, and rounding them loses more.
+    Not in TF32 or bfloat16: the numbers that are multiplied here are sums, and rounding them loses
+    more than rounding the numbers themselves.
     """
     if tuple(weight.shape[2:]) != CELLS or steps != {1}:
         return False
@@ -55,10 +56,11 @@ def suits(xp: Any, x: Any, weight: Any, out: Sizes, groups: int, steps: set[int]
 def convolution(
     xp: Any, x: Any, weight: Any, padding: Padding, groups: int
 ) -> tuple[Any, Callable[..., tuple[Any, Any]]]:
-    """The convolution, and what goes back.
+    """The convolution, and a function for its gradients.
 
-    To the images goes a convolution, too: of the gradient, by windows that are turned round. The
-    windows' is a sum over the images, of which parts make blocks enough where windows are few.
+    The gradient of the images is a convolution as well: of g, with the windows turned round. The
+    gradient of the windows is a sum over the images. Where windows are few, it is summed in parts,
+    so that there are enough blocks for a GPU.
     """
     before = tuple(n for n, _ in padding)
     axes = zip(x.shape[2:], padding, CELLS, strict=True)
@@ -84,7 +86,7 @@ def convolution(
 
 
 def _convolved(xp: Any, x: Any, windows: Any, before: Sizes, out: Sizes) -> Any:
-    """By windows that are matrices already."""
+    """The convolution with windows that have been made matrices already."""
     groups, channels = windows.shape[1:3]
     products = product(xp, windows, _matrices(xp, "winograd_seen", x, groups, before, out))
     y = xp.empty((x.shape[0], groups * channels, *out), dtype=x.dtype)
@@ -94,7 +96,7 @@ def _convolved(xp: Any, x: Any, windows: Any, before: Sizes, out: Sizes) -> Any:
 
 
 def _windows(xp: Any, weight: Any, groups: int, *, turned: bool) -> Any:
-    """16 matrices for each group, of a row for each output."""
+    """The windows as 16 matrices for each group, with one row per output channel."""
     outputs, channels = weight.shape[:2]
     count = outputs * channels
     out = xp.empty((NUMBERS, groups, outputs // groups, channels), dtype=weight.dtype)
@@ -105,7 +107,7 @@ def _windows(xp: Any, weight: Any, groups: int, *, turned: bool) -> Any:
 def _matrices(
     xp: Any, kernel: str, x: Any, groups: int, before: Sizes, out: Sizes, parts: int = 1
 ) -> Any:
-    """16 matrices for each part of the images and group, of a row for each channel."""
+    """Images as 16 matrices for each of their parts and each group, with one row per channel."""
     channels, tiles = x.shape[1], math.prod(map(_tiles_along, out))
     columns = x.shape[0] // parts * tiles
     found = xp.empty((parts * NUMBERS, groups, channels // groups, columns), dtype=x.dtype)
@@ -124,7 +126,7 @@ def _tiles_along(places: int) -> int:
 
 
 def _parts(images: int, weight: Sizes, groups: int) -> int:
-    """So many that there are blocks enough, if the images can be parted so; else one."""
+    """How many parts make enough blocks, if the images divide into so many; else one."""
     sizes = weight[0] // groups, weight[1]
     blocks = NUMBERS * groups * math.prod(-(-n // BLOCK) for n in sizes)
     least = -(-BLOCKS // blocks)

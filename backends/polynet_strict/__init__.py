@@ -1,7 +1,7 @@
 """array-api-strict: NumPy's numbers, and an error for everything the standard does not promise.
 
-Its pretend devices let a CPU show mistakes with devices: the default here is not the
-namespace's own default, so that an array made without `device=` is on the wrong one.
+It pretends to have several devices, so a CPU is enough to show mistakes with devices. The default
+device here is not the namespace's own default: an array made without `device=` is on the wrong one.
 """
 
 from __future__ import annotations
