@@ -1,4 +1,4 @@
-"""A backend for polynet that counts: NumPy, and a profile of what training asks of it.
+"""A backend for polynet that counts: NumPy, and a profile of what training asks it to do.
 
     from polynet_counting import profile
 
@@ -6,8 +6,9 @@
     with profile():
         trainer.fit(x, y)
 
-prints which functions of the Array API standard were called, how often, what they made and moved,
-and how long they took. `python -m polynet_counting` does so for a small network.
+prints which functions of the Array API standard were called, how often, how many numbers they
+made, how many bytes they moved, and how long they took. `python -m polynet_counting` does this for
+a small network.
 """
 
 import numpy as np
@@ -20,7 +21,7 @@ __all__ = ["Array", "CountingBackend", "Profile", "load", "profile", "xp"]
 
 
 class CountingBackend(Backend):
-    """What polynet asks of any library, each part described in `polynet.backend.Backend`."""
+    """Everything that polynet needs of a library; `polynet.backend.Backend` describes each part."""
 
     name = "counting"
     contract = 1

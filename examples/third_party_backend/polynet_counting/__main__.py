@@ -1,4 +1,4 @@
-"""Train a small network for a hundred steps, and print what it asked of the array library."""
+"""Train a small network for a hundred steps, and print the calls of the array library."""
 
 import argparse
 

@@ -1,7 +1,7 @@
-"""An array library: NumPy's numbers, in arrays whose every operation is counted.
+"""An array library: NumPy's numbers, in arrays that count every operation.
 
-Counting in a namespace alone would miss `x * y`, which on NumPy's own arrays goes past it: hence
-a thin class around them.
+Counting in the namespace alone would miss operators: `x * y` on NumPy's own arrays does not call
+the namespace. So there is a thin class around NumPy's arrays.
 """
 
 import operator
@@ -15,7 +15,7 @@ from polynet_counting.profiles import count
 
 
 class Array:
-    """An array to read and compute with; it meets Python's numbers and its own kind only."""
+    """An array to read and compute with; it can be mixed only with Python's numbers."""
 
     __array_ufunc__ = None  # a NumPy array on the left leaves the operation to this class
     __hash__ = None
@@ -45,7 +45,7 @@ class Array:
 
 
 def counted(name, function):
-    """A function of NumPy's arrays as one of ours."""
+    """A function of our arrays, made from one of NumPy's arrays, which counts its calls."""
 
     def call(*args, **options):
         args, options = opened(args), {key: opened(x) for key, x in options.items()}
@@ -59,7 +59,7 @@ def counted(name, function):
 
 
 def within(x):
-    """NumPy's arrays and scalars in `x`, lists and tuples opened."""
+    """NumPy's arrays and scalars in `x`, also those inside lists and tuples."""
     if isinstance(x, np.ndarray | np.generic):
         yield x
     elif isinstance(x, list | tuple):
@@ -68,14 +68,14 @@ def within(x):
 
 
 def opened(x):
-    """`x` with NumPy's arrays in place of ours."""
+    """`x` with each of our arrays replaced by NumPy's array inside it."""
     if isinstance(x, list | tuple):
         return type(x)(map(opened, x))
     return x.value if isinstance(x, Array) else x
 
 
 def closed(x):
-    """`x` with arrays of ours in place of NumPy's."""
+    """`x` with each of NumPy's arrays wrapped in one of ours."""
     if isinstance(x, list | tuple):
         members = map(closed, x)
         return type(x)(*members) if hasattr(x, "_fields") else type(x)(members)
@@ -98,7 +98,7 @@ def pairs(text):
 
 
 def method(name, standard, *, reflected=False):
-    """The method behind an operator; with strangers, such as polynet's Tensors, it is theirs."""
+    """The method behind an operator; for other classes, such as Tensor, their own is used."""
     call = counted(standard, getattr(operator, f"__{name}__"))
 
     def operate(self, *others):

@@ -1,4 +1,4 @@
-"""What was called, how often, on how much, and for how long."""
+"""Which functions were called, how often, on how many numbers, and for how long."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Profile(dict):
-    """Calls, elements made, bytes moved and seconds, by function. Printed, it is a table."""
+    """Calls, elements made, bytes moved and seconds, by function. It prints as a table."""
 
     seconds = 0.0  # of the whole `with` block
 
@@ -29,7 +29,7 @@ class Profile(dict):
         return "\n".join([*lines, f"{'everything else':52}{rest * 1e3:10,.1f}"])
 
 
-_open = []  # the profiles being made, nested or in several threads; a call counts in each
+_open = []  # the open profiles, which may be nested or in several threads; each counts every call
 _lock = threading.Lock()
 
 
@@ -37,7 +37,7 @@ _lock = threading.Lock()
 def profile(show=print):
     """Count what the backend does within a `with` block, and show it at the end.
 
-    Gives the `Profile`, to be looked at by function; `show=None` shows nothing.
+    The block gets the `Profile`, a dict by function. With `show=None` nothing is shown.
     """
     counts = Profile()
     with _lock:
@@ -59,10 +59,11 @@ INDEXING = ("getitem", "take", "take_along_axis")
 def count(name, given, made, seconds):
     """Add a call to the open profiles; `given` and `made` are NumPy's arrays.
 
-    Arguments are read whole and results written whole, except that indexing reads as much as it
-    writes, and a result that is a view of an argument moves nothing.
+    A call counts as reading all of its arguments and writing all of its results. There are two
+    exceptions: indexing reads as much as it writes, and a result that is a view of an argument
+    moves nothing.
     """
-    if not _open or not made:  # a question, such as isdtype, makes no array
+    if not _open or not made:  # a function such as isdtype makes no array
         return
     new = [a for a in made if not any(np.may_share_memory(a, b) for b in given)]
     written = sum(a.nbytes for a in new)
