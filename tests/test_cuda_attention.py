@@ -1,4 +1,4 @@
-"""Attention on CuPy's plug-in, beside its definition, whatever the mask and however arrays lie."""
+"""Attention on CuPy's plug-in, beside its definition, for every kind of mask and layout."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ SHAPES = st.tuples(*(st.integers(1, n) for n in (3, 2, 5, 40, 3, 4)))
 
 
 def projected(batch: int, heads: int, length: int, width: int) -> np.ndarray:
-    """As a layer's projection leaves it: (batch, length, heads, width), turned."""
+    """A (batch, heads, length, width) array that lies as (batch, length, heads, width).
+
+    A layer's projection leaves its result so.
+    """
     return rng.normal(size=(batch, length, heads, width)).transpose(0, 2, 1, 3)
 
 
@@ -43,7 +46,7 @@ def test_attention_is_its_definition(shape: Any, mask: str | None, causal: bool)
     }  # fmt: skip
     look = () if mask is None else (rng.random(sizes[mask]) < 0.7,)
     if look:
-        look[0][..., 0] = True  # everybody sees something
+        look[0][..., 0] = True  # every query sees at least one key
     q, k, v = (
         projected(batch, heads, *s)
         for s in ((targets, width), (sources, width), (sources, of_values))
@@ -62,7 +65,7 @@ def test_a_query_that_sees_nothing_is_no_number() -> None:
 
 
 def test_what_is_left_to_the_definition() -> None:
-    """Masks that are added to scores, and stacks that broadcast."""
+    """Masks that are added to the scores, and stacks of different shapes."""
     q, k, v = (rng.normal(size=(2, 3, 4)) for _ in range(3))
     name, xp = "scaled_dot_product_attention", HOST.xp
     assert KERNELS[name](xp, q, k, v, np.zeros((3, 3))) is NotImplemented
@@ -79,7 +82,7 @@ PRODUCTS = ("add_bias", "small_product")
 def test_a_layer_s_attention_makes_scores_and_weights_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No mask for what is causal, and no softmax besides: one kernel between two products."""
+    """Causal attention makes no mask and calls no softmax: one kernel between two products."""
     started = []
 
     def launched(kernel: str, *args: Any) -> None:

@@ -1,4 +1,4 @@
-"""Convolution on CuPy's plug-in and its transpose, beside their definitions, in both layouts."""
+"""Convolution and its transpose on CuPy's plug-in, beside their definitions, in both layouts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @st.composite
 def windows(draw: Any) -> dict[str, Any]:
-    """Settings of a window along one or two axes, and of what it goes over."""
+    """Settings of a window with one or two axes, and of the images that it goes over."""
     axes = draw(st.integers(1, 2))
     each = lambda low, high: tuple(draw(st.integers(low, high)) for _ in range(axes))
     return {
@@ -43,7 +43,7 @@ def windows(draw: Any) -> dict[str, Any]:
 
 
 def taken(name: str, args: Any, options: Any) -> None:
-    """The kernel takes it, and does what the definition does."""
+    """Check that the kernel takes these arguments, and does what the definition does."""
     f = {"convolution": convolution, "convolution_transpose": convolution_transpose}[name]
     assert KERNELS[name](HOST.xp, *args, **options) is not NotImplemented
     agree(lambda *a: f(*a, **options), *args, atol=1e-11)
@@ -53,7 +53,7 @@ def taken(name: str, args: Any, options: Any) -> None:
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("cells", [3, 5])
 def test_windows_of_usual_sizes(cells: int, stride: int) -> None:
-    """Loops over them are unrolled; a bias's gradient is that of more numbers than a block has."""
+    """Loops over them are unrolled. A bias's gradient sums more numbers than one block takes."""
     args = [rng.normal(size=s) for s in ((2, 2, 60, 61), (3, 2, cells, cells), (3,))]
     pad = (cells // 2,) * 2
     one = {"stride": (stride,) * 2, "padding": (pad, pad), "dilation": (1, 1)}
@@ -65,7 +65,9 @@ def test_sums_by_channel(monkeypatch: pytest.MonkeyPatch) -> None:
         x = rng.normal(size=shape)
         expected = np.sum(x, axis=tuple(a for a in range(x.ndim) if a != 1))
         np.testing.assert_allclose(normalisation.channel_sum(HOST.xp, x), expected, rtol=1e-12)
-    monkeypatch.setattr(normalisation, "MOST", 8)  # more than the kernel counts
+    monkeypatch.setattr(
+        normalisation, "MOST", 8
+    )  # the array has more numbers than the kernel can count then
     assert np.array_equal(normalisation.channel_sum(HOST.xp, np.ones((3, 2, 4))), [12, 12])
 
 
@@ -109,7 +111,7 @@ def test_transposed_convolution(w: dict[str, Any]) -> None:
 
 
 def test_few_places_make_one_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else as many as samples; of many, a matrix that is narrow would be most of the time."""
+    """With many places there is a product per sample; with few, those would be narrow and slow."""
     seen = []
     gemm = HOST.xp.gemm
     monkeypatch.setattr(HOST.xp, "gemm", lambda how, *a: seen.append(how) or gemm(how, *a))

@@ -1,6 +1,6 @@
 """How CuPy's plug-in asks cuBLASLt for a product: when algorithms are timed, and what fails.
 
-CuPy and cuBLASLt are played by a device that computes products from addresses, on the host.
+A class on the host takes the place of CuPy and cuBLASLt, and computes products from addresses.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from polynet_cupy.products import Operand, Product
 
 
 class OnDevice(np.ndarray):
-    """An array whose memory has an address, as CuPy's."""
+    """An array whose memory has an address, as the arrays of CuPy have."""
 
     @property
     def data(self) -> Any:
@@ -32,9 +32,10 @@ def on_device(x: Any) -> OnDevice:
 
 
 class Device:
-    """What `Gemm` asks CuPy and cuBLASLt for: a product is computed from addresses.
+    """The parts of CuPy and cuBLASLt that `Gemm` uses; products are computed from addresses.
 
-    Of three algorithms, which are known by their first word, the second is the fastest.
+    There are three algorithms, and the second one is the fastest. The first word of an algorithm
+    holds its number.
     """
 
     TIMES = (3.0, 1.0, 2.0)
@@ -120,7 +121,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
 
 @pytest.fixture
 def gemm(device: Device) -> cublaslt.Gemm:
-    """A product is described, and the third algorithm chosen."""
+    """A `Gemm` in which the product has a plan already, with the third algorithm chosen."""
     gemm = cublaslt.Gemm()
     algorithms = [cublaslt.Heuristic() for _ in range(3)]
     for number, algorithm in enumerate(algorithms):
@@ -133,7 +134,7 @@ def gemm(device: Device) -> cublaslt.Gemm:
 
 
 def used(gemm: cublaslt.Gemm, device: Device, *, relu: bool = False) -> list[int]:
-    """The algorithms that a product uses; it is right, whatever was tried before."""
+    """The algorithms that one call uses; its result must be right, whatever was tried before."""
     device.used = []
     rng = np.random.default_rng(len(device.used))
     x, y, bias = (on_device(rng.normal(size=s).astype("f4")) for s in ((M, K), (K, N), (N,)))
@@ -147,7 +148,7 @@ def used(gemm: cublaslt.Gemm, device: Device, *, relu: bool = False) -> list[int
 
 
 def test_a_product_is_timed_when_it_comes_again(gemm: cublaslt.Gemm, device: Device) -> None:
-    """The third time; from then on the fastest is used."""
+    """It is timed at the third call; from then on the fastest algorithm is used."""
     assert [used(gemm, device) for _ in range(2)] == [[2], [2]]
     tried = used(gemm, device)
     assert set(tried) == {0, 1, 2}
@@ -162,7 +163,7 @@ def test_the_clock_is_the_device_s(device: Device) -> None:
     assert cublaslt.microseconds(work, 5) == pytest.approx(3.0)
 
 
-def test_nothing_is_timed_while_it_is_recorded(gemm: cublaslt.Gemm, device: Device) -> None:
+def test_nothing_is_timed_during_a_capture(gemm: cublaslt.Gemm, device: Device) -> None:
     device.capturing = True
     assert [used(gemm, device) for _ in range(4)] == [[2]] * 4
     device.capturing = False
@@ -173,7 +174,7 @@ def test_nothing_is_timed_while_it_is_recorded(gemm: cublaslt.Gemm, device: Devi
 def test_what_the_library_cannot_run_is_passed_by(
     gemm: cublaslt.Gemm, device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once: from then on that is taken which it can; its own error where there is none."""
+    """This is found out once: later calls take an algorithm that runs. If none runs, an error."""
     monkeypatch.setattr(tuning, "TIMED_AT", 99)
     device.broken = {0, 2}
     assert used(gemm, device) == [2, 0, 1]
@@ -184,9 +185,7 @@ def test_what_the_library_cannot_run_is_passed_by(
     assert device.used == [1, 0, 2]
 
 
-def test_nothing_else_is_tried_while_a_step_is_recorded(
-    gemm: cublaslt.Gemm, device: Device
-) -> None:
+def test_nothing_else_is_tried_during_a_capture(gemm: cublaslt.Gemm, device: Device) -> None:
     device.broken, device.capturing = {2}, True
     with pytest.raises(RuntimeError, match="EXECUTION_FAILED"):
         used(gemm, device)
@@ -196,7 +195,7 @@ def test_nothing_else_is_tried_while_a_step_is_recorded(
 def test_numbers_to_try_are_from_memory_that_is_given_back(
     gemm: cublaslt.Gemm, device: Device
 ) -> None:
-    """A pool of the user's has its limit, and would keep them."""
+    """The user's pool may have a limit, and would keep the memory."""
     seen, plain = [], device.call
 
     def call(name: str, *args: Any) -> None:
@@ -229,7 +228,7 @@ def test_where_there_is_no_room_the_choice_stays(gemm: cublaslt.Gemm, device: De
 
 
 def test_a_bias_of_zeros_hides_nothing(gemm: cublaslt.Gemm, device: Device) -> None:
-    """While algorithms are tried it is random; the caller's is added to the caller's product."""
+    """Trials use a random bias. The product itself uses the caller's bias."""
     seen, plain = [], device.call
 
     def call(name: str, *args: Any) -> None:
@@ -245,7 +244,7 @@ def test_a_bias_of_zeros_hides_nothing(gemm: cublaslt.Gemm, device: Device) -> N
         assert not np.array_equal(bias, seen[-1])
 
 
-# A ReLU of the library's
+# The library's own ReLU
 
 
 def test_a_relu_is_tried_once_with_what_is_no_number(
@@ -261,7 +260,7 @@ def test_a_relu_is_tried_once_with_what_is_no_number(
 def test_a_relu_that_loses_nan_is_not_taken(
     gemm: cublaslt.Gemm, device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The product is one without, from then on; without one the algorithm may be used."""
+    """From then on the product is computed without a ReLU, for which the algorithm may be used."""
     monkeypatch.setattr(tuning, "TIMED_AT", 99)
     device.lose_nan = {2}
     for launches in (2, 1):
@@ -272,7 +271,7 @@ def test_a_relu_that_loses_nan_is_not_taken(
 def test_a_relu_is_tried_again_with_the_algorithm_that_the_clock_takes(
     gemm: cublaslt.Gemm, device: Device
 ) -> None:
-    """Of two the one is kept that leaves NaN: its bits are what they were."""
+    """If only the earlier one leaves NaN, it is used again, so the bits stay what they were."""
     device.lose_nan = {1}
     for _ in range(4):
         last = used(gemm, device, relu=True)[-1]
@@ -289,7 +288,7 @@ def test_a_relu_that_cannot_be_run_is_left_to_the_caller(
     device: Device,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where it is tried, and where it fails after that: no other algorithm of its was tried."""
+    """At the trial, and at a later call: no other algorithm has passed the trial."""
     monkeypatch.setattr(tuning, "TIMED_AT", 99)
     plain = device.call
 
@@ -305,7 +304,7 @@ def test_a_relu_that_cannot_be_run_is_left_to_the_caller(
     assert used(gemm, device, relu=True) == [2]
 
 
-def test_no_relu_is_tried_while_a_step_is_recorded(gemm: cublaslt.Gemm, device: Device) -> None:
+def test_no_relu_is_tried_during_a_capture(gemm: cublaslt.Gemm, device: Device) -> None:
     device.capturing = True
     assert used(gemm, device, relu=True) == [2]
     assert not device.with_relu
@@ -317,7 +316,7 @@ def test_no_relu_is_tried_while_a_step_is_recorded(gemm: cublaslt.Gemm, device: 
 
 
 def test_simpler_products() -> None:
-    """A ReLU stands after a bias; a bias may stand alone."""
+    """A ReLU needs a bias before it; a bias may come without a ReLU."""
     operands = Operand(False, K, M * K, aligned=256), Operand(False, N, K * N, aligned=256)
     plain = Product("float32", 1, M, N, K, *operands, bias=False)
     both = plain._replace(bias=True, relu=True)

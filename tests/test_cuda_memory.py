@@ -1,4 +1,4 @@
-"""How long CuPy's plug-in holds memory, of the device and of the host; CUDA is played."""
+"""How long CuPy's plug-in holds memory of the device and of the host; with a stand-in for CUDA."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from polynet_cupy import CupyBackend
 
 
 @pytest.mark.parametrize("error", [RuntimeError, MemoryError, KeyboardInterrupt])
-def test_a_recording_that_fails_keeps_no_memory(
+def test_a_capture_that_fails_keeps_no_memory(
     error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As much as a step takes lies idle in its pool: it goes with the last graph that uses it."""
+    """Its pool holds as much idle memory as a step takes; the last graph to use it frees it."""
     made: list[weakref.ref[Any]] = []
 
     class Capturer:
@@ -44,7 +44,7 @@ def test_a_recording_that_fails_keeps_no_memory(
         with pytest.raises(error):
             capture(fails)
         gc.collect()
-        assert len(made) == 2 - lives, "all had the one that did not fail"
+        assert len(made) == 2 - lives, "captures shared one capturer until one of them failed"
         assert (made[-1]() is not None) is lives
     replays.clear()
     assert made[0]() is None
@@ -54,7 +54,7 @@ def test_a_recording_that_fails_keeps_no_memory(
 def test_memory_of_the_host_is_given_back_when_the_copy_is_there(
     fetched: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """CuPy lends it at once to the next who asks, whose numbers the copy would write over."""
+    """CuPy gives it to the next caller at once, and a late copy would write over their numbers."""
     told: list[str] = []
 
     class Event:

@@ -1,4 +1,4 @@
-"""CuPy's namespace and its sums by segment: arrays joined, taken from, multiplied along axes."""
+"""CuPy's namespace, and sums by segment: concat, stack, take, clip, tensordot, vecdot."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ rng = np.random.default_rng(7)
 def test_many_arrays_are_joined_a_few_at_a_time(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """CuPy would copy the addresses of more than eight from the host, which a graph cannot."""
+    """For more than eight, CuPy copies their addresses from the host, which a graph cannot do."""
     most, plain = [], XP.plain_concat
 
     def joined(arrays: Any, **options: Any) -> Any:
@@ -54,7 +54,7 @@ def test_many_arrays_are_joined_a_few_at_a_time(
 def test_numbers_are_joined_at_once(
     count: int, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As many as have room in a launch's arguments: a step's losses, which are each elsewhere."""
+    """As many as fit into the arguments of a launch, such as losses, each in memory of its own."""
     started = []
 
     def launched(kernel: str, *args: Any) -> None:
@@ -79,7 +79,7 @@ def test_rows_of_a_batch(dtype: str, places: str) -> None:
     for shape in ((5,), (5, 3), (5, 2, 4), (5, 16), (5, 0)):
         x = (rng.normal(size=shape) * 9).astype(dtype)
         whole = np.zeros(x.size + 1, dtype)
-        whole[1:] = x.reshape(-1)  # where a thread may not read 16 bytes at once
+        whole[1:] = x.reshape(-1)  # not aligned for reads of 16 bytes
         for array in (x, np.asfortranarray(x), x[::-1], whole[1:].reshape(shape)):
             assert np.array_equal(XP.take(array, rows, axis=0), array[rows])
     assert XP.take(np.ones((2, 3)), rows[1:2], axis=1).tolist() == [[1.0], [1.0]]
@@ -101,7 +101,7 @@ def test_clip(low: Any, high: Any, dtype: str) -> None:
 @pytest.mark.parametrize("axes", [0, 1, 2, ((0,), (1,)), ((1, 0), (0, 1)), ((-1,), (0,))])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex128", "int64"])
 def test_tensordot(axes: Any, dtype: str) -> None:
-    """Of whole numbers, whose sums are the same in any order."""
+    """With whole numbers, whose sums are the same in any order."""
     x, y = (rng.integers(-9, 10, size=(3, 3)).astype(dtype) for _ in range(2))
     found, expected = XP.tensordot(x, y, axes=axes), np.tensordot(x, y, axes=axes)
     assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
@@ -132,7 +132,7 @@ def test_sums_by_segment(data: Any, n: int, width: int, count: int) -> None:
 def test_many_rows_are_added_by_the_kernel_where_the_definition_would_not_fit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It makes a matrix of a number for each row and segment."""
+    """The definition makes a matrix with one number for each row and segment."""
     x, segments = np.ones((9, 2)), np.arange(9) % 3
     monkeypatch.setattr(indexing, "MOST_ROWS", 8)
     assert KERNELS["segment_sum"](XP, x, segments, 3) is NotImplemented
@@ -142,7 +142,7 @@ def test_many_rows_are_added_by_the_kernel_where_the_definition_would_not_fit(
 
 
 def test_sums_by_segment_have_one_order() -> None:
-    """That of the rows: each sum is what adding one row after another gives, to the last bit."""
+    """Rows are added in order: each sum equals that of adding row after row, to the last bit."""
     x, segments = rng.normal(size=(300, 3)).astype(np.float32), rng.integers(0, 4, size=300)
     expected = np.zeros((4, 3), np.float32)
     for row, k in zip(x, segments, strict=True):

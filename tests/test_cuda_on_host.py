@@ -1,8 +1,8 @@
-"""CuPy's kernels without a GPU: the CUDA sources, compiled by g++, behind their own Python.
+"""CuPy's kernels without a GPU: the CUDA sources, compiled by g++, behind the plug-in's own Python.
 
-What needs only shapes that somebody draws stands in `test_kernels.py`, and the whole conformance
-suite passes too, where the plug-in of `tests/plugins/cuda_on_host` is on the path: the session
-`cuda_sources` runs all three.
+Tests that need only drawn shapes are in `test_kernels.py`. The whole conformance suite passes too,
+if the plug-in of `tests/plugins/cuda_on_host` is on the path. The nox session `cuda_sources` runs
+all three.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ FUNCTIONS = {**vars(functional), **vars(losses), "put_slice": put_slice, "segmen
 EDGES = [0.0, -0.0, 1.0, -2.5, np.inf, -np.inf, np.nan]
 
 
-# All of them
+# All kernels
 
 
 def called(name: str, args: Any, options: Any) -> Any:
-    """A kernel's answer to a sample."""
+    """What a kernel returns for a sample."""
     with use_backend(HOST):
         given = [np.asarray(a) if isinstance(a, float) else a for a in args]
         return KERNELS[name](XP, *given, **options)
 
 
 def test_every_kernel_has_samples_that_it_takes() -> None:
-    """A kernel that declined all it is tested with would be tested by nothing."""
+    """A kernel that declines all of its samples would not be tested at all."""
     taken = {
         name: sum(called(name, s.args, s.options) is not NotImplemented for s in SAMPLES[name])
         for name in KERNELS.keys() & SAMPLES.keys()
@@ -61,7 +61,7 @@ def test_every_kernel_has_samples_that_it_takes() -> None:
 
 
 def test_every_source_s_kernel_is_launched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By samples, pullbacks and steps, so by the suite; in bfloat16, too."""
+    """Samples, pullbacks and training steps launch them all, some of them in bfloat16 only."""
     started = set()
     fast = HOST.with_precision("bfloat16")
 
@@ -83,8 +83,8 @@ def test_every_source_s_kernel_is_launched(monkeypatch: pytest.MonkeyPatch) -> N
         OPS["take"](np.ones((3, 2)), np.asarray([0, 2]), axis=0)
     for rule in (optim.Adam(), optim.SGD(), optim.RMSprop()):
         stepped(HOST, optim.EMA(optim.ClipNorm(rule, max_norm=1.0)), {"w": np.ones(3)})
-    launched("spin", "float32", 1, 32, 100)  # while products are timed
-    products.turned(XP, np.ones((2, 3)).T)  # large ones in TF32
+    launched("spin", "float32", 1, 32, 100)  # used while products are timed
+    products.turned(XP, np.ones((2, 3)).T)  # used for large products in TF32
     with use_backend(fast):
         one = {"stride": (1,), "padding": ((0, 0),), "dilation": (1,)}
         convolution(*(np.ones((1, 1, n), np.float32) for n in (4, 2)), **one)
@@ -98,7 +98,7 @@ def test_every_source_s_kernel_is_launched(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def apart(name: str, sample: Any, dtype: str) -> float:
-    """How far value and gradients of a kernel are from its definition in float64, at most."""
+    """The largest error of a kernel's value and gradients, beside its definition in float64."""
     f = one_result(FUNCTIONS[name])
     floats = tuple(i for i, a in enumerate(sample.args) if is_differentiable(a))
     worst = 0.0
@@ -117,7 +117,7 @@ def apart(name: str, sample: Any, dtype: str) -> float:
 
 
 def test_how_far_kernels_are_from_their_definitions(capsys: pytest.CaptureFixture[str]) -> None:
-    """Prints a line for each kernel: the largest error of its samples, relative above 1."""
+    """Prints the largest error of each kernel's samples, relative where numbers are above 1."""
     limits = {"float32": 5e-6, "float64": 1e-14}
     names = sorted(KERNELS.keys() & SAMPLES.keys())
     worst = {n: [max(apart(n, s, d) for s in SAMPLES[n]) for d in limits] for n in names}
@@ -168,7 +168,7 @@ def test_cross_entropy_of_no_numbers_and_of_no_class(data: st.DataObject, label:
 @pytest.mark.parametrize("n", [1, 31, 32, 33, 255, 256, 257, 1000])
 @pytest.mark.parametrize("name", ["softmax", "log_softmax", "layer_norm", "cross_entropy"])
 def test_rows_of_any_length(name: str, n: int) -> None:
-    """Less than a warp, several, more than a block; one row and many."""
+    """Rows shorter than a warp, of several warps, longer than a block; one row and several."""
     for rows in (1, 5):
         x = rng.normal(size=(rows, n)) * 10
         if name == "cross_entropy":
@@ -184,9 +184,9 @@ def test_rows_of_any_length(name: str, n: int) -> None:
 
 @pytest.mark.parametrize("n", [128, 1000, 8000, 8200])
 def test_a_row_has_the_same_bits_wherever_it_begins(n: int) -> None:
-    """Packs may be read by one instruction there, or not."""
+    """Depending on where it begins, one instruction can read a whole pack, or it cannot."""
     memory = rng.uniform(-12, -8, size=3 * n + 1)
-    memory[:-1:n] = 0.0  # a sum a little above 1, whose logarithm shows its last bit
+    memory[:-1:n] = 0.0  # so that the sum is a little above 1, and its logarithm shows the last bit
     labels = rng.integers(0, n, size=3)
     x = memory[:-1].reshape(3, n).copy()
     memory[1:] = x.reshape(-1)  # eight bytes further on
@@ -200,11 +200,11 @@ def test_a_row_has_the_same_bits_wherever_it_begins(n: int) -> None:
 @pytest.mark.parametrize("shape", [(2, 1), (1, 3, 2), (5, 2, 7), (3, 4, 5, 6), (3, 2, 1366)])
 @pytest.mark.parametrize("affine", [0, 1, 2])
 def test_channels_of_any_length(shape: tuple[int, ...], affine: int) -> None:
-    """Numbers, mean and variance, and what goes back from all three."""
+    """The normalised numbers, the mean and the variance, and the gradients through all three."""
     args = [rng.normal(size=shape), *(rng.normal(size=shape[1]) for _ in range(affine))]
     f = one_result(lambda *a: functional.batch_norm(*a, eps=1e-3))
     agree(f, *args, atol=1e-10)
-    if affine:  # where nothing goes back to x, as to a user's data
+    if affine:  # without a gradient of x, as where x is a user's data
         agree(lambda *a: f(args[0], *a), *args[1:], atol=1e-10)
 
 
@@ -220,7 +220,7 @@ def test_channels_of_more_parts_than_a_block_has_threads(monkeypatch: pytest.Mon
 def test_sums_of_columns(
     shape: tuple[int, int], enough: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From so many blocks on, a thread sums a pack of columns, where they are whole packs."""
+    """From `ENOUGH` blocks on, a thread sums a pack of columns, if the columns make whole packs."""
     x = rng.normal(size=shape)
     one_by_one = launch.column_sum(XP, x)
     monkeypatch.setattr(launch, "ENOUGH", enough)
@@ -238,7 +238,7 @@ def test_sums_of_columns(
 @given(data=st.data(), largest=st.booleans(), ceil=st.booleans(), axes=st.integers(1, 2))
 @settings(max_examples=200, deadline=None)
 def test_windows_of_every_kind(data: Any, largest: bool, ceil: bool, axes: int) -> None:
-    """Dilated, beyond the end, beyond the padding, with and without the padding's zeros."""
+    """Dilated windows, past the end, past the padding, with and without the padding's zeros."""
     each = lambda low, high: data.draw(st.tuples(*[st.integers(low, high)] * axes))
     window, stride = each(1, 3), each(1, 4)
     dilation = each(1, 2) if largest else (1,) * axes
@@ -255,7 +255,7 @@ def test_windows_of_every_kind(data: Any, largest: bool, ceil: bool, axes: int) 
 
 # Dropout's bits
 
-ANSWERS = [  # of the generator's authors: key, counter, words
+ANSWERS = [  # key, counter and words, published by the generator's authors
     ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
     ((-1, -1), (-1, -1), (0x1CB996FC, 0xBB002BE7)),
     ((0x13198A2E, 0x03707344), (0x243F6A88, -0x7A5CF72D), (0xC4923A9C, 0x483DF7A0)),
@@ -264,7 +264,7 @@ ANSWERS = [  # of the generator's authors: key, counter, words
 
 @pytest.mark.parametrize(("key", "counter", "words"), ANSWERS)
 def test_threefry_s_published_answers(key: Any, counter: Any, words: Any) -> None:
-    """A half is below a limit, but not below itself: so a mask shows each of the four."""
+    """A half is below its value plus 1, but not below its value: so masks show all four halves."""
     halves = [word >> shift & 0xFFFF for word in words for shift in (0, 16)]
     given = [np.asarray(key, np.int32), np.asarray(counter[1:], np.int32)]
     for i, half in enumerate(halves):
@@ -300,7 +300,7 @@ def test_masks_are_the_definition_s_bit_for_bit(
 
 @pytest.mark.parametrize("pool", [functional.avg_pool, functional.max_pool])
 def test_windows_far_apart(pool: Any) -> None:
-    """Steps as long as the kernels can count."""
+    """Strides as long as the kernels can count."""
     for stride in (2**31 - 1, 2**31 - 2, 2**30):
         how = {"window": (1,), "stride": (stride,), "padding": (0,)}
         agree(lambda x, how=how: pool(x, **how), rng.normal(size=(1, 2, 4)))
@@ -362,7 +362,7 @@ def test_what_is_left_to_the_definition(name: str, args: Any, options: Any) -> N
     assert KERNELS[name](XP, *args, **options) is NotImplemented
 
 
-# What watches over all this
+# The checks of the host's launch, and launches
 
 
 @pytest.mark.parametrize(
@@ -378,7 +378,7 @@ def test_what_is_left_to_the_definition(name: str, args: Any, options: Any) -> N
     ],
 )
 def test_a_launch_that_would_go_wrong_on_a_device_fails(args: Any) -> None:
-    """A number of another kind, an array of another dtype or not in order, one that is missing."""
+    """A number of another kind; an array of another dtype, not contiguous, or missing."""
     with pytest.raises(AssertionError):
         cuda_on_host.launch("relu_forward", "float64", 1, 32, *args)
 
@@ -391,7 +391,7 @@ def test_a_launch_that_writes_to_what_is_read_only_fails() -> None:
 
 
 def test_arrays_of_another_device_are_refused() -> None:
-    """As CuPy's own kernels do: the memory of another device must not be taken for this one's."""
+    """As CuPy's own kernels refuse them: a kernel would take their memory for its own device's."""
     here, there = (SimpleNamespace(data=SimpleNamespace(device_id=i), shape=(2,)) for i in (0, 1))
     launch.on_device(0, here, 3, None, 1.0, np.ones(2))
     with pytest.raises(ValueError, match=r"is on cuda:1, and the current device is cuda:0; call"):
@@ -399,7 +399,7 @@ def test_arrays_of_another_device_are_refused() -> None:
 
 
 def test_grids_and_blocks() -> None:
-    """A thread an element, a block a row: no more blocks than needed, and whole warps."""
+    """One thread per element or pack, one block per row; no needless blocks, and whole warps."""
     plans = []
     xp = cuda_on_host.extended(np, "xp", launch=lambda *a: plans.append(a[2:4]))
     for size in (0, 1, 256, 257, 10**9):
@@ -417,7 +417,7 @@ def test_grids_and_blocks() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_gelu_of_the_largest_number(dtype: str) -> None:
-    """It is itself: what is doubled on the way would be infinite."""
+    """The result is that number itself; doubling it on the way would make it infinite."""
     x = np.asarray([np.finfo(dtype).max])
     with use_backend(HOST):
         np.testing.assert_array_equal(functional.gelu(x), x)

@@ -42,7 +42,7 @@ OPTIMIZERS = [
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
 @pytest.mark.parametrize(("dtype", "limit"), [("float64", 1e-13), ("float32", 2e-6)])
 def test_an_optimizer_is_its_definition(optimizer: Any, dtype: str, limit: float) -> None:
-    """Of many parameters, more than a table holds; of none and one element, and several blocks."""
+    """With more parameters than a table holds; with no element, one element, and several blocks."""
     shapes = [(), (1,), (3, 5), (0, 2), (2 * optimizers.CHUNK + 1,), *[(2,)] * optimizers.MOST]
     params = {f"p{i}": rng.normal(size=s).astype(dtype) for i, s in enumerate(shapes)}
     params["turned"] = rng.normal(size=(4, 3)).astype(dtype).T
@@ -112,7 +112,7 @@ def test_a_state_of_another_shape_is_left_to_the_definition() -> None:
 
 
 def gradients_that_are_the_parameters(state: Any, _data: Any, _rows: Any) -> Any:
-    """A step whose gradients stand in its state: each the other's, turned round."""
+    """A step whose gradients lie in its state: each parameter's is the other one, transposed."""
     params = state["params"]
     loss = params["a"][0, 0] * 1
     grads = {"a": params["b"].T, "b": params["a"].T}
@@ -121,7 +121,7 @@ def gradients_that_are_the_parameters(state: Any, _data: Any, _rows: Any) -> Any
 
 
 def test_a_compiled_step_writes_over_its_own_state_only() -> None:
-    """And reads a gradient that stands there before it writes; whoever gave the state keeps it."""
+    """It reads a gradient that lies there before it writes; the caller's state stays as it was."""
     gradients_that_are_the_parameters.consumes = True
     params = {"a": rng.normal(size=(3, 3)), "b": rng.normal(size=(3, 3))}
     state = {"params": params, "step": np.zeros(1, np.int32)}

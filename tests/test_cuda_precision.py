@@ -1,6 +1,6 @@
 """Products in bfloat16 on CuPy's plug-in: what is rounded, and what is not.
 
-The sources run on the host, where a product multiplies what its operands' bits stand for.
+The sources run on the host. A product there multiplies the numbers that its operands' bits mean.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BITS, LOWEST, LARGEST = 8, -126, 3.3895313892515355e38
 
 
 def nearest(x: np.ndarray) -> np.ndarray:
-    """By arithmetic in float64: the nearest number of eight bits, of two the even one."""
+    """The nearest number with eight bits, or the even one of two, by arithmetic in float64."""
     wide = x.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         exponent = np.maximum(np.frexp(wide)[1] - 1, LOWEST)
@@ -60,7 +60,7 @@ def test_numbers_are_rounded_to_the_nearest(x: np.ndarray) -> None:
 
 
 def test_what_is_not_a_number_stays_so_whatever_its_bits() -> None:
-    """Rounding the bits of some would carry into the exponent, or make an infinity of others."""
+    """Rounding the bits of a NaN could carry into its exponent, or turn it into an infinity."""
     x = np.asarray([0x7F800001, 0xFF800001, 0x7FFFFFFF, 0xFFFFFFFF], np.uint32).view(np.float32)
     assert np.isnan(widened(products.rounded(FAST.xp, x[None, :]))).all()
 
@@ -105,7 +105,7 @@ CASES: dict[str, tuple[Callable[..., Any], list[np.ndarray]]] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_multiplied_is_rounded_and_nothing_else(name: str) -> None:
-    """Value and gradients are those of rounded operands; no bias is rounded, nor its gradient."""
+    """Value and gradients are those of rounded operands; a bias and its gradient are unchanged."""
     f, args = CASES[name]
     with use_backend(FAST):
         value, pullback = vjp(f, *args)
@@ -130,7 +130,7 @@ def test_float64_is_left_alone() -> None:
 
 
 def test_a_run_keeps_its_parameters_in_float32_and_comes_close() -> None:
-    """And learns what the same run in float32 learns."""
+    """Its losses stay close to those of the same run in float32."""
     x = draw(256, 12)
     y = (x @ draw(12, 3)).argmax(axis=1)
     runs = []
@@ -149,7 +149,7 @@ def test_a_run_keeps_its_parameters_in_float32_and_comes_close() -> None:
 
 
 def test_the_steps_of_an_own_loop_are_computed_so_too() -> None:
-    """A compiled step has the precision of the backend that compiled it, wherever it is called."""
+    """A compiled step has the precision of its backend, whichever backend is in use at the call."""
     x, w = draw(8, 4), draw(5, 4)
 
     def step(state: Any, data: Any, rows: Any) -> Any:
@@ -179,7 +179,7 @@ def test_a_linear_layer_and_its_relu_are_rounded_as_each_by_itself(bias: bool) -
 def test_columns_are_summed_and_rounded_in_one_pass(
     columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sums are of the numbers as they were."""
+    """The sums are those of the numbers before rounding."""
     monkeypatch.setattr(launch, "ENOUGH", 1)
     x = draw(2 * launch.CHUNK + 7, columns)
     found = np.zeros(x.shape, np.uint16)

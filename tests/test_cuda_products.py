@@ -1,4 +1,4 @@
-"""Matrix products of CuPy's plug-in: how they are described to cuBLASLt, and what comes of it."""
+"""Matrix products of CuPy's plug-in: their description for cuBLASLt, and their results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ rng = np.random.default_rng(7)
 
 
 def lying(draw: Any, *shape: int) -> np.ndarray:
-    """An array of this shape: in order, turned round, a part of a larger one, or backwards."""
+    """An array of this shape in some layout: C or F order, a part of another array, or reversed."""
     how = draw(st.sampled_from(["C", "F", "part", "every other", "backwards"]))
     x = rng.normal(size=shape)
     if how == "F":
@@ -40,13 +40,13 @@ def lying(draw: Any, *shape: int) -> np.ndarray:
     return {"C": x, "every other": np.repeat(x, 2, axis=-1)[..., ::2], "backwards": x[::-1]}[how]
 
 
-FIXTURES = [HealthCheck.function_scoped_fixture]  # it is the same for all that is drawn
+FIXTURES = [HealthCheck.function_scoped_fixture]  # the fixture is the same for every example
 STACKS = [((), ()), ((3,), (3,)), ((), (2,)), ((2, 3), (3,)), ((2, 1), (1, 3)), ((1,), ())]
 
 
 @pytest.fixture
 def none_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All products are cuBLASLt's."""
+    """Let cuBLASLt compute all products."""
     monkeypatch.setattr(products, "FEW_TILES", 0)
 
 
@@ -67,7 +67,7 @@ SIZES = st.integers(1, 40) | st.sampled_from([128, 131, 256])
 @given(data=st.data(), sizes=st.tuples(SIZES, SIZES, SIZES))
 @settings(max_examples=100, deadline=None)
 def test_small_products_however_they_lie(data: Any, sizes: Any) -> None:
-    """By row or by column, beginning anywhere; with the sums of the first matrix's rows."""
+    """Row by row or column by column, aligned or not; with the row sums of the first matrix."""
     m, k, n = sizes
     x, y = (small_and_lying(data.draw, *shape) for shape in ((m, k), (k, n)))
     bias = rng.normal(size=n) if data.draw(st.booleans()) else None
@@ -84,7 +84,7 @@ def test_small_products_however_they_lie(data: Any, sizes: Any) -> None:
 
 
 def small_and_lying(draw: Any, rows: int, columns: int, by_row: bool | None = None) -> np.ndarray:
-    start = draw(st.integers(0, 1))  # 8 bytes on, a thread cannot read 16 at once
+    start = draw(st.integers(0, 1))  # moved by 8 bytes, memory is not aligned for reads of 16
     x = rng.normal(size=rows * columns + start)[start:]
     if draw(st.booleans()) if by_row is None else by_row:
         return x.reshape(rows, columns)
@@ -105,7 +105,7 @@ def test_what_is_no_number_stays_so_in_a_small_product() -> None:
 
 
 def test_what_is_small() -> None:
-    """Few tiles and few terms, in full precision, each matrix row by row or column by column."""
+    """Few tiles and few terms, in full precision, each matrix in C or F order."""
     x, y = rng.normal(size=(128, 256)), rng.normal(size=(256, 128))
     assert products.small(XP, x, y)
     assert products.small(XP, x, np.asfortranarray(y))
@@ -122,7 +122,7 @@ def test_what_is_small() -> None:
 
 @pytest.mark.usefixtures("none_small")
 def test_products_that_copy_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Turned round, one for all of a stack, and a part of wider rows: all as they lie."""
+    """Transposed, broadcast over a stack, or a part of wider rows: cuBLASLt takes them all."""
     x, stack = rng.normal(size=(6, 5)), rng.normal(size=(4, 6, 5))
     pairs = [(x.T, x), (x, x.T), (x[:, :3].T, x), (stack.mT, x), (x.T, stack), (stack, stack.mT)]
     monkeypatch.setattr(XP, "asarray", None)
@@ -131,7 +131,7 @@ def test_products_that_copy_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_device_is_probed_by_cublaslt_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kernel, and a product of the library's, though it is a small one: it may be missing."""
+    """The probe's product is small, but computed by cuBLASLt, since the library may be missing."""
     gemm, seen = XP.gemm, []
     probed = SimpleNamespace(xp=XP, to_host=np.asarray)
     monkeypatch.setattr(XP, "gemm", lambda *a: seen.append(a[0]) or gemm(*a))
@@ -147,7 +147,7 @@ def test_a_device_is_probed_by_cublaslt_too(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_products_of_more_matrices_than_a_call_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call for each so many of them; of one that serves all, each reads the same."""
+    """There are several calls, and each reads a matrix that is broadcast from its start."""
     monkeypatch.setattr(products, "MOST_AT_ONCE", 3)
     calls = []
     monkeypatch.setattr(XP, "gemm", lambda *a: calls.append(a[:2]) or cuda_on_host.gemm(*a))
@@ -160,7 +160,7 @@ def test_products_of_more_matrices_than_a_call_takes(monkeypatch: pytest.MonkeyP
 
 
 def test_the_results_of_every_call_are_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of odd sizes, too: cuBLASLt is told how operands are aligned, and takes results to be."""
+    """Also for odd sizes: cuBLASLt assumes that results are aligned, and is told about operands."""
     calls = []
     monkeypatch.setattr(XP, "gemm", lambda *a: calls.append(a[:3]) or cuda_on_host.gemm(*a))
     x = rng.normal(size=(65536, 1, 1)).astype(np.float32)
@@ -196,7 +196,7 @@ def test_products_that_cannot_be() -> None:
 
 
 def test_the_alignment_is_that_of_the_address() -> None:
-    """An algorithm for memory that is aligned better would read across its end."""
+    """With a larger alignment cuBLASLt may choose an algorithm that reads past the memory's end."""
     seen = []
     memory = np.zeros(1024)
     start = -memory.ctypes.data % 256 // 8
@@ -215,7 +215,7 @@ def test_the_alignment_is_that_of_the_address() -> None:
 def test_what_cublaslt_leaves_of_a_product_is_done_once(
     bias: bool, relu: bool, done: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Part by part of a stack that is more than one call; what is no number stays so."""
+    """In every part of a stack that takes several calls; NaN stays NaN."""
     monkeypatch.setattr(products, "MOST_AT_ONCE", 2)
 
     def gemm(how: Any, first: int, out: Any, x: Any, y: Any, bias: Any = None) -> Any:
@@ -250,7 +250,7 @@ def test_a_matrix_is_turned_round(m: int, k: int, dtype: str) -> None:
     ("precision", "sizes", "across", "turned"),
     [
         ("tf32", (33, 40, 8), (True, True), True),
-        ("tf32", (33, 40, 7), (True, True), False),  # rows that are too short
+        ("tf32", (33, 40, 7), (True, True), False),  # the rows are too short
         ("tf32", (2, 3, 8), (True, True), False),  # too little to do
         ("tf32", (33, 40, 8), (True, False), False),
         ("tf32", (33, 40, 8), (False, True), False),
@@ -260,7 +260,7 @@ def test_a_matrix_is_turned_round(m: int, k: int, dtype: str) -> None:
 def test_in_tf32_a_large_matrix_lies_along_the_sums(
     precision: str, sizes: Any, across: Any, turned: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where neither does; the product is the same."""
+    """The first matrix is turned if neither lies along the sums; the product is the same."""
     monkeypatch.setattr(products, "LINE", 8)
     monkeypatch.setattr(products, "ENOUGH", 1000)
     xp, seen = HOST.with_precision(precision).xp, []
@@ -292,7 +292,7 @@ def test_linear_of_odd_sizes(
 def test_some_of_a_linear_layer_s_gradients(
     wanted: tuple[int, ...], tiles: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each is what it is where all are asked for."""
+    """Each gradient has the bits that it has where all are asked for."""
     monkeypatch.setattr(products, "FEW_TILES", tiles)
     args = [rng.normal(size=shape) for shape in ((33, 7), (40, 7), (40,))]
     with use_backend(HOST):

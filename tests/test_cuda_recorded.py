@@ -1,7 +1,7 @@
-"""Training steps of CuPy's plug-in as recordings: replayed by address, the loop's bits.
+"""Captured training steps of CuPy's plug-in: replayed by address, they give the bits of the loop.
 
-A stand-in for CUDA graphs (`tests/plugins/cuda_on_host/captured.py`) records the kernels, which
-g++ compiled, and all that NumPy does between them. What it cannot show is CUDA's own part.
+A stand-in for CUDA graphs (`tests/plugins/cuda_on_host/captured.py`) captures the kernels, which
+g++ compiled, and everything that NumPy does between them. It cannot show CUDA's own part.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ ADAM = optim.Adam(1e-2, weight_decay=0.1)
 def trained(
     compiled: bool, name: str, optimizer: Any, *, precision: str = "float32", **options: Any
 ) -> Trainer:
-    """Epochs enough that some are replayed, each of five batches and a smaller one."""
+    """Train for enough epochs that some are replayed; each has five batches and a smaller one."""
     backend = CudaCaptured().with_precision(precision)
     if not compiled:
         backend.compile = lambda step: Backend.compile(backend, step)
@@ -69,7 +69,7 @@ def trained(
     run = Trainer(make(), losses.cross_entropy, optimizer, backend=backend)
     with use_backend(backend):
         run.fit(x, Y, epochs=WARM_UP + 2, batch_size=8, **options)
-        if name == "dense":  # other data of the same shapes, which are recorded anew
+        if name == "dense":  # other data of the same shapes, for which steps are captured anew
             run.fit(x[::-1], Y, epochs=WARM_UP + 2, batch_size=8, **options)
     return run
 
@@ -84,7 +84,7 @@ def assert_equal(name: str, optimizer: Any, **options: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_warnings() -> Any:
-    """A step that could not be recorded would be the loop itself."""
+    """A step that could not be captured would run as the loop does, after a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
@@ -97,7 +97,7 @@ def test_replayed_networks_are_the_loop_bit_for_bit(name: str, precision: str) -
 
 
 def test_replayed_parts_of_batches_are_the_loop_bit_for_bit() -> None:
-    """Of a network with buffers, which each part renews; samples have weights."""
+    """The network has buffers, which each part updates, and the samples have weights."""
     weights = rng.uniform(size=44)
     assert_equal("convolutions", ADAM, accumulate=2, sample_weight=weights)
 
@@ -115,25 +115,25 @@ def test_replayed_streams_are_the_loop_bit_for_bit() -> None:
     assert runs[0].history.step_losses == runs[1].history.step_losses
 
 
-def test_all_steps_of_a_call_are_one_recording(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of four steps, as many kernels as four have; their memory is spoilt until they run."""
-    recordings: list[Capture] = []
+def test_all_steps_of_a_call_are_one_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The capture of four steps has four times the kernels of one, and spoils all new memory."""
+    captures: list[Capture] = []
     leave = Capture.__exit__
 
     def left(self: Capture, *exception: object) -> None:
         leave(self, *exception)
-        recordings.append(self)
+        captures.append(self)
 
     monkeypatch.setattr(Capture, "__exit__", left)
     trained(True, "dense", ADAM)
-    started = [sum(call[0].__name__ == "launch" for call in r.calls) for r in recordings]
+    started = [sum(call[0].__name__ == "launch" for call in c.calls) for c in captures]
     full, rest = started[0], started[1]
     assert full - 1 == 4 * (rest - 1)  # the losses are joined at once
-    assert all(len(r.fresh) > 10 for r in recordings)
+    assert all(len(c.fresh) > 10 for c in captures)
 
 
 def test_the_stand_in_refuses_what_a_device_refuses() -> None:
-    """Arrays of the host among those of the device; and, while it records, what reads them."""
+    """Arrays of the host among those of the device; and, during a capture, reading an array."""
     backend = CudaCaptured()
     x, host = backend.from_host(np.ones(3), "cpu"), np.ones(3)
     for mixed in (lambda: x + host, lambda: host * x, lambda: backend.xp.concat([x, host])):

@@ -1,7 +1,8 @@
-"""What can be known of CuPy's plug-in where there is no GPU, of the code that a GPU would run.
+"""Checks without a GPU of the code of CuPy's plug-in that a GPU would run.
 
-Every source is compiled for three generations of devices, by NVRTC from NVIDIA's wheels; the
-products' descriptions are read back from cuBLASLt; and the plug-in says why it cannot be used.
+NVRTC, from NVIDIA's wheels, compiles every source for three generations of devices. The
+descriptions of products are read back from cuBLASLt. And the plug-in must say why it cannot be
+used.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ BLOCKS = {
     **dict.fromkeys(("clip_scale", "cross_entropy_of_few"), launch.MOST_THREADS),
     **dict.fromkeys((k for k in launch.kernels() if "column_sum" in k), launch.LANES * launch.WARP),
 }
-"""Threads of blocks that are not of the usual size, at most."""
+"""The most threads of a block, for kernels whose blocks do not have the usual size."""
 REGISTERS = 1 << 16
-"""Those of a processor, within which a block must find room, or it cannot start."""
+"""Registers of a multiprocessor. A block that needs more cannot start."""
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 REPORT = re.compile(
     r"entry function '(?P<kernel>\w+)'.*?(?P<stores>\d+) bytes spill stores, "
@@ -55,7 +56,7 @@ REPORT = re.compile(
 
 @cache
 def cubin(source: str, real: str, arch: str) -> tuple[bytes, str]:
-    """A source compiled as CuPy does it, and what the assembler reported."""
+    """A source compiled as CuPy compiles it, and the report of the assembler."""
     log = io.StringIO()
     options = core.ProgramOptions(
         arch=arch, define_macro=f"REAL={launch.REALS[real]}", ptxas_options="-v", std="c++17",
@@ -66,7 +67,7 @@ def cubin(source: str, real: str, arch: str) -> tuple[bytes, str]:
 
 
 def report(source: str, real: str, arch: str) -> list[tuple[str, int, int]]:
-    """Of each kernel of a source: its name, its registers, and the bytes that it spills."""
+    """For each kernel of a source: its name, its registers, and the bytes that it spills."""
     _, log = cubin(source, real, arch)
     return [
         (m["kernel"], int(m["registers"]), int(m["stores"]) + int(m["loads"]))
@@ -78,7 +79,7 @@ def report(source: str, real: str, arch: str) -> list[tuple[str, int, int]]:
 def test_every_source_compiles_and_no_kernel_spills(
     arch: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Prints a line for each kernel: its registers in float and in double, and what it spills."""
+    """Prints each kernel's registers in float32 and in float64, and the bytes that it spills."""
     found = {
         real: sorted(line for source in launch.sources() for line in report(source, real, arch))
         for real in launch.REALS
@@ -95,7 +96,7 @@ def test_every_source_compiles_and_no_kernel_spills(
 
 
 ONE, UNCHANGED, PACK, HALVES = "E", "E.CONSTANT", "E.128", "E.64"
-"""Accesses of a number in float32, that nobody may write to, of a pack, and of one in bfloat16."""
+"""Accesses of memory: one float32, one float32 that is constant, a pack, and a pack of bfloat16."""
 MEMORY = {
     **dict.fromkeys(("relu_forward", "gelu_forward"), (PACK, 1, PACK, 1)),
     **dict.fromkeys(("relu_backward", "gelu_backward"), (PACK, 2, PACK, 1)),
@@ -117,12 +118,13 @@ MEMORY = {
     "winograd_of_places": (UNCHANGED, 4, ONE, 16),
     "winograd_places": (ONE, 16, ONE, 4),
 }
-"""What a thread reads, and how many of it together; and what it writes, and how many."""
+"""For each kernel: the kind of its reads, how many a thread has under way together, and the kind
+and number of its writes."""
 
 
 @cache
 def disassembler() -> str:
-    """NVIDIA's, from its wheel."""
+    """NVIDIA's disassembler, from its wheel."""
     name = "nvidia-cuda-nvdisasm"
     try:
         files = metadata.files(name) or []
@@ -133,7 +135,7 @@ def disassembler() -> str:
 
 
 def memory(source: str, arch: str, folder: Path) -> dict[str, list[str]]:
-    """Of each kernel in float32: its accesses of memory in their order, with what jumps between."""
+    """For each kernel in float32: its memory accesses in order, and the jumps between them."""
     (path := folder / f"{source}.cubin").write_bytes(cubin(source, "float32", arch)[0])
     command = [disassembler(), "-c", str(path)]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -144,7 +146,7 @@ def memory(source: str, arch: str, folder: Path) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_reads_are_under_way_together_and_packs_whole(arch: str, tmp_path: Path) -> None:
-    """A compiler may split what the source does at once, and did."""
+    """A compiler may split accesses that the source makes at once, and it has done so before."""
     done = {
         kernel: accesses
         for source in {launch.kernels()[kernel] for kernel in MEMORY}
@@ -157,7 +159,7 @@ def test_reads_are_under_way_together_and_packs_whole(arch: str, tmp_path: Path)
 
 
 def test_the_structures_of_the_sources_are_those_of_the_host() -> None:
-    """Field by field, and no padding between; arguments of a launch are 4 KiB at most."""
+    """Field by field, without padding between; the arguments of a launch are at most 4 KiB."""
     structs = {
         "Table": optimizers.TABLE, "Window": windows.WINDOW, "Numbers": namespace.NUMBERS,
         "Tiles": winograd.TILES,
@@ -182,7 +184,7 @@ def test_the_structures_of_the_sources_are_those_of_the_host() -> None:
         assert int(re.search(rf"#define {name} (\d+)", text)[1]) == getattr(module, name)
 
 
-# cuBLASLt: what it was told, read back from its own descriptors
+# cuBLASLt: the descriptions it was given, read back from its own descriptors
 
 
 def attribute(kind: str, descriptor: Any, number: int, ctype: Any) -> int:
@@ -195,7 +197,7 @@ def attribute(kind: str, descriptor: Any, number: int, ctype: Any) -> int:
 
 
 def layout(descriptor: Any) -> tuple[int, ...]:
-    """Type, rows, columns, distance of columns, count, distance of matrices."""
+    """Type, rows, columns, distance between columns, count, distance between matrices."""
     kinds = (
         *((0, ctypes.c_uint32), (2, ctypes.c_uint64), (3, ctypes.c_uint64), (4, ctypes.c_int64)),
         *((5, ctypes.c_int32), (6, ctypes.c_int64)),
@@ -213,7 +215,7 @@ def _cublaslt() -> None:
 
 @pytest.mark.usefixtures("_cublaslt")
 def test_a_product_is_described_to_cublaslt_as_it_lies() -> None:
-    """(3, 5) × (5, 4), the second turned round in rows of 9, of 7 one after another, and a bias."""
+    """7 products (3, 5) × (5, 4) with a bias; the second matrix is transposed, with lines of 9."""
     left, right = Operand(False, 5, 15, 256), Operand(True, 9, 36, 16)
     d = cublaslt.Descriptors(Product("float64", 7, 3, 4, 5, left, right, bias=True))
     assert layout(d.a) == (cublaslt.R_64F, 5, 4, 9, 7, 36)
@@ -245,7 +247,7 @@ def test_a_product_is_described_to_cublaslt_as_it_lies() -> None:
     ],
 )
 def test_what_products_are_computed_in(precision: str, kinds: tuple[int, ...]) -> None:
-    """Operands, sums, and the result."""
+    """The types of the operands, the sums, and the result."""
     d = cublaslt.Descriptors(
         Product(precision, 1, 2, 2, 2, *[Operand(False, 2, 0, 256)] * 2, bias=False)
     )
@@ -335,7 +337,7 @@ def test_two_cupys_are_refused(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_steps_that_do_not_fit_say_what_to_lower() -> None:
-    """In CuPy's words how much was asked for, and how much had been."""
+    """CuPy's words say how much was asked for, and how much had been allocated."""
     with (
         pytest.raises(MemoryError, match=r"steps of 512 samples do not fit .* 4,096 bytes .*"
                       r"8,192 bytes.*smaller batch_size, or fit\(…, accumulate=2\)") as caught,
@@ -346,7 +348,7 @@ def test_steps_that_do_not_fit_say_what_to_lower() -> None:
 
 
 class Stream:
-    """Who is told what while a step is recorded, in the place of CuPy's."""
+    """A stand-in for CuPy's streams and graphs, which notes the calls during a capture."""
 
     def __init__(self, non_blocking: bool) -> None:
         self.told = ["blocking" if not non_blocking else "made"]
@@ -387,8 +389,8 @@ def capturer(memory: Any = None) -> graph.Capturer:
     return own
 
 
-def test_the_recordings_pool_never_hears_that_the_device_has_no_more() -> None:
-    """CuPy's would free what lies idle in it, to which graphs that were recorded point."""
+def test_the_captures_pool_never_hears_that_the_device_has_no_more() -> None:
+    """CuPy's pool would free its idle memory, which captured graphs use."""
     answers: list[Any] = [graph.NO_MEMORY, "some"]
 
     def memory(size: int) -> Any:
@@ -399,7 +401,7 @@ def test_the_recordings_pool_never_hears_that_the_device_has_no_more() -> None:
 
     own = capturer(memory)
     assert own._memory(7) == ("some", 0)
-    assert own._stream.told[-1] == "freed", "what lay idle in CuPy's own pool"
+    assert own._stream.told[-1] == "freed", "the idle memory of CuPy's own pool"
     answers += [graph.NO_MEMORY] * 2
     with pytest.raises(MemoryError, match=r"allocating 7 bytes \(allocated so far: 100 bytes"):
         own._memory(7)
@@ -408,7 +410,7 @@ def test_the_recordings_pool_never_hears_that_the_device_has_no_more() -> None:
         own._memory(7)
 
 
-def test_a_step_is_recorded_on_a_stream_of_its_own_and_runs_on_the_current_one() -> None:
+def test_a_step_is_captured_on_a_stream_of_its_own_and_runs_on_the_current_one() -> None:
     own = capturer()
     replay = own.capture(lambda: own._stream.told.append("run"))
     replay()
@@ -417,8 +419,8 @@ def test_a_step_is_recorded_on_a_stream_of_its_own_and_runs_on_the_current_one()
 
 
 @pytest.mark.usefixtures("_cublaslt")
-def test_a_step_that_cannot_be_recorded_is_warned_of_by_its_line() -> None:
-    """Its own, not that of what it called; the steps go on one operation at a time."""
+def test_a_step_that_cannot_be_captured_is_warned_of_by_its_line() -> None:
+    """The line of the step, not of a function that it called; the steps go on one op at a time."""
     own = capturer()
 
     def step(state: Any, data: Any, rows: Any) -> Any:
@@ -462,7 +464,7 @@ def test_sums_are_split_as_far_as_it_helps(
 def test_what_is_split_as_it_runs_wants_memory_for_parts(
     said: int, workspace: int, parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As an H100's algorithms said."""
+    """The numbers are those of algorithms on an H100."""
 
     def call(name: str, algorithm: Any, number: int, found: Any, *_: Any) -> None:
         assert (name, number) == ("cublasLtMatmulAlgoConfigGetAttribute", 2)

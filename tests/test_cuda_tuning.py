@@ -1,7 +1,7 @@
 """Which algorithm of a product CuPy's plug-in takes: the fastest of those that give the same bits.
 
-Algorithms are sums on the host, in several orders; what is said of cuBLASLt's is how they are
-taken, not how fast they are.
+The algorithms here are sums on the host, in several orders. So these tests show how one of
+cuBLASLt's algorithms is chosen, not how fast it is.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TERMS = 24
 
 
 def in_order(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Products, whose terms are added one by one."""
+    """Matrix products whose terms are added one by one."""
     out = np.zeros((*x.shape[:-1], y.shape[-1]), x.dtype)
     for k in range(x.shape[-1]):
         out += x[..., k : k + 1] * y[..., k : k + 1, :]
@@ -54,7 +54,7 @@ def summed(order: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def described(
     precision: str = "float32", *, left: bool = False, right: bool = False, batch: int = 3
 ) -> Product:
-    """A product of 5×24 and 24×7 matrices, each as it is or turned round; rows have gaps."""
+    """A product of 5×24 and 24×7 matrices, each transposed or not, with gaps between some rows."""
     sizes = {True: (6, TERMS * 6), False: (TERMS + 1, 5 * (TERMS + 1) + 2)}
     of_left = Operand(left, *sizes[left], aligned=4)
     of_right = Operand(right, TERMS if right else 7, 0, aligned=4)
@@ -62,7 +62,7 @@ def described(
 
 
 def starts(how: Product) -> Any:
-    """What computes products in an order, from the memory that they are described in."""
+    """A function that computes products in some order, from the described memory."""
 
     def start(order: str, out: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
         matrices = (
@@ -89,7 +89,7 @@ ORDERS = ["in order", "backwards", "fails", "by columns", "in halves", "by rows"
 @pytest.mark.parametrize("left", [True, False])
 @pytest.mark.parametrize("right", [True, False])
 def test_those_of_the_same_bits(precision: str, left: bool, right: bool) -> None:
-    """Another order of a sum, and what leaves numbers out or fails, are told from what is equal."""
+    """Algorithms that sum in another order, leave numbers out, or fail are not counted as equal."""
     tried = trial(described(precision, left=left, right=right))
     assert tried.alike(ORDERS) == ["in order", "by columns", "by rows"]
     assert tried.alike(ORDERS[1:]) == ["backwards"]
@@ -104,7 +104,7 @@ def test_a_zero_has_a_sign() -> None:
 
 
 def test_numbers_that_do_not_repeat_by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They fill the memory, with the gaps; equal rows or operands would hide an order."""
+    """They fill the memory and its gaps; equal rows or operands would hide the order of a sum."""
     monkeypatch.setattr(tuning, "PERIOD", 101)
     monkeypatch.setattr(tuning, "APART", 32)
     tuning._numbers.cache_clear()
@@ -132,7 +132,7 @@ def test_numbers_to_try_are_made_where_there_is_room() -> None:
 
 
 class Clock:
-    """Algorithms that take so long, each time by another factor longer; all of the same bits."""
+    """Algorithms that take these times, multiplied by the next factor; all give the same bits."""
 
     def __init__(self, times: list[float], factors: list[float]) -> None:
         self.times, self.factors = times, itertools.cycle(factors)
@@ -161,7 +161,7 @@ TIMES = st.lists(st.floats(0.5, 1e3), min_size=1, max_size=16)
 
 @given(times=TIMES, factors=st.lists(st.floats(1, 1.2), min_size=1, max_size=9))
 def test_the_fastest_is_taken(times: list[float], factors: list[float]) -> None:
-    """As far as the clock can tell."""
+    """As far as the clock can tell it from the others."""
     best = min(times)
     taken = Clock(times, [1.0]).fastest()
     assert times[taken] == (best if best < (1 - tuning.GAIN) * times[0] else times[0])
@@ -175,7 +175,7 @@ def test_another_must_gain_more_than_noise(gain: float, taken: int) -> None:
 
 
 def test_the_fastest_has_the_same_bits_again() -> None:
-    """Bits that vary from run to run may be equal once."""
+    """The bits of an algorithm may vary from run to run, and be equal once by chance."""
     clock = Clock([3.0, 1.0, 2.0], [1.0])
     assert clock.fastest() == 1
     assert clock.compared == [[0, 1, 2], [0, 1]]
@@ -185,7 +185,7 @@ def test_the_fastest_has_the_same_bits_again() -> None:
 
 
 def test_how_often_each_is_measured() -> None:
-    """First what takes how long; then in turn, without those that are far behind."""
+    """First the library's choice alone; then all in turn, in later rounds without the slow ones."""
     clock = Clock([1000.0, 5000.0, 1100.0], [1.0])
     assert clock.fastest() == 0
     order = [0, 1, 2, 0, 2, 0, 2]
@@ -201,7 +201,7 @@ def test_one_slow_measurement_does_not_decide() -> None:
 
 
 def test_what_was_far_behind_does_not_win_as_the_device_slows_down() -> None:
-    """It was measured in the first round alone, when the others were faster, too."""
+    """It was measured in the first round only, when the others were faster as well."""
     clock = Clock([1000.0, 1900.0], [1.0, 1.0, 1.0, 1.0, *[2.0] * 4])
     assert clock.fastest() == 0
 

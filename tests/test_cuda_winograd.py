@@ -1,4 +1,4 @@
-"""CuPy's convolution with fewer multiplications (Winograd), beside the definition, on the host."""
+"""CuPy's convolution with fewer multiplications (Winograd) on the host, beside the definition."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def images_and_windows(
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The kernels of this kind that were started."""
+    """The names of the Winograd kernels that were started."""
     names: list[str] = []
     launch = HOST.xp.launch
 
@@ -58,7 +58,7 @@ def _any_size(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[list[np.ndarray], dict[str, Any]]:
-    """Images that a window of 3 × 3 fits into, padded as may be."""
+    """Images with any padding that are large enough for a window of 3 × 3."""
 
     def each(low: int, high: int) -> tuple[int, ...]:
         return draw(st.tuples(*[st.integers(low, high)] * 2))
@@ -80,7 +80,7 @@ def cases(draw: st.DrawFn) -> tuple[list[np.ndarray], dict[str, Any]]:
 @settings(max_examples=100, deadline=None)
 @given(case=cases())
 def test_values_and_gradients(case: tuple[list[np.ndarray], dict[str, Any]]) -> None:
-    """Of odd sizes, too, where the last tile ends outside."""
+    """Also for odd sizes, where the last tile reaches beyond the image."""
     args, options = case
     agree(lambda *a: convolution(*a, **options), *args, atol=1e-11)
 
@@ -93,7 +93,7 @@ def test_wide_ones_are_computed_so(started: list[str]) -> None:
     g = rng.normal(size=args[0].shape)
     gx, gw = back(g, (True, False))
     assert gw is None
-    assert started == FORTH, "a convolution itself"
+    assert started == FORTH, "the gradient of the images is a convolution itself"
     started.clear()
     gx, gw = back(g, (False, True))
     assert gx is None
@@ -121,7 +121,7 @@ def test_others_are_not(changed: Any, options: Any, started: list[str]) -> None:
 
 @pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
 def test_nor_what_is_rounded(precision: str) -> None:
-    """Sums would be; float64 is not."""
+    """Rounding would hit sums here; products of float64 are not rounded."""
     x, weight = images_and_windows()
     xp = HOST.with_precision(precision).xp
     for dtype, expected in (("float32", False), ("float64", True)):
@@ -132,7 +132,7 @@ def test_nor_what_is_rounded(precision: str) -> None:
 @pytest.mark.parametrize(
     ("images", "weight", "groups", "parts"),
     [
-        (256, (64, 64, 3, 3), 1, 16),  # 16 products of a block each
+        (256, (64, 64, 3, 3), 1, 16),  # 16 products, each of one block
         (256, (128, 128, 3, 3), 1, 4),
         (256, (512, 512, 3, 3), 1, 1),
         (256, (128, 64, 3, 3), 2, 8),
@@ -153,7 +153,7 @@ def test_a_gradient_of_several_parts() -> None:
 
 
 def test_float32_loses_little() -> None:
-    """Beside the sums of products as they stand, in float32, both measured by float64."""
+    """Compared with the definition in float32; float64 gives the errors of both."""
     args = images_and_windows(channels=64, outputs=64)
     exact = convolution(*args, **SAME)
     narrow = [a.astype(np.float32) for a in args]

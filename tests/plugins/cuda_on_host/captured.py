@@ -1,9 +1,10 @@
-"""A stand-in for CUDA graphs: what a step starts is captured with its addresses, and replayed.
+"""A stand-in for CUDA graphs: the work of a step is captured with its addresses, and replayed.
 
 Arrays are NumPy's, of a class that notes every function, operator and kernel that makes numbers or
-moves them; views, which only point, leave nothing to replay. While a step is captured its effects
-are taken back, its own memory is spoilt, and reading an array's value on the host is refused: as
-on a device, only the replay computes.
+moves them. Views make no numbers, so there is nothing to replay for them. As on a device, a capture
+computes nothing, only the replay does: at the end of a capture everything that the step wrote is
+undone, and the memory that it allocated is filled with wrong numbers. During a capture, reading an
+array's value on the host is refused.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ INQUIRIES = {"isdtype", "finfo", "iinfo", "result_type", "can_cast", "broadcast_
 
 
 class Capture:
-    """What was started, in order, and what it wrote to."""
+    """The work that was started, in order, and the arrays that it wrote to."""
 
     current: Capture | None = None
 
@@ -42,7 +43,7 @@ class Capture:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Take back what was written, and spoil what was made."""
+        """Undo all writes, and fill new memory with wrong numbers."""
         Capture.current = None
         for array, old in reversed(self.before):
             array[...] = old
@@ -64,7 +65,7 @@ class Capture:
 
 
 def root(array: np.ndarray) -> np.ndarray:
-    """The array that owns the memory."""
+    """The array that owns the memory of `array`."""
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array
@@ -77,21 +78,21 @@ def arrays_in(x: Any) -> list[np.ndarray]:
 
 
 def plain(x: Any) -> Any:
-    """`x` with NumPy's arrays in place of ours, of the same memory."""
+    """`x` with each of our arrays replaced by one of NumPy's class, with the same memory."""
     if type(x) in (list, tuple):
         return type(x)(map(plain, x))
     return x.view(np.ndarray) if isinstance(x, Array) else x
 
 
 def ours(x: Any) -> Any:
-    """`x` with arrays of ours; what NumPy makes of no axes is one, too."""
+    """`x` with each of NumPy's arrays and scalars replaced by an array of our class."""
     if type(x) in (list, tuple):
         return type(x)(map(ours, x))
     return np.asarray(x).view(Array) if isinstance(x, np.ndarray | np.generic) else x
 
 
 def run(f: Callable[..., Any], *args: Any, writes: Sequence[Any] = (), **options: Any) -> Any:
-    """Call a function that makes numbers; it is noted, and what it writes to was saved."""
+    """Call a function that makes numbers; in a capture, note it, and save what it writes to."""
     capture = Capture.current
     on_the_device(args)
     args, options = plain(args), {name: plain(x) for name, x in options.items()}
@@ -104,7 +105,7 @@ def run(f: Callable[..., Any], *args: Any, writes: Sequence[Any] = (), **options
 
 
 def on_the_device(args: Any) -> None:
-    """Refuse what CuPy refuses: arrays of the host among those of the device."""
+    """Refuse NumPy's own arrays among ours, as CuPy refuses arrays of the host."""
     for a in args:
         if type(a) in (list, tuple):
             on_the_device(a)
@@ -113,7 +114,7 @@ def on_the_device(args: Any) -> None:
 
 
 def on_the_host(name: str) -> Callable[..., Any]:
-    """A method that reads an array's value, which a capture does not allow."""
+    """A method that reads an array's value, which is an error during a capture."""
     method = getattr(np.ndarray, name)
 
     def reading(self: Any, *args: Any) -> Any:
@@ -125,7 +126,7 @@ def on_the_host(name: str) -> Callable[..., Any]:
 
 
 def no_masks(keys: tuple[Any, ...]) -> None:
-    """How many numbers a mask selects is read on the host, too."""
+    """Refuse masks during a capture: how many numbers a mask selects is read on the host."""
     if Capture.current is not None and any(getattr(k, "dtype", 0) == "bool" for k in keys):
         raise RuntimeError("a mask reads the device, not permitted when stream is capturing")
 
@@ -207,7 +208,7 @@ def capture(f: Callable[[], None]) -> Callable[[], object]:
 
 
 class CudaCaptured(CudaOnHost):
-    """The plug-in on the host, whose steps are captured and replayed as CuPy's are on a device."""
+    """The plug-in on the host, with steps that are captured and replayed, as CuPy's on a device."""
 
     name = "cuda_captured"
 

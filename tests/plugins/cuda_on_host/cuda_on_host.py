@@ -1,12 +1,11 @@
 """CuPy's kernels without a GPU: the same CUDA sources, compiled by g++, behind the same Python.
 
-`launch` takes the place of the plug-in's. It holds every call to the kernel's signature: how many
-arguments there are, their kinds and dtypes, and that nothing read-only is written to.
+`launch` takes the place of the plug-in's own. It checks every call against the kernel's signature:
+the number of arguments, their kinds and dtypes, and that no read-only array is written to.
 """
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import functools
 import hashlib
@@ -32,9 +31,9 @@ from polynet_cupy.products import Operand, Product
 
 SHIM = Path(__file__).with_name("shim.h")
 WAITS = r"__syncthreads|__shfl_\w+"
-"""What makes threads wait for one another."""
+"""Functions that make threads wait for one another."""
 DEFINED = re.compile(r"(?:__device__ [\w<> ]*?|#define |^KERNEL )(\w+)\(", re.MULTILINE)
-"""A function of the sources, by its name; its text goes on to the next."""
+"""The beginning of a function of the sources, with its name; its text ends at the next one."""
 FLAGS = "-O1 -std=c++17 -shared -fPIC -w -fmax-errors=5".split()
 FLAGS += os.environ.get("CUDA_ON_HOST_FLAGS", "").split()  # such as -fsanitize=address
 DTYPES = {
@@ -47,7 +46,7 @@ BACKWARDS = ContextVar("backwards", default=False)
 
 
 class Parameter(NamedTuple):
-    """One of a kernel's: its type, and whether the kernel may write to what it points at."""
+    """A parameter of a kernel: its type, whether it is a pointer, and whether to constants."""
 
     kind: str
     pointer: bool
@@ -56,7 +55,7 @@ class Parameter(NamedTuple):
 
 
 def waiting(text: str) -> re.Pattern[str]:
-    """Calls of what makes threads wait, or calls what does, however far down."""
+    """A pattern for calls that make threads wait, directly or through other functions."""
     _, *parts = DEFINED.split(text)
     bodies, names = dict(zip(parts[::2], parts[1::2], strict=True)), {WAITS}
     while True:
@@ -105,7 +104,7 @@ def _wrappers(source: str) -> str:
 
 @functools.cache
 def library(source: str, dtype: str) -> ctypes.CDLL:
-    """A source compiled for the host; again only where it has changed."""
+    """A source compiled for the host; it is compiled again only if it has changed."""
     text = f'#include "{SHIM}"\n{cuda.sources()[source]}\n{_wrappers(source)}\n'
     made_of = text + SHIM.read_text() + dtype + " ".join(FLAGS)
     digest = hashlib.sha256(made_of.encode()).hexdigest()[:16]
@@ -116,7 +115,9 @@ def library(source: str, dtype: str) -> ctypes.CDLL:
             file.write_text(text)
             command = ["g++", *FLAGS, *cuda.options(dtype), "-o", new, file]
             subprocess.run(command, check=True)
-            part = made.with_suffix(f".{os.getpid()}")  # another process may be making it, too
+            part = made.with_suffix(
+                f".{os.getpid()}"
+            )  # another process may be making the same file
             shutil.copy(new, part)
             part.replace(made)
     return ctypes.CDLL(str(made))
@@ -140,7 +141,10 @@ def launch(kernel: str, dtype: Any, blocks: int, threads: int, *args: Any) -> No
 
 
 def _argument(kernel: str, p: Parameter, a: Any, dtype: str, loaded: Any) -> tuple[Any, Any]:
-    """What ctypes passes, and what must live as long; CuPy packs Python's numbers by their type."""
+    """What ctypes passes for an argument, and the object that must live until the call ends.
+
+    CuPy packs Python's numbers by their type, so an int must not stand for a double.
+    """
     where = f"{kernel}'s {p.name}: {type(a).__name__} {getattr(a, 'dtype', a)}"
     if not p.pointer and not p.kind[0].isupper():
         assert type(a) is {"integer": int, "double": float}[p.kind], where
@@ -162,7 +166,7 @@ def _argument(kernel: str, p: Parameter, a: Any, dtype: str, loaded: Any) -> tup
 
 
 def gemm(how: Product, first: int, out: Any, x: Any, y: Any, bias: Any = None) -> Product:
-    """Products from what describes them to cuBLASLt and the addresses, whatever the arrays say."""
+    """Products computed from their description for cuBLASLt alone, not from the arrays' shapes."""
     dtype = {"float64": "float64", "bfloat16": "uint16"}.get(how.precision, "float32")
     result = "float64" if how.precision == "float64" else "float32"
     assert [x.dtype.name, y.dtype.name, out.dtype.name] == [dtype, dtype, result], how
@@ -174,12 +178,12 @@ def gemm(how: Product, first: int, out: Any, x: Any, y: Any, bias: Any = None) -
 
 
 def widened(x: Any) -> Any:
-    """Numbers of bfloat16, which come as their bits, as float32; others as they are."""
+    """Numbers of bfloat16, which are stored as their bits, as float32; others as they are."""
     return (x.astype(np.uint32) << 16).view(np.float32) if x.dtype == np.uint16 else x
 
 
 def _matrices(x: Any, operand: Operand, first: int, batch: int, rows: int, columns: int) -> Any:
-    """Matrices in memory; to a library whose columns lie one after another each is turned round."""
+    """The matrices that an operand describes; the library that it is for sees their transposes."""
     steps = (1, operand.ld) if operand.transposed else (operand.ld, 1)
     assert operand.ld >= (rows if operand.transposed else columns), operand
     strides = [s * x.itemsize for s in (operand.stride, *steps)]
@@ -188,19 +192,19 @@ def _matrices(x: Any, operand: Operand, first: int, batch: int, rows: int, colum
 
 
 def empty(shape: Any, *, dtype: Any, device: Any = None) -> np.ndarray:
-    """Memory in which what nobody wrote can be told: NaN, or true, or a number far out."""
+    """New memory, filled with NaN, true or 77: numbers that nobody wrote show in the results."""
     array = np.empty(shape, dtype=dtype)
     array.fill({"f": np.nan, "c": np.nan, "b": True}.get(array.dtype.kind, 77))
     return array
 
 
 def contiguous(x: Any) -> Any:
-    """As the plug-in's; what NumPy makes of an array of no axes becomes an array, as CuPy's are."""
+    """As the plug-in's own; a NumPy scalar becomes a 0-d array, as CuPy would have it."""
     return cuda.contiguous(np, np.asarray(x))
 
 
 def memory(array: Any) -> int:
-    """What arrays have in common that share memory."""
+    """The address of an array's memory; it is equal for arrays that share memory."""
     while isinstance(getattr(array, "base", None), np.ndarray):
         array = array.base
     return int(np.asarray(array).ctypes.data)
@@ -226,8 +230,8 @@ class CudaOnHost(Backend):
 
     def with_precision(self, precision: str) -> Backend:
         """As CuPy's."""
-        other = copy.copy(self)
-        other.xp, other.differentiable = self.namespace(precision), None
+        other = self.variant("with_precision", precision)
+        other.xp = self.namespace(precision)
         return other
 
     def devices(self) -> dict[str, Any]:
@@ -246,7 +250,7 @@ class CudaOnHost(Backend):
         return np.array(array)
 
     def compile(self, step: Any) -> Any:
-        """As CuPy's, but called again where CuPy's replays a capture."""
+        """As CuPy's, but each step is called again where CuPy replays a captured graph."""
         if getattr(step, "required", False):
             raise NotCompiledError("on the host kernels run one after another")
         return graph.steps(self, step, capture=lambda run: run)

@@ -1,4 +1,4 @@
-// What a CUDA source needs to run on the host: a block's threads are coroutines, which go on in turn.
+// What a CUDA source needs to run on the host. The threads of a block are coroutines that take turns.
 #include <ucontext.h>
 
 #include <cmath>
@@ -10,7 +10,8 @@
 
 #define __global__
 #define __device__ static
-#define __shared__ static  // blocks run one after another, and each finds what the last one left
+// Blocks run one after another, so one copy is enough. Each block finds what the last one left there.
+#define __shared__ static
 
 struct Dim { unsigned x; };
 static Dim blockIdx, blockDim, threadIdx;
@@ -50,7 +51,7 @@ static Barrier block;
 static std::vector<Barrier> warps;
 static std::vector<double> slots;
 static unsigned long progress;
-static bool backwards;  // the last block, warp and thread first
+static bool backwards;  // whether the last block, warp and thread run first
 const size_t STACK = 64 << 10;
 
 static void release(Barrier& b) {
@@ -81,8 +82,8 @@ static void enter() {
     if (warp.arrived) release(warp);
 }
 
-// Each thread of a warp until it waits; backwards, as long as any of them can go on, so that one warp
-// is as far ahead of the others as barriers let it be.
+// Runs each thread of a warp until it waits. When running backwards, this is repeated until none of
+// them can go on, so that the warp gets as far ahead of the others as barriers allow.
 static void run_warp(unsigned warp, unsigned threads) {
     unsigned first = warp * 32, count = threads - first < 32 ? threads - first : 32;
     unsigned long before;
@@ -123,7 +124,7 @@ static void run_block(unsigned threads) {
     }
 }
 
-// A kernel over a grid; only one that synchronizes needs coroutines.
+// Runs a kernel over a grid. Only a kernel that synchronizes needs coroutines.
 static void run(long long blocks, long long threads, bool synchronizes, std::function<void()> body) {
     blockDim.x = (unsigned)threads;
     kernel = body;
