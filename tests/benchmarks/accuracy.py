@@ -2,10 +2,10 @@
 
     python tests/benchmarks/accuracy.py [--out results.md]
 
-Both see the same numbers: the same splits, the same augmented batches in the same order, the same
-scaling. Both have the same layers, dropout, optimizer, learning rate and epochs; each draws its
-first weights and its dropout by its own generator, from the same distributions.
-Ends with exit code 1 where polynet's mean is below the aim, or below PyTorch's by more than MARGIN.
+Both see the same numbers: the same splits, the same scaling, and the same augmented batches in the
+same order. Both have the same layers, dropout, optimizer, learning rate and number of epochs. Each
+library draws its first weights and its dropout with its own generator, from the same distributions.
+Ends with exit code 1 if polynet's mean is below the aim, or below PyTorch's by more than MARGIN.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-# Matrices this small gain nothing from more threads, which have to wait for each other.
+# Matrices this small gain nothing from more threads, since the threads wait for each other.
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
 import numpy as np
@@ -58,7 +58,7 @@ cat, digits = example("cat_or_not"), example("digits")
 
 
 def prepared(train: Any, test: Any) -> Split:
-    """As the example prepares them."""
+    """The training and test samples, prepared as the example prepares them."""
     scale = cat.scale_of(train.x)
     return cat.changing(train, scale), cat.ready(test, scale)
 

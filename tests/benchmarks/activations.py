@@ -2,9 +2,10 @@
 
     python tests/benchmarks/activations.py [--out tests/benchmarks/results/activations.md]
 
-Each works on 512 × 512 normal numbers of float32, on one thread: on NumPy, by NumPy's kernels and
-by the definitions alone, and on PyTorch, by its own functions and by polynet's. All candidates for
-one function run in turn, and their gradients must agree before anything is timed.
+Each function runs on 512 × 512 normal numbers of float32, with one thread. There are four
+candidates: polynet on NumPy with its kernels and with the definitions alone, polynet on PyTorch,
+and PyTorch's own function. The candidates for a function run in turn, and their gradients must
+agree before anything is timed.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ OF_TORCH: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 def ours(name: str, backend: Any) -> Callable[[], np.ndarray]:
-    """The gradient of the sum, by polynet on a backend."""
+    """The gradient of the function's sum, by polynet on a backend."""
     x, mask = (backend.from_host(a, backend.device("cpu")) for a in (X, MASK))
     function = getattr(functional, name)
     given = ((mask,), {"keep": 0.5}) if name == "dropout" else ((), {})
@@ -56,7 +57,7 @@ def ours(name: str, backend: Any) -> Callable[[], np.ndarray]:
 
 
 def of_torch(name: str) -> Callable[[], np.ndarray]:
-    """The same, by PyTorch's own."""
+    """The same gradient, by PyTorch's own function."""
     x, function = torch.from_numpy(X).requires_grad_(), OF_TORCH[name]
 
     def run() -> np.ndarray:
@@ -69,7 +70,7 @@ def of_torch(name: str) -> Callable[[], np.ndarray]:
 
 
 def rows(repeats: int) -> list[list[str]]:
-    """Milliseconds, and ratios to PyTorch's own."""
+    """For each function, milliseconds and the ratios to PyTorch's own function."""
     numpy, on_torch = get_backend("numpy"), get_backend("torch")
     found = []
     for name in sorted(OF_TORCH):

@@ -1,7 +1,8 @@
-"""Who takes the steps: polynet on its backends, PyTorch, JAX, scikit-learn, bare matrix products.
+"""The candidates: polynet on its backends, PyTorch, JAX, scikit-learn, and bare matrix products.
 
-All gather the same batches by the same rows and start from the same parameters: float32, cross
-entropy, Adam. Each runs in a process of its own (`workers.py`) and imports its own library only.
+All gather the same batches by the same rows, and start from the same parameters. They compute in
+float32, with cross entropy and Adam. Each candidate runs in a process of its own (`workers.py`),
+and imports no library but its own.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ EPS = 1e-5  # with Adam's own 1e-8, PyTorch's two Adams drift apart by 3e-4 with
 class Task:
     """The numbers that every candidate gets: parameters, data, and the rows of each batch.
 
-    Each sample comes again in every batch, with another label: nothing can be learnt by heart,
-    so gradients keep their size however long it runs. (Denormal numbers cost each library
-    something else.)
+    Each sample is in the data several times, with other labels. So the network cannot learn them by
+    heart, and gradients keep their size however long it runs. (Otherwise they would become denormal
+    numbers, whose cost differs from library to library.)
     """
 
     def __init__(self, network: Network) -> None:
@@ -81,18 +82,20 @@ def with_polynet(task: Task, backend_name: str, steps_per_call: int | None = Non
             found.append(values)
         return found[0] if len(found) == 1 else backend.xp.concat(found)
 
-    return Candidate(launch, lambda: polynet.to_numpy(state["step"]))  # ready when all is
+    return Candidate(
+        launch, lambda: polynet.to_numpy(state["step"])
+    )  # the step's number is ready when everything is
 
 
 def numba_at_once() -> None:
-    """Numba runs from the first step on, as it does after some seconds in any program."""
+    """Use Numba from the first step on; in other programs it begins after some seconds."""
     from polynet_numpy import compiled
 
     compiled.WORTH = 0
 
 
 def traced_on_torch(task: Task) -> Candidate:
-    """On PyTorch, whose program runs from the first step on, as after some time in any process."""
+    """polynet on PyTorch with a traced program, which otherwise begins after many steps."""
     from polynet_torch import traced
 
     traced.AFTER = 0
@@ -105,7 +108,7 @@ def with_numba(task: Task) -> Candidate:
 
 
 def no_numba() -> None:
-    """As where it is not installed."""
+    """Let polynet compute as if Numba were not installed."""
     from polynet_numpy import compiled
 
     compiled.version = lambda: None
@@ -190,7 +193,7 @@ def with_torch(task: Task, *, compiled: bool = False, **options: Any) -> Candida
 
 
 def with_sklearn(task: Task) -> Candidate | None:
-    """`MLPClassifier.partial_fit` of each batch. Its classifier of two classes has one output."""
+    """`MLPClassifier.partial_fit` of each batch; for two classes its network has one output."""
     from sklearn.neural_network import MLPClassifier
 
     network = task.network
@@ -205,11 +208,11 @@ def with_sklearn(task: Task) -> Candidate | None:
     net.partial_fit(*batches[0], classes=labels)
     for i, (weights, biases) in enumerate(zip(net.coefs_, net.intercepts_, strict=True)):
         weight, bias = (task.parameters[f"{2 * i}.{kind}"] for kind in ("weight", "bias"))
-        if weights.shape[1] != len(bias):  # the second output less the first
+        if weights.shape[1] != len(bias):  # one output for two: the second less the first
             weight, bias = np.diff(weight, axis=0), np.diff(bias)
         weights[...] = weight.T
         biases[...] = bias
-    del net._optimizer  # the next call makes another, whose moments are 0
+    del net._optimizer  # the next call makes a new one, whose moments are 0
 
     def launch() -> Any:
         found = []
@@ -222,7 +225,7 @@ def with_sklearn(task: Task) -> Candidate | None:
 
 
 def products(task: Task) -> Candidate | None:
-    """The matrix products alone of a dense network, into memory that is there already."""
+    """The matrix products of a dense network alone, into memory that is already allocated."""
     network = task.network
     if not network.widths:
         return None
@@ -243,7 +246,7 @@ def products(task: Task) -> Candidate | None:
         for i in reversed(range(len(layers))):
             (x, w, g), (_, dw, dx) = layers[i], outs[i]
             np.dot(g.T, x, out=dw)
-            if i:  # nobody asks for the gradient of the samples
+            if i:  # the gradient of the samples is not needed
                 np.dot(g, w, out=dx)
 
     def launch() -> None:
@@ -267,7 +270,7 @@ CANDIDATES: dict[str, Callable[[Task], Candidate | None]] = {
     "JAX, scan": lambda task: with_jax(task, scan=True),
     "matrix products": products,
 }
-"""None where it has no such network."""
+"""By name; a candidate is None for a network that its library does not have."""
 
 
 # A whole fit
@@ -316,7 +319,7 @@ def fit_sklearn(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         HIDDEN, alpha=0.0, batch_size=BATCH, learning_rate_init=LR, max_iter=EPOCHS,
         tol=0.0, n_iter_no_change=EPOCHS,
     )  # fmt: skip
-    with warnings.catch_warnings():  # that it may not have converged, as none of them
+    with warnings.catch_warnings():  # it warns that it may not have converged; no candidate has
         warnings.simplefilter("ignore")
         return net.fit(x, y).predict(x)
 
@@ -328,4 +331,4 @@ FITS: dict[str, Callable[..., np.ndarray]] = {
     "PyTorch, fused Adam": lambda x, y: fit_torch(x, y, fused=True),
     "scikit-learn": fit_sklearn,
 }
-"""From samples and labels to the classes predicted after EPOCHS epochs, of the same samples."""
+"""From samples and labels to the classes that are predicted for them after EPOCHS epochs."""

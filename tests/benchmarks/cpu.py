@@ -3,10 +3,11 @@
     python tests/benchmarks/cpu.py [--quick] [--parts steps,fit,memory,growth] [--networks 784]
         [--threads 1,2] [--backends numpy] [--out tests/benchmarks/results/cpu.md]
 
-`steps`: a training step, as `Trainer` repeats it; `fit`: a whole fit on the digits; `memory`: what
-steps need; `growth`: time by batch, width, depth and parameters. Candidates run in processes of
-their own, in turn. Where their losses differ, the program ends before anything is timed.
-`--backends jax,torch` times polynet on these, beside the same step written in them by hand.
+`steps`: a training step, as `Trainer` repeats it; `fit`: a whole fit on the digits; `memory`: the
+memory of steps; `growth`: time by batch, width, depth and parameters. Each candidate runs in a
+process of its own, and they run in turn. If their losses differ, the program ends before anything
+is timed. `--backends jax,torch` times polynet on these backends, beside the same step written by
+hand in JAX and PyTorch.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ SERIES = {
 
 
 def present(names: Sequence[str]) -> list[str]:
-    """Those that this machine can run."""
+    """The candidates that this machine can run."""
     absent = set() if find_spec("numba") else {"polynet, Numba"}
     absent |= set() if any(map(shutil.which, ("c++", "g++", "clang++"))) else {COMPILED}
     return [name for name in dict.fromkeys(names) if name not in absent]
@@ -118,7 +119,10 @@ class Program:
         return "\n".join(parts)
 
     def _timed(self, network: str, workers: Sequence[Worker]) -> Seconds:
-        """Seconds a step in each repeat, of all that have such a network and take the same step."""
+        """Seconds per step in each repeat, for the candidates that have such a network.
+
+        They must all take the same step.
+        """
         losses = {}
         for worker in workers:
             if answer := worker.ask("prepare", network):
@@ -128,9 +132,10 @@ class Program:
         return in_turn(losses, self.repeats, self.seconds)
 
     def _check(self, network: str, losses: dict[Worker, list[float] | None]) -> None:
-        """Whether losses agree with the first candidate's; scikit-learn's in the first step.
+        """End the program if losses differ from the first candidate's.
 
-        (Its Adam has the same ε elsewhere; of two classes it trains one output.)
+        For scikit-learn only the first step is compared: its Adam adds the same ε at another place,
+        and for two classes it trains one output only.
         """
         expected = next(iter(losses.values()))
         assert expected is not None
@@ -203,8 +208,8 @@ class Program:
                 rows.append([network, what, *columns, f"{mib[0] - theirs:+.1f}"])
         return (
             "## Memory at its peak, in MiB\n\n"
-            "A step adds so much to what rests between steps; in all, to a process that has its "
-            "libraries loaded. Anonymous memory, one thread.\n\n"
+            '"A step adds": beyond the memory that is in use between steps. "In all": beyond that '
+            "of a process that has loaded its libraries. Anonymous memory, one thread.\n\n"
             + table(["network", "what", *names, f"{names[0]} less PyTorch"], rows)
         )
 
@@ -229,8 +234,8 @@ class Program:
                     rows.append([axis, network, str(parameters(network)), *columns, beside])
                     before = now
         return (
-            f"## Growth: microseconds a step, {self.threads[0]} thread(s), and what the line above "
-            "is to be multiplied by\n\n"
+            f"## Growth: microseconds a step, {self.threads[0]} thread(s), and the factor over the "
+            "line above\n\n"
             + table(
                 ["by", "network", "parameters", *names, f"{names[0]} over {FUSED}"],
                 rows,

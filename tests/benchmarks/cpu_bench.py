@@ -1,4 +1,4 @@
-"""Who trains on a CPU, each in a process of its own, with its number of threads."""
+"""A candidate on a CPU, in a process of its own, with a number of threads."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from networks import dense, network
 from workers import Bench
 
 FIRST = "8-8-2, batch 4"
-"""A network that wakes what a library does once."""
+"""A small network, with which a library does the work that it does only once."""
 
 
 def environment(threads: int) -> dict[str, str]:
-    """What the libraries read when they are imported."""
+    """Environment variables that the libraries read when they are imported."""
     names = ("OMP", "OPENBLAS", "MKL", "NUMBA", "VECLIB_MAXIMUM")
     return {
         **{f"{name}_NUM_THREADS": str(threads) for name in names},
@@ -30,7 +30,7 @@ def environment(threads: int) -> dict[str, str]:
 
 
 class CpuBench(Bench):
-    """A candidate that may use so many threads."""
+    """A candidate that may use `threads` threads."""
 
     def __init__(self, name: str, threads: int) -> None:
         super().__init__(name)
@@ -45,9 +45,10 @@ class CpuBench(Bench):
         return CANDIDATES[self.name](task), task.network.steps
 
     def memory(self, name: str) -> tuple[int, int] | None:
-        """Bytes that steps add at their peak to what rests between them, and to nothing.
+        """Bytes at the peak of a pass: beyond the memory in use between steps, and in all.
 
-        Of anonymous memory, after two passes that are not measured.
+        Anonymous memory, after two passes that are not measured. "In all" is beyond the memory in
+        use before this network was made.
         """
         for each in (FIRST, name):
             before = _resident()
@@ -56,13 +57,13 @@ class CpuBench(Bench):
         self._passes(1)
         gc.collect()
         rests = _resident()
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # reset the peak
         self._passes(1)
         peak = _peak()
         return peak - rests, peak - before
 
     def fit(self) -> tuple[float, float]:
-        """Seconds, and the share of the digits that it then knows."""
+        """Seconds, and the share of the digits that it classifies right afterwards."""
         if self.name == "polynet, Numba":
             numba_at_once()
         elif self.name == "polynet, NumPy":
@@ -74,12 +75,15 @@ class CpuBench(Bench):
         return time.perf_counter() - start, float((found == y).mean())
 
     def startup(self) -> dict[str, float]:
-        """What Numba cost this process, once: seconds by what they were for."""
+        """The seconds that Numba cost this process once, by what they were spent on."""
         return self._costs
 
 
 def _numba_costs() -> dict[str, float]:
-    """Seconds to import Numba, and to compile each loop or load it from disk, as they come."""
+    """Seconds to import Numba, and to compile each loop or load it from disk.
+
+    The dict fills as these things happen.
+    """
     from polynet_numpy import compiled
 
     costs: dict[str, float] = {}
@@ -106,7 +110,7 @@ def _status(*names: str) -> list[int]:
 
 
 def _resident() -> int:
-    """Without what the allocator has at hand: that is free, and whose it was is chance."""
+    """Anonymous memory, without the free memory that the allocator keeps for later."""
     ctypes.CDLL(None).malloc_trim(0)
     return _status("RssAnon")[0]
 
@@ -117,6 +121,6 @@ def _peak() -> int:
 
 
 def parameters(name: str) -> int:
-    """How many numbers a dense network learns."""
+    """How many parameters a dense network has."""
     widths = dense(name).widths
     return sum((i + 1) * o for i, o in pairwise(widths))

@@ -2,9 +2,9 @@
 
     python tests/benchmarks/engine_overhead.py [--out results.md]
 
-A chain of ops on one recorded array, each using it twice where it takes two, ends in a sum.
-micrograd has scalars only: "micrograd" computes the 16 elements one by one, and "micrograd on
-arrays" puts a NumPy array in its Value, which its add and multiply happen to bear.
+A chain of ops on recorded arrays ends in a sum. micrograd has scalars only: "micrograd" computes
+the 16 elements one by one, and "micrograd on arrays" puts a NumPy array into micrograd's Value,
+whose add and multiply happen to work with arrays.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def chain(step: Chain) -> Chain:
 
 
 def ops_with(tanh: Callable[[Any], Any], matmul: Callable[[Any, Any], Any]) -> dict[str, Chain]:
-    """The ops of a peer: its operators, and its own two functions."""
+    """The ops of a peer: its operators, and its own tanh and matmul."""
     return {
         "add": lambda x, y: x + y,
         "multiply": lambda x, y: x * y,

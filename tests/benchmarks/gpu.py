@@ -1,17 +1,18 @@
-"""polynet on a GPU: what must hold there, then its speed beside PyTorch's and JAX's.
+"""polynet on a GPU: first checks of what must hold, then its speed beside PyTorch's and JAX's.
 
     python tests/benchmarks/gpu.py [--parts checks,agreement,…]
         [--backends cupy,torch] [--networks "LeNet;ResNet"] [--candidates "polynet;PyTorch"]
         [--out gpu.md]
 
-`checks`: the order of first checks; `agreement`: 100 steps captured, looped, and NumPy's;
-`resume`: from NumPy to the GPU and back; `suite`: the conformance suite, and every activation,
-loss and optimizer captured; `examples`: as they stand; `optimizer`: Adam's bytes a second beside a
-copy's; `product`: a large matrix product beside PyTorch's; `choices`: which algorithms products
-get, and which way convolutions go; `steps`: training steps beside PyTorch (eager, in a CUDA graph,
-compiled) and `jax.jit`; `sanitizer`, only where it is named: the kernels under NVIDIA's
-compute-sanitizer. Without a GPU it says so, and exits with 2. What is done stands in the file after
-each part, and each network.
+`checks`: the first checks, in order; `agreement`: 100 steps, captured, in a loop, and on NumPy;
+`resume`: runs that go on from NumPy to the GPU, and back; `suite`: the conformance suite, and every
+activation, loss and optimizer in a captured step; `examples`: the examples as they are;
+`optimizer`: Adam's bytes per second beside those of a copy; `product`: a large matrix product
+beside PyTorch's; `choices`: which algorithms products get, and in which way convolutions are
+computed; `steps`: training steps beside PyTorch (eager, in a CUDA graph, compiled) and `jax.jit`;
+`sanitizer`, which runs only if it is named: the kernels under NVIDIA's compute-sanitizer. Without a
+GPU the program says so, and exits with 2. The file is written after each part, and after each
+network.
 """
 
 from __future__ import annotations
@@ -46,17 +47,18 @@ EXAMPLES = HERE.parent.parent / "examples"
 RESULTS = Path("gpu.md")
 CAPTURED = str(HERE.parent / "test_captured_parts.py")
 LIKE = {"float32": 1e-2, "tf32": 1e-2, "bfloat16": 5e-2}
-"""How far losses of two who take the same steps may be apart, relative to them."""
+"""How far the losses of two candidates may be apart, relative to their size."""
 LIMIT, OTHERS = {**dict.fromkeys(COMPILED, 240.0), "JAX": 150.0}, 60.0
-"""Seconds in which a candidate gets ready for all networks."""
+"""Seconds that a candidate may take to get ready for all networks."""
 REPEATS, SECONDS = 7, 0.1
-"""Of the timing of steps; six repeats have an interval."""
+"""How steps are timed: repeats, of which the interval needs six, and the seconds of each."""
 AT_START = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.3"}
-"""For a candidate's process: JAX leaves the others room."""
-PYTEST = ["-m", "pytest", "-q", "-rf", "-p", "no:benchmark"]  # which warns beside xdist
+"""The environment of a candidate's process: JAX must leave memory to the others."""
+PYTEST = ["-m", "pytest", "-q", "-rf", "-p", "no:benchmark"]  # that plug-in warns beside xdist
 PYTEST += ["-n", "6"] if find_spec("xdist") else []
 ALONE = {"OMP_NUM_THREADS": "1"}
-"""For what runs beside others: more threads than processors took twice as long."""
+"""The environment of programs that run together: with more threads than processors they took twice
+as long."""
 PARAMETERS = 50_000_000
 WIDTH = 8192
 
@@ -90,10 +92,10 @@ class Program:
         pairs = [p for b in self.backends for p in (("numpy", b), (b, "numpy"))]
         rows = [[*pair, outcome(resume, *pair)] for pair in pairs]
         header = ["begun on", "then on", "farthest"]
-        return "## A run gone on with elsewhere\n\n" + table(header, rows)
+        return "## Runs continued on another backend\n\n" + table(header, rows)
 
     def suite(self) -> str:
-        """All at the same time: nothing is timed, and most of it is compiling on the host."""
+        """Run the suites together: nothing is timed, and most of the time goes to compiling."""
         runs = []
         for backend in self.backends:
             suite = ["--pyargs", "polynet.testing", "--polynet-backend", backend]
@@ -108,10 +110,10 @@ class Program:
             rows.append([backend, what, failed + said[-1]])
             rows += [[backend, what, line] for line in said if line.startswith(("FAILED", "ERROR"))]
         header = ["backend", "suite", "outcome"]
-        return "## The conformance suite, and all that can be captured\n\n" + table(header, rows)
+        return "## The conformance suite, and captured steps\n\n" + table(header, rows)
 
     def examples(self) -> str:
-        """Those that take a backend, as they stand, at the same time."""
+        """Run the examples that take a backend, as they are, and all at the same time."""
         runs = [(b, e) for b in self.backends for e in sorted(EXAMPLES.glob("*.py"))]
         runs = [(b, e) for b, e in runs if '"--backend"' in e.read_text(encoding="utf-8")]
 
@@ -147,7 +149,7 @@ class Program:
     # What is timed here
 
     def optimizer(self) -> str:
-        """Adam reads parameter, gradient and two slots, and writes three: 28 bytes a number."""
+        """Adam's rate: it reads four numbers per parameter and writes three, which is 28 bytes."""
         import cupy
 
         backend = get_backend("cupy")
@@ -201,7 +203,7 @@ class Program:
     # Steps, each candidate in a process of its own
 
     def steps(self) -> Iterator[str]:
-        """The table after each network: one that takes too long costs no other's answers."""
+        """Yield the table after each network, so that a failure later on loses no results."""
         left = {name: LIMIT.get(name, OTHERS) for name in self.candidates}
         header = ["network", "precision", *self.candidates, "polynet / best peer", "its 95 %"]
         rows = []
@@ -214,7 +216,7 @@ class Program:
                     ready = list(_ready(workers, (name, precision), left))
                     workers = [w for w in workers if w.alive]
                     seconds = {}
-                    while ready and not seconds:  # without who fails
+                    while ready and not seconds:  # without a candidate that fails
                         try:
                             seconds = in_turn(ready, REPEATS, SECONDS, within=60)
                         except NoAnswerError as error:
@@ -226,13 +228,13 @@ class Program:
 
 
 def _all_at_once(workers: Sequence[Worker], method: str, *args: str) -> list[Worker]:
-    """Ask all of what the device has no part in; those who answer."""
+    """Ask all workers for work that does not use the device; return those that answer."""
     started = [w for w in workers if not _failed(partial(w.start, method, *args))]
     return [w for w in started if not _failed(w.answer)]
 
 
 def _failed(ask: Callable[[], object]) -> bool:
-    """Whether a candidate does not answer, which is said then."""
+    """Whether a candidate does not answer; if so, its error is printed."""
     try:
         ask()
     except NoAnswerError as error:
@@ -244,10 +246,10 @@ def _failed(ask: Callable[[], object]) -> bool:
 def _ready(
     workers: Sequence[Worker], case: tuple[str, str], left: dict[str, float]
 ) -> Iterator[Worker]:
-    """Those who can take the steps, and take the same ones as far as their precision goes.
+    """The candidates that can take the steps, and whose losses agree within their precision.
 
-    They get ready one after another, since some time their choices on the device meanwhile. What
-    they may take in all, in seconds, is `left`.
+    They get ready one after another, since some of them time algorithms on the device meanwhile.
+    `left` holds the seconds that each of them may still take.
     """
     expected: np.ndarray | None = None
     for worker in workers:
@@ -272,7 +274,7 @@ def _ready(
 
 
 def _cells(seconds: Seconds, candidates: Sequence[str]) -> Iterator[str]:
-    """Medians; and the ratio to the best peer, of each repeat, with its interval."""
+    """The medians, the ratio to the best peer, and the interval of that ratio."""
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     for name in candidates:
         yield f"{medians[name] * 1e6:.1f}" if name in medians else "–"
@@ -297,7 +299,7 @@ def _python(*args: str, limit: int, **environment: str) -> subprocess.CompletedP
 
 
 def _device_seconds(run: Callable[[], object], repeats: int = 10) -> float:
-    """The device's time for one run, after some that are not timed."""
+    """The device's time for one run, after a few runs that are not timed."""
     import cupy
 
     for _ in range(5):
@@ -362,7 +364,7 @@ NAMED_ONLY = ("sanitizer",)
 
 
 def gpu() -> str:
-    """The device in words; the program ends where there is none."""
+    """A description of the device; the program ends if there is none."""
     status = registry.status("cupy")
     if not status.available:
         print(f"cupy: {status.state}: {status.reason}")
@@ -407,14 +409,15 @@ def main() -> None:
             told = getattr(program, part)()
             for text in [told] if isinstance(told, str) else told:
                 parts[-1] = f"{text}\nTaken: {time.perf_counter() - began:.0f} s.\n"
-                options.out.write_text("\n".join(parts), encoding="utf-8")  # whatever comes next
+                # written now, so that it stays if a later part fails
+                options.out.write_text("\n".join(parts), encoding="utf-8")
                 print(parts[-1], flush=True)
     if any("FAILED" in part for part in parts):
         sys.exit(1)
 
 
 def _distributions() -> list[str]:
-    """What brought CuPy and cuBLAS."""
+    """The distributions that brought CuPy and cuBLAS."""
     from importlib import metadata
 
     names = {str(d.metadata["Name"]) for d in metadata.distributions()}

@@ -1,4 +1,4 @@
-"""What must hold on a GPU before anything is timed: each check returns what it found, or raises."""
+"""Checks on a GPU, before anything is timed: each one returns what it found, or raises."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from polynet.tree import named_leaves
 
 SIZES = {"784-1024-128-10": (784, 1024, 128, 10), "32-64-64-2": (32, 64, 64, 2)}
 BATCH = {"784-1024-128-10": 512, "32-64-64-2": 32}
-"""Products that are a library's, and such that a kernel of CuPy's plug-in takes."""
+"""Networks, with products for cuBLASLt and with products for the plug-in's own kernel."""
 ADAM = optim.Adam(lr=1e-3, eps=1e-5)
 SAMPLES = 1024
 STEPS = 100
 LIMITS = {"float64": 1e-10, "float32": 1e-4}
 """How far weights may be from NumPy's after STEPS, relative to the largest of them."""
 BETWEEN: dict[str, type[nn.Module]] = {"float64": nn.ReLU, "float32": nn.GELU}
-"""Activations. In float32 what a ReLU gets is now and then so near 0 that two libraries see it on
-two sides: NumPy's own weights, changed by 6e-8 at the beginning, end up to 2e-4 apart."""
+"""Activations by dtype. In float32 the argument of a ReLU is sometimes so near 0 that two libraries
+see it on different sides of 0. NumPy's own weights, changed by 6e-8 at the start, end up to 2e-4
+apart."""
 REPLAYS = 1000
 
 
@@ -50,7 +51,7 @@ def network(
 
 
 class Job:
-    """The steps of a network on a backend's default device, whoever runs them."""
+    """The training steps of a network on a backend's default device, for any runner."""
 
     def __init__(self, backend: Backend, name: str, dtype: str, dropout: float) -> None:
         sizes, native = SIZES[name], backend.device(None)
@@ -66,7 +67,7 @@ class Job:
         self.step = make_step(net, losses.cross_entropy, ADAM, backend.xp)
 
     def run(self, runner: Callable[..., Any], steps_a_call: int) -> dict[str, np.ndarray]:
-        """All STEPS; the state and the losses after them."""
+        """Take all STEPS; returns the state after them, and the losses."""
         found = []
         with use_backend(self.backend):
             for at in range(0, STEPS, steps_a_call):
@@ -78,7 +79,7 @@ class Job:
 
 
 def agreement(backend_name: str, name: str, dtype: str, dropout: float) -> str:
-    """Captured steps are the loop's bit for bit, one or 16 a launch, and NumPy's numbers."""
+    """Captured steps give the bits of the loop, with one or 16 in a launch, and NumPy's numbers."""
     backend, numpy = get_backend(backend_name), get_backend("numpy")
     job = Job(backend, name, dtype, dropout)
     looped = job.run(Backend.compile(backend, job.step), 16)
@@ -98,7 +99,7 @@ def agreement(backend_name: str, name: str, dtype: str, dropout: float) -> str:
 
 
 def resume(first: str, then: str) -> str:
-    """Ten epochs begun on one backend and gone on with on another are ten epochs of NumPy."""
+    """Ten epochs, begun on one backend and continued on another, equal ten epochs on NumPy."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(300, 32)), rng.integers(0, 2, size=300)
 
@@ -124,11 +125,11 @@ def resume(first: str, then: str) -> str:
     return f"{worst:.1e} from NumPy alone"
 
 
-# The order of first checks, on CuPy
+# The first checks on CuPy, in order
 
 
 def product_replays() -> str:
-    """A captured product of cuBLASLt's, replayed while eager work takes and gives back memory."""
+    """A captured product by cuBLASLt, replayed while eager work allocates and frees memory."""
     import cupy
 
     from polynet_cupy.graph import Capturer
@@ -159,7 +160,7 @@ def product_replays() -> str:
 
 
 def epilogues() -> str:
-    """A product of cuBLASLt's with a bias and a ReLU, in each precision, against float64."""
+    """A product by cuBLASLt with a bias and a ReLU, in each precision, beside float64."""
     import cupy
 
     from polynet_cupy.products import library_product
@@ -187,7 +188,7 @@ def epilogues() -> str:
 
 
 def noting(gemm: Any, fused: list[bool]) -> Any:
-    """The products of `gemm`; beside, whether each has all in it that it was asked for."""
+    """`gemm`, which also notes for each product whether bias and ReLU were part of it."""
 
     def noted(how: Any, *args: Any) -> Any:
         done = gemm(how, *args)
@@ -198,7 +199,7 @@ def noting(gemm: Any, fused: list[bool]) -> Any:
 
 
 def masks() -> str:
-    """Dropout's bits on the GPU and on the host."""
+    """Dropout's masks are the same on the GPU and on the host."""
     cupy, numpy, count = get_backend("cupy"), get_backend("numpy"), 0
     for shape, keep, first in (((128, 256), 0.5, 0), ((7, 3, 5), 0.9, 11), ((1, 1), 0.1, 2**20)):
         key, step = random.key(3, "layer"), np.asarray([12345], np.int32)
@@ -215,7 +216,7 @@ def masks() -> str:
 
 
 def streams_and_pools() -> str:
-    """Steps on a stream and from a pool that the user chose give the same bits."""
+    """Steps on a stream, or with a memory pool, that the user chose give the same bits."""
     import cupy
 
     backend, found = get_backend("cupy"), []
@@ -232,7 +233,7 @@ def streams_and_pools() -> str:
 
 
 def no_leak() -> str:
-    """10,000 steps of a small network take no more memory at their end than at their start."""
+    """10,000 steps of a small network use no more memory at the end than at the start."""
     import cupy
 
     backend, used = get_backend("cupy"), []
@@ -251,7 +252,7 @@ def says_what_does_not_fit() -> str:
 
     pool = cupy.get_default_memory_pool()
     pool.free_all_blocks()
-    pool.set_limit(size=pool.used_bytes() + (128 << 20))  # less than one layer gives
+    pool.set_limit(size=pool.used_bytes() + (128 << 20))  # less than one layer's output
     try:
         x, y = np.zeros((16384, 256), np.float32), np.zeros(16384, np.int64)
         net = network((256, 4096, 10))
@@ -277,7 +278,7 @@ def names_what_cannot_be_captured() -> str:
         warnings.simplefilter("always")
         run = Trainer(network((8, 4, 2)), reading, ADAM, backend="cupy")
         run.fit(x, y, epochs=40, batch_size=16)
-    words = [str(w.message) for w in caught if "cannot be captured" in str(w.message)]
+    words = [str(w.message) for w in caught if "one operation at a time" in str(w.message)]
     require(len(words) == 1, f"{len(words)} warnings; expected one")
     require("line " in words[0], f"it names no line: {words[0]}")
     require(np.isfinite(run.history.step_losses).all(), "its losses are not finite")
@@ -293,11 +294,11 @@ CHECKS: dict[str, Callable[[], str]] = {
     "a step that does not fit": says_what_does_not_fit,
     "an op that cannot be captured": names_what_cannot_be_captured,
 }
-"""Check 3 is `agreement`, the kernels of 4 are the conformance suite's, 5 is what is timed."""
+"""Check 3 is `agreement`, the conformance suite has the kernels of check 4, and 5 is the timing."""
 
 
 def outcome(check: Callable[..., str], *args: Any) -> str:
-    """What a check found, or how it failed: the others are run all the same."""
+    """What a check found, or how it failed; a failure does not stop the other checks."""
     try:
         return check(*args)
     except Exception as error:

@@ -1,10 +1,11 @@
-"""Which way a convolution of 3 × 3 takes on a GPU: by what windows see (im2col), or Winograd's.
+"""Two ways to compute a 3 × 3 convolution on a GPU: by im2col, or by Winograd's algorithm.
 
     python tests/benchmarks/gpu_convolutions.py
 
-Prints a table of microseconds for the layers of a ResNet-18 on 32×32, and narrower and smaller
-ones: forth, to the images, and to the weights. From it come `LEAST_CHANNELS` and `LEAST_TILES` of
-`polynet_cupy.winograd`. The last column is how far the two are apart, beside the largest number.
+Prints a table of microseconds for the layers of a ResNet-18 on 32×32, and for narrower and smaller
+layers: the forward pass, the gradient of the images, and that of the weights. `LEAST_CHANNELS` and
+`LEAST_TILES` of `polynet_cupy.winograd` come from this table. The last column is the largest
+difference between the two ways, relative to the largest number.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ LAYERS = (
 """Images, channels in and out, and their height and width."""
 SAME = {"stride": (1, 1), "padding": ((1, 1), (1, 1)), "dilation": (1, 1)}
 LIMITS = {"im2col": 1 << 30, "Winograd": 1}
-"""Channels and tiles from which on Winograd's way is taken."""
+"""The least channels and tiles with which Winograd's way is taken."""
 
 
 def timed(
     way: str, x: cupy.ndarray, weight: cupy.ndarray
 ) -> tuple[list[cupy.ndarray], list[float]]:
-    """What a convolution gives, forth and back, and what each takes."""
+    """The result and the gradients of a convolution, and the microseconds that each takes."""
     xp = get_backend("cupy").xp
     limits = dict.fromkeys(("LEAST_CHANNELS", "LEAST_TILES"), LIMITS[way])
     with mock.patch.multiple(winograd, **limits):
@@ -44,7 +45,7 @@ def timed(
             lambda: back(g, (True, False))[0],
             lambda: back(g, (False, True))[1],
         )
-        for _ in range(tuning.TIMED_AT):  # in a graph no product finds its fastest algorithm
+        for _ in range(tuning.TIMED_AT):  # algorithms are not timed during a capture
             found = [call() for call in calls]
         return found, [microseconds(call) for call in calls]
 

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/gpu_kernels.py polynet [--networks LeNet] [--precision tf32]
 
-PyTorch's profiler sees what anybody starts in this process, graphs' kernels included. Beside it
-stands what a pass took by the clock, with nothing watching.
+PyTorch's profiler sees all kernels of this process, also those of other libraries and of graphs.
+The time of a step without the profiler is printed beside them.
 """
 
 from __future__ import annotations

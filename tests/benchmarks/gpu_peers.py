@@ -1,4 +1,4 @@
-"""Who takes the steps on a GPU, each in a process of its own: polynet, PyTorch, JAX.
+"""The candidates on a GPU, each in a process of its own: polynet, PyTorch, JAX.
 
 The task is that of `candidates.py`: the same parameters, batches and Adam for all.
 """
@@ -52,7 +52,7 @@ NETWORKS = {
     ),
 }
 WARM_UP = 6
-"""Passes before anything is timed: polynet's are captured after three, PyTorch's are compiled."""
+"""Passes before anything is timed: polynet captures after three, and PyTorch compiles."""
 
 
 class TaskIn(Task):
@@ -116,7 +116,7 @@ def by_torch(task: TaskIn, *, graph: bool = False, mode: str | None = None) -> C
 
 
 def captured(step: Callable[[Any], Any], rows: Any, net: Any, adam: Any) -> Callable[[Any], Any]:
-    """The step as PyTorch's own CUDA graph; what warms it up leaves no trace in the weights."""
+    """The step as PyTorch's own CUDA graph; the weights of before the warm-up are restored."""
     import copy
 
     import torch
@@ -156,20 +156,20 @@ CANDIDATES: dict[str, Callable[[TaskIn], Candidate]] = {
     "JAX": partial(with_jax, scan=True),
 }
 COMPILED = ("torch.compile", "torch.compile, reduce-overhead")
-"""Both run as CUDA graphs; the second leaves products to cuBLAS, and is ready in seconds."""
+"""Candidates that run as CUDA graphs; the second uses cuBLAS, and is ready in seconds."""
 BY_TORCH = ("PyTorch", "PyTorch, graph", *COMPILED)
-"""Those whose convolutions are the fastest that cuDNN finds by trying."""
+"""Candidates for which cuDNN tries all algorithms for a convolution, and takes the fastest."""
 MODULES = {"polynet": "cupy", "polynet, loop": "cupy", "JAX": "jax"}
-"""What a candidate needs; the others need PyTorch."""
+"""The module that a candidate needs; all others need PyTorch."""
 PRECISIONS = {"float32": "", "tf32": "4096", "bfloat16": "4096"}
-"""What is timed in each: networks with this in their name."""
+"""For each precision, a part of the names of the networks that are timed in it."""
 NOT_BY = {("bfloat16", "polynet on torch"), ("bfloat16", "polynet on torch, loop")}
-"""There polynet computes as PyTorch was told to, which has autocast for bfloat16."""
+"""Not timed: polynet on PyTorch obeys PyTorch's settings, which have only autocast for bfloat16."""
 JAX_SAYS = {"float32": "highest", "tf32": "TF32_TF32_F32", "bfloat16": "BF16_BF16_F32"}
 
 
 def set_precision(candidate: str, precision: str) -> None:
-    """The same for all, where it is a setting of a whole process."""
+    """Set the precision of products, where that is a setting of the whole process."""
     if candidate == "JAX":
         import jax
 
@@ -188,7 +188,7 @@ class GpuBench(Bench):
     task: TaskIn
 
     def draw(self, name: str) -> None:
-        """Make the task's numbers, which the host does: so that all do so at once."""
+        """Make the task's numbers. Only the host works here, so all candidates do this at once."""
         self.task = TaskIn(NETWORKS[name])
 
     def build(self, *what: str) -> tuple[Candidate | None, int]:
@@ -201,12 +201,12 @@ class GpuBench(Bench):
         return CANDIDATES[self.name](self.task), steps
 
     def prepare(self, *what: str) -> tuple[list[float] | None, float] | None:
-        """As of any candidate; and then the passes of `WARM_UP`."""
+        """Prepare as any candidate does, and then run `WARM_UP` passes."""
         answer = super().prepare(*what)
         if answer:
             self._passes(WARM_UP)
         return answer
 
     def wake(self) -> None:
-        """Import what the candidate needs, so that all do so at once."""
+        """Import the module that the candidate needs; all candidates do this at once."""
         import_module(MODULES.get(self.name, "torch"))

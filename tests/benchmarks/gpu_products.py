@@ -1,9 +1,10 @@
-"""Which algorithm a product gets: cuBLASLt's first, the one chosen, its best, and the kernel here.
+"""The algorithms for a product: cuBLASLt's first, the one chosen, the fastest, and our own kernel.
 
     python tests/benchmarks/gpu_products.py [float32 | tf32 | bfloat16]
 
-Prints a table of microseconds. From it come `polynet_cupy.products.FEW_TILES` and the like, and
-`polynet_cupy.cublaslt.choice`; it shows what `polynet_cupy.tuning` gains.
+Prints a table of microseconds. `polynet_cupy.products.FEW_TILES` and its neighbours come from this
+table, and so does `polynet_cupy.cublaslt.choice`. It also shows how much `polynet_cupy.tuning`
+saves.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ LAYERS = (
     (128, 128, 10), (256, 512, 10), (512, 84, 10), (512, 120, 84), (512, 400, 120),
     (512, 784, 1024), (512, 1024, 1024), (512, 1024, 10), (8192, 512, 2048), (8192, 4096, 4096),
 )  # fmt: skip
-"""Batch, inputs, outputs; each has three products."""
+"""Batch, inputs and outputs of layers; each layer has three products."""
 ENOUGH = 400
-"""Microseconds of a graph."""
+"""Microseconds that a graph of launches should take."""
 
 
 def microseconds(run: Callable[[], object]) -> float:
-    """Of one launch of many that stand in a graph; the median of five graphs."""
+    """The time of one launch, from a graph of many; the median of five runs of that graph."""
     stream = cupy.cuda.Stream(non_blocking=True)
     with stream:
         run()
@@ -56,7 +57,7 @@ def _in_a_graph(stream: Any, run: Callable[[], object], launches: int) -> float:
 
 
 def of_layer(batch: int, inputs: int, outputs: int) -> Iterator[tuple[str, Any, Any]]:
-    """The products of a layer forth and back, as they lie."""
+    """The products of a layer, forward and backward, in the layouts that they have there."""
     draw = cupy.random.default_rng(0).standard_normal
     shapes = ((batch, inputs), (outputs, inputs), (batch, outputs))
     x, weight, g = (draw(shape, dtype=cupy.float32) for shape in shapes)
@@ -66,9 +67,11 @@ def of_layer(batch: int, inputs: int, outputs: int) -> Iterator[tuple[str, Any, 
 
 
 class ByLibrary(NamedTuple):
-    """Microseconds of cuBLASLt's first algorithm, of the one that its order leads to, of the one
-    that the clock then takes, and of the fastest of all; how many there are, and how many of the
-    same bits.
+    """What cuBLASLt's algorithms take, in microseconds, and how many there are.
+
+    `first` is the first in the library's list, `chosen` the one that `choice` picks, `timed` the
+    one that `tuning` then takes, and `best` the fastest of all. `algorithms` is the length of the
+    list, and `alike` counts those that give the same bits.
     """
 
     first: float
@@ -80,7 +83,7 @@ class ByLibrary(NamedTuple):
 
 
 def by_cublaslt(x: Any, y: Any) -> ByLibrary:
-    """What a product takes, in the precision of CuPy's backend."""
+    """The times of a product in PRECISION, by cuBLASLt."""
     xp, seen = get_backend("cupy").with_precision(PRECISION).xp, []
     gemm = xp.gemm
     xp.gemm = lambda how, *given: seen.append((how, *given)) or gemm(how, *given)
@@ -130,7 +133,7 @@ def rows() -> Iterator[list[str]]:
 
 
 def main() -> None:
-    """Print each row as soon as it is known: the last ones take longest."""
+    """Print each row as soon as it is known, since the last ones take longest."""
     header = [
         *("product", "m×k×n", "tiles", "cuBLASLt's first", "chosen", "by the clock", "best"),
         *("ours", "of the same bits", "taken"),

@@ -1,7 +1,7 @@
 """How long `import polynet` takes beside `import numpy`, and the first training step.
 
-Each is a new Python; the time runs from its start to the end of its last statement. Ends with
-exit code 1 where `import polynet` costs more than LIMIT beyond `import numpy`.
+Each measurement starts a new Python, and runs from its start to the end of its last statement. Ends
+with exit code 1 if `import polynet` takes more than LIMIT longer than `import numpy`.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""Whether an op costs the same in a long chain as in a short one: µs per op, by length.
+"""Whether an op costs the same in a long chain as in a short one: µs per op, by length of chain.
 
     python tests/benchmarks/long_chain.py [--out results.md]
 
-A chain of `x * c` on four numbers, forward and forward with the sweep back, to the first order
-and to the second (the gradient of ⟨∇f, v⟩). Python's cyclic garbage collector looks at what
-lives again and again, at least once each time it has grown by a quarter: a record that is alive
-costs a constant factor more, whatever its length. So the chain is run with the collector as the
-user has it, and without. polynet leaves no garbage for it, and never switches it off.
+A chain of `x * c` on four numbers: forward; forward and backward; and the second order (the
+gradient of ⟨∇f, v⟩). Python's cyclic garbage collector looks at all live objects again and again,
+at least once each time their number has grown by a quarter. So a live record costs a constant
+factor more, whatever its length. That is why the chain runs with the collector on, as users have
+it, and with the collector off. polynet leaves no garbage to the collector, and does not switch it
+off.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ WAYS: dict[str, Callable[[int], float]] = {
 
 
 def microseconds(way: str, length: int, repeats: int) -> float:
-    """The least time of an op: what else the machine does only adds to it."""
+    """The least time per op of all repeats: other work of the machine can only add to it."""
     best = float("inf")
     for _ in range(repeats):
         gc.collect()

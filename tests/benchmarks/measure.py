@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timing, and where and with what it was measured."""
+"""What the benchmarks share: interleaved timing, and a description of the machine and versions."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from pathlib import Path
 def interleaved(
     candidates: Mapping[str, Callable[[], object]], repeats: int, number: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds of a run of each candidate, in each repeat, taken in turn: drift meets all alike.
+    """Seconds per run of each candidate, in each repeat.
 
-    Before each, garbage is collected and one run is not timed, so that nobody pays for what
-    another left behind, in memory or in the processor's caches. A repeat is `number` runs.
+    In a repeat all candidates run in turn, so that drift of the machine affects them alike. Before
+    each one, garbage is collected and one run is not timed, so that no candidate pays for what
+    another left in memory or in the processor's caches. A repeat takes `number` runs.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(repeats):
@@ -35,15 +36,16 @@ def interleaved(
 
 
 def median_ratio(seconds: Mapping[str, Sequence[float]], name: str, other: str) -> float:
-    """The median, over repeats, of the time of `name` over that of `other` in the same repeat."""
+    """The median over all repeats of the time of `name` divided by that of `other`."""
     return statistics.median(a / b for a, b in zip(seconds[name], seconds[other], strict=True))
 
 
 def paired_ratio(ours: Sequence[float], peer: Sequence[float]) -> tuple[float, float, float]:
-    """The median of the ratio in each repeat, and the ends of its 95% confidence interval.
+    """The median of the ratios in each repeat, and the ends of its 95% confidence interval.
 
-    The interval lies between two of the ratios themselves, the k-th from either end: the true
-    median is outside where fewer than k of them fall on one side of it, as with coins.
+    The ends are two of the ratios themselves: in sorted order, the k-th from either end. The true
+    median lies outside only if fewer than k ratios fall on one side of it. Each ratio falls on
+    either side with probability 1/2, as a coin does, and k is chosen by that.
     """
     ratios = sorted(a / b for a, b in zip(ours, peer, strict=True))
     n, k = len(ratios), 0
@@ -55,7 +57,7 @@ def paired_ratio(ours: Sequence[float], peer: Sequence[float]) -> tuple[float, f
 
 
 def environment(packages: Sequence[str]) -> str:
-    """Date, hardware and versions, as lines of Markdown."""
+    """The date, the hardware and the versions, as lines of Markdown."""
     versions = ", ".join(f"{p} {_version(p)}" for p in packages)
     return (
         f"- date: {datetime.datetime.now(datetime.UTC):%Y-%m-%d}\n"
@@ -71,7 +73,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def publish(text: str, out: Path | None) -> None:
-    """Print a report, and write it where asked."""
+    """Print a report, and write it to a file if one is given."""
     print(text)
     if out is not None:
         out.write_text(text, encoding="utf-8")

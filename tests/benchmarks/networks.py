@@ -1,6 +1,6 @@
-"""The networks that are timed: each for polynet, PyTorch and JAX, with the same parameters' names.
+"""The networks that are timed, each for polynet, PyTorch and JAX, with the same parameter names.
 
-Nothing here imports an array library before it is asked for, so that a process has its own only.
+Array libraries are imported inside functions only, so that a process loads no library but its own.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ Arrays = dict[str, Any]
 
 @dataclass(frozen=True)
 class Network:
-    """A network for each library, and what goes into it."""
+    """A network for each library, and the shape of its data."""
 
     batch: int
     sample: tuple[int, ...]
     build: Callable[[Any], Any]
     """From `polynet.nn` or `torch.nn` to the network."""
     jax: Callable[[Arrays, Any], Any]
-    """From the parameters and a batch to the logits."""
+    """The network as a function in JAX, from parameters and a batch to the logits."""
     classes: int = 10
     words: int = 0
-    """The samples are numbers of words, below this; if 0, they are real numbers."""
+    """If not 0, samples are integers below this, which stand for words; else real numbers."""
     widths: tuple[int, ...] = ()
-    """Of a dense network."""
+    """The widths of the layers of a dense network."""
     steps: int = 4
-    """In a pass over the data."""
+    """How many steps a pass over the data has."""
     jax_layout: Callable[[np.ndarray], np.ndarray] = lambda p: p
-    """From a parameter of polynet's to the layout that `jax` wants."""
+    """From a parameter of polynet to the layout that the function `jax` wants."""
 
 
 # Dense
 
 
 def dense(name: str) -> Network:
-    """Linear layers with ReLU between, of the name's widths: "784-256-128-10, batch 32"."""
+    """Linear layers with ReLU between; the name gives widths: "784-256-128-10, batch 32"."""
     sizes, batch = name.split(", batch ")
     widths = tuple(map(int, sizes.split("-")))
     work = int(batch) * sum(i * o for i, o in pairwise(widths))
@@ -53,7 +53,7 @@ def dense(name: str) -> Network:
         classes=widths[-1],
         widths=widths,
         steps=16 if work < 5e7 else 4,
-        jax_layout=np.transpose,  # (in, out), as is the custom
+        jax_layout=np.transpose,  # (in, out), as is usual in JAX
     )
 
 
@@ -76,7 +76,7 @@ def dense_by_jax(p: Arrays, x: Any) -> Any:
 
 
 def lenet(lib: Any) -> Any:
-    """LeNet-5 (LeCun et al., 1998) with ReLU and maxima."""
+    """LeNet-5 (LeCun et al., 1998) with ReLU and max pooling."""
     return lib.Sequential(
         *(lib.Conv2d(1, 6, 5, padding=2), lib.ReLU(), lib.MaxPool2d(2)),
         *(lib.Conv2d(6, 16, 5), lib.ReLU(), lib.MaxPool2d(2), lib.Flatten()),
@@ -136,7 +136,7 @@ def resnet(lib: Any, stages: Stages = STAGES) -> Any:
 
 
 def resnet_by_jax(p: Arrays, x: Any, stages: Stages = STAGES) -> Any:
-    """Without the running statistics that polynet and PyTorch keep beside."""
+    """The same network, but without the running statistics that polynet and PyTorch keep."""
     from jax.nn import relu, standardize
 
     def conv(x: Any, name: str, norm: str, size: int, stride: int) -> Any:
@@ -212,7 +212,7 @@ def transformer_by_jax(p: Arrays, x: Any, heads: int = HEADS, blocks: int = BLOC
 
 
 def embedding(lib: Any) -> Any:
-    """The mean of the words' vectors, and two Linear layers."""
+    """The mean of the vectors of the words, then two Linear layers."""
     mean = mean_of(lib)
 
     class Words(lib.Module):
@@ -253,5 +253,5 @@ NETWORKS = {
 
 
 def network(name: str) -> Network:
-    """One of NETWORKS, or the dense network of that name."""
+    """The network of this name in NETWORKS, or else the dense network that the name describes."""
     return NETWORKS[name] if name in NETWORKS else dense(name)

@@ -1,18 +1,19 @@
-"""Data larger than memory, and data that must be decoded: what streaming costs.
+"""What streaming costs: for data larger than memory, and for data that must be decoded.
 
     python tests/benchmarks/streaming.py [--gigabytes 4] [--out results.md]
 
-(a) A memory-mapped data set of 4 GB (a sparse file) trains a network for an epoch, in a new
-process; the anonymous memory it holds (RssAnon of /proc/self/status, at its highest, read every
-10 ms) stays under 500 MB.
+(a) A network trains for an epoch on a memory-mapped data set of 4 GB (a sparse file), in a new
+process. The anonymous memory of that process (the highest RssAnon of /proc/self/status, read every
+10 ms) must stay under 500 MB.
 
-(b) A source that decodes for less time than a step takes: with the thread that prefetches, an
-epoch takes hardly longer than its steps alone. hidden = 1 - (both - step) / decoding, where
-`step` is an epoch of batches that are ready, `decoding` the time of all batches' decoding
-alone, and `both` an epoch of the decoder. Decoding is zlib's of a picture, as a PNG's: it lets
-go of Python's lock, as Pillow, NumPy and reading do. The medians of interleaved repeats.
+(b) A source decodes its batches, which takes less time than the steps do. A thread decodes ahead,
+so an epoch should take hardly longer than its steps alone. The part of the decoding that is hidden
+is 1 - (both - step) / decoding: `step` is the time of an epoch with batches that are ready,
+`decoding` the time to decode all batches, and `both` the time of an epoch that decodes. zlib
+decompresses the pictures, as for a PNG; it releases Python's lock, as do Pillow, NumPy and reading
+from files. All times are medians of interleaved repeats.
 
-Ends with exit code 1 where a limit is not kept.
+Ends with exit code 1 if a limit is not kept.
 """
 
 from __future__ import annotations
@@ -47,19 +48,19 @@ BATCH = 256
 
 
 def sparse(path: Path, shape: tuple[int, ...], dtype: str) -> None:
-    """A .npy file of zeros that takes no room on the disk."""
+    """A .npy file of zeros that takes no space on the disk."""
     np.lib.format.open_memmap(path, "w+", dtype, shape).flush()
 
 
 def anonymous() -> float:
-    """MB of anonymous memory that this process has now."""
+    """The anonymous memory of this process, in MB."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     (kilobytes,) = (line.split()[1] for line in lines if line.startswith("RssAnon"))
     return int(kilobytes) / 1e3
 
 
 def highest(work: Callable[[], object]) -> float:
-    """The most anonymous memory, in MB, while `work` runs."""
+    """The highest anonymous memory, in MB, while `work` runs."""
     peak, ended = [anonymous()], threading.Event()
 
     def watch() -> None:
@@ -77,7 +78,7 @@ def highest(work: Callable[[], object]) -> float:
 
 
 def train_mapped(folder: Path) -> None:
-    """What the new process does; prints what it measured."""
+    """The work of the new process: train, and print what was measured."""
     net = nn.Sequential(nn.Linear(FEATURES, 32), nn.ReLU(), nn.Linear(32, 10))
     trainer = Trainer(net, losses.cross_entropy, optim.Adam(), backend="numpy")
     source = data.memory_mapped(folder / "x.npy", folder / "y.npy")
@@ -130,7 +131,7 @@ class Compressed(data.Source):
 
 
 def times(count: int, side: int, hidden: int, repeats: int) -> dict[str, list[float]]:
-    """Seconds of an epoch of the steps alone, of the decoding alone, and of both, in turn."""
+    """Seconds of an epoch: of its steps alone, of decoding alone, and of both; taken in turn."""
     source = Compressed(count, side)
     x, y = source.batch(np.arange(count))
     net = nn.Sequential(

@@ -1,7 +1,7 @@
-"""A process for each candidate: the libraries do not meet.
+"""A process for each candidate, so that their libraries do not affect each other.
 
-The parent asks them in turn, so that drift of the machine meets all alike; the time is taken where
-the work is done.
+The parent asks the processes in turn, so that drift of the machine affects all alike. Each process
+times its own work.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Self
 from candidates import Candidate
 
 Seconds = dict[str, list[float]]
-"""What a step took each candidate, in each repeat."""
+"""For each candidate, the seconds of a step in each repeat."""
 
 
 class Bench(ABC):
@@ -33,10 +33,10 @@ class Bench(ABC):
 
     @abstractmethod
     def build(self, *what: str) -> tuple[Candidate | None, int]:
-        """The candidate for a network, and the steps of a pass; None where it has no such one."""
+        """The candidate for a network, or None if it has none such; and the steps of a pass."""
 
     def prepare(self, *what: str) -> tuple[list[float] | None, float] | None:
-        """The losses of the first pass, and what it took; None where it has no such network."""
+        """The losses of the first pass, and its seconds; None if there is no such network."""
         self.candidate, self.passes = None, 1
         gc.collect()
         start = time.perf_counter()
@@ -49,7 +49,7 @@ class Bench(ABC):
         return None if losses is None else [float(loss) for loss in losses], taken
 
     def run(self, seconds: float) -> float:
-        """Seconds a step, of a run that lasts about so long, after a pass that is not timed."""
+        """Seconds per step, of a run of about `seconds`, after a pass that is not timed."""
         gc.collect()
         self._passes(1)
         taken = self._passes(self.passes)
@@ -69,7 +69,7 @@ class Bench(ABC):
 
 
 def serve(pipe: Connection, bench: Callable[[str], Bench], name: str) -> None:
-    """Answer what the parent asks, until it hangs up."""
+    """Answer the parent's requests until it closes the pipe."""
     made = None
     while True:
         try:
@@ -109,14 +109,17 @@ class Worker:
         os.environ.update(before)
 
     def start(self, method: str, *args: Any) -> None:
-        """Ask for what `answer` gives; NoAnswerError where the process has ended."""
+        """Send a request, which `answer` then answers; NoAnswerError if the process has ended."""
         try:
             self._pipe.send((method, args))
         except OSError:
             raise NoAnswerError(self.name, "its process ended") from None
 
     def answer(self, within: float | None = None) -> Any:
-        """What was asked for, or NoAnswerError; who is late, by so many seconds, is ended."""
+        """The answer to the last request, or NoAnswerError.
+
+        A process that takes longer than `within` seconds is ended.
+        """
         if not self._pipe.poll(within):
             self._process.kill()
             self._process.join()
@@ -150,9 +153,10 @@ class Worker:
 def in_turn(
     workers: Iterable[Worker], repeats: int, seconds: float, within: float | None = None
 ) -> Seconds:
-    """Seconds a step of each, in each repeat, a run of about so many seconds after another.
+    """Seconds per step of each worker, in each repeat; the workers run in turn.
 
-    NoAnswerError of one who fails, or takes longer than `within`.
+    A run takes about `seconds`. Raises NoAnswerError if a worker fails, or takes longer than
+    `within` seconds.
     """
     found: Seconds = {worker.name: [] for worker in workers}
     for _ in range(repeats):
