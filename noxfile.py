@@ -1,6 +1,6 @@
 """Every check of polynet, one session each: `nox --list` shows them, `nox -s lint` runs one.
 
-What stands after `--` goes to the program that the session runs: `nox -s tests -- -x -k tensor`.
+Arguments after `--` go to the program that the session runs: `nox -s tests -- -x -k tensor`.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ import nox
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
-BACKENDS = ("numpy", "strict")  # what can be had everywhere, in seconds
+BACKENDS = ("numpy", "strict")  # these can be installed everywhere, in seconds
 
 nox.needs_version = ">=2025.5.1"
 nox.options.sessions = [
     *(f"tests-{python}(numpy)" for python in PYTHONS),
-    f"tests-{PYTHONS[0]}(strict)",  # pure Python on NumPy: what a Python breaks, NumPy's tests find
+    f"tests-{PYTHONS[0]}(strict)",  # pure Python on NumPy, whose tests find what a Python breaks
     *("lowest", "lint", "types", "package", "examples"),
 ]
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
-nox.options.error_on_missing_interpreters = False  # a Python that is not here is a visible skip
-nox.options.reuse_venv = "yes"  # installing again brings it up to date
+nox.options.error_on_missing_interpreters = False  # sessions of a missing Python show as skipped
+nox.options.reuse_venv = "yes"  # installing into it again brings it up to date
 
 TORCH = "torch==2.13.0"  # one known version, with which the results were measured
-ONE_THREAD = {  # small arrays gain nothing from more, and two sessions may share the machine
+ONE_THREAD = {  # small arrays gain nothing from more threads, and two sessions may run at once
     f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM")
 }
 
 
 def _see_pythons_off_the_path() -> None:
-    """Let nox find the Pythons that version managers installed, but did not put on the PATH."""
+    """Let nox find Pythons that version managers installed but did not put on the PATH."""
     home = Path.home()
     places = (
         Path(os.environ.get("PYENV_ROOT", home / ".pyenv"), "versions"),
@@ -52,16 +52,16 @@ _see_pythons_off_the_path()
 
 
 def group(name: str) -> list[str]:
-    """A dependency group of pyproject.toml."""
+    """The requirements of a dependency group of pyproject.toml."""
     return nox.project.dependency_groups(PROJECT, name)
 
 
-EXAMPLES = "tests/test_examples_*.py"  # tested where the examples run
-FROM_TORCH = ("transfer.py",)  # begin in PyTorch, so they run where it is installed
+EXAMPLES = "tests/test_examples_*.py"  # run in the session that runs the examples
+FROM_TORCH = ("transfer.py",)  # examples that begin in PyTorch run where PyTorch is installed
 
 
 def files(*patterns: str) -> tuple[str, ...]:
-    """Of `tests`, by their names."""
+    """Files in `tests`, by patterns of their names."""
     return tuple(str(path) for p in patterns for path in sorted(Path("tests").glob(p)))
 
 
@@ -71,28 +71,28 @@ def pytest(session: nox.Session, *args: str, **env: str) -> None:
 
 
 MACHINERY = ("tests/test_pytest_plugin.py", "tests/test_wrong_plugins.py")
-"""Tests that start many fresh processes, whose libraries are their own: one session has them."""
+"""Tests that start many new processes, which choose their own libraries: one session runs them."""
 NUMPYS = files(
     *("test_numpy_*.py", "test_killed.py", "test_memory.py", "test_onnx.py", "test_sklearn.py"),
     "test_standard.py",
 )
-"""Tests in which no other library of arrays has a part: the sessions of NumPy have them."""
+"""Tests that use no array library but NumPy: the sessions of NumPy run them."""
 JAXS = files("test_*jax.py")
-"""Tests that JAX's session has."""
+"""Tests that JAX's session runs."""
 CUDA = files("test_cuda_*.py")
-"""Tests of CUDA code without a GPU, which `cuda_sources` has."""
+"""Tests of CUDA code without a GPU, which `cuda_sources` runs."""
 CAPTURED = "cuda_captured"
-"""In the name of such a test that stands in a file of others."""
+"""A part of the names of such tests in files with other tests."""
 SOURCES = "tests/test_cuda_sources.py"
-"""Those of them for which nothing runs on the host, and nobody needs g++."""
+"""The tests of CUDA code that run nothing on the host, and so need no g++."""
 LONG = ("tests/test_agreement.py", "tests/test_derivative_properties.py", "tests/test_onnx.py")
-"""Hundreds of training steps and files, and thousands of derivatives: one Python has them."""
+"""Tests of hundreds of training steps or files, or thousands of derivatives, on one Python only."""
 
 
 def run_tests(
     session: nox.Session, *args: str, without: tuple[str, ...] = MACHINERY, **env: str
 ) -> None:
-    """Run all tests but those of the examples and of CUDA, in two processes."""
+    """Run all tests except those of the examples and of CUDA, in two processes."""
     left_out = [f"--ignore={path}" for path in (*without, *CUDA)]
     only = () if "-k" in args else ("-k", f"not {CAPTURED}")
     pytest(session, "-n", "2", f"--ignore-glob={EXAMPLES}", *left_out, *only, *args, **env)
@@ -104,9 +104,11 @@ def run_tests(
 @nox.session(python=PYTHONS)
 @nox.parametrize("backend", BACKENDS, ids=BACKENDS)
 def tests(session: nox.Session, backend: str) -> None:
-    """The suite on one backend; with numpy, what needs none too; with the oldest Python, all.
+    """The tests on one backend.
 
-    There Numba compiles NumPy's loops; with the others NumPy runs alone.
+    The sessions with numpy also run the tests that need no backend. With numpy and the oldest
+    Python all tests run, and Numba compiles NumPy's loops; in the other sessions NumPy runs without
+    Numba.
     """
     with_numba = backend == BACKENDS[0] and session.python == PYTHONS[0]
     session.install("-e", ".[strict,numba]" if with_numba else ".[strict]", *group("test"))
@@ -118,9 +120,10 @@ def tests(session: nox.Session, backend: str) -> None:
 
 @nox.session(python=PYTHONS[0], venv_backend="virtualenv")
 def tests_torch(session: nox.Session) -> None:
-    """The suite on PyTorch, and all that is compared with PyTorch (a download of 300 MB).
+    """The suite on PyTorch, and all comparisons with PyTorch (a download of 300 MB).
 
-    JAX is there for the run that is relayed from backend to backend, Numba for NumPy's Adam.
+    JAX is installed for the run that is handed on from backend to backend, and Numba for NumPy's
+    Adam.
     """
     session.install(TORCH)
     session.install("-e", ".[strict,jax,numba,examples]", *group("test"), *group("others"))
@@ -131,18 +134,18 @@ def tests_torch(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def tests_jax(session: nox.Session) -> None:
-    """The suite on JAX with 64 bits; layers and training also without, JAX's default.
+    """The suite on JAX with 64 bits; layers and training also with 32, which is JAX's default.
 
-    Most of the time goes to compiling thousands of single ops, which the whole suite therefore
-    does without XLA's dearer optimizations; layers and training have them. Programs that several
-    tests need are compiled once, by the processes together.
+    Most of the time goes to compiling thousands of single ops. So the whole suite runs without
+    XLA's more expensive optimizations, and layers and training run with them. The processes share
+    a cache, so a program that several tests need is compiled once.
     """
     session.install("-e", ".[strict,jax]", *group("test"))
     programs = {
         "JAX_COMPILATION_CACHE_DIR": str(Path(session.create_tmp(), "programs").resolve()),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",  # nobody looks at their lines
+        "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",  # no test reads the lines
     }
     plain = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", **_older_code(session)}
     for bits, how, tests_of in (("1", plain, "jax"), ("0", {}, "jax and (training or layers)")):
@@ -151,9 +154,10 @@ def tests_jax(session: nox.Session) -> None:
 
 
 def _older_code(session: nox.Session) -> dict[str, str]:
-    """XLA's older way to write a program's code, which takes two thirds of the time.
+    """A flag for XLA's older code generator, which takes two thirds of the time.
 
-    A version that has it no more ends the process at its flag.
+    A version of XLA without that generator ends the process when it reads the flag; for such a
+    version the result is empty.
     """
     older = {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"}
     try:
@@ -166,7 +170,7 @@ def _older_code(session: nox.Session) -> dict[str, str]:
 
 @nox.session(python=PYTHONS[0])
 def array_api(session: nox.Session) -> None:
-    """The official suite of the array API standard, from a local copy: `-- PATH`."""
+    """The official suite of the Array API standard, from a local copy: `-- PATH`."""
     path = os.environ.get("ARRAY_API_TESTS_PATH")
     args = session.posargs or ([path] if path else [])
     if not args:
@@ -188,24 +192,25 @@ def lowest(session: nox.Session) -> None:
 
 
 def _oldest(requirement: str) -> str:
-    """`numpy>=2.0` as `numpy==2.0`."""
+    """From `numpy>=2.0` to `numpy==2.0`."""
     return requirement.partition(",")[0].replace(">=", "==")
 
 
 ON_HOST = "tests/plugins/cuda_on_host"
-"""A plug-in that is CuPy's, with its kernels compiled for the host."""
+"""CuPy's plug-in with its kernels compiled for the host."""
 
 
 @nox.session(python=PYTHONS[0])
 def cuda_sources(session: nox.Session) -> None:
     """CuPy's kernels without a GPU: compiled for three kinds of GPU, and run on the host.
 
-    The suite on `cupy` is collected, and skipped with the reason, or run where there is a GPU. What
-    runs on the host is compiled by g++; at last with AddressSanitizer, which ends the process
-    where a kernel reads or writes past an array. (A download of 700 MB: NVRTC and cuBLASLt.)
+    The suite on `cupy` runs if there is a GPU; if not, it is collected, and skipped with the
+    reason. For the host the kernels are compiled by g++. The last run has AddressSanitizer, which
+    ends the process if a kernel reads or writes past an array. (A download of 700 MB: NVRTC and
+    cuBLASLt.)
     """
     session.install("-e", ".", *group("cuda"), *group("test"))
-    pytest(session, SOURCES)  # in one process, whose table of registers is seen
+    pytest(session, SOURCES)  # in one process, so that its table of registers is printed
     pytest(session, "polynet/testing", "-k", "cupy", "-q", "-rN")
     if shutil.which("g++") is None:
         session.skip("g++ is not installed: the kernels were compiled, but not run on the host")
@@ -233,7 +238,7 @@ def cuda_sources(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style and layout; `nox -s lint -- --fix` repairs what can be repaired."""
+    """Style and layout; `nox -s lint -- --fix` repairs what ruff can repair."""
     session.install(*group("lint"))
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", *([] if "--fix" in session.posargs else ["--check"]))
@@ -241,7 +246,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Types of polynet, its plug-ins and a program of a user, for the oldest Python."""
+    """The types of polynet, of its plug-ins and of a user's program, for the oldest Python."""
     session.install("-e", ".", *group("types"))
     session.run("mypy", "--python-version", PYTHONS[0], *session.posargs)
 
@@ -265,7 +270,7 @@ print("trained with", polynet.__file__)
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """A source archive, a wheel from it, and every way to install: the entry points must work."""
+    """A source archive and a wheel from it, installed in every way: the entry points must work."""
     wheel = _build(session)
     session.run("python", "-c", CHECK_WHEEL, wheel, *SHIPPED)
     for what in ([wheel], ["."], ["-e", "."]):
@@ -273,7 +278,7 @@ def package(session: nox.Session) -> None:
 
 
 def _build(session: nox.Session) -> str:
-    """Make a source archive, and a wheel from it; returns the path of the wheel."""
+    """Make a source archive, and a wheel from it; returns the wheel's path."""
     session.install(*group("package"))
     dist = Path(session.create_tmp()).resolve()
     for old in dist.glob("*.*"):
@@ -298,7 +303,7 @@ assert not missing and not strays, f"missing: {missing}; not wanted: {strays}"
 
 
 def _install_and_try(session: nox.Session, what: list[str]) -> None:
-    """Install with pip into a fresh environment; list the backends and train, from outside."""
+    """Install with pip into a new environment; list backends and train, outside the checkout."""
     with tempfile.TemporaryDirectory() as folder:
         python = _install_afresh(session, folder, *what)
         with session.chdir(folder):
@@ -319,17 +324,17 @@ def _install_afresh(session: nox.Session, folder: str, *what: str) -> str:
 
 
 ALONE = dict.fromkeys(("PYTHONPATH", "PYTEST_ADDOPTS", "POLYNET_BACKEND"))
-"""Without what this machine may have set, as on an author's."""
+"""Unset variables that this machine may have set, and an author's may not."""
 
 
 @nox.session
 def third_party(session: nox.Session) -> None:
-    """A plug-in of another distribution, beside a wheel of polynet, passes the suite."""
+    """The plug-in of another distribution passes the suite, beside a wheel of polynet."""
     wheel = _build(session)
     with tempfile.TemporaryDirectory() as folder:
         python = _install_afresh(session, folder, wheel, "examples/third_party_backend[test]")
         (empty := Path(folder, "empty")).mkdir()
-        with session.chdir(empty):  # nothing of the checkout, and no configuration of its pytest
+        with session.chdir(empty):  # away from the checkout and its configuration of pytest
             suite = ["-W", "error", "--pyargs", "polynet.testing", "--polynet-backend", "counting"]
             for program in (["pytest", *suite, *session.posargs], ["polynet_counting"]):
                 env = {**ONE_THREAD, **ALONE}
@@ -344,12 +349,12 @@ SMALL = {
     "digits.py": ["--epochs", "2"],
     "forger.py": ["--epochs", "2"],
 }
-"""Settings with which an example is quick."""
+"""Settings that make an example quick."""
 
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Run every example, with small settings, and the tests of the examples."""
+    """Run every example with small settings, and the tests of the examples."""
     session.install("-e", ".[examples]", *group("test"))
     out = Path(session.create_tmp()).resolve()
     for program in sorted(Path("examples").glob("*.py")):
@@ -371,6 +376,6 @@ def benchmarks(session: nox.Session) -> None:
         del programs[module]
     named = [name for name in session.posargs if name in programs]
     options = [text for text in session.posargs if text not in programs]
-    everywhere = [name for name in programs if name != "gpu"]  # which needs a GPU
+    everywhere = [name for name in programs if name != "gpu"]  # gpu needs a GPU
     for name in named or everywhere:
         session.run("python", str(programs[name]), *options, env=ONE_THREAD)
