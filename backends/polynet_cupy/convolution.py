@@ -103,10 +103,9 @@ def convolution(
     if x.shape[1] != weight.shape[1] * groups:
         return NotImplemented
     window = tuple(weight.shape[2:])
-    sizes = [n + sum(p) for n, p in zip(x.shape[2:], padding, strict=True)]
-    out = tuple(map(places_along, sizes, window, stride, dilation))
-    seen_at_once = math.prod(out) * math.prod(window)
-    if min(out) < 1 or not countable(seen_at_once, math.prod(sizes), *stride, *dilation):
+    padded = tuple(n + sum(p) for n, p in zip(x.shape[2:], padding, strict=True))
+    out = tuple(map(places_along, padded, window, stride, dilation))
+    if min(out) < 1 or not _counts(padded, out, window, stride, dilation):
         return NotImplemented
     x, weight = map(xp.contiguous, (x, weight))
     steps = {*stride, *dilation}
@@ -173,11 +172,10 @@ def convolution_transpose(
     if x.shape[1] != weight.shape[0]:
         return NotImplemented
     window, out = tuple(weight.shape[2:]), tuple(x.shape[2:])
-    axes = zip(out, window, stride, padding, output_padding, dilation, strict=True)
-    sizes = tuple((n - 1) * s + d * (k - 1) + 1 + m - 2 * p for n, k, s, p, m, d in axes)
-    padded = [n + 2 * p for n, p in zip(sizes, padding, strict=True)]
-    sent_at_once = math.prod(out) * math.prod(window)
-    if min(sizes) < 1 or not countable(sent_at_once, math.prod(padded), *stride, *dilation):
+    axes = zip(out, window, stride, output_padding, dilation, strict=True)
+    padded = tuple((n - 1) * s + d * (k - 1) + 1 + m for n, k, s, m, d in axes)
+    sizes = tuple(n - 2 * p for n, p in zip(padded, padding, strict=True))
+    if min(sizes) < 1 or not _counts(padded, out, window, stride, dilation):
         return NotImplemented
     x, weight = (rounded(xp, xp.contiguous(a)) for a in (x, weight))
     shape = (x.shape[0], outputs, *sizes)
@@ -211,6 +209,12 @@ def _convolves(x: Any, weight: Any, bias: Any, axes: int, groups: int, outputs: 
     planes = x.shape[0] * max(channels, weight.shape[1] * groups)
     whole = countable(planes) and not channels % groups and not weight.shape[0] % groups
     return bool(whole and x.size and weight.size and real(x, weight, bias))
+
+
+def _counts(padded: Sizes, out: Sizes, window: Sizes, stride: Sizes, dilation: Sizes) -> bool:
+    """Whether the kernels can count a padded plane, and all that the windows see of it."""
+    seen = math.prod(out) * math.prod(window)
+    return countable(seen, math.prod(padded), *stride, *dilation)
 
 
 def _biased(xp: Any, y: Any, bias: Any) -> Any:
