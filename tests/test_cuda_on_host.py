@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -312,6 +313,39 @@ def test_pooling_goes_back_over_windows_with_gaps(dilation: int, window: int, st
     how = {"window": (window,) * 2, "stride": (stride,) * 2, "padding": (0, 0)}
     how["dilation"] = (dilation,) * 2
     agree(lambda x: functional.max_pool(x, **how), rng.normal(size=(2, 2, 7, 9)))
+
+
+# What pullbacks keep
+
+POOL = {"window": (2, 2), "stride": (2, 2), "padding": (0, 0)}
+TRANSPOSED = {"stride": (1,), "padding": (0,), "output_padding": (0,), "dilation": (1,)}
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "options", "kept"),
+    [
+        ("linear", [(3, 4), (5, 4), (5,)], {}, {"x"}),
+        ("linear_relu", [(3, 4), (5, 4), (5,)], {}, {"x", "y"}),
+        ("relu", [(3, 4)], {}, {"y"}),
+        ("gelu", [(3, 4)], {}, {"x"}),
+        ("softmax", [(3, 4)], {}, {"y"}),
+        ("log_softmax", [(3, 4)], {"axis": 0}, {"y"}),
+        ("layer_norm", [(3, 4)], {"axes": 1, "eps": 1e-5}, {"x"}),
+        ("max_pool", [(1, 4, 4)], POOL, set()),
+        ("avg_pool", [(1, 4, 4)], POOL, set()),
+        ("convolution_transpose", [(2, 3, 4), (3, 1, 2)], TRANSPOSED, set()),
+    ],
+)
+def test_a_pullback_keeps_only_what_it_reads(
+    name: str, shapes: Any, options: Any, kept: set[str]
+) -> None:
+    """Else the largest arrays of a network would live until the backward pass, for their shape."""
+    x, *others = (rng.normal(size=shape) for shape in shapes)
+    y, pullback = KERNELS[name](XP, x, *others, **options)
+    watched = {"x": weakref.ref(x), "y": weakref.ref(y)}
+    del x, y
+    assert {array for array, ref in watched.items() if ref() is not None} == kept
+    assert pullback
 
 
 # What kernels decline

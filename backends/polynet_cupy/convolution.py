@@ -183,15 +183,16 @@ def convolution_transpose(
     over = window_over(shape, window, stride, padding, dilation, out, as_matrices.steps(shape[1]))
     given, matrices = as_matrices.images(x), as_matrices.weight(weight)
     sent = product(xp, matrices.mT, given)
+    of_x, of_weight = x.shape, weight.shape  # so that the pullback keeps their matrices only
 
     def pullback(g: Any, needs: tuple[bool, ...]) -> Any:
         found: list[Any] = [None] * len(needs)
         g = xp.contiguous(g)
         seen: Any = as_matrices.seen(rounded(xp, g), over) if any(needs[:2]) else None
         if needs[0]:
-            found[0] = as_matrices.to_images(product(xp, matrices, seen), x.shape)
+            found[0] = as_matrices.to_images(product(xp, matrices, seen), of_x)
         if needs[1]:
-            found[1] = as_matrices.to_weight(product(xp, given, seen.mT), weight.shape)
+            found[1] = as_matrices.to_weight(product(xp, given, seen.mT), of_weight)
         if any(needs[2:]):
             found[2] = channel_sum(xp, g)
         return tuple(found)

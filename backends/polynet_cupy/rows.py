@@ -83,10 +83,11 @@ def _along(xp: Any, name: str, x: Any, axis: int) -> Any:
         return NotImplemented
     axis %= x.ndim
     n, inner = x.shape[axis], math.prod(x.shape[axis + 1 :])
+    shape, dtype = x.shape, x.dtype  # so that the pullback does not keep x
 
     def run(which: str, *given: Any) -> Any:
-        out = xp.empty(x.shape, dtype=x.dtype)
-        by_row(xp, f"{name}_{which}", x.dtype, x.size // n, n, *given, out, n, inner)
+        out = xp.empty(shape, dtype=dtype)
+        by_row(xp, f"{name}_{which}", dtype, out.size // n, n, *given, out, n, inner)
         return out
 
     y = run("forward", xp.contiguous(x))

@@ -46,11 +46,12 @@ def max_pool(
     y = xp.empty((*x.shape[: -len(window)], *out), dtype=x.dtype)
     places = xp.empty(y.shape, dtype=xp.int32)
     elementwise(xp, "max_pool_forward", x.dtype, y.size, x, y, places, over)
+    shape, dtype = x.shape, x.dtype  # so that the pullback does not keep x
 
     def pullback(g: Any) -> Any:
-        back = xp.empty(x.shape, dtype=x.dtype)
+        back = xp.empty(shape, dtype=dtype)
         given = (xp.contiguous(g), places, back, over)
-        elementwise(xp, "max_pool_backward", x.dtype, x.size, *given)
+        elementwise(xp, "max_pool_backward", dtype, back.size, *given)
         return back
 
     return y, (pullback,)
@@ -69,11 +70,12 @@ def avg_pool(
     over = window_over(x.shape, window, stride, padding, ones, out)
     y = xp.empty((*x.shape[: -len(window)], *out), dtype=x.dtype)
     elementwise(xp, "avg_pool_forward", x.dtype, y.size, x, y, over, with_pad)
+    shape, dtype = x.shape, x.dtype  # so that the pullback does not keep x
 
     def pullback(g: Any) -> Any:
-        back = xp.empty(x.shape, dtype=x.dtype)
+        back = xp.empty(shape, dtype=dtype)
         given = (xp.contiguous(g), back, over, with_pad)
-        elementwise(xp, "avg_pool_backward", x.dtype, x.size, *given)
+        elementwise(xp, "avg_pool_backward", dtype, back.size, *given)
         return back
 
     return y, (pullback,)
