@@ -229,7 +229,7 @@ def cuda_sources(session: nox.Session) -> None:
         "CUDA_ON_HOST_FLAGS": "-g -fsanitize=address", "LD_PRELOAD": ":".join(libraries),
         "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc",
     }  # fmt: skip
-    beside = [path for path in on_the_host if "recorded" not in path]
+    beside = [path for path in on_the_host if "captured" not in path]
     pytest(session, *beside, "-n", "2", **with_plugin, **watched)
 
 
