@@ -17,7 +17,8 @@ from polynet.backend import (
     get_backend,
     use_backend,
 )
-from polynet.data import Place, Source, is_batches, is_device_array
+from polynet.data import Place, Source, hold_out, is_batches, is_device_array
+from polynet.data.feed import Given
 from polynet.data.named import arrays_of
 from polynet.errors import MixedBackendsError
 from polynet.nn import Module
@@ -41,7 +42,20 @@ def by_name(given: Iterable[Metric]) -> dict[str, Metric]:
     return dict(zip(map(str, names), metrics, strict=True))
 
 
-def validation(given: Any) -> tuple[Any, Any, Any]:
+def with_validation(
+    given: Given, validation_data: Any, share: float | None, *, seed: int, stratify: bool
+) -> tuple[Given, Given | None]:
+    """The training data, and the validation data where there are any: given, or held out."""
+    if share is None:
+        if stratify:
+            raise ValueError("stratify is for validation_split: give the share to hold out")
+        return given, None if validation_data is None else _validation(validation_data)
+    if validation_data is not None:
+        raise ValueError("give validation_data or validation_split, not both")
+    return hold_out(*given, share, seed=seed, stratify=stratify)
+
+
+def _validation(given: Any) -> Given:
     """`validation_data` as x, y and sample_weight."""
     several = isinstance(given, tuple) or (isinstance(given, list) and not all(map(_batch, given)))
     if not several and (isinstance(given, Source) or callable(given) or is_batches(given)):

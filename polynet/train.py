@@ -20,11 +20,11 @@ from polynet.arguments import (
     check_kinds,
     check_loss,
     in_turn,
-    validation,
+    with_validation,
 )
 from polynet.backend import Backend, to_numpy
 from polynet.backend.transfer import on_host
-from polynet.data import Feed, feed, hold_out, inputs, is_device_array
+from polynet.data import Feed, feed, inputs, is_device_array
 from polynet.data.named import arrays_of
 from polynet.errors import unknown
 from polynet.history import History
@@ -280,23 +280,15 @@ class Trainer:
         """
         epochs, accumulate = positive("epochs", epochs), positive("accumulate", accumulate)
         batch_size = None if batch_size is None else positive("batch_size", batch_size)
-        calls = in_turn(callbacks)
-        if validation_split is not None:
-            if validation_data is not None:
-                raise ValueError("give validation_data or validation_split, not both")
-            (x, y, sample_weight), validation_data = hold_out(
-                x, y, sample_weight, validation_split, seed=self.seed, stratify=stratify
-            )
-        elif stratify:
-            raise ValueError("stratify is for validation_split: give the share to hold out")
-        run = self._run
+        calls, run = in_turn(callbacks), self._run
+        (x, y, sample_weight), held = with_validation(
+            (x, y, sample_weight), validation_data, validation_split,
+            seed=self.seed, stratify=stratify,
+        )  # fmt: skip
         with run.ready(x) as place:
             data = feed(place, x, y, sample_weight, seed=self.seed)
             size = data.step_size(batch_size, accumulate, drop_last=drop_last)
-            held_out = None
-            if validation_data is not None:
-                given = validation(validation_data)
-                held_out = feed(place, *given, seed=self.seed, prefix="validation ")
+            held_out = held and feed(place, *held, seed=self.seed, prefix="validation ")
             measured = bool(self.metrics)
             tried = try_out(
                 run.forward(), self.loss, data, held_out, size, accumulate, measured=measured
@@ -308,12 +300,7 @@ class Trainer:
             with interrupt_between_steps() as interrupted, _bar(total, progress) as bar:
                 for _ in range(epochs):
                     self._take_epoch(data, size, bar, interrupted)
-                    numbers = {"loss": run.epochs_loss()}
-                    if held_out:
-                        at_once = whole_batches(tried)
-                        found = scores(run.forward(), held_out, self.loss, self.metrics, at_once)
-                        numbers |= {f"val_{name}": value for name, value in found.items()}
-                    run.end_epoch(numbers)
+                    numbers = self._end_epoch(held_out, tried)
                     bar.set_postfix({k: f"{v:.4g}" for k, v in numbers.items()})
                     ends = call_each(calls, self)
                     if interrupted.is_set():
@@ -335,6 +322,17 @@ class Trainer:
                     raise KeyboardInterrupt
                 run.take(call, size, data.samples)
                 bar.update(len(call.weights))
+
+    def _end_epoch(self, held_out: Feed | None, tried: int) -> dict[str, float]:
+        """Record the numbers of this epoch, among them those on the validation data."""
+        run = self._run
+        numbers = {"loss": run.epochs_loss()}
+        if held_out:
+            at_once = whole_batches(tried)
+            found = scores(run.forward(), held_out, self.loss, self.metrics, at_once)
+            numbers |= {f"val_{name}": value for name, value in found.items()}
+        run.end_epoch(numbers)
+        return numbers
 
     def evaluate(
         self, x: Any, y: Any = None, *, sample_weight: Any = None, batch_size: int = AT_ONCE

@@ -26,6 +26,8 @@ from polynet.tree import map as tree_map
 
 Data = tuple[Any, ...]
 """x, y and, where there are any, the samples' weights, on the device; x and y may be dicts."""
+Given = tuple[Any, Any, Any]
+"""x, y and sample_weight, as a user gives them; y is None beside a source."""
 Check = Callable[[np.ndarray, np.ndarray | None], None]
 """A function that checks targets and, where there are any, the samples' weights, on the host."""
 CALL = 1 << 27
@@ -277,14 +279,14 @@ def inputs(place: Place, x: Any, *, seed: int) -> Feed:
 
 def hold_out(
     x: Any, y: Any, sample_weight: Any, share: float, *, seed: int, stratify: bool
-) -> tuple[tuple[Any, Any, Any], Any]:
-    """The training data, (x, y, sample_weight), and the held-out data, as validation data."""
+) -> tuple[Given, Given]:
+    """The training data and the held-out data, each as x, y and sample_weight."""
     given = [a for a in (x, y, sample_weight) if a is not None]
     if isinstance(x, Source):
         if stratify:
             raise ValueError("stratify is for arrays: the classes of a source are not known")
         kept, held = split_rows(len(x), share, seed=seed)
-        return (x.subset(kept), y, sample_weight), x.subset(held)
+        return (x.subset(kept), y, sample_weight), (x.subset(held), None, None)
     if y is None:
         raise TypeError(
             "validation_split is for arrays and sources, whose samples can be held out; give "
@@ -295,12 +297,13 @@ def hold_out(
     kept, held = split_rows(samples(x), share, seed=seed, y=y if stratify else None)
     if _is_mapped(given):
         source = arrays(*given)
-        return (source.subset(kept), None, None), source.subset(held)
-    named = list(zip(given, NAMES, strict=False))
-    rows = [rows_of(a, kept, name) for a, name in named]
-    return (rows[0], rows[1], rows[2] if given[2:] else None), tuple(
-        rows_of(a, held, name) for a, name in named
-    )
+        return (source.subset(kept), None, None), (source.subset(held), None, None)
+
+    def part(rows: np.ndarray) -> Given:
+        weights = None if sample_weight is None else rows_of(sample_weight, rows, NAMES[2])
+        return rows_of(x, rows, NAMES[0]), rows_of(y, rows, NAMES[1]), weights
+
+    return part(kept), part(held)
 
 
 def is_batches(x: Any) -> bool:
