@@ -34,7 +34,7 @@ from polynet.data.place import cast
 from polynet.errors import unknown, warn
 from polynet.history import History, Position
 from polynet.nn import Module
-from polynet.nn.described import Described
+from polynet.nn.described import Described, check_dtype
 from polynet.step import Kept, State, weights_of
 from polynet.tree import named_leaves, replace_leaves
 
@@ -88,8 +88,8 @@ def load(
     file, KeyError where its names are not those of `net`, ValueError for another shape, and
     TypeError for another dtype.
     """
-    if dtype not in (None, "float32", "float64"):
-        raise ValueError(f"load: dtype is 'float32' or 'float64'; got {dtype!r}")
+    if dtype is not None:
+        check_dtype("load", dtype)
     arrays, facts = _read(path)
     if RUN in facts:
         inside = {n.partition("."): a for n, a in arrays.items()}

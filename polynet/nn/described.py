@@ -42,6 +42,20 @@ class Described:
             )
         object.__setattr__(self, "shape", sizes)
 
+    def draw(self, seed: int, name: str, dtype: str) -> Any:
+        """The array on the host, drawn from the random stream of its name.
+
+        A Buffer may have a dtype of its own in place of `dtype`.
+        """
+        host = self.init(random.key(seed, "init", name), self.shape)
+        found = getattr(host, "shape", f"a {type(host).__name__}")
+        if found != self.shape:
+            raise ValueError(
+                f"{type(self).__name__.lower()} {name!r} has shape {self.shape}, but its "
+                f"initialiser drew {found}"
+            )
+        return host.astype(getattr(self, "dtype", None) or dtype)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({tuple(self.shape)}, {said(self.init)})"
 
@@ -94,6 +108,12 @@ class Buffer(_OfDtype):
         def __new__(
             cls, shape: tuple[int, ...], init: Initialiser, dtype: str | None = None
         ) -> Any: ...
+
+
+def check_dtype(who: str, dtype: str) -> None:
+    """Refuse a dtype that a network cannot have."""
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"{who}: dtype is 'float32' or 'float64'; got {dtype!r}")
 
 
 def check_like(what: str, array: Array, now: Any) -> None:

@@ -19,7 +19,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from polynet import random
 from polynet.backend import Array, Backend, asarray, common_backend, get_backend, use_backend
 from polynet.derivative import stop_gradient
 from polynet.errors import unknown
@@ -30,6 +29,7 @@ from polynet.nn.described import (
     Parameter,
     RandomStream,
     Stream,
+    check_dtype,
     check_like,
 )
 from polynet.pytorch_names import OF_A_MODULE, instead
@@ -187,29 +187,17 @@ class Module:
         backend is the one given, else the one chosen, else numpy. The default device is the
         backend's first. `dtype` is "float32" or "float64".
         """
-        _check_dtype("init", dtype)
+        check_dtype("init", dtype)
         target = get_backend(backend)
         native = target.device(device)
-        drawn: dict[str, Array] = {}
         paths = [path for path, *_ in self._places()]
         if len(set(paths)) < len(paths):
             twice = next(path for path in paths if paths.count(path) > 1)
             raise ValueError(f"two different things have the name {twice!r}; rename one")
-        for path, module, attribute, thing in self._first_places():
-            if isinstance(thing, RandomStream):
-                continue
-            value = getattr(module, attribute)
-            if isinstance(value, Described):
-                host = thing.init(random.key(seed, "init", path), thing.shape)
-                found = getattr(host, "shape", f"a {type(host).__name__}")
-                if found != thing.shape:
-                    raise ValueError(
-                        f"{type(thing).__name__.lower()} {path!r} has shape {thing.shape}, but its "
-                        f"initialiser drew {found}"
-                    )
-                fixed = thing.dtype if isinstance(thing, Buffer) else None
-                value = target.from_host(host.astype(fixed or dtype), native)
-            drawn[path] = value
+        drawn = self._arrays(Described)
+        for name, thing in drawn.items():
+            if isinstance(thing, Described):
+                drawn[name] = target.from_host(thing.draw(seed, name, dtype), native)
         if drawn:
             with use_backend(target):  # which made these arrays, even if others take such arrays
                 common_backend(drawn.values(), "the network's parameters")
@@ -386,7 +374,7 @@ class Module:
         dtype('float64')
         """
         if dtype is not None:
-            _check_dtype("to", dtype)
+            check_dtype("to", dtype)
         arrays = self.state_dict()
         if backend is None:
             backend, here = common_backend(arrays.values(), "the network's parameters")
@@ -424,11 +412,6 @@ class Module:
         rows.append(("total", "", f"{total:,}"))
         first, second, third = (max(len(row[i]) for row in rows) for i in range(3))
         return "\n".join(f"{a:<{first}}  {b:<{second}}  {c:>{third}}" for a, b, c in rows)
-
-
-def _check_dtype(who: str, dtype: str) -> None:
-    if dtype not in ("float32", "float64"):
-        raise ValueError(f"{who}: dtype is 'float32' or 'float64'; got {dtype!r}")
 
 
 _HOLDERS = (Module, list, tuple, dict)
