@@ -24,8 +24,8 @@ import math
 import os
 from typing import TYPE_CHECKING
 
-from polynet.checkpoint import check_folder
 from polynet.errors import did_you_mean, unknown
+from polynet.files import check_folder
 from polynet.integers import at_least_0, positive
 from polynet.optim.checks import number, settings_of
 

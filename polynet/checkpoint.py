@@ -1,12 +1,8 @@
 """Saving a network's parameters, or a whole run of training; loading either on any backend.
 
 The file is safetensors: arrays by name, contiguous, in PyTorch's layout, and nothing that can
-run. It has a checksum of its content. It is written under another name in the same folder, and
-moved to its place when it is whole, so that a reader never meets half a file. A process that is
-killed meanwhile leaves a hidden file `.polynet-…`, which may be deleted; once it is an hour old,
-the next save into this folder deletes it. A file that is replaced keeps its permissions. Where
-`path` is a symbolic link, the file that it points to is replaced. Saving the same things again
-writes the same bytes.
+run. It has a checksum of its content. Saving the same things again writes the same bytes. It
+replaces what is at its path in one move, as `polynet.files` says.
 """
 
 from __future__ import annotations
@@ -16,10 +12,7 @@ import json
 import math
 import os
 import re
-import time
-import uuid
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +25,7 @@ from polynet.backend import Array, Backend, asarray, common_backend, to_numpy
 from polynet.data import Place
 from polynet.data.place import cast
 from polynet.errors import unknown, warn
+from polynet.files import StrPath, check_folder, replace_file
 from polynet.history import History, Position
 from polynet.nn import Module
 from polynet.nn.described import Described, check_dtype
@@ -41,7 +35,6 @@ from polynet.tree import named_leaves, replace_leaves
 __all__ = ["load", "save"]
 
 M = TypeVar("M", bound=Module)
-StrPath = str | os.PathLike[str]
 
 CHECKSUM = "polynet.sha256"
 RUN = "polynet.run"
@@ -312,64 +305,6 @@ def _header(content: bytes) -> tuple[dict[str, Any], int]:
     """The header of a safetensors file, and the position at which the numbers begin."""
     end = 8 + int.from_bytes(content[:8], "little")
     return json.loads(content[8:end]), end
-
-
-def check_folder(path: StrPath) -> None:
-    """Raise FileNotFoundError where the folder of `path` is missing.
-
-    Raise FileExistsError where something other than a regular file is at `path`.
-    """
-    folder = Path(os.path.realpath(path)).parent
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{Path(path).name} cannot be written: there is no folder {str(folder)!r}; make it "
-            "first, by os.makedirs"
-        )
-    if Path(path).exists() and not Path(path).is_file():
-        raise FileExistsError(
-            f"{os.fspath(path)!r} cannot be written: it is not a regular file, but a folder or a "
-            "device; give the name of a file"
-        )
-
-
-def replace_file(
-    path: StrPath, parts: Iterable[bytes | memoryview], *, model: StrPath | None = None
-) -> None:
-    """Replace the file at `path` in one move, with its permissions, or those of `model`."""
-    target = Path(os.path.realpath(path))
-    check_folder(path)
-    like = target if model is None else Path(model)
-    mode = like.stat().st_mode & 0o777 if like.exists() else None
-    draft = target.with_name(f".polynet-{uuid.uuid4().hex}")
-    try:
-        with draft.open("xb") as file:
-            if mode is not None:
-                draft.chmod(mode)
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(target)
-    except BaseException as error:
-        draft.unlink(missing_ok=True)
-        error.add_note(f"{os.fspath(path)!r} is not written; a file that was there is still there")
-        raise
-    _delete_left(target.parent)
-    # The folder is flushed too, so that the new name survives a power cut. Some folders cannot be
-    # opened (one to drop files in, or any on Windows); the file is there and whole nevertheless.
-    with suppress(OSError):
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _delete_left(folder: Path) -> None:
-    """Delete drafts of killed processes: those that nobody has written to for an hour."""
-    with suppress(OSError):  # another process may delete them too, and a folder may not be listed
-        for draft in folder.glob(".polynet-" + "[0-9a-f]" * 32):
-            if time.time() - draft.stat().st_mtime > 3600:
-                draft.unlink()
 
 
 def _read(path: StrPath) -> tuple[dict[str, np.ndarray], dict[str, str]]:

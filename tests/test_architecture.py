@@ -21,6 +21,7 @@ FLOORS = {
     "backend": 0,
     "tree": 0,
     "errors": 0,
+    "files": 0,
     "pytorch_names": 0,
     "integers": 0,
     "random": 1,

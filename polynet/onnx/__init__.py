@@ -14,10 +14,10 @@ import numpy as np
 
 from polynet.arguments import place_for
 from polynet.backend import to_numpy, use_backend
-from polynet.checkpoint import check_folder, replace_file
 from polynet.data import inputs
 from polynet.data.named import each
 from polynet.errors import MissingDependency
+from polynet.files import check_folder, replace_file
 from polynet.nn import Module
 from polynet.scores import applied
 from polynet.step import called
