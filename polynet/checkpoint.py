@@ -202,8 +202,29 @@ def load_run(
     `state` and `identity` are those of the Trainer that wants to go on. Where those in the file
     differ, it raises the errors that `Trainer.load` lists.
     """
+    path, arrays, run = _found_run(path, or_previous)
+    _check_identity(path, run, identity)
+    numbers = {n: arrays.pop(n).tolist() for n in list(arrays) if n.startswith("history.")}
+    expected = {**state, "kept": dict.fromkeys(run["kept"], weights_of(state))}
+    leaves = dict(named_leaves(expected))
+    _check_shapes(path, arrays, leaves, "array")
+    moved = {name: place.backend.from_host(a, place.device) for name, a in arrays.items()}
+    for name, leaf in leaves.items():
+        if moved[name].dtype != leaf.dtype:
+            raise TypeError(f"{path}: {name!r} is {moved[name].dtype}, the Trainer's {leaf.dtype}")
+    found = replace_leaves(expected, moved)
+    weights = found.pop("kept")
+    kept = {name: (epoch, weights[name]) for name, epoch in run["kept"].items()}
+    position = Position(**run["position"])
+    return found, kept, _history(numbers, position.epoch), position
+
+
+def _found_run(
+    path: StrPath, or_previous: bool
+) -> tuple[StrPath, dict[str, np.ndarray], dict[str, Any]]:
+    """The run at `path`, or else the one before it, after the path at which it was found."""
     try:
-        arrays, run = _parsed_run(path, Path(path).read_bytes())
+        return path, *_parsed_run(path, Path(path).read_bytes())
     except (ValueError, FileNotFoundError) as error:
         before = _previous(path)
         if not before.exists():
@@ -211,9 +232,13 @@ def load_run(
         if not or_previous:
             error.add_note(f"The run before it is in {before}: load(path, or_previous=True)")
             raise
-        arrays, run = _parsed_run(before, before.read_bytes())
+        found = _parsed_run(before, before.read_bytes())
         warn(f"{error}; {before} is loaded instead")
-        path = before
+        return before, *found
+
+
+def _check_identity(path: StrPath, run: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Refuse a run that the Trainer of this identity cannot go on with."""
     if run["version"] != VERSION:
         raise ValueError(
             f"{path} is a run of format {run['version']}, this polynet reads format {VERSION}: "
@@ -227,24 +252,17 @@ def load_run(
                 "the same to go on with the run, or begin another run with its network: "
                 "Trainer(checkpoint.load(path, net), …)"
             )
-    numbers = {n: arrays.pop(n).tolist() for n in list(arrays) if n.startswith("history.")}
-    expected = {**state, "kept": dict.fromkeys(run["kept"], weights_of(state))}
-    leaves = dict(named_leaves(expected))
-    _check_shapes(path, arrays, leaves, "array")
-    moved = {name: place.backend.from_host(a, place.device) for name, a in arrays.items()}
-    for name, leaf in leaves.items():
-        if moved[name].dtype != leaf.dtype:
-            raise TypeError(f"{path}: {name!r} is {moved[name].dtype}, the Trainer's {leaf.dtype}")
+
+
+def _history(numbers: dict[str, list[float]], epochs: int) -> History:
+    """The history of these columns of numbers, which `save_run` wrote after so many epochs."""
     history = History()
     history.step_losses = numbers.pop("history.step_losses")
     history.step_weights = numbers.pop("history.step_weights")
     for name, column in numbers.items():  # a column that began later may lack NaN at its start
-        lacking = run["position"]["epoch"] - len(column)
+        lacking = epochs - len(column)
         history.epochs[name.removeprefix("history.epochs.")] = [math.nan] * lacking + column
-    found = replace_leaves(expected, moved)
-    weights = found.pop("kept")
-    kept = {name: (epoch, weights[name]) for name, epoch in run["kept"].items()}
-    return found, kept, history, Position(**run["position"])
+    return history
 
 
 def _previous(path: StrPath) -> Path:
