@@ -151,13 +151,19 @@ def scores(
         raise ValueError(f"{data.names[2]} {why}")
     terms = (float(to_numpy(v)) * size for v, size in zip(values, sizes, strict=True))
     numbers = {"loss": math.fsum(terms) / (math.fsum(sizes) or 1.0)}
-    if metrics:
-        names = (data.names[1], "the network's output")
-        with use_backend("numpy"):
-            truths, answers = map(joined, zip(*kept, strict=True), names)
-        for name, metric in metrics.items():
-            with _given(f"metric {name!r}", answers, truths):
-                numbers[name] = _number(name, metric(truths, answers))
+    return numbers | _measured(metrics, kept, data.names[1]) if metrics else numbers
+
+
+def _measured(
+    metrics: Mapping[str, Metric], kept: Sequence[tuple[Any, Any]], targets: str
+) -> dict[str, float]:
+    """The metrics by name, of each batch's targets, which are called `targets`, and its outputs."""
+    numbers = {}
+    with use_backend("numpy"):
+        truths, answers = map(joined, zip(*kept, strict=True), (targets, "the network's output"))
+    for name, metric in metrics.items():
+        with _given(f"metric {name!r}", answers, truths):
+            numbers[name] = _number(name, metric(truths, answers))
     return numbers
 
 
