@@ -34,29 +34,21 @@ this example needs {missing}, not installed here. To install what it needs:
 or, in a checkout of polynet:
   pip install '.[examples]'"""
 
-PATTERNS = (16, 32)
-"""For how many patterns the first windows look, and the second, which see what the first found."""
-DROPOUT = 0.3
-"""The share of what was found that is left out, other at every step: no few are relied on."""
-JITTER = 0.1
-"""By how much brightness, contrast and saturation change, at most."""
-SHIFT = 2
-"""By how many pixels a picture is moved, at most."""
+PATTERNS = (16, 32)  # how many the first windows look for, and the second, in what those found
+DROPOUT = 0.3  # the share of it that is left out, other at every step: no few are relied on
+JITTER = 0.1  # by how much brightness, contrast and saturation change, at most
+SHIFT = 2  # by how many pixels a picture is moved, at most
 LEARNING_RATE = 2e-3
 BATCH_SIZE = 32
 EPOCHS = 40
-
-HELD_OUT = 0.25
-"""The share of the data that is kept for the test."""
+HELD_OUT = 0.25  # the share of the data that is kept for the test
 
 
 class Pictures(NamedTuple):
     """Pictures of one size, and for each whether it shows what we look for."""
 
-    x: np.ndarray
-    """(count, channels, height, width), numbers from 0 (dark) to 1 (bright)."""
-    y: np.ndarray
-    """(count,), 1.0 for yes, 0.0 for no."""
+    x: np.ndarray  # (count, channels, height, width), numbers from 0 (dark) to 1 (bright)
+    y: np.ndarray  # (count,), 1.0 for yes, 0.0 for no
 
 
 class Task(NamedTuple):
@@ -73,14 +65,10 @@ class Task(NamedTuple):
 CAT = "chelsea"
 OTHERS = ("astronaut", "coffee", "rocket", "motorcycle")
 
-TILE = 60
-"""A photograph is cut into square tiles. All pieces of a tile are for training, or for the test."""
-PIECE = 32
-"""A piece is a square of so many pixels a side, somewhere inside its tile …"""
-SIDE = 16
-"""… and is made smaller, to so many pixels a side."""
-PIECES = {"train": 300, "test": 100}
-"""How many pieces there are of the cat; there are as many without it."""
+TILE = 60  # a photograph is cut into square tiles of so many pixels a side
+PIECE = 32  # a piece is a smaller square, somewhere inside its tile …
+SIDE = 16  # … and is made smaller, to so many pixels a side
+PIECES = {"train": 300, "test": 100}  # how many there are of the cat; there are as many without
 
 
 class Place(NamedTuple):
@@ -101,61 +89,44 @@ def photographs() -> dict[str, np.ndarray]:
     return found
 
 
-def places(name: str, photograph: np.ndarray, counts: dict[str, int], seed: int) -> dict[str, list]:
-    """Places for training and for the test, in tiles that are one or the other, never both.
+def all_places(found: dict[str, np.ndarray], seed: int) -> dict[str, list[Place]]:
+    """The places of all pieces: half of them on the cat, half shared by the other photographs.
 
     Pieces next to each other look alike. If single pieces were dealt out at random, the test
-    could be passed by remembering; with whole tiles, no test pixel was ever trained on.
+    could be passed by remembering. So all pieces of a tile are for training, or for the test.
     """
-    height, width = (size // TILE for size in photograph.shape[:2])
-    tiles = [divmod(i, width) for i in random.permutation(key(seed, name, 0), height * width)]
-    held_out = round(HELD_OUT * len(tiles))
-    parts = {"test": tiles[:held_out], "train": tiles[held_out:]}
-    room = TILE - PIECE + 1
-    found = {}
-    for i, (part, count) in enumerate(counts.items(), start=1):
-        shifts = random.uniform(key(seed, name, i), 2 * count).reshape(count, 2) * room
-        inside = [parts[part][n % len(parts[part])] for n in range(count)]
-        corners = TILE * np.array(inside) + shifts.astype(int)
-        found[part] = [Place(name, int(top), int(left)) for top, left in corners]
-    return found
-
-
-def key(seed: int, name: str, use: int) -> np.ndarray:
-    """The key of a random stream of its own: the same seed gives the same pieces everywhere."""
-    return random.key(seed, "photographs", name, use)
-
-
-def all_places(found: dict[str, np.ndarray], seed: int) -> dict[str, list[Place]]:
-    """The places of all pieces: half of them on the cat, half shared by the other photographs."""
     together: dict[str, list[Place]] = {part: [] for part in PIECES}
     for name, photograph in found.items():
-        share = 1 if name == CAT else len(found) - 1
-        counts = {part: count // share for part, count in PIECES.items()}
-        for part, some in places(name, photograph, counts, seed).items():
-            together[part] += some
+        keys = [random.key(seed, "photographs", name, use) for use in range(3)]  # of streams
+        height, width = (size // TILE for size in photograph.shape[:2])
+        tiles = random.permutation(keys[0], height * width)
+        test, train = np.split(tiles, [round(HELD_OUT * len(tiles))])
+        for part, some, key in zip(PIECES, (train, test), keys[1:], strict=True):
+            count = PIECES[part] // (1 if name == CAT else len(found) - 1)
+            shifts = random.uniform(key, 2 * count).reshape(count, 2) * (TILE - PIECE + 1)
+            inside = np.stack(np.divmod(np.resize(some, count), width), axis=1)
+            corners = TILE * inside + shifts.astype(int)
+            together[part] += [Place(name, top, left) for top, left in corners.tolist()]
     return together
 
 
 def cut(photograph: np.ndarray, place: Place) -> np.ndarray:
     """The piece at `place`, made smaller: each pixel is the mean of a small square."""
-    rows, columns = (slice(start, start + PIECE) for start in place[1:])
-    each = PIECE // SIDE
-    squares = photograph[rows, columns].reshape(SIDE, each, SIDE, each, 3)
-    return (squares.mean(axis=(1, 3)) / 255).astype(np.float32).transpose(2, 0, 1)
+    from skimage.transform import downscale_local_mean
+
+    piece = photograph[place.top : place.top + PIECE, place.left : place.left + PIECE]
+    small = downscale_local_mean(piece, (PIECE // SIDE, PIECE // SIDE, 1))
+    return (small / 255).astype(np.float32).transpose(2, 0, 1)
 
 
 def pieces_task(seed: int) -> Task:
     """Pieces of the cat's photograph against pieces of the others."""
-    found = photographs()
-    parts = {
-        part: Pictures(
-            np.stack([cut(found[place.photograph], place) for place in some]),
-            np.array([place.photograph == CAT for place in some], dtype=np.float32),
-        )
-        for part, some in all_places(found, seed).items()
-    }
-    return Task(parts["train"], parts["test"], "cat", "no cat")
+    found, parts = photographs(), []
+    for some in all_places(found, seed).values():
+        x = np.stack([cut(found[place.photograph], place) for place in some])
+        y = np.array([place.photograph == CAT for place in some], dtype=np.float32)
+        parts.append(Pictures(x, y))
+    return Task(*parts, "cat", "no cat")
 
 
 # Faces
@@ -170,21 +141,19 @@ def faces() -> Pictures:
 
 
 def faces_task(seed: int) -> Task:
-    return Task(*split_pictures(faces(), seed), "face", "no face")
+    return divided(faces(), seed, "face", "no face")
 
 
-def split_pictures(pictures: Pictures, seed: int) -> tuple[Pictures, Pictures]:
+def divided(pictures: Pictures, seed: int, yes: str, no: str) -> Task:
     """Some for training, some for the test, in each the same share of both classes."""
     train, test = split(*pictures, HELD_OUT, seed=seed, stratify=True)
-    return Pictures(*train), Pictures(*test)
+    return Task(Pictures(*train), Pictures(*test), yes, no)
 
 
 # Your own pictures
 
-FOLDER_SIDE = 32
-"""Your pictures are cropped to a square, and made smaller, to so many pixels a side."""
-FEWEST = 8
-"""A class with fewer pictures than this teaches nothing and tests nothing."""
+FOLDER_SIDE = 32  # they are cropped to a square, and made smaller, to so many pixels a side
+FEWEST = 8  # a class with fewer pictures than this teaches nothing and tests nothing
 
 
 def folder_task(folder: Path, seed: int) -> Task:
@@ -204,7 +173,7 @@ def folder_task(folder: Path, seed: int) -> Task:
     yes, no = (read_folder(p) for p in classes)
     x = np.stack(yes + no)
     y = np.repeat(np.array([1, 0], dtype=np.float32), [len(yes), len(no)])
-    return Task(*split_pictures(Pictures(x, y), seed), *(p.name for p in classes))
+    return divided(Pictures(x, y), seed, *(p.name for p in classes))
 
 
 def read_folder(folder: Path) -> list[np.ndarray]:
@@ -249,10 +218,7 @@ def read_asked(paths: list[Path], like: np.ndarray) -> list[np.ndarray]:
 # From pictures to what the network sees
 
 
-Scale = Callable[[np.ndarray], np.ndarray]
-
-
-def scale_of(x: np.ndarray) -> Scale:
+def scale_of(x: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """What moves numbers around 0, with a spread of 1: steps are then as good in all colours.
 
     Measured on the training pictures alone: of the test nothing is known before the test.
@@ -262,23 +228,18 @@ def scale_of(x: np.ndarray) -> Scale:
     return lambda x: (x - mean) / spread
 
 
-def changing(pictures: Pictures, scale: Scale) -> Source:
+def changing(pictures: Pictures, scale: Any) -> Source:
     """The training pictures, changed anew every time: mirrored, a little brighter, a little moved.
 
     A cat in a mirror is a cat. To remember single pictures is then of no use.
     """
-    changes = Compose(
-        [
-            RandomHorizontalFlip(),
-            ColorJitter(JITTER, JITTER, JITTER),
-            RandomCrop(pictures.x.shape[2:], padding=SHIFT),
-        ]
-    )
+    moved = RandomCrop(pictures.x.shape[2:], padding=SHIFT)
+    changes = Compose([RandomHorizontalFlip(), ColorJitter(JITTER, JITTER, JITTER), moved])
     source = arrays(pictures.x, pictures.y[:, None]).augmented(changes)
     return source.map(lambda x, y: (scale(x), y))
 
 
-def ready(pictures: Pictures, scale: Scale) -> Pictures:
+def ready(pictures: Pictures, scale: Any) -> Pictures:
     """Scaled, and the truth in the shape of the network's outputs: one number a row."""
     return Pictures(scale(pictures.x), pictures.y[:, None])
 
@@ -299,9 +260,8 @@ def network(shape: tuple[int, ...], parts: Any = nn) -> Any:
     for seen, patterns in pairwise((channels, *PATTERNS)):
         layers += [parts.Conv2d(seen, patterns, 3, padding=1), parts.ReLU(), parts.MaxPool2d(2)]
     found = PATTERNS[-1] * (height // 4) * (width // 4)
-    return parts.Sequential(
-        *layers, parts.Flatten(), parts.Dropout(DROPOUT), parts.Linear(found, 1)
-    )
+    layers += [parts.Flatten(), parts.Dropout(DROPOUT), parts.Linear(found, 1)]
+    return parts.Sequential(*layers)
 
 
 def make_trainer(shape: tuple[int, ...], seed: int, **where: Any) -> Trainer:
@@ -322,17 +282,13 @@ def answers(trainer: Trainer, x: np.ndarray) -> np.ndarray:
 
 def loss_of_each(trainer: Trainer, some: Pictures) -> list[float]:
     """How far each answer is from the truth."""
-    scores = trainer.predict(some.x)
-    return [
-        float(losses.binary_cross_entropy_with_logits(scores[i : i + 1], some.y[i : i + 1]))
-        for i in range(len(scores))
-    ]
+    loss, scores = losses.binary_cross_entropy_with_logits, trainer.predict(some.x)
+    return [float(loss(score[None], y[None])) for score, y in zip(scores, some.y, strict=True)]
 
 
 # What is printed
 
-SHOWN = 8
-"""Of one picture, the numbers of so many rows and columns are shown."""
+SHOWN = 8  # of one picture, the numbers of so many rows and columns are shown
 
 
 def heading(text: str) -> None:
@@ -396,20 +352,17 @@ def show_asked(paths: list[Path], found: np.ndarray, task: Task) -> None:
 
 # What is drawn
 
-RIGHT, WRONG = "tab:green", "tab:red"
 
-
-def new_figure(**options: Any) -> Any:
+def new_figure(width: float, height: float) -> Any:
     """A figure that needs no display."""
     from matplotlib.figure import Figure
 
-    return Figure(layout="constrained", **options)
+    return Figure((width, height), layout="constrained")
 
 
 def show_picture(axes: Any, picture: np.ndarray) -> None:
-    axes.imshow(
-        picture.transpose(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest"
-    )
+    pixels = picture.transpose(1, 2, 0).squeeze()
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
 
 
@@ -418,27 +371,23 @@ def draw_numbers(picture: np.ndarray, truth: str, answer: float) -> Any:
     from matplotlib.patches import Rectangle
 
     names = channel_names(picture)
-    figure = new_figure(figsize=(4 * (1 + len(names)), 4.6))
+    figure = new_figure(4 * (1 + len(names)), 4.6)
     whole, *matrices = figure.subplots(1, 1 + len(names))
     show_picture(whole, picture)
     rows, columns = middle(picture)
     corner = columns.start - 0.5, rows.start - 0.5  # a pixel's middle, not its edge, is its place
-    whole.add_patch(Rectangle(corner, SHOWN, SHOWN, fill=False, ec="white", lw=3))
-    whole.add_patch(Rectangle(corner, SHOWN, SHOWN, fill=False, ec="black", lw=1))
+    for colour, width in (("white", 3), ("black", 1)):
+        whole.add_patch(Rectangle(corner, SHOWN, SHOWN, fill=False, ec=colour, lw=width))
     whole.set_title(f"The picture ({truth})")
-    for i, (axes, name) in enumerate(zip(matrices, names, strict=True)):
-        matrix = picture[i, rows, columns]
+    for axes, name, matrix in zip(matrices, names, picture[:, rows, columns], strict=True):
         shades = "Greys_r" if name == "brightness" else f"{name.title()}s_r"
         axes.imshow(matrix, cmap=shades, vmin=-0.1, vmax=1.1)
         for (row, column), number in np.ndenumerate(matrix):
-            ink = "black" if number > 0.5 else "white"
-            text = f"{255 * number:.0f}"
-            axes.text(column, row, text, color=ink, ha="center", va="center", fontsize=10)
+            look = {"color": "black" if number > 0.5 else "white", "ha": "center", "va": "center"}
+            axes.text(column, row, f"{255 * number:.0f}", fontsize=10, **look)
         axes.set(xticks=[], yticks=[], title=f"{name} of the square, 0 to 255")
-    figure.suptitle(
-        f"All {picture.size} numbers go into the network. Untrained, it answers {answer:.2f}",
-        fontsize=14,
-    )
+    title = f"All {picture.size} numbers go into the network. Untrained, it answers {answer:.2f}"
+    figure.suptitle(title, fontsize=14)
     return figure
 
 
@@ -462,43 +411,38 @@ def to_draw(y: np.ndarray, answer: np.ndarray, count: int) -> np.ndarray:
 def draw_answers(task: Task, answer: np.ndarray, accuracy: float) -> Any:
     """Test pictures with the network's numbers; right answers framed green, wrong ones red."""
     x, y = task.test
-    figure = new_figure(figsize=(12, 7))
+    figure = new_figure(12, 7)
     chosen = to_draw(y, answer, count=32)
     for axes, i in zip(figure.subplots(4, 8).flat, chosen, strict=False):
         show_picture(axes, x[i])
-        colour, mark = (RIGHT, "") if is_right(y[i], answer[i]) else (WRONG, " ✗")
+        colour, mark = ("tab:green", "") if is_right(y[i], answer[i]) else ("tab:red", " ✗")
         axes.set_title(f"{answer[i]:.2f}{mark}", color=colour, fontsize=13, weight="bold", pad=4)
         axes.set_xlabel(task.yes if y[i] else task.no, fontsize=9)
         for spine in axes.spines.values():
             spine.set(color=colour, linewidth=3)
     for axes in figure.axes[len(chosen) :]:
         axes.axis("off")
-    figure.suptitle(
-        f"Test pictures: 1 means {task.yes}, 0 means {task.no}. "
-        f"Accuracy {accuracy:.3f}; the last row: mistakes only",
-        fontsize=14,
-    )
+    title = f"Test pictures: 1 means {task.yes}, 0 means {task.no}. Accuracy {accuracy:.3f}"
+    figure.suptitle(f"{title}; the last row: mistakes only", fontsize=14)
     return figure
 
 
 def draw_learning(history: polynet.History, before: dict[str, float]) -> Any:
     """The loss and the accuracy, epoch by epoch."""
-    figure = new_figure(figsize=(11, 4.5))
+    figure = new_figure(11, 4.5)
     left, right = figure.subplots(1, 2)
-    epochs = np.arange(1, len(history["loss"]) + 1)
-    left.plot(epochs, history["loss"], "o-", ms=4, color="tab:blue", label="training")
-    test_loss = [before["loss"], *history["val_loss"]]
-    left.plot([0, *epochs], test_loss, "o-", ms=4, color="tab:orange", label="test")
-    left.set(title="Loss: how far the answers are from the truth", ylim=(0, None))
-    left.legend()
-    accuracy = [before["accuracy"], *history["val_accuracy"]]
-    right.plot([0, *epochs], accuracy, "o-", ms=4, color="tab:orange", label="test")
-    right.axhline(0.5, color="0.6", ls="--", lw=1, label="guessing")
-    right.set(title="Accuracy: the share of right answers", ylim=(0, 1.02))
-    right.legend(loc="lower right")
-    for axes in (left, right):
+    epochs, dots = np.arange(len(history["loss"]) + 1), {"marker": "o", "ms": 4}
+    left.plot(epochs[1:], history["loss"], color="tab:blue", label="training", **dots)
+    for axes, name in ((left, "loss"), (right, "accuracy")):
+        measured = [before[name], *history[f"val_{name}"]]
+        axes.plot(epochs, measured, color="tab:orange", label="test", **dots)
         axes.set_xlabel("epoch (0: before training)")
         axes.xaxis.get_major_locator().set_params(integer=True)
+    right.axhline(0.5, color="0.6", ls="--", lw=1, label="guessing")
+    left.set(title="Loss: how far the answers are from the truth", ylim=(0, None))
+    right.set(title="Accuracy: the share of right answers", ylim=(0, 1.02))
+    left.legend()
+    right.legend(loc="lower right")
     return figure
 
 
@@ -574,24 +518,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Train a network to tell whether there is a cat in a picture."
     )
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--data",
         default="pieces",
         help="pieces (of scikit-image's photographs; the default), faces, or a folder with two "
         "sub-folders of pictures, one a class: the first by name counts as 1",
     )
-    parser.add_argument(
-        "--picture", type=Path, nargs="+", default=[], help="files to be asked about at last"
-    )
-    parser.add_argument("--backend", help="such as numpy, torch, jax; python -m polynet lists them")
-    parser.add_argument("--device", help="such as cpu or cuda:0; the backend's first if not given")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"(default {EPOCHS})")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of the split, first weights, shuffles (default 0)"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("out"), help="folder for the pictures (default out)"
-    )
+    add("--picture", type=Path, nargs="+", default=[], help="files to be asked about at last")
+    add("--backend", help="such as numpy, torch, jax; python -m polynet lists them")
+    add("--device", help="such as cpu or cuda:0; the backend's first if not given")
+    add("--epochs", type=int, default=EPOCHS, help=f"(default {EPOCHS})")
+    add("--seed", type=int, default=0, help="of the split, first weights, shuffles (default 0)")
+    add("--out", type=Path, default=Path("out"), help="folder for the pictures (default out)")
     return parser.parse_args(argv)
 
 
