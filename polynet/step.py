@@ -54,12 +54,7 @@ def make_step(
         """The share of the loss of these rows, the batch's from `first` on; buffers; gradients."""
         x, y, *weights = tree_map(lambda a: xp.take(a, rows, axis=0), data)
         context = Context(xp, state["step"], state["keys"], first, rows.shape[0])
-        if weights:
-            n = xp.sum(weights[0])  # may be 0: then ones stand in, and the loss is multiplied by 0
-            options = {"sample_weight": xp.where(n > 0, weights[0], xp.ones_like(weights[0]))}
-            share = n / xp.where(whole > 0, whole, xp.ones_like(whole))
-        else:
-            options, share = {}, rows.shape[0] / whole
+        options, share = _weighed(xp, weights, rows.shape[0], whole)
 
         def objective(trained: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
             bound = net.bind({**state["params"], **trained, **buffers}, context)
@@ -94,6 +89,15 @@ def make_step(
 
     step.consumes = optimizer.consumes  # type: ignore[attr-defined]  # as the contract says
     return step
+
+
+def _weighed(xp: Any, weights: list[Array], count: int, whole: Any) -> tuple[dict[str, Array], Any]:
+    """The options of a part's loss, and its share in that of the batch, whose weight is `whole`."""
+    if not weights:
+        return {}, count / whole
+    n = xp.sum(weights[0])  # may be 0: then ones stand in, and the loss is multiplied by 0
+    options = {"sample_weight": xp.where(n > 0, weights[0], xp.ones_like(weights[0]))}
+    return options, n / xp.where(whole > 0, whole, xp.ones_like(whole))
 
 
 def make_forward(net: Module, xp: Any) -> Callable[..., Any]:
