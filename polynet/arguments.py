@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -83,17 +83,18 @@ def functions(given: Any, what: str) -> list[Callable[..., Any]]:
     return found
 
 
-def in_turn(given: Any) -> list[Callback]:
+def in_turn(given: Any, numbers: Collection[str]) -> list[Callback]:
     """The callbacks in their order, but with those last that save the changes of the others.
 
-    A callback that saves raises its error here, before training, if its folder is missing.
+    `numbers` are the names that each epoch of this `fit` will record. A callback that watches
+    another, or that saves to a folder that is missing, raises its error here, before training.
     """
     callbacks = functions(given, "fit: callbacks is a list of functions (trainer) -> bool or None")
     for callback in callbacks:
         if isinstance(callback, type):
             name = callback.__name__
             raise TypeError(f"fit: callbacks holds the class {name} itself; give one: {name}(…)")
-        getattr(callback, "check_folder", lambda: None)()
+        getattr(callback, "check_before_fit", lambda _: None)(numbers)
     return sorted(callbacks, key=lambda callback: getattr(callback, "last", False))
 
 

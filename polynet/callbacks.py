@@ -22,6 +22,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from polynet.errors import did_you_mean, unknown
@@ -64,13 +65,18 @@ class _Best:
                 best, epoch = cost, i
         return epoch
 
+    def check_before_fit(self, numbers: Collection[str]) -> None:
+        """Raise KeyError unless `monitor` is among the numbers recorded; `fit` calls it first."""
+        if self.monitor not in numbers:
+            raise KeyError(
+                f"{type(self).__name__}: {unknown('number', self.monitor, numbers)} Those that "
+                "begin with val_ are the loss and the Trainer's metrics on validation data, which "
+                "fit takes as validation_data=(x, y) or validation_split=0.2"
+            )
+
     def _costs(self, trainer: Trainer) -> list[float]:
         """The numbers of all epochs, signed so that less is better; NaN where one is missing."""
-        if self.monitor not in trainer.history:
-            raise KeyError(
-                f"{type(self).__name__}: {unknown('number', self.monitor, trainer.history)} "
-                "Those that begin with val_ need validation data"
-            )
+        self.check_before_fit(trainer.history)
         sign = 1 if self.mode == "min" else -1
         return [sign * value for value in trainer.history[self.monitor]]
 
@@ -170,9 +176,11 @@ class Checkpoint(_Best):
         self.every = positive("Checkpoint: every", every)
         self.save_best_only = save_best_only
 
-    def check_folder(self) -> None:
+    def check_before_fit(self, numbers: Collection[str]) -> None:
         """Raise FileNotFoundError where the folder of `path` is missing; `fit` calls it first."""
         check_folder(self.path)
+        if self.save_best_only:
+            super().check_before_fit(numbers)
 
     def __call__(self, trainer: Trainer) -> None:
         if trainer.epoch % self.every:

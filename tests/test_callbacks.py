@@ -231,6 +231,30 @@ def test_a_missing_folder_is_named_before_anything_is_trained(tmp_path: Path) ->
     assert path.exists()
 
 
+WATCHING = {
+    "stop": lambda path: EarlyStopping(),
+    "plateau": lambda path: ReduceLROnPlateau(),
+    "best only": lambda path: Checkpoint(path, save_best_only=True),
+    "a metric that is none": lambda path: EarlyStopping("val_accuracy", mode="max"),
+}
+
+
+@pytest.mark.parametrize("case", WATCHING)
+def test_a_number_that_fit_will_not_record_is_named_before_anything_is_trained(
+    case: str, tmp_path: Path
+) -> None:
+    callback, job = WATCHING[case](tmp_path / "run"), trainer()
+    held_out = HELD_OUT if case == "a metric that is none" else None
+    with pytest.raises(KeyError, match=r"unknown number 'val_.*validation_split=0\.2"):
+        job.fit(X, Y, validation_data=held_out, callbacks=[callback])
+    assert job.history.step_losses == []
+    fit(job, epochs=1)
+    with pytest.raises(KeyError, match="unknown number"):  # of this fit, not of one before
+        job.fit(X, Y, callbacks=[callback])
+    assert job.epoch == 1
+    job.fit(X, Y, callbacks=[Checkpoint(tmp_path / "run")])  # it saves whatever the number is
+
+
 def test_numpys_integers_count(tmp_path: Path) -> None:
     job = trainer()
     job.fit(
@@ -269,7 +293,7 @@ def test_numpys_integers_count(tmp_path: Path) -> None:
         (
             lambda: trainer().fit(X, Y, callbacks=[EarlyStopping()]),
             KeyError,
-            "unknown number 'val_loss'.*need validation data",
+            "unknown number 'val_loss'.*on validation data",
         ),
         (
             lambda: trainer().fit(X, Y, callbacks=EarlyStopping()),
