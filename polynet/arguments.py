@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -17,7 +17,7 @@ from polynet.backend import (
     get_backend,
     use_backend,
 )
-from polynet.data import Place, Source, hold_out, is_batches, is_device_array
+from polynet.data import Place, Source, hold_out, is_batch, is_batches, is_device_array
 from polynet.data.feed import Given
 from polynet.data.named import arrays_of
 from polynet.errors import MixedBackendsError
@@ -57,7 +57,9 @@ def with_validation(
 
 def _validation(given: Any) -> Given:
     """`validation_data` as x, y and sample_weight."""
-    several = isinstance(given, tuple) or (isinstance(given, list) and not all(map(_batch, given)))
+    several = isinstance(given, tuple) or (
+        isinstance(given, list) and not all(map(is_batch, given))
+    )
     if not several and (isinstance(given, Source) or callable(given) or is_batches(given)):
         return given, None, None
     if not several or len(given) not in {2, 3}:
@@ -66,12 +68,6 @@ def _validation(given: Any) -> Given:
             f"got a {type(given).__name__}"
         )
     return given[0], given[1], given[2] if len(given) > 2 else None
-
-
-def _batch(x: Any) -> bool:
-    """Whether `x` is a batch: (x, y) or (x, y, sample_weight), of arrays or dicts of them."""
-    several = isinstance(x, tuple | list) and len(x) in {2, 3}
-    return several and all(hasattr(a, "shape") or isinstance(a, Mapping) for a in x)
 
 
 def functions(given: Any, what: str) -> list[Callable[..., Any]]:

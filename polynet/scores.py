@@ -31,6 +31,8 @@ def outputs_of(forward: Forward, data: Feed, batch_size: int) -> Any:
             check_rows(outputs, count)
             parts.append(outputs)
             seen += count
+    if not parts:
+        raise ValueError(f"{data.names[0]} gave no batch")
     return joined(parts)
 
 

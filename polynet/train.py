@@ -357,8 +357,10 @@ class Trainer:
         """The network's outputs for the rows of `x`, on the host for host data, else on the device.
 
         Outputs on the host are NumPy arrays, and those on the device are of the kind of `x`. `x`
-        may also be a source, whose samples are taken in order, without augmentation. Where the
-        network returns a dict, so does `predict`. A layer's `RandomStream` draws the same numbers
+        may also be a source, whose samples are taken in order, without augmentation, or batches as
+        `fit` takes them: a list, a DataLoader or a function, which is called for epoch 0. Of a
+        batch `(x, y)` or `(x,)` only x is read, and a batch may be x alone. Where the network
+        returns a dict, so does `predict`. A layer's `RandomStream` draws the same numbers
         every time. JAX compiles the network for each shape, and only then do layers run as Python.
         """
         batch_size = positive("batch_size", batch_size)

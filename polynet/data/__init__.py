@@ -1,7 +1,7 @@
 """User data on its way in: checked, cast and moved; split, shuffled and augmented by the seed."""
 
 from polynet.data import augment
-from polynet.data.feed import Feed, Resident, Streamed, feed, hold_out, inputs, is_batches
+from polynet.data.feed import Feed, Resident, Streamed, feed, hold_out, inputs, is_batch, is_batches
 from polynet.data.images import image_folder
 from polynet.data.order import batches, split
 from polynet.data.place import Place, is_device_array
@@ -20,6 +20,7 @@ __all__ = [
     "hold_out",
     "image_folder",
     "inputs",
+    "is_batch",
     "is_batches",
     "is_device_array",
     "memory_mapped",

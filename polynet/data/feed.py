@@ -19,6 +19,7 @@ from polynet.data.source import (
     Source,
     arrays,
     batches_in_order,
+    batches_of,
     training_batches,
 )
 from polynet.tree import leaves, structure
@@ -260,7 +261,7 @@ def feed(place: Place, x: Any, y: Any, sample_weight: Any, *, seed: int, prefix:
         raise TypeError(
             f"{prefix}y is missing: x is a {type(x).__name__}; expected x and y (any y, such as "
             "zeros, for a loss without targets), or a source of both (polynet.data), a function "
-            "(seed, epoch) -> batches, or a list of batches"
+            "(seed, epoch) -> batches, a list of batches or a DataLoader"
         )
     given = (x, y) if sample_weight is None else (x, y, sample_weight)
     if _is_mapped(given):
@@ -269,12 +270,24 @@ def feed(place: Place, x: Any, y: Any, sample_weight: Any, *, seed: int, prefix:
 
 
 def inputs(place: Place, x: Any, *, seed: int) -> Feed:
-    """The data given to `predict`, as the network takes it; a source's batches also hold `y`."""
+    """The data given to `predict`, as the network takes it; what else batches hold is not read.
+
+    Nested lists are one array, unless each item is a batch.
+    """
     if isinstance(x, Source):
         return Streamed(place, x, seed)
+    nested = isinstance(x, Sequence) and not (len(x) and all(map(is_batch, x)))
+    if callable(x) or (is_batches(x) and not nested):
+        return Streamed(place, lambda seed, epoch: map(_of_x, batches_of(x, seed, epoch)), seed)
     if _is_mapped([x]):
         return Streamed(place, arrays(x, np.zeros(samples(x))), seed)
     return Resident(place, (x,), seed)
+
+
+def _of_x(batch: Any) -> Batch:
+    """A batch for `predict`, which is (x, …) or x alone, as batches (x, y) are taken."""
+    x = batch[0] if isinstance(batch, tuple | list) and batch else batch
+    return x, np.zeros(samples(x))
 
 
 def hold_out(
@@ -308,8 +321,14 @@ def hold_out(
 
 def is_batches(x: Any) -> bool:
     """Whether `x` is an iterable of batches, such as a list or PyTorch's DataLoader: no array."""
-    arrays_alone = isinstance(x, np.ndarray | str | Mapping) or is_device_array(x)
-    return isinstance(x, Iterable) and not arrays_alone
+    alone = isinstance(x, str | Mapping) or hasattr(x, "__array__") or is_device_array(x)
+    return isinstance(x, Iterable) and not alone
+
+
+def is_batch(x: Any) -> bool:
+    """Whether `x` is a batch: (x, y) or (x, y, sample_weight), of arrays or dicts of them."""
+    several = isinstance(x, tuple | list) and len(x) in {2, 3}
+    return several and all(getattr(a, "shape", ()) or isinstance(a, Mapping) for a in x)
 
 
 def _stacked(made: Iterable[Batch], together: int) -> Iterator[tuple[int, Batch]]:

@@ -241,7 +241,7 @@ def training_batches(
 ) -> Iterator[Batch]:
     """The batches of an epoch from number `start` on; a Source does not make the earlier ones."""
     if not isinstance(source, Source):
-        yield from islice(_made(source, seed, epoch), start, None)
+        yield from islice(batches_of(source, seed, epoch), start, None)
         return
     all_rows = batches(len(source), batch_size, seed=seed, epoch=epoch, drop_last=drop_last)
     for rows in islice(all_rows, start, None):
@@ -252,7 +252,7 @@ def training_batches(
 def batches_in_order(source: Source | Batches, batch_size: int, *, seed: int) -> Iterator[Batch]:
     """All batches in their order, without augmentation; a function is called for epoch 0."""
     if not isinstance(source, Source):
-        yield from _made(source, seed, 0)
+        yield from batches_of(source, seed, 0)
         return
     for start in range(0, len(source), batch_size):
         rows = np.arange(start, min(start + batch_size, len(source)))
@@ -271,11 +271,12 @@ def _of_each(rows: np.ndarray, batch: Batch) -> Batch:
     return batch
 
 
-def _made(source: Batches, seed: int, epoch: int) -> Iterator[Batch]:
-    made = source(seed, epoch) if callable(source) else source
-    if not callable(source) and iter(made) is made:
+def batches_of(source: Batches, seed: int, epoch: int) -> Iterator[Batch]:
+    """The batches of data that makes its own; TypeError for data that gives them only once."""
+    found = source(seed, epoch) if callable(source) else source
+    if not callable(source) and iter(found) is found:
         raise TypeError(
-            f"a {type(made).__name__} gives its batches once, but every epoch needs them: give "
-            "the function (seed, epoch) that makes it, or a list of batches"
+            f"a {type(found).__name__} gives its batches once; give the function (seed, epoch) "
+            "that makes it, or a list of batches"
         )
-    return iter(made)
+    return iter(found)
