@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from polynet import losses, optim
+from polynet import losses, nn, optim
 from polynet.arguments import Callback, place_for
 from polynet.backend import Backend, to_numpy
 from polynet.data import inputs
@@ -115,6 +115,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
             net, self.loss or type(self)._loss, self._optimizer(), seed=seed,
             backend=self.backend, device=self.device, dtype=self.dtype,
         )  # fmt: skip
+        x = _as_taken(net, x)
         given = tuple(trainer.predict(x[:1]).shape)
         if given != (1, outputs):
             raise ValueError(
@@ -134,7 +135,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
     def _outputs(self, x: Any) -> Any:
         """The outputs, on the network's device; streams draw what a Trainer's `predict` draws."""
         check_is_fitted(self)
-        x = validate_data(self, x, reset=False, **NUMBERS)
+        x = _as_taken(self.net_, validate_data(self, x, reset=False, allow_nd=True))
         place = place_for(self.net_, None, self.backend, self.device, self.dtype)
         with place.active():
             forward = predicting(self.net_, self._seed, place.backend, place.device)
@@ -142,8 +143,14 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
 
 
 OF_THE_OPTIMIZER = "optimizer__"
-NUMBERS: dict[str, Any] = {"dtype": ("float64", "float32"), "allow_nd": True}
-"""Scikit-learn's options for checking `x`; they turn whole numbers into floating ones."""
+
+
+def _as_taken(net: Module, x: np.ndarray) -> np.ndarray:
+    """Whole numbers as floating ones, unless the network looks some up in an `Embedding`."""
+    looked_up = any(isinstance(layer, nn.Embedding) for _, layer in net.modules())
+    if x.dtype in ("float32", "float64") or (looked_up and x.dtype.kind in "iu"):
+        return x
+    return x.astype("float64")
 
 
 class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -157,7 +164,9 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]  # scikit-l
     None. A search may choose a setting of the optimizer by a name such as `optimizer__lr`.
 
     `fit(X, y, sample_weight=None)` takes samples as rows of numbers, or of any shape such as
-    (samples, channels, height, width), and labels of any kind. `predict` gives labels;
+    (samples, channels, height, width), and labels of any kind. Whole numbers become floating ones,
+    unless the network has an `nn.Embedding`, which looks words or categories up by their numbers:
+    then X of whole numbers goes into the network as it is. `predict` gives labels;
     `predict_proba` gives probabilities (samples, classes) in the order of `classes_`. The trained
     network is `net_`, and its History is `history_`.
 
@@ -181,7 +190,7 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]  # scikit-l
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train a new network on the samples; returns this estimator."""
-        X, y = validate_data(self, X, y, **NUMBERS)
+        X, y = validate_data(self, X, y, allow_nd=True)
         check_classification_targets(y)
         self.classes_, labels = np.unique(column_or_1d(y, warn=True), return_inverse=True)
         if len(self.classes_) < 2:
@@ -225,7 +234,7 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]  # scikit-lea
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train a new network on the samples; returns this estimator."""
-        X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, **NUMBERS)
+        X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, allow_nd=True)
         targets = np.asarray(y, float).reshape(len(y), -1)
         self._row = y.shape[1:]
         self._train(X, targets, targets.shape[1], sample_weight, stratify=False)

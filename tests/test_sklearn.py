@@ -9,7 +9,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris
 from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OrdinalEncoder, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import polynet
@@ -130,6 +130,44 @@ def test_random_state_is_the_seed():
     of_state = [first(np.random.RandomState(3))["loss"] for _ in range(2)]
     assert of_state[0] == of_state[1]
     assert first(None)["loss"] != first(None)["loss"]
+
+
+def of_words(length, outputs):
+    return nn.Sequential(nn.Embedding(12, 4), nn.Flatten(), nn.Linear(4 * length, outputs))
+
+
+WORDS = np.random.default_rng(0).integers(0, 12, size=(120, 5))
+FOUND = np.where((WORDS < 3).any(axis=1), "found", "missing")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_whole_numbers_reach_an_embedding(backend):
+    how = {"epochs": 3, "random_state": 7, "backend": backend, "optimizer": optim.Adam(1e-2)}
+    trainer = Trainer(
+        of_words(5, 2), losses.cross_entropy, optim.Adam(1e-2), seed=7, backend=backend
+    )
+    trainer.fit(WORDS, (FOUND == "missing").astype(int), epochs=3)
+    expected = softmax(trainer.predict(WORDS), axis=1)
+    for kind in ("int64", "uint8", "int32"):
+        model = Classifier(of_words, **how).fit(WORDS.astype(kind), FOUND)
+        np.testing.assert_array_equal(model.predict_proba(WORDS), expected)
+    np.testing.assert_array_equal(model.predict_proba(WORDS.tolist()), expected)
+    assert Regressor(of_words, **how).fit(WORDS, WORDS.sum(axis=1)).predict(WORDS).shape == (120,)
+
+
+def test_categories_go_through_a_pipeline_into_an_embedding():
+    names = np.asarray(list("abcdefghijkl"))[WORDS]
+    model = Classifier(of_words, **HOW)
+    as_integers = make_pipeline(OrdinalEncoder(dtype="int64"), model).fit(names, FOUND)
+    assert as_integers.score(names, FOUND) > 0.95
+    with pytest.raises(TypeError, match=r"Embedding.*inputs are float32; expected integers"):
+        make_pipeline(OrdinalEncoder(), model).fit(names, FOUND)
+
+
+def test_whole_numbers_are_floating_ones_elsewhere():
+    model = Classifier(Net, epochs=2, backend="numpy").fit(WORDS, FOUND)
+    assert model.history_.step_losses == model.fit(WORDS * 1.0, FOUND).history_.step_losses
+    np.testing.assert_array_equal(model.predict_proba(WORDS), model.predict_proba(WORDS * 1.0))
 
 
 X, Y = np.zeros((6, 2)), np.arange(6) % 3
