@@ -24,6 +24,7 @@ from polynet.train import Trainer
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
     from sklearn.utils import check_random_state
+    from sklearn.utils.class_weight import compute_sample_weight
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import (
         _check_sample_weight,
@@ -163,6 +164,10 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]  # scikit-l
     as in scikit-learn's own networks. `random_state` is the seed: an integer, a `RandomState` or
     None. A search may choose a setting of the optimizer by a name such as `optimizer__lr`.
 
+    `class_weight` is for classes of which some have few samples: a dict of a weight for each label,
+    1 for those left out, or "balanced", which is samples / (classes · samples of the class). It
+    multiplies `sample_weight`, also where samples are held out for validation.
+
     `fit(X, y, sample_weight=None)` takes samples as rows of numbers, or of any shape such as
     (samples, channels, height, width), and labels of any kind. Whole numbers become floating ones,
     unless the network has an `nn.Embedding`, which looks words or categories up by their numbers:
@@ -188,14 +193,41 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]  # scikit-l
 
     _loss = staticmethod(losses.cross_entropy)
 
+    def __init__(
+        self,
+        net: Net,
+        *,
+        loss: Loss | None = None,
+        optimizer: Optimizer | None = None,
+        epochs: int = 200,
+        batch_size: int = 32,
+        class_weight: dict[Any, float] | str | None = None,
+        validation_split: float | None = None,
+        callbacks: Sequence[Callback] = (),
+        random_state: Any = 0,
+        backend: str | Backend | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        super().__init__(
+            net, loss=loss, optimizer=optimizer, epochs=epochs, batch_size=batch_size,
+            validation_split=validation_split, callbacks=callbacks, random_state=random_state,
+            backend=backend, device=device, dtype=dtype,
+        )  # fmt: skip
+        self.class_weight = class_weight
+
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train a new network on the samples; returns this estimator."""
         X, y = validate_data(self, X, y, allow_nd=True)
         check_classification_targets(y)
-        self.classes_, labels = np.unique(column_or_1d(y, warn=True), return_inverse=True)
+        y = column_or_1d(y, warn=True)
+        self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             (label,) = self.classes_.tolist()
             raise ValueError(f"Classifier: y holds one class, {label!r}; expected two or more")
+        if self.class_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, X)
+            sample_weight = sample_weight * compute_sample_weight(self.class_weight, y)
         self._train(X, labels, len(self.classes_), sample_weight, stratify=True)
         return self
 

@@ -132,6 +132,25 @@ def test_random_state_is_the_seed():
     assert first(None)["loss"] != first(None)["loss"]
 
 
+def test_weights_of_classes_are_weights_of_their_samples():
+    x, y = load_iris(return_X_y=True)
+    x, y = x[40:], np.asarray(["few", "many", "more"])[y[40:]]
+    own = np.linspace(0.5, 1.5, len(y))
+    counts = {label: (y == label).sum() for label in np.unique(y)}
+    balanced = np.asarray([len(y) / (3 * counts[label]) for label in y])
+    how = {"epochs": 2, "backend": "numpy"}
+
+    def losses_of(sample_weight=None, **settings):
+        return Classifier(Net, **how, **settings).fit(x, y, sample_weight).history_.step_losses
+
+    assert losses_of(class_weight="balanced") == losses_of(balanced) != losses_of()
+    assert losses_of(own, class_weight="balanced") == losses_of(own * balanced)
+    assert losses_of(class_weight={"few": 5.0}) == losses_of(np.where(y == "few", 5.0, 1.0))
+    assert clone(Classifier(Net, class_weight={"few": 5.0})).class_weight == {"few": 5.0}
+    with pytest.raises(ValueError, match=r"The classes, .* are not in class_weight"):
+        losses_of(class_weight={0: 5.0})
+
+
 def of_words(length, outputs):
     return nn.Sequential(nn.Embedding(12, 4), nn.Flatten(), nn.Linear(4 * length, outputs))
 
