@@ -79,19 +79,23 @@ def functions(given: Any, what: str) -> list[Callable[..., Any]]:
     return found
 
 
-def in_turn(given: Any, numbers: Collection[str]) -> list[Callback]:
-    """The callbacks in their order, but with those last that save the changes of the others.
-
-    `numbers` are the names that each epoch of this `fit` will record. A callback that watches
-    another, or that saves to a folder that is missing, raises its error here, before training.
-    """
+def in_turn(given: Any) -> list[Callback]:
+    """The callbacks in their order, but with those last that save the changes of the others."""
     callbacks = functions(given, "fit: callbacks is a list of functions (trainer) -> bool or None")
     for callback in callbacks:
         if isinstance(callback, type):
             name = callback.__name__
             raise TypeError(f"fit: callbacks holds the class {name} itself; give one: {name}(…)")
-        getattr(callback, "check_before_fit", lambda _: None)(numbers)
     return sorted(callbacks, key=lambda callback: getattr(callback, "last", False))
+
+
+def check_each(callbacks: Sequence[Callback], trainer: Any, numbers: Collection[str]) -> None:
+    """Let callbacks raise, before the first step, what they would raise after an epoch of it.
+
+    `numbers` are the names of what each epoch of this `fit` will record.
+    """
+    for callback in callbacks:
+        getattr(callback, "check_before_fit", lambda *_: None)(trainer, numbers)
 
 
 def call_each(callbacks: Sequence[Callback], trainer: Any) -> bool:

@@ -65,8 +65,11 @@ class _Best:
                 best, epoch = cost, i
         return epoch
 
-    def check_before_fit(self, numbers: Collection[str]) -> None:
+    def check_before_fit(self, trainer: Trainer, numbers: Collection[str]) -> None:  # noqa: ARG002 (for ReduceLROnPlateau)
         """Raise KeyError unless `monitor` is among the numbers recorded; `fit` calls it first."""
+        self._check(numbers)
+
+    def _check(self, numbers: Collection[str]) -> None:
         if self.monitor not in numbers:
             raise KeyError(
                 f"{type(self).__name__}: {unknown('number', self.monitor, numbers)} Those that "
@@ -76,7 +79,7 @@ class _Best:
 
     def _costs(self, trainer: Trainer) -> list[float]:
         """The numbers of all epochs, signed so that less is better; NaN where one is missing."""
-        self.check_before_fit(trainer.history)
+        self._check(trainer.history)
         sign = 1 if self.mode == "min" else -1
         return [sign * value for value in trainer.history[self.monitor]]
 
@@ -176,11 +179,11 @@ class Checkpoint(_Best):
         self.every = positive("Checkpoint: every", every)
         self.save_best_only = save_best_only
 
-    def check_before_fit(self, numbers: Collection[str]) -> None:
+    def check_before_fit(self, trainer: Trainer, numbers: Collection[str]) -> None:
         """Raise FileNotFoundError where the folder of `path` is missing; `fit` calls it first."""
         check_folder(self.path)
         if self.save_best_only:
-            super().check_before_fit(numbers)
+            super().check_before_fit(trainer, numbers)
 
     def __call__(self, trainer: Trainer) -> None:
         if trainer.epoch % self.every:
@@ -233,6 +236,11 @@ class ReduceLROnPlateau(_Best):
         self.threshold_mode = threshold_mode
         self.cooldown = at_least_0("ReduceLROnPlateau: cooldown", cooldown)
         self.min_factor = number("ReduceLROnPlateau: min_factor", min_factor, most=1.0)
+
+    def check_before_fit(self, trainer: Trainer, numbers: Collection[str]) -> None:
+        """Raise TypeError where no learning rate is a schedule; `fit` calls it first."""
+        super().check_before_fit(trainer, numbers)
+        trainer.lr_factor = trainer.lr_factor
 
     def __call__(self, trainer: Trainer) -> None:
         """Set `trainer.lr_factor` after an epoch."""

@@ -17,6 +17,7 @@ from polynet.arguments import (
     Metric,
     by_name,
     call_each,
+    check_each,
     check_kinds,
     check_loss,
     in_turn,
@@ -280,17 +281,18 @@ class Trainer:
         """
         epochs, accumulate = positive("epochs", epochs), positive("accumulate", accumulate)
         batch_size = None if batch_size is None else positive("batch_size", batch_size)
+        calls, run = in_turn(callbacks), self._run
         (x, y, sample_weight), held = with_validation(
             (x, y, sample_weight), validation_data, validation_split,
             seed=self.seed, stratify=stratify,
         )  # fmt: skip
-        names = ["loss", *(f"val_{name}" for name in ("loss", *self.metrics) if held)]
-        calls, run = in_turn(callbacks, names), self._run
         with run.ready(x) as place:
             data = feed(place, x, y, sample_weight, seed=self.seed)
             size = data.step_size(batch_size, accumulate, drop_last=drop_last)
             held_out = held and feed(place, *held, seed=self.seed, prefix="validation ")
             measured = bool(self.metrics)
+            validated = ("loss", *self.metrics) if held_out else ()
+            check_each(calls, self, ["loss", *(f"val_{name}" for name in validated)])
             tried = try_out(
                 run.forward(), self.loss, data, held_out, size, accumulate, measured=measured
             )

@@ -255,6 +255,15 @@ def test_a_number_that_fit_will_not_record_is_named_before_anything_is_trained(
     job.fit(X, Y, callbacks=[Checkpoint(tmp_path / "run")])  # it saves whatever the number is
 
 
+def test_a_rate_that_cannot_be_lowered_is_named_before_anything_is_trained() -> None:
+    job = trainer()
+    for _ in range(2):
+        with pytest.raises(TypeError, match=r"there is none: .* Give lr=optim\.schedules"):
+            fit(job, ReduceLROnPlateau())
+        assert job.history.step_losses == []
+        job.evaluate(*HELD_OUT)
+
+
 def test_numpys_integers_count(tmp_path: Path) -> None:
     job = trainer()
     job.fit(
