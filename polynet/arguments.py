@@ -71,11 +71,12 @@ def _validation(given: Any) -> Given:
 
 
 def functions(given: Any, what: str) -> list[Callable[..., Any]]:
-    """A list of functions; for anything else, a TypeError with the message `what`."""
-    several = isinstance(given, Iterable) and not isinstance(given, str)
-    found = list(given) if several else []
-    if not several or callable(given) or not all(map(callable, found)):
-        raise TypeError(what)
+    """A list of functions; for anything else, a TypeError that begins with `what` they are."""
+    several = isinstance(given, Iterable) and not isinstance(given, str) and not callable(given)
+    found = list(given) if several else [given]
+    others = [f for f in found if not callable(f)]
+    if others or not several:
+        raise TypeError(f"{what}; got {'a list with ' if several else ''}{(others or found)[0]!r}")
     return found
 
 

@@ -16,6 +16,8 @@ class History(Mapping[str, list[float]]):
 
     The names are `"loss"` (the mean over the epoch's samples, each measured when it was trained
     on) and, where there is validation data, `"val_loss"` and `"val_…"` for each metric.
+    `pandas.DataFrame(dict(history))` is a table of them.
+
     `step_losses` has one number per step. `step_weights` has the weight of each step in the
     epoch's mean: the number of its samples, or the sum of their weights.
     """

@@ -164,14 +164,20 @@ def _measured(
     with use_backend("numpy"):
         truths, answers = map(joined, zip(*kept, strict=True), (targets, "the network's output"))
     for name, metric in metrics.items():
-        with _given(f"metric {name!r}", answers, truths):
+        with _given(f"metric {name!r}", answers, truths, OF_CLASSES):
             numbers[name] = _number(name, metric(truths, answers))
     return numbers
 
 
+OF_CLASSES = "A metric of classes takes polynet.metrics.classes(outputs)"
+
+
 @contextmanager
-def _given(who: str, outputs: Any, targets: Any) -> Iterator[None]:
-    """Add a note to an error of a function that may expect arrays, but is given dicts."""
+def _given(who: str, outputs: Any, targets: Any, advice: str = "") -> Iterator[None]:
+    """Add a note to an error of a function that may expect other arrays, or arrays for dicts.
+
+    Arrays are told of where there is `advice` about them.
+    """
     try:
         yield
     except Exception as error:
@@ -180,6 +186,11 @@ def _given(who: str, outputs: Any, targets: Any) -> Iterator[None]:
         if dicts:
             words = ", ".join(f"{name} are a dict of {keys}" for name, keys in dicts.items())
             error.add_note(f"{who} was given what the network and the data have: {words}")
+        elif advice:
+            error.add_note(
+                f"{who} was given targets of shape {targets.shape} and the network's outputs, of "
+                f"shape {outputs.shape}. {advice}"
+            )
         raise
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
+from sklearn.metrics import f1_score
 
 import polynet
 from polynet import Trainer, array_namespace, data, losses, metrics, nn, optim
@@ -123,6 +124,19 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
         lambda: fit(binary(Y % 2 * 2)),
         ValueError,
         ["y holds numbers from 0.0 to 2.0", "y == label"],
+    ),
+    "labels in a column": (
+        lambda: trainer().fit(X, Y[:, None]),
+        ValueError,
+        ["have shape (12,)", "got (12, 1): give targets[..., 0]"],
+    ),
+    "one-hot rows of integers": (
+        lambda: trainer().fit(X, np.eye(3, dtype=int)[Y]),
+        ValueError,
+        [
+            "have shape (12,)",
+            "got (12, 3): turn one-hot rows into labels by targets.argmax(axis=1)",
+        ],
     ),
     "no whole step": (
         lambda: trainer().fit(X, Y, batch_size=8, accumulate=64, drop_last=True),
@@ -285,6 +299,21 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
         TypeError,
         ["weights are float64; expected float32", "weight.tolist()"],
     ),
+    "a metric by name": (
+        lambda: trainer(metrics=["accuracy"]),
+        TypeError,
+        ["metrics is a list of functions", "got a list with 'accuracy'"],
+    ),
+    "one metric, in no list": (
+        lambda: trainer(metrics=nothing),
+        TypeError,
+        ["metrics is a list of functions", "got <function nothing"],
+    ),
+    "a callback that is no function": (
+        lambda: trainer().fit(X, Y, callbacks=[Frame()]),
+        TypeError,
+        ["callbacks is a list of functions", "got a list with <", "Frame object"],
+    ),
     "a metric of every sample": (
         lambda: trainer(metrics=[per_sample]).evaluate(X, Y),
         TypeError,
@@ -301,6 +330,17 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_error_says_what_and_where_and_what_to_do(case: str, raises: Callable[..., None]) -> None:
     raises(*CASES[case])
+
+
+def test_an_error_of_a_metric_says_what_it_was_given() -> None:
+    """Whose author may think of classes, as scikit-learn does."""
+    with pytest.raises(ValueError, match="mix of multiclass and continuous") as caught:
+        trainer(metrics=[f1_score]).evaluate(X, Y)
+    (note,) = caught.value.__notes__
+    assert note == (
+        "metric 'f1_score' was given targets of shape (12,) and the network's outputs, of shape "
+        "(12, 3). A metric of classes takes polynet.metrics.classes(outputs)"
+    )
 
 
 @pytest.mark.parametrize("loss", [constant, of_signs, stopped])

@@ -164,9 +164,14 @@ def _check_labels(xp, name, scores, targets):
     _check_scores(name, scores)
     expected = (scores.shape[0], *scores.shape[2:])
     if tuple(targets.shape) != expected:
+        todo = ""
+        if tuple(targets.shape) == (*expected, 1):
+            todo = ": give targets[..., 0]"
+        elif tuple(targets.shape) == tuple(scores.shape):
+            todo = ": turn one-hot rows into labels by targets.argmax(axis=1)"
         raise ValueError(
             f"{name}: integer targets for logits {tuple(scores.shape)} have shape {expected}, one "
-            f"class a sample; got {tuple(targets.shape)}"
+            f"class a sample; got {tuple(targets.shape)}{todo}"
         )
 
 
