@@ -80,6 +80,12 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
     def set_params(self, **params: Any) -> Self:
         """Change settings by name; changing one of the optimizer's makes a new optimizer."""
         new = {name: params.pop(name) for name in list(params) if name.startswith(OF_THE_OPTIMIZER)}
+        for name in params:
+            if name.startswith("net__") and not hasattr(self.net, "set_params"):
+                raise ValueError(
+                    f"{type(self).__name__}: unknown setting {name!r}. The network is chosen as a "
+                    "whole, net=functools.partial(net, width=8), or one of several such in a search"
+                )
         super().set_params(**params)
         known = self._of_the_optimizer()
         for name in new:
@@ -218,8 +224,15 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]  # scikit-l
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train a new network on the samples; returns this estimator."""
-        X, y = validate_data(self, X, y, allow_nd=True)
+        X, y = validate_data(self, X, y, multi_output=True, allow_nd=True)
         check_classification_targets(y)
+        if y.ndim > 1 and y.shape[1] > 1:
+            raise ValueError(
+                f"Classifier: y should be a 1d array, a label a sample; got shape {y.shape}. Turn "
+                "one-hot rows into labels by y.argmax(axis=1); for several labels a sample, use "
+                "sklearn.multioutput.MultiOutputClassifier, which fits a network for each column, "
+                "or a Trainer with losses.binary_cross_entropy_with_logits"
+            )
         y = column_or_1d(y, warn=True)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -246,7 +259,9 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]  # scikit-lea
 
     Targets have the shape (samples,) or (samples, outputs), and predictions have the same. `net`
     gives (samples, outputs), or is a function `(features, outputs) -> Module`. The default loss is
-    `losses.mse`. All else is as in `Classifier`.
+    `losses.mse`. Targets far from 0 to 1, such as prices, take many epochs: let scikit-learn's
+    `TransformedTargetRegressor(model, transformer=StandardScaler())` scale them. All else is as in
+    `Classifier`.
 
     >>> import numpy as np
     >>> from polynet import nn, optim

@@ -193,6 +193,11 @@ X, Y = np.zeros((6, 2)), np.arange(6) % 3
 WRONG = {
     "one class": (Classifier(Net), Y * 0, "y holds one class, 0; expected two or more"),
     "numbers": (Classifier(Net), Y / 7, "Unknown label type: continuous"),
+    "several labels a sample": (
+        Classifier(Net),
+        np.eye(3, dtype=int)[Y],
+        r"Classifier: y should be a 1d array.*\(6, 3\).*y\.argmax\(axis=1\).*MultiOutputClassifier",
+    ),
     "too few outputs": (
         Classifier(nn.Linear(2, 2)),
         Y,
@@ -243,6 +248,11 @@ def test_a_search_chooses_settings_of_the_optimizer():
 def test_a_setting_that_the_optimizer_lacks_is_named():
     with pytest.raises(ValueError, match=r"unknown setting 'optimizer__momentum'.*optimizer__lr"):
         Classifier(Net).set_params(optimizer__momentum=0.9)
+
+
+def test_a_setting_of_the_network_is_chosen_with_it():
+    with pytest.raises(ValueError, match=r"unknown setting 'net__width'.*functools\.partial"):
+        Classifier(Net).set_params(net__width=3)
 
 
 def test_as_it_comes_it_learns():
