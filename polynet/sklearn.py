@@ -179,7 +179,8 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]  # scikit-l
     unless the network has an `nn.Embedding`, which looks words or categories up by their numbers:
     then X of whole numbers goes into the network as it is. `predict` gives labels;
     `predict_proba` gives probabilities (samples, classes) in the order of `classes_`. The trained
-    network is `net_`, and its History is `history_`.
+    network is `net_`, and its History is `history_`. Given as the `net` of an estimator, `net_` is
+    where its training begins, as `partial_fit` of others goes on; the optimizer begins anew.
 
     Raises ValueError for fewer than two classes, and, as scikit-learn does, for `X` that is not an
     array of finite numbers. It needs scikit-learn: `pip install 'polynet-array[sklearn]'`.

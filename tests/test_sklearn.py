@@ -120,6 +120,15 @@ def test_a_trained_one_can_be_pickled_and_a_clone_is_not_trained():
     assert not hasattr(clone(model), "net_")
 
 
+def test_a_trained_network_is_trained_on():
+    x, y = load_iris(return_X_y=True)
+    model = Classifier(Net, **HOW).fit(x, y)
+    more = clone(model).set_params(net=model.net_, epochs=2).fit(x, y)
+    trainer = Trainer(model.net_, losses.cross_entropy, optim.Adam(1e-2))
+    assert more.history_.step_losses == trainer.fit(x, y, epochs=2).step_losses
+    assert more.history_.step_losses[0] < model.history_.step_losses[0] / 3
+
+
 def test_random_state_is_the_seed():
     x, y = load_iris(return_X_y=True)
 
