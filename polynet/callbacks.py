@@ -88,13 +88,14 @@ class EarlyStopping(_Best):
     """Ends training once `patience` epochs in a row were no better than the best before them.
 
     An epoch is better where `monitor` falls by more than `min_delta` (rises, with mode="max";
-    mode may be left out for a loss). With `restore_best`, the network then gets the weights of
-    the best epoch. Where `fit` ends earlier for another reason, call `restore(trainer)` for that.
-    These weights belong to the run and are saved with it, so a run that was loaded stops where one
-    that never stopped does. Raises RuntimeError where the best epoch came before this callback was
-    in use.
+    mode may be left out for a loss). With `restore_best_weights`, the network then gets the weights
+    of the best epoch. Where `fit` ends earlier for another reason, call `restore(trainer)` for
+    that. These weights belong to the run and are saved with it, so a run that was loaded stops
+    where one that never stopped does. Raises RuntimeError where the best epoch came before this
+    callback was in use.
 
-    Names and meaning are those of Keras. Prechelt, "Early Stopping — But When?", 1998.
+    Names and meaning are those of Keras, but by default the weights are restored.
+    Prechelt, "Early Stopping — But When?", 1998.
 
     >>> import numpy as np
     >>> from polynet import Trainer, losses, nn, optim
@@ -113,12 +114,12 @@ class EarlyStopping(_Best):
         patience: int = 5,
         min_delta: float = 0.0,
         mode: str | None = None,
-        restore_best: bool = True,
+        restore_best_weights: bool = True,
     ) -> None:
         super().__init__(monitor, mode)
         self.min_delta = number("EarlyStopping: min_delta", min_delta)
         self.patience = positive("EarlyStopping: patience", patience)
-        self.restore_best = restore_best
+        self.restore_best_weights = restore_best_weights
 
     @property
     def _name(self) -> str:
@@ -126,17 +127,17 @@ class EarlyStopping(_Best):
 
     def __call__(self, trainer: Trainer) -> bool:
         best = self.best_epoch(trainer)
-        if self.restore_best:
+        if self.restore_best_weights:
             if best == trainer.epoch:
                 trainer.keep_weights(self._name)
             elif trainer.kept.get(self._name) != best:
                 raise RuntimeError(
                     f"EarlyStopping: the best {self.monitor} was in epoch {best}, whose weights "
                     "were not kept: this callback was not there, or had another min_delta. Give "
-                    "it from the first fit on, or with restore_best=False"
+                    "it from the first fit on, or with restore_best_weights=False"
                 )
         stop = trainer.epoch - best >= self.patience
-        if stop and self.restore_best:
+        if stop and self.restore_best_weights:
             self.restore(trainer)
         return stop
 

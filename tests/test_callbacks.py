@@ -51,7 +51,7 @@ def test_early_stopping_restores_the_best_weights(backend: Backend) -> None:
 
 
 def test_without_restoring_the_last_weights_stay() -> None:
-    job = fit(trainer(), EarlyStopping(patience=4, restore_best=False))
+    job = fit(trainer(), EarlyStopping(patience=4, restore_best_weights=False))
     assert job.kept == {}
     same_weights(job, fit(trainer(), epochs=job.epoch))
 

@@ -52,9 +52,8 @@ CASES = {
     ),
     f"<2 samples of {SAID}.map(halves)>": ARRAYS.map(halves).subset(np.arange(2)),
     "<Squares of 100 samples>": Squares(),
-    "EarlyStopping(monitor='val_loss', mode='min', min_delta=0.0, patience=5, restore_best=True)": (
-        EarlyStopping()
-    ),
+    "EarlyStopping(monitor='val_loss', mode='min', min_delta=0.0, patience=5, "
+    "restore_best_weights=True)": EarlyStopping(),
     "Checkpoint(monitor='val_loss', mode='min', path='a', every=1, "
     "save_best_only=False)": Checkpoint("a"),
     "ReduceLROnPlateau(monitor='loss', mode='min', factor=0.5, patience=10, "
