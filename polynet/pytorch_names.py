@@ -54,10 +54,7 @@ _WINDOWS = "any number of axes is one function, functional."
 OF_NN = {
     **dict.fromkeys(("ModuleList", "ModuleDict"), _LISTS),
     **dict.fromkeys(("ParameterList", "ParameterDict"), "set each Parameter as an attribute"),
-    **dict.fromkeys(
-        ("Transformer", "TransformerEncoder", "TransformerDecoder"),
-        "layers stand in a plain list, in a loop",
-    ),
+    "Transformer": "its two parts are nn.TransformerEncoder and nn.TransformerDecoder",
     "UpsamplingNearest2d": "give nn.Upsample",
     "UpsamplingBilinear2d": 'give nn.Upsample(…, mode="bilinear", align_corners=True)',
     "functional": "polynet.functional has the functions",
@@ -88,6 +85,9 @@ OF_FUNCTIONAL = {
         for axes in (1, 2, 3)
     },
     "upsample": "give functional.interpolate",
+    "pad": "layers, such as nn.ConstantPad2d, nn.ReflectionPad2d and nn.ReplicationPad2d",
+    "pixel_shuffle": "a layer of nn.PixelShuffle",
+    "pixel_unshuffle": "a layer of nn.PixelUnshuffle",
     "flatten": "a layer of nn.Flatten, or xp.reshape(x, (x.shape[0], -1))",
     "embedding": "a layer of nn.Embedding, or xp.take(weight, codes, axis=0)",
     "normalize": "x / xp.linalg.vector_norm(x, axis=1, keepdims=True)",

@@ -12,7 +12,11 @@ from beside_pytorch import DTYPES, numbers, same, torch, total
 from polynet import Trainer, losses, nn, optim, value_and_grad
 from polynet.backend import get_backend
 
-SHAPES = {"BatchNorm1d": [(6, 3), (4, 3, 5)], "BatchNorm2d": [(4, 3, 5, 2)]}
+SHAPES = {
+    "BatchNorm1d": [(6, 3), (4, 3, 5)],
+    "BatchNorm2d": [(4, 3, 5, 2)],
+    "BatchNorm3d": [(2, 3, 2, 5, 2)],
+}
 INPUTS = [(kind, shape) for kind, shapes in SHAPES.items() for shape in shapes]
 OPTIONS = [
     {"eps": eps, "momentum": momentum, "affine": affine, "track_running_stats": track}

@@ -64,10 +64,11 @@ class Read(nn.Module):
 
 
 class Transformer(nn.Module):
-    """What an encoder's layer makes of a sequence, and a decoder's of both."""
+    """What an encoder makes of a sequence, and a decoder's layer of both."""
 
     def __init__(self) -> None:
-        self.encoder = nn.TransformerEncoderLayer(8, 2, 16, 0.1, batch_first=True)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, 0.1, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2)
         self.decoder = nn.TransformerDecoderLayer(8, 2, 16, 0.1, batch_first=True)
 
     def forward(self, x: Any) -> Any:
@@ -93,6 +94,16 @@ NETWORKS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
             nn.Upsample(scale_factor=1.5, mode="bilinear"), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         ),
         (2, 8, 8),
+    ),
+    "volumes": (
+        nn.Sequential(
+            nn.ReplicationPad2d(1), nn.ReflectionPad2d((0, 1, 2, 0)), nn.ConstantPad2d(1, 0.5),
+            nn.PixelShuffle(2), nn.PixelUnshuffle(2), nn.Unflatten(1, (2, 4)),
+            nn.Conv3d(2, 4, 3, padding=1), nn.BatchNorm3d(4), nn.ReLU(), nn.MaxPool3d(2),
+            nn.Dropout3d(0.3), nn.ConvTranspose3d(4, 3, 2), nn.InstanceNorm3d(3), nn.AvgPool3d(2),
+            nn.AdaptiveMaxPool3d((1, 2, 2)), nn.AdaptiveAvgPool3d(1), nn.Flatten(),
+        ),
+        (8, 4, 4),
     ),
     "bilinear": (Bilinear(), (6,)),
     "transformer": (

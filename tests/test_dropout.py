@@ -11,7 +11,8 @@ from beside_pytorch import DTYPES, numbers, same, torch, total
 from polynet import functional, nn, random, value_and_grad
 from polynet.backend import get_backend
 
-SHAPES = {"Dropout": (6, 5), "Dropout1d": (6, 5, 4), "Dropout2d": (6, 5, 4, 3)}
+OF_CHANNELS = {"Dropout1d": (6, 5, 4), "Dropout2d": (6, 5, 4, 3), "Dropout3d": (6, 5, 4, 3, 2)}
+SHAPES = {"Dropout": (6, 5), **OF_CHANNELS}
 
 
 def training(layer: nn.Module, step: int = 0) -> nn.Module:
@@ -34,7 +35,7 @@ def test_what_pytorch_drops_gives_what_pytorch_gives(kind: str, p: float, dtype:
     kept = (there.grad != 0).numpy()  # a dropped number has slope 0
     assert 0 < kept.sum() < kept.size
     function = functional.alpha_dropout if kind == "AlphaDropout" else functional.dropout
-    if kind in ("Dropout1d", "Dropout2d"):
+    if kind in OF_CHANNELS:
         kept = kept.reshape(6, 5, -1)[:, :, 0].reshape(6, 5, *(1,) * (x.ndim - 2))
     value, slope = value_and_grad(lambda a: total(function(a, kept, keep=1 - p)))(x)
     same(function(x, kept, keep=1 - p), outputs, dtype)
@@ -42,7 +43,7 @@ def test_what_pytorch_drops_gives_what_pytorch_gives(kind: str, p: float, dtype:
     same(slope, there.grad, dtype)
 
 
-@pytest.mark.parametrize("kind", ["Dropout1d", "Dropout2d"])
+@pytest.mark.parametrize("kind", OF_CHANNELS)
 def test_whole_channels_fall_or_stay(kind: str) -> None:
     shape = (40, 50, *SHAPES[kind][2:])
     layer = training(getattr(nn, kind)(0.25))
@@ -75,7 +76,10 @@ def test_a_probability_is_one(kind: str) -> None:
         getattr(nn, kind)(1.0)
 
 
-@pytest.mark.parametrize(("kind", "shape"), [("Dropout1d", (3, 4)), ("Dropout2d", (3, 4, 5))])
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [("Dropout1d", (3, 4)), ("Dropout2d", (3, 4, 5)), ("Dropout3d", (3, 4, 5, 6))],
+)
 def test_channels_need_their_axes(kind: str, shape: Any) -> None:
     with pytest.raises(ValueError, match=r"shape \(batch, channels, .*width\), got \(3, 4"):
         getattr(nn, kind)()(np.ones(shape))

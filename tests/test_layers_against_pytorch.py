@@ -380,32 +380,6 @@ def test_a_decoder_layer_that_is_causal_sees_no_later_key(part: str) -> None:
     np.testing.assert_allclose(layer(*xs, **{f"{part}_is_causal": True}), expected, atol=1e-6)
 
 
-class _Stack(nn.Module):
-    """Layers in a list: their names are those of PyTorch's ModuleList."""
-
-    def __init__(self, *layers: nn.Module) -> None:
-        self.layers = list(layers)
-
-    def forward(self, x: Any, mask: Any, src_key_padding_mask: Any) -> Any:
-        for layer in self.layers:
-            x = layer(x, mask, src_key_padding_mask)
-        return x
-
-
-@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("norm_first", [True, False])
-def test_a_stack_of_encoder_layers_is_pytorchs_transformer_encoder(
-    norm_first: bool, dtype: str
-) -> None:
-    settings = {"batch_first": True, "norm_first": norm_first}
-    layer = torch.nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, **settings)
-    ours = [nn.TransformerEncoderLayer(8, 2, 12, **settings) for _ in range(3)]
-    masks = {"mask": IGNORE, "src_key_padding_mask": PADDING}
-    twin = torch.nn.TransformerEncoder(layer, 3)
-    compare(_Stack(*ours), twin, [numbers(2, 5, 8)], dtype, **masks)
-
-
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("sources", [5, 7])
 @pytest.mark.parametrize("masks", ["none", "causal", "pairs", "heads", "scores"])

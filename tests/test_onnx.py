@@ -60,7 +60,8 @@ class Cell(nn.Module):
 
 class Decoder(nn.Module):
     def __init__(self):
-        self.layer = nn.TransformerDecoderLayer(8, 2, 16, batch_first=True)
+        layer = nn.TransformerDecoderLayer(8, 2, 16, batch_first=True)
+        self.layer = nn.TransformerDecoder(layer, 2, nn.LayerNorm(8))
 
     def forward(self, x):
         return self.layer(x, x[:, :3, :])
@@ -84,6 +85,7 @@ def layers():
     yield nn.Linear(6, 4, bias=False), (3, 6)
     yield nn.Linear(6, 4), (2, 3, 6)
     yield nn.Flatten(), (2, 3)
+    yield nn.Unflatten(1, (2, -1)), (6, 3)
     for norm in (nn.LayerNorm(5), nn.LayerNorm((3, 5)), nn.LayerNorm(5, elementwise_affine=False)):
         yield norm, (3, 5)
     yield nn.LayerNorm(5, bias=False), (3, 5)
@@ -91,13 +93,20 @@ def layers():
     yield nn.BatchNorm1d(3), (3,)
     yield nn.BatchNorm1d(3), (3, 5)
     yield nn.BatchNorm2d(3, affine=False), (3, 4, 5)
+    yield nn.BatchNorm3d(3), (3, 2, 4, 5)
     yield nn.InstanceNorm1d(3), (3, 5)
     yield nn.InstanceNorm2d(3, affine=True), (3, 4, 5)
+    yield nn.InstanceNorm3d(3), (3, 2, 4, 5)
     yield nn.Conv1d(4, 6, 3, stride=2, padding=1, groups=2), (4, 9)
     yield nn.Conv2d(2, 3, (3, 2), padding=(1, 0), dilation=(2, 1)), (2, 7, 8)
     yield nn.Conv2d(2, 3, 4, padding="same", bias=False), (2, 7, 8)
+    yield nn.Conv3d(2, 4, (3, 2, 1), stride=(1, 2, 1), padding=(1, 0, 2), groups=2), (2, 3, 7, 4)
     yield nn.ConvTranspose1d(4, 6, 3, stride=2, padding=1, groups=2), (4, 5)
     yield nn.ConvTranspose2d(2, 3, 3, stride=2, padding=1, output_padding=1), (2, 4, 5)
+    yield nn.ConvTranspose3d(2, 3, (2, 3, 1), (1, 2, 1), (0, 1, 0), (0, 1, 0)), (2, 2, 4, 5)
+    for pool in (nn.MaxPool3d, nn.AvgPool3d):
+        yield pool((2, 3, 1), stride=(1, 2, 1), padding=(1, 0, 0)), (2, 3, 6, 4)
+        yield pool(2, ceil_mode=True), (2, 3, 5, 4)
     for pool in (nn.MaxPool2d, nn.AvgPool2d):
         yield pool(2), (2, 6, 7)
         yield pool(3, stride=2, padding=1), (2, 7, 8)
@@ -111,9 +120,20 @@ def layers():
         yield pool((2, 3)), (2, 5, 7)
     for pool in (nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d):
         yield pool(2), (2, 5)
+    for pool in (nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d):
+        yield pool((1, 2, None)), (2, 3, 4, 2)
     yield nn.Dropout1d(), (3, 4)
     yield nn.Dropout2d(), (3, 4, 2)
-    yield nn.ZeroPad2d((1, 0, 2, 3)), (2, 3, 4)
+    yield nn.Dropout3d(), (3, 4, 2, 2)
+    for axes in (1, 2, 3):
+        padding, shape = (1, 0, 2, 3, 1, 1)[: 2 * axes], (2, 3, 4, 2)[: axes + 1]
+        yield getattr(nn, f"ZeroPad{axes}d")(padding), shape
+        yield getattr(nn, f"ConstantPad{axes}d")(padding, 0.5), shape
+    for name in ("Reflection", "Replication"):
+        yield getattr(nn, f"{name}Pad1d")((2, 1)), (2, 3)
+        yield getattr(nn, f"{name}Pad2d")((1, 0, 2, 3)), (2, 4, 4)
+    yield nn.PixelShuffle(2), (8, 3, 2)
+    yield nn.PixelUnshuffle(2), (2, 4, 6)
     yield nn.Upsample(scale_factor=2), (2, 3, 4)
     yield nn.Upsample(scale_factor=1.5, mode="bilinear"), (2, 3, 4)
     for kind in (nn.RNN, nn.LSTM, nn.GRU):
@@ -124,7 +144,7 @@ def layers():
     for cell in (nn.RNNCell, nn.LSTMCell, nn.GRUCell):
         yield Cell(cell(4, 5)), (4,)
     yield Attention(), (5, 8)
-    yield nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), (5, 8)
+    yield nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2), (5, 8)
     yield Decoder(), (5, 8)
     yield nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)), (1, 4, 4)
 

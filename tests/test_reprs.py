@@ -39,6 +39,12 @@ CASES = {
     "LSTM(\n  2, 3, num_layers=2\n  dropout: Dropout(0.0)\n)": nn.LSTM(2, 3, num_layers=2),
     "Sequential(\n  0: MultiheadAttention(\n    4, 2\n    out_proj: Linear(4, 4)\n"
     "    dropout: Dropout(0.0)\n  )\n)": nn.Sequential(nn.MultiheadAttention(4, 2)),
+    "ZeroPad2d((1, 1, 1, 1))": nn.ZeroPad2d(1),
+    "ConstantPad1d((1, 2), 0.5)": nn.ConstantPad1d((1, 2), 0.5),
+    "Unflatten(1, (3, -1))": nn.Unflatten(1, (3, -1)),
+    "TransformerEncoder(\n  layers.0: Identity()\n  layers.1: Identity()\n)": nn.TransformerEncoder(
+        nn.Identity(), 2
+    ),
     "Upsample(scale_factor=2.0)": nn.Upsample(scale_factor=2),
     "Upsample(size=(2, 3), mode='bilinear', align_corners=False)": nn.Upsample(
         (2, 3), mode="bilinear", align_corners=False

@@ -14,6 +14,7 @@ from polynet.backend import to_numpy
 
 PICTURES = numbers(4, 4, 6, 6)
 ROWS = numbers(4, 4, 6)
+VOLUMES = numbers(3, 4, 4, 3, 5)
 INDICES = np.arange(12).reshape(3, 4) % 5
 
 LAYERS: dict[str, tuple[Callable[[Any], Any], np.ndarray]] = {
@@ -22,11 +23,14 @@ LAYERS: dict[str, tuple[Callable[[Any], Any], np.ndarray]] = {
     "Conv2d": (lambda m: m.Conv2d(4, 6, 3, stride=2, padding=1), PICTURES),
     "ConvTranspose1d": (lambda m: m.ConvTranspose1d(4, 6, 3, stride=2), ROWS),
     "ConvTranspose2d": (lambda m: m.ConvTranspose2d(4, 2, 3, dilation=2, groups=2), PICTURES),
+    "Conv3d": (lambda m: m.Conv3d(4, 6, (3, 1, 2), stride=2, padding=(1, 0, 0)), VOLUMES),
+    "ConvTranspose3d": (lambda m: m.ConvTranspose3d(4, 2, 2, dilation=2, groups=2), VOLUMES),
     "LayerNorm": (lambda m: m.LayerNorm(6), ROWS),
     "RMSNorm": (lambda m: m.RMSNorm(6, eps=1e-5), ROWS),
     "GroupNorm": (lambda m: m.GroupNorm(2, 4), PICTURES),
     "InstanceNorm1d": (lambda m: m.InstanceNorm1d(4, affine=True), ROWS),
     "InstanceNorm2d": (lambda m: m.InstanceNorm2d(4, affine=True), PICTURES),
+    "InstanceNorm3d": (lambda m: m.InstanceNorm3d(4, affine=True), VOLUMES),
     "PReLU": (lambda m: m.PReLU(4), PICTURES),
     "Embedding": (lambda m: m.Embedding(5, 3), INDICES),
     "TransformerEncoderLayer": (lambda m: m.TransformerEncoderLayer(6, 2, 8, 0.0), ROWS),

@@ -36,28 +36,58 @@ from polynet.nn.attention import (
     TransformerDecoderLayer,
     TransformerEncoderLayer,
 )
-from polynet.nn.batch_norm import BatchNorm1d, BatchNorm2d
-from polynet.nn.container import Flatten, Identity, Sequential
-from polynet.nn.convolution import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
+from polynet.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from polynet.nn.container import Flatten, Identity, Sequential, Unflatten
+from polynet.nn.convolution import (
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+)
 from polynet.nn.described import Buffer, Context, Parameter, RandomStream, Stream
-from polynet.nn.dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d
+from polynet.nn.dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d
 from polynet.nn.embedding import Embedding
 from polynet.nn.linear import Linear
 from polynet.nn.module import Module
-from polynet.nn.normalisation import GroupNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, RMSNorm
-from polynet.nn.padding import ZeroPad2d
+from polynet.nn.normalisation import (
+    GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+    LayerNorm,
+    RMSNorm,
+)
+from polynet.nn.padding import (
+    ConstantPad1d,
+    ConstantPad2d,
+    ConstantPad3d,
+    ReflectionPad1d,
+    ReflectionPad2d,
+    ReplicationPad1d,
+    ReplicationPad2d,
+    ZeroPad1d,
+    ZeroPad2d,
+    ZeroPad3d,
+)
 from polynet.nn.pooling import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
     AdaptiveMaxPool1d,
     AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
     AvgPool1d,
     AvgPool2d,
+    AvgPool3d,
     MaxPool1d,
     MaxPool2d,
+    MaxPool3d,
 )
 from polynet.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
-from polynet.nn.resampling import Upsample
+from polynet.nn.resampling import PixelShuffle, PixelUnshuffle, Upsample
+from polynet.nn.transformer import TransformerDecoder, TransformerEncoder
 from polynet.pytorch_names import named_in
 
 __all__ = [
@@ -71,22 +101,32 @@ __all__ = [
     "SELU",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
     "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool3d",
     "AlphaDropout",
     "AvgPool1d",
     "AvgPool2d",
+    "AvgPool3d",
     "BatchNorm1d",
     "BatchNorm2d",
+    "BatchNorm3d",
     "Buffer",
+    "ConstantPad1d",
+    "ConstantPad2d",
+    "ConstantPad3d",
     "Context",
     "Conv1d",
     "Conv2d",
+    "Conv3d",
     "ConvTranspose1d",
     "ConvTranspose2d",
+    "ConvTranspose3d",
     "Dropout",
     "Dropout1d",
     "Dropout2d",
+    "Dropout3d",
     "Embedding",
     "Flatten",
     "GRUCell",
@@ -98,6 +138,7 @@ __all__ = [
     "Identity",
     "InstanceNorm1d",
     "InstanceNorm2d",
+    "InstanceNorm3d",
     "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
@@ -106,16 +147,23 @@ __all__ = [
     "LogSoftmax",
     "MaxPool1d",
     "MaxPool2d",
+    "MaxPool3d",
     "Mish",
     "Module",
     "MultiheadAttention",
     "PReLU",
     "Parameter",
+    "PixelShuffle",
+    "PixelUnshuffle",
     "RMSNorm",
     "RNNCell",
     "RandomStream",
     "ReLU",
     "ReLU6",
+    "ReflectionPad1d",
+    "ReflectionPad2d",
+    "ReplicationPad1d",
+    "ReplicationPad2d",
     "Sequential",
     "SiLU",
     "Sigmoid",
@@ -128,10 +176,15 @@ __all__ = [
     "Tanh",
     "Tanhshrink",
     "Threshold",
+    "TransformerDecoder",
     "TransformerDecoderLayer",
+    "TransformerEncoder",
     "TransformerEncoderLayer",
+    "Unflatten",
     "Upsample",
+    "ZeroPad1d",
     "ZeroPad2d",
+    "ZeroPad3d",
     "init",
 ]
 

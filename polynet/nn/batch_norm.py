@@ -124,3 +124,12 @@ class BatchNorm2d(_BatchNorm):
     """
 
     _expected: ClassVar = {4: "(batch, {0}, height, width)"}
+
+
+class BatchNorm3d(_BatchNorm):
+    """Each channel of volumes normalised to mean 0 and variance 1, then scaled and shifted.
+
+    Inputs are (batch, channels, depth, height, width). All else is as in `BatchNorm1d`.
+    """
+
+    _expected: ClassVar = {5: "(batch, {0}, depth, height, width)"}

@@ -58,7 +58,7 @@ def same_dtype(layer: Module, x: Array, parameter: Array) -> None:
 
 
 def images(layer: Module, x: Array, axes: int, channels: int | None = None) -> None:
-    """Raise ValueError unless inputs are images or sequences, with `axes` axes after the channels.
+    """Raise ValueError unless inputs have `axes` axes after the channels, as images have two.
 
     Where `channels` is given, the inputs must have that number of channels.
     """
@@ -67,8 +67,8 @@ def images(layer: Module, x: Array, axes: int, channels: int | None = None) -> N
 
 
 def shape_of_images(axes: int, channels: int | None = None) -> str:
-    """The shape in words: of images where `axes` is 2, of sequences where it is 1."""
-    sizes = ", ".join(("height", "width")[-axes:])
+    """The shape in words: of sequences where `axes` is 1, of images (2), of volumes (3)."""
+    sizes = ", ".join(("depth", "height", "width")[-axes:])
     return f"(batch, {channels or 'channels'}, {sizes})"
 
 

@@ -26,6 +26,7 @@ from inspect import signature
 from typing import Any, overload
 
 from polynet.backend import Array
+from polynet.integers import several
 from polynet.nn.activation import ReLU
 from polynet.nn.checks import of_either_sign, wrong_shape
 from polynet.nn.linear import Linear
@@ -47,7 +48,7 @@ class Sequential(Module):
     def __init__(self, *layers: Module) -> None:
         for i, layer in enumerate(layers):
             if not isinstance(layer, Module):
-                raise TypeError(f"Sequential: layer {i} is {_no_layer(layer)}")
+                raise TypeError(f"Sequential: layer {i} is {no_layer(layer)}")
             setattr(self, str(i), layer)
         self._count = len(layers)
 
@@ -91,7 +92,7 @@ class Sequential(Module):
         return x
 
 
-def _no_layer(given: Any) -> str:
+def no_layer(given: Any) -> str:
     """What was given where a layer is expected, and what to do."""
     if isinstance(given, type) and issubclass(given, Module):
         needed = [p for p in signature(given).parameters.values() if p.default is p.empty]
@@ -153,3 +154,39 @@ class Flatten(Module):
 
     def settings(self) -> str:
         return "" if self._by_default() else f"{self.start_dim}, {self.end_dim}"
+
+
+class Unflatten(Module):
+    """The axis `dim` becomes several, of `unflattened_size`: what `Flatten` does is undone.
+
+    One of the sizes may be -1, and is then what the others leave. A negative `dim` counts from the
+    end. Raises ValueError for inputs that lack the axis, or whose axis has another length.
+
+    >>> from polynet import nn
+    >>> import numpy as np
+    >>> nn.Unflatten(1, (3, 4, 4))(np.ones((2, 48))).shape
+    (2, 3, 4, 4)
+    """
+
+    def __init__(self, dim: int, unflattened_size: tuple[int, ...]) -> None:
+        (self.dim,) = of_either_sign("Unflatten", dim=dim)
+        sizes = several(unflattened_size, least=-1)
+        if not sizes or sizes.count(-1) > 1 or 0 in sizes:
+            raise ValueError(
+                "Unflatten: unflattened_size is a tuple of positive integers, one of which may be "
+                f"-1; got {unflattened_size!r}"
+            )
+        self.unflattened_size = sizes
+
+    def forward(self, x: Array) -> Array:
+        axes, known = len(x.shape), math.prod(n for n in self.unflattened_size if n > 0)
+        dim = self.dim + axes if self.dim < 0 else self.dim
+        left = -1 in self.unflattened_size
+        if not 0 <= dim < axes or (x.shape[dim] % known if left else x.shape[dim] != known):
+            numbers = f"a multiple of {known}" if left else known
+            raise wrong_shape(self, f"(…) with {numbers} numbers along axis {self.dim}", x)
+        sizes = (x.shape[dim] // known if n == -1 else n for n in self.unflattened_size)
+        return array_namespace(x).reshape(x, (*x.shape[:dim], *sizes, *x.shape[dim + 1 :]))
+
+    def settings(self) -> str:
+        return f"{self.dim}, {self.unflattened_size}"

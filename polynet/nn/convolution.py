@@ -14,7 +14,7 @@ from polynet.nn.module import Module
 
 
 class _Windows(Module):
-    """What convolutions and transposed convolutions of one and two dimensions share."""
+    """What convolutions and transposed convolutions of one, two and three dimensions share."""
 
     _axes: int
     _transposed = False
@@ -73,7 +73,7 @@ class _Windows(Module):
 
 
 class _Conv(_Windows):
-    """What convolutions of one and two dimensions share."""
+    """What convolutions of one, two and three dimensions share."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class _Conv(_Windows):
 
 
 class _ConvTranspose(_Windows):
-    """What transposed convolutions of one and two dimensions share."""
+    """What transposed convolutions of one, two and three dimensions share."""
 
     _transposed = True
 
@@ -223,6 +223,23 @@ class Conv2d(_Conv):
     _axes = 2
 
 
+class Conv3d(_Conv):
+    """Cross-correlation of volumes, or of videos, with a bank of small windows.
+
+    Inputs are (batch, in_channels, depth, height, width), outputs (batch, out_channels, planes,
+    rows, columns). `kernel_size`, `stride`, `padding` and `dilation` are one number, or three for
+    depth, height and width. All else is as in `Conv2d`.
+
+    >>> from polynet import nn
+    >>> import numpy as np
+    >>> layer = nn.Conv3d(1, 4, (1, 3, 3), padding="same").init(seed=0, backend="numpy")
+    >>> layer(np.zeros((2, 1, 5, 8, 8), dtype="float32")).shape
+    (2, 4, 5, 8, 8)
+    """
+
+    _axes = 3
+
+
 class ConvTranspose1d(_ConvTranspose):
     """The transpose of a convolution of sequences: each number spreads over a window of outputs.
 
@@ -257,3 +274,13 @@ class ConvTranspose2d(_ConvTranspose):
     """
 
     _axes = 2
+
+
+class ConvTranspose3d(_ConvTranspose):
+    """The transpose of a convolution of volumes: each number spreads over a window of outputs.
+
+    Inputs are (batch, in_channels, depth, height, width), outputs (batch, out_channels, planes,
+    rows, columns); settings are one number, or three. All else is as in `ConvTranspose2d`.
+    """
+
+    _axes = 3

@@ -58,7 +58,7 @@ class Dropout(_Dropout):
 
 
 class _ChannelDropout(_Dropout):
-    """What dropouts of channels of one and two dimensions share."""
+    """What dropouts of channels of one, two and three dimensions share."""
 
     _axes: int
 
@@ -89,6 +89,15 @@ class Dropout2d(_ChannelDropout):
     """
 
     _axes = 2
+
+
+class Dropout3d(_ChannelDropout):
+    """In training, each channel of a volume is 0 with probability `p`, else divided by 1 - p.
+
+    Inputs are (batch, channels, depth, height, width). All else is as in `Dropout2d`.
+    """
+
+    _axes = 3
 
 
 class AlphaDropout(_Dropout):

@@ -156,7 +156,7 @@ class GroupNorm(_Groups):
 
 
 class _InstanceNorm(_Groups):
-    """What instance norms of one and two dimensions share."""
+    """What instance norms of one, two and three dimensions share."""
 
     _axes: int
 
@@ -196,3 +196,13 @@ class InstanceNorm2d(_InstanceNorm):
     """
 
     _axes = 2
+
+
+class InstanceNorm3d(_InstanceNorm):
+    """Each channel of each volume normalised to mean 0 and variance 1.
+
+    Inputs are (batch, num_features, depth, height, width). Settings and errors are those of
+    `InstanceNorm2d`.
+    """
+
+    _axes = 3

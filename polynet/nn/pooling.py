@@ -66,7 +66,7 @@ class _Pool(_Pooling):
 
 
 class _MaxPool(_Pool):
-    """What max pooling in one and two dimensions shares."""
+    """What max pooling in one, two and three dimensions shares."""
 
     _function = functional.max_pool
     _options: ClassVar = {"dilation": "1", "ceil_mode": "False"}
@@ -108,8 +108,17 @@ class MaxPool2d(_MaxPool):
     _axes = 2
 
 
+class MaxPool3d(_MaxPool):
+    """The largest number in each window of a volume: (batch, channels, depth, height, width).
+
+    Settings and errors are those of `MaxPool2d`, with one number each, or three.
+    """
+
+    _axes = 3
+
+
 class _AvgPool(_Pool):
-    """What average pooling in one and two dimensions shares."""
+    """What average pooling in one, two and three dimensions shares."""
 
     _function = functional.avg_pool
     _options: ClassVar = {"ceil_mode": "False", "count_include_pad": "True"}
@@ -148,6 +157,15 @@ class AvgPool2d(_AvgPool):
     """
 
     _axes = 2
+
+
+class AvgPool3d(_AvgPool):
+    """The mean of each window of a volume: (batch, channels, depth, height, width).
+
+    Settings and errors are those of `AvgPool2d`, with one number each, or three.
+    """
+
+    _axes = 3
 
 
 class _AdaptivePool(_Pooling):
@@ -198,6 +216,17 @@ class AdaptiveAvgPool2d(_AdaptivePool):
     _function = functional.adaptive_avg_pool
 
 
+class AdaptiveAvgPool3d(_AdaptivePool):
+    """The mean of each of `output_size` windows, which cover a volume of any size evenly.
+
+    Inputs are (batch, channels, depth, height, width), and `output_size` is one number or three.
+    All else is as in `AdaptiveAvgPool2d`.
+    """
+
+    _axes = 3
+    _function = functional.adaptive_avg_pool
+
+
 class AdaptiveMaxPool1d(_AdaptivePool):
     """The largest number of each of `output_size` windows of a sequence: (batch, channels, width).
 
@@ -216,4 +245,15 @@ class AdaptiveMaxPool2d(_AdaptivePool):
     """
 
     _axes = 2
+    _function = functional.adaptive_max_pool
+
+
+class AdaptiveMaxPool3d(_AdaptivePool):
+    """The largest number of each of `output_size` windows, which cover a volume evenly.
+
+    Inputs are (batch, channels, depth, height, width), and `output_size` is one number or three.
+    All else is as in `AdaptiveMaxPool2d`.
+    """
+
+    _axes = 3
     _function = functional.adaptive_max_pool

@@ -37,7 +37,7 @@ def _pooling(calls: tuple[tuple[tuple[int, ...], dict[str, Any]], ...]) -> list[
     return [((_distinct(*shape),), options) for shape, options in calls]
 
 
-def _transposed(x: tuple[int, ...], w: tuple[int, ...], bias: int, **options: Any) -> Call:
+def _windows(x: tuple[int, ...], w: tuple[int, ...], bias: int, **options: Any) -> Call:
     biases = (_normal(bias),) if bias else ()
     return (_normal(*x), _normal(*w), *biases), options
 
@@ -48,6 +48,7 @@ _ADAPTIVE = (
     ((2, 3, 5, 7), {"sizes": (2, 3)}),
     ((2, 3, 5), {"sizes": (7,)}),
     ((1, 2, 3, 4), {"sizes": (1, 1)}),
+    ((2, 2, 3, 2, 4), {"sizes": (2, 1, 3)}),
 )
 
 CALLS: dict[str, list[Call]] = {
@@ -71,14 +72,16 @@ CALLS: dict[str, list[Call]] = {
     "glu": [((_normal(3, 4),), {}), ((_normal(2, 6, 3),), {"axis": 1}), ((_normal(0, 2),), {})],
     "softmin": [((_normal(3, 4),), {}), ((_normal(3, 4) * 30,), {"axis": 0})],
     "convolution_transpose": [
-        _transposed((2, 3, 4, 5), (3, 4, 3, 2), 4, stride=(1, 1), padding=(0, 0),
-                    output_padding=(0, 0), dilation=(1, 1)),
-        _transposed((2, 4, 3, 4), (4, 3, 2, 3), 6, stride=(2, 3), padding=(1, 2),
-                    output_padding=(1, 0), dilation=(2, 1), groups=2),
-        _transposed((3, 2, 5), (2, 2, 3), 0, stride=(2,), padding=(0,), output_padding=(1,),
-                    dilation=(3,)),
-        _transposed((0, 2, 5), (2, 2, 3), 2, stride=(1,), padding=(1,), output_padding=(0,),
-                    dilation=(1,)),
+        _windows((2, 3, 4, 5), (3, 4, 3, 2), 4, stride=(1, 1), padding=(0, 0),
+                 output_padding=(0, 0), dilation=(1, 1)),
+        _windows((2, 4, 3, 4), (4, 3, 2, 3), 6, stride=(2, 3), padding=(1, 2),
+                 output_padding=(1, 0), dilation=(2, 1), groups=2),
+        _windows((3, 2, 5), (2, 2, 3), 0, stride=(2,), padding=(0,), output_padding=(1,),
+                 dilation=(3,)),
+        _windows((0, 2, 5), (2, 2, 3), 2, stride=(1,), padding=(1,), output_padding=(0,),
+                 dilation=(1,)),
+        _windows((2, 2, 2, 3, 2), (2, 3, 2, 3, 1), 3, stride=(1, 2, 1), padding=(0, 1, 0),
+                 output_padding=(0, 1, 0), dilation=(1, 1, 1)),
     ],
     "max_pool": _pooling((
         ((2, 2, 7), {"window": (3,), "stride": (2,), "padding": (1,)}),
@@ -86,6 +89,9 @@ CALLS: dict[str, list[Call]] = {
                         "dilation": (2, 1)}),
         ((1, 2, 6, 8), {"window": (3, 3), "stride": (2, 3), "padding": (1, 0),
                         "ceil_mode": True}),
+        ((2, 2, 3, 4, 3), {"window": (2, 3, 1), "stride": (1, 2, 2), "padding": (1, 0, 0)}),
+        ((1, 2, 4, 3, 5), {"window": (2, 2, 2), "stride": (2, 1, 2), "padding": (0, 1, 0),
+                           "dilation": (2, 1, 1), "ceil_mode": True}),
     )),
     "avg_pool": _pooling((
         ((2, 2, 7), {"window": (3,), "stride": (2,), "padding": (1,)}),
@@ -95,6 +101,9 @@ CALLS: dict[str, list[Call]] = {
                         "ceil_mode": True}),
         ((1, 2, 6), {"window": (3,), "stride": (2,), "padding": (1,), "ceil_mode": True,
                      "count_include_pad": False}),
+        ((2, 2, 3, 4, 3), {"window": (2, 3, 1), "stride": (1, 2, 2), "padding": (1, 0, 0)}),
+        ((1, 2, 4, 3, 5), {"window": (2, 2, 2), "stride": (2, 1, 2), "padding": (0, 1, 0),
+                           "ceil_mode": True, "count_include_pad": False}),
     )),
     "adaptive_max_pool": _pooling(_ADAPTIVE),
     "adaptive_avg_pool": _pooling(_ADAPTIVE),
@@ -126,5 +135,10 @@ CALLS: dict[str, list[Call]] = {
     # More of what has samples already
     "gelu": [((_spread(3, 4),), {"approximate": "tanh"})],
     "dropout": [((_normal(4, 3, 2), _SOME[..., None]), {"keep": 0.75})],
+    "convolution": [
+        _windows((2, 2, 3, 4, 3), (4, 1, 2, 3, 1), 4, stride=(1, 2, 1),
+                 padding=((1, 1), (0, 1), (0, 0)), dilation=(1, 1, 2), groups=2),
+    ],
+    "batch_norm": [((_normal(2, 3, 2, 1, 3), _normal(3), _normal(3)), {"eps": 1e-2})],
 }  # fmt: skip
 """Arguments and options, by the name of the function."""

@@ -11,7 +11,7 @@ import array_api_compat
 import numpy as np
 import pytest
 
-from polynet import array_namespace, grad, nn, random, value_and_grad
+from polynet import array_namespace, functional, grad, nn, random, value_and_grad
 from polynet.backend import Backend, get_backend, to_numpy, use_backend
 from polynet.nn import Context, Module
 from polynet.ops import OPS
@@ -38,7 +38,7 @@ class Itself(Module):
 
 
 class ToItself(Module):
-    """A decoder's layer whose memory is its own input, backwards."""
+    """A decoder, or its layer, whose memory is its own input, backwards."""
 
     def __init__(self, layer: Module) -> None:
         self.layer = layer
@@ -91,9 +91,11 @@ LAYERS: dict[str, tuple[Callable[[], Module], tuple[int, ...]]] = {
     "Softmax along the first axis": (lambda: nn.Softmax(dim=0), (5, 4)),
     "Identity": (nn.Identity, (5, 4)),
     "Flatten": (nn.Flatten, (5, 2, 3)),
+    "Unflatten": (lambda: nn.Unflatten(1, (2, -1)), (3, 4, 2)),
     "Dropout": (lambda: nn.Dropout(0.4), (5, 4)),
     "Dropout1d": (lambda: nn.Dropout1d(0.4), (5, 4, 3)),
     "Dropout2d": (lambda: nn.Dropout2d(0.4), (5, 4, 3, 2)),
+    "Dropout3d": (lambda: nn.Dropout3d(0.4), (5, 4, 1, 3, 2)),
     "AlphaDropout": (lambda: nn.AlphaDropout(0.4), (5, 4)),
     "Sequential": (
         lambda: nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Dropout(0.3), nn.Linear(6, 2)),
@@ -105,20 +107,46 @@ LAYERS: dict[str, tuple[Callable[[], Module], tuple[int, ...]]] = {
         lambda: nn.Conv2d(4, 2, 2, padding="same", dilation=2, groups=2, bias=False),
         (2, 4, 4, 5),
     ),
+    "Conv3d": (
+        lambda: nn.Conv3d(2, 4, (2, 3, 1), (1, 2, 1), (1, 0, 1), groups=2),
+        (2, 2, 3, 5, 2),
+    ),
     "ConvTranspose1d": (lambda: nn.ConvTranspose1d(2, 3, 3, 2, output_padding=1), (2, 2, 4)),
     "ConvTranspose2d": (
         lambda: nn.ConvTranspose2d(4, 2, (3, 2), 2, 1, groups=2, dilation=2),
         (2, 4, 3, 4),
     ),
+    "ConvTranspose3d": (
+        lambda: nn.ConvTranspose3d(2, 3, (2, 3, 1), (1, 2, 1), (0, 1, 0), (0, 1, 0)),
+        (2, 2, 2, 3, 2),
+    ),
+    "ConstantPad1d": (lambda: nn.ConstantPad1d((1, 2), 0.7), (2, 2, 3)),
+    "ConstantPad2d": (lambda: nn.ConstantPad2d((1, 0, 2, 1), -1.5), (2, 1, 2, 3)),
+    "ConstantPad3d": (lambda: nn.ConstantPad3d((1, 0, 2, 1, 0, 1), 2.0), (2, 1, 2, 3, 2)),
+    "ZeroPad1d": (lambda: nn.ZeroPad1d(1), (2, 2, 3)),
     "ZeroPad2d": (lambda: nn.ZeroPad2d((1, 0, 2, 1)), (2, 1, 2, 3)),
+    "ZeroPad3d": (lambda: nn.ZeroPad3d((1, 0, 2, 1, 0, 1)), (2, 1, 2, 3, 2)),
+    "ReflectionPad1d": (lambda: nn.ReflectionPad1d((1, 2)), (2, 2, 3)),
+    "ReflectionPad2d": (lambda: nn.ReflectionPad2d((1, 2, 0, 1)), (2, 1, 2, 3)),
+    "ReplicationPad1d": (lambda: nn.ReplicationPad1d((1, 3)), (2, 2, 2)),
+    "ReplicationPad2d": (lambda: nn.ReplicationPad2d((1, 2, 0, 3)), (2, 1, 2, 3)),
     "MaxPool1d": (lambda: nn.MaxPool1d(2, dilation=2), (2, 3, 7)),
     "MaxPool2d": (lambda: nn.MaxPool2d(2), (2, 3, 4, 5)),
+    "MaxPool3d": (lambda: nn.MaxPool3d(2, 1, (0, 1, 0)), (2, 2, 3, 2, 3)),
     "AvgPool1d": (lambda: nn.AvgPool1d(2, 2, 1, count_include_pad=False), (2, 3, 6)),
     "AvgPool2d": (lambda: nn.AvgPool2d(3, 2, 1), (2, 3, 4, 5)),
+    "AvgPool3d": (
+        lambda: nn.AvgPool3d((2, 3, 1), 2, (0, 1, 0), ceil_mode=True, count_include_pad=False),
+        (2, 2, 3, 4, 3),
+    ),
     "AdaptiveAvgPool1d": (lambda: nn.AdaptiveAvgPool1d(3), (2, 3, 7)),
     "AdaptiveAvgPool2d": (lambda: nn.AdaptiveAvgPool2d((2, None)), (2, 3, 5, 3)),
+    "AdaptiveAvgPool3d": (lambda: nn.AdaptiveAvgPool3d((2, None, 1)), (2, 2, 3, 2, 4)),
     "AdaptiveMaxPool1d": (lambda: nn.AdaptiveMaxPool1d(3), (2, 3, 7)),
     "AdaptiveMaxPool2d": (lambda: nn.AdaptiveMaxPool2d((2, 3)), (2, 2, 5, 4)),
+    "AdaptiveMaxPool3d": (lambda: nn.AdaptiveMaxPool3d((2, 1, 3)), (2, 2, 3, 2, 4)),
+    "PixelShuffle": (lambda: nn.PixelShuffle(2), (2, 8, 2, 3)),
+    "PixelUnshuffle": (lambda: nn.PixelUnshuffle(2), (2, 2, 4, 6)),
     "Upsample": (lambda: nn.Upsample(scale_factor=2), (2, 2, 3, 2)),
     "Upsample, other places": (lambda: nn.Upsample(7), (2, 3, 5)),
     "Upsample, linear": (lambda: nn.Upsample(7, mode="linear", align_corners=True), (2, 3, 5)),
@@ -129,6 +157,7 @@ LAYERS: dict[str, tuple[Callable[[], Module], tuple[int, ...]]] = {
     "GroupNorm": (lambda: nn.GroupNorm(2, 4), (2, 4, 3)),
     "InstanceNorm1d": (lambda: nn.InstanceNorm1d(3), (2, 3, 4)),
     "InstanceNorm2d": (lambda: nn.InstanceNorm2d(2, affine=True), (2, 2, 3, 2)),
+    "InstanceNorm3d": (lambda: nn.InstanceNorm3d(2, affine=True), (2, 2, 2, 3, 2)),
     "RMSNorm": (lambda: nn.RMSNorm(4), (5, 4)),
     "BatchNorm1d": (lambda: nn.BatchNorm1d(4), (5, 4)),
     "BatchNorm1d with a length, plain": (lambda: nn.BatchNorm1d(3, affine=False), (2, 3, 4)),
@@ -137,6 +166,7 @@ LAYERS: dict[str, tuple[Callable[[], Module], tuple[int, ...]]] = {
         lambda: nn.BatchNorm2d(3, track_running_stats=False),
         (2, 3, 4, 2),
     ),
+    "BatchNorm3d": (lambda: nn.BatchNorm3d(3), (2, 3, 2, 3, 2)),
     "LayerNorm": (lambda: nn.LayerNorm(4), (5, 4)),
     "LayerNorm on two axes": (lambda: nn.LayerNorm((3, 4), bias=False), (2, 3, 4)),
     "Embedding": (lambda: LookedUp(nn.Embedding(3, 5)), (2, 4, 5)),
@@ -160,6 +190,18 @@ LAYERS: dict[str, tuple[Callable[[], Module], tuple[int, ...]]] = {
     "TransformerEncoderLayer without bias": (
         lambda: nn.TransformerEncoderLayer(4, 2, 6, bias=False),
         (3, 2, 4),
+    ),
+    "TransformerEncoder": (
+        lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 6), 2),
+        (3, 2, 4),
+    ),
+    "TransformerDecoder": (
+        lambda: ToItself(
+            nn.TransformerDecoder(
+                nn.TransformerDecoderLayer(4, 2, 6, activation=functional.gelu), 2, nn.LayerNorm(4)
+            )
+        ),
+        (2, 3, 4),
     ),
     "RNN": (lambda: Reading(nn.RNN(4, 3, nonlinearity="relu"), (1, 3, 3)), (2, 3, 4)),
     "RNN of two layers, both ways": (
