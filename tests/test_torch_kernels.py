@@ -156,6 +156,9 @@ def test_pytorchs_own_record_stays_right(name: str) -> None:
         nn.MaxPool2d(2, dilation=2, ceil_mode=True),
         nn.AvgPool2d(3, 2, 1, count_include_pad=False),
         nn.ConvTranspose1d(3, 2, 3),
+        nn.Conv3d(3, 2, 2, 2),
+        nn.MaxPool3d(2, 1),
+        nn.AvgPool3d((2, 1, 3), 2, ceil_mode=True),
         nn.MaxPool1d(2),
         nn.AvgPool1d(2),
     ],
@@ -163,12 +166,20 @@ def test_pytorchs_own_record_stays_right(name: str) -> None:
 )
 def test_pytorchs_own_record_stays_right_through_layers(layer: nn.Module) -> None:
     net = layer.init(0, backend="torch", device="cpu", dtype="float64")
-    (x,) = drawn((2, 3, 7, 6)[: 4 if "2d" in repr(layer) else 3])
+    (x,) = drawn((2, 3, 7, 6, 4)[: 2 + int(type(layer).__name__[-2])])
     y = net(x)
     (y**2).sum().backward()
     torch.testing.assert_close(y, net(x.detach()))
     slope = value_and_grad(lambda a: OPS["sum"](net(a) ** 2))(x.detach())[1]
     torch.testing.assert_close(x.grad, slope, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("function", [functional.max_pool, functional.avg_pool])
+def test_volumes_of_16_bits_are_pooled(function: Any) -> None:
+    x = torch.ones(1, 1, 4, 4, 4, dtype=torch.bfloat16)
+    y = function(x, window=(2, 2, 2), stride=(2, 2, 2), padding=(0, 0, 0))
+    assert y.dtype == torch.bfloat16
+    assert torch.equal(y, x[:, :, :2, :2, :2])
 
 
 @pytest.mark.parametrize("name", COMPOSITIONS)

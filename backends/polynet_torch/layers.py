@@ -90,14 +90,20 @@ def same_bits(x: torch.Tensor) -> Iterator[None]:
 
 
 def on_images(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """A pooling kernel for images; a sequence is an image of one row."""
+    """A pooling kernel for images, and for volumes; a sequence is an image of one row.
+
+    Volumes on CUDA are declined, where PyTorch sums gradients in another order every time, and
+    those of 16 bits, of which it has no mean.
+    """
 
     @wraps(kernel)
     def call(xp: Any, x: torch.Tensor, **settings: Any) -> Any:
         axes = len(settings["window"])
-        if x.ndim != 2 + axes or axes > 2 or recorded((x,)):
+        if x.ndim != 2 + axes or axes > 3 or recorded((x,)):
             return NotImplemented
-        if axes == 2:
+        if axes == 3 and (x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64)):
+            return NotImplemented
+        if axes > 1:
             return kernel(xp, x, **settings)
         row = {name: (int(name != "padding"), n) for name, (n,) in _sizes(settings)}
         y, (pullback,) = kernel(xp, x.unsqueeze(2), **settings | row)
@@ -118,13 +124,16 @@ def max_pool(
     window: Sizes,
     stride: Sizes,
     padding: Sizes,
-    dilation: Sizes = (1, 1),
+    dilation: Sizes = (1,),
     ceil_mode: bool = False,
 ) -> Any:
     """The largest number of each window; its place is kept for the gradient."""
     how = (window, stride, padding, dilation, ceil_mode)
-    y, places = aten.max_pool2d_with_indices(x, *how)
-    return y, (lambda g: aten.max_pool2d_with_indices_backward(g, x, *how, places),)
+    pool, back = aten.max_pool2d_with_indices, aten.max_pool2d_with_indices_backward
+    if len(window) == 3:
+        pool, back = aten.max_pool3d_with_indices, aten.max_pool3d_with_indices_backward
+    y, places = pool(x, *how)
+    return y, (lambda g: back(g, x, *how, places),)
 
 
 @on_images
@@ -140,7 +149,10 @@ def avg_pool(
 ) -> Any:
     """The mean of each window."""
     how = (window, stride, padding, ceil_mode, count_include_pad, None)
-    return aten.avg_pool2d(x, *how), (lambda g: aten.avg_pool2d_backward(g, x, *how),)
+    pool, back = aten.avg_pool2d, aten.avg_pool2d_backward
+    if len(window) == 3:
+        pool, back = aten.avg_pool3d, aten.avg_pool3d_backward
+    return pool(x, *how), (lambda g: back(g, x, *how),)
 
 
 def layer_norm(
