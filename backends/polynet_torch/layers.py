@@ -151,6 +151,8 @@ def avg_pool(
     how = (window, stride, padding, ceil_mode, count_include_pad, None)
     pool, back = aten.avg_pool2d, aten.avg_pool2d_backward
     if len(window) == 3:
+        if any(n < w for n, w in zip(x.shape[2:], window, strict=True)):
+            return NotImplemented  # PyTorch has no gradient where a window needs the padding to fit
         pool, back = aten.avg_pool3d, aten.avg_pool3d_backward
     return pool(x, *how), (lambda g: back(g, x, *how),)
 
