@@ -120,7 +120,7 @@ def test_layer_norm(name: str, f: Any, data: st.DataObject, shape: tuple[int, ..
 
 
 @on_each_with(functional.batch_norm)
-@given(data=st.data(), shape=arrays.array_shapes(min_dims=4, max_dims=4), lying=st.booleans())
+@given(data=st.data(), shape=arrays.array_shapes(min_dims=4, max_dims=5), lying=st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_batch_norm(
     name: str, f: Any, data: st.DataObject, shape: tuple[int, ...], lying: bool
@@ -145,7 +145,7 @@ def test_batch_norm(
 @st.composite
 def convolutions(draw: st.DrawFn) -> tuple[list[np.ndarray], dict[str, Any]]:
     """Arguments and options of a convolution whose window fits."""
-    axes, groups = draw(st.sampled_from([1, 2, 2])), draw(st.sampled_from([1, 1, 2, 3]))
+    axes, groups = draw(st.sampled_from([1, 2, 2, 3])), draw(st.sampled_from([1, 1, 2, 3]))
     each = lambda low, high: draw(st.tuples(*[st.integers(low, high)] * axes))
     window, dilation, stride = each(1, 4), each(1, 2), each(1, 3)
     padding = tuple(zip(each(0, 5), each(0, 3), strict=True))
@@ -193,7 +193,7 @@ def test_convolution_in_several_pieces(name: str, how: str) -> None:
 
 
 @on_each_with(functional.max_pool, functional.avg_pool)
-@given(data=st.data(), axes=st.integers(1, 2), lying=st.booleans(), ties=st.booleans())
+@given(data=st.data(), axes=st.integers(1, 3), lying=st.booleans(), ties=st.booleans())
 @settings(max_examples=150, deadline=None)
 def test_pooling(
     name: str, f: Any, data: st.DataObject, axes: int, lying: bool, ties: bool
@@ -230,13 +230,14 @@ def test_relu_where_something_is_no_number(x: np.ndarray) -> None:
     agree("numpy", lambda a: weighted("numpy", functional.relu(a)), x)
 
 
-def test_what_convolutions_and_pooling_hand_on_are_runs_of_samples() -> None:
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_what_convolutions_and_pooling_hand_on_are_runs_of_samples(axes: int) -> None:
     """What makes the next of them fast: what they return lies with the samples innermost."""
     kernels = get_backend("numpy").kernels
-    x, w = np.ones((4, 2, 9, 8)), np.ones((3, 2, 3, 3))
-    how = {"stride": (1, 1), "padding": ((1, 1), (1, 1)), "dilation": (1, 1)}
-    y, _ = kernels["convolution"](np, x, w, **how)
-    z, _ = kernels["max_pool"](np, y, window=(2, 2), stride=(2, 2), padding=(0, 0))
+    x, w = np.ones((4, 2, *(9, 8, 7)[:axes])), np.ones((3, 2, *[3] * axes))
+    zeros, ones, twos = ((n,) * axes for n in (0, 1, 2))
+    y, _ = kernels["convolution"](np, x, w, stride=ones, padding=((1, 1),) * axes, dilation=ones)
+    z, _ = kernels["max_pool"](np, y, window=twos, stride=twos, padding=zeros)
     for lying in (y, kernels["relu"](np, y)[0], z):
         assert np.moveaxis(lying, 0, -1).flags.c_contiguous
     assert np.shares_memory(nn.Flatten()(z), z)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from polynet_numpy.results import empty, run
-from polynet_numpy.windows import NOTHING, Ends, Sizes, cells_of, laid, places_of
+from polynet_numpy.windows import Ends, Sizes, as_images, cells_of, laid, places_of
 
 PIECE = 1 << 19
 """Bytes of the windows' numbers that are gathered at a time, so that they stay in the cache."""
@@ -36,7 +36,7 @@ def convolution(
     The backward pass gathers in the same way.
     """
     given = [a for a in (x, weight, bias) if a is not None]
-    if x.ndim not in (3, 4) or weight.ndim != x.ndim or len({a.dtype for a in given}) != 1:
+    if x.ndim < 3 or weight.ndim != x.ndim or len({a.dtype for a in given}) != 1:
         return NotImplemented
     if x.dtype.kind != "f" or not x.size or not weight.size or weight.shape[0] % groups:
         return NotImplemented
@@ -45,16 +45,7 @@ def convolution(
     sizes = tuple(n + sum(ends) for n, ends in zip(x.shape[2:], padding, strict=True))
     if min(places_of(sizes, weight.shape[2:], stride, dilation)) < 1:
         return NotImplemented
-    if x.ndim == 4:
-        return _convolution(x, weight, bias, stride, padding, dilation, groups)
-    lifted = (*stride, 1), (*padding, (0, 0)), (*dilation, 1)  # a sequence is an image of 1 column
-    y, back = _convolution(x[..., None], weight[..., None], bias, *lifted, groups)
-
-    def pullback(g: np.ndarray, needs: tuple[bool, ...]) -> Any:
-        gx, gw, *rest = back(g[..., None], needs)
-        return (*(a if a is None else a[..., 0] for a in (gx, gw)), *rest)
-
-    return y[..., 0], pullback
+    return _convolution(x, weight, bias, stride, padding, dilation, groups)
 
 
 def _convolution(
@@ -66,7 +57,7 @@ def _convolution(
     dilation: Sizes,
     groups: int,
 ) -> tuple[Any, Callable[..., Any]]:
-    channels, height, width = x.shape[1:]
+    channels, sizes = x.shape[1], x.shape[2:]
     out, window = weight.shape[0], weight.shape[2:]
     inside = laid(x, padding)
     matrices = weight.reshape(groups, out // groups, -1)
@@ -74,10 +65,10 @@ def _convolution(
     y = _correlated(inside, matrices, bias, how)
 
     def pullback(g: Any, needs: tuple[bool, ...]) -> Any:
-        lying = laid(g, NOTHING)
+        lying = laid(g)
         grads: list[Any] = [None] * len(needs)
         if needs[0]:
-            grads[0] = of_input(g, lying).transpose(3, 0, 1, 2)
+            grads[0] = as_images(of_input(g, lying))
         if needs[1]:
             grads[1] = _of_weight(inside, lying, how).reshape(weight.shape)
         if needs[2:] and needs[2]:
@@ -87,16 +78,17 @@ def _convolution(
     def of_input(g: Any, lying: Any) -> Any:
         reach = [d * (k - 1) for d, k in zip(dilation, window, strict=True)]
         ends = tuple((r - a, r - b) for r, (a, b) in zip(reach, padding, strict=True))
-        if stride == (1, 1) and out <= channels and min(map(min, ends)) >= 0:
+        if set(stride) == {1} and out <= channels and min(map(min, ends)) >= 0:
             # To gather from `g` with the window turned around is less work than to scatter `g`.
-            turned = weight.reshape(groups, out // groups, -1, *window)[..., ::-1, ::-1]
-            turned = turned.swapaxes(1, 2).reshape(groups, channels // groups, -1)
+            backwards = (..., *(slice(None, None, -1) for _ in window))
+            turned = weight.reshape(groups, out // groups, -1, *window)[backwards].swapaxes(1, 2)
+            turned = turned.reshape(groups, channels // groups, -1)
             return _correlated(laid(g, ends), turned, None, how)
-        (top, _), (left, _) = padding
         gx = _scattered(inside.shape, matrices, lying, how)
-        return gx[:, top : top + height, left : left + width]
+        within = (slice(a, a + n) for (a, _), n in zip(padding, sizes, strict=True))
+        return gx[(slice(None), *within)]
 
-    return y.transpose(3, 0, 1, 2), pullback
+    return as_images(y), pullback
 
 
 class _How(NamedTuple):
@@ -108,11 +100,11 @@ class _How(NamedTuple):
     groups: int
 
     def places(self, inside: Any) -> Sizes:
-        return places_of(inside.shape[1:3], self.window, self.stride, self.dilation)
+        return places_of(inside.shape[1:-1], self.window, self.stride, self.dilation)
 
     def is_identity(self, inside: Any) -> bool:
         """Whether the window has one cell, which sees `inside` as it is."""
-        return self.window == (1, 1) and self.places(inside) == inside.shape[1:3]
+        return set(self.window) == {1} and self.places(inside) == inside.shape[1:-1]
 
 
 def _matrix(height: int, run_: int, places: Sizes, dtype: Any) -> tuple[int, Any]:
@@ -142,35 +134,37 @@ def _pieces(
 def _memory_for(inside: Any, how: _How) -> tuple[int, Any]:
     if how.is_identity(inside):
         return 0, None
-    places, (channels, _, _, n) = how.places(inside), inside.shape
-    return _matrix(channels * math.prod(how.window), places[1] * n, places, inside.dtype)
+    places, height = how.places(inside), inside.shape[0] * math.prod(how.window)
+    return _matrix(height, math.prod(places[1:]) * inside.shape[-1], places, inside.dtype)
 
 
 def _seen(
     inside: np.ndarray, how: _How, most: int, memory: np.ndarray
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """A slice of places, and the numbers that cells see there: (groups, channels·cells, places)."""
-    channels, n = inside.shape[0], inside.shape[3]
+    channels, n = inside.shape[0], inside.shape[-1]
     places, (window, stride, dilation, groups) = how.places(inside), how
     if how.is_identity(inside):
         yield slice(None), inside.reshape(groups, channels // groups, -1)
         return
-    a, b, c, d = inside.strides
+    first, *along, last = inside.strides
+    by_cell, by_place = ([a * m for a, m in zip(along, s, strict=True)] for s in (dilation, stride))
     cells = as_strided(
         inside,
         (channels, *window, *places, n),
-        (a, b * dilation[0], c * dilation[1], b * stride[0], c * stride[1], d),
+        (first, *by_cell, *by_place, last),
         writeable=False,
     )
-    for rows, part, matrix in _pieces(places, most, places[1] * n, memory):
-        by_cell = (channels, *window, rows.stop - rows.start, places[1], n)
-        matrix.reshape(by_cell)[...] = cells[:, :, :, rows]
+    every = (slice(None),) * (1 + len(window))
+    for rows, part, matrix in _pieces(places, most, math.prod(places[1:]) * n, memory):
+        some = cells[(*every, rows)]
+        matrix.reshape(some.shape)[...] = some
         yield part, matrix.reshape(groups, len(matrix) // groups, -1)
 
 
 def _correlated(inside: Any, matrices: Any, bias: Any, how: _How) -> Any:
     """The convolution of the images in `inside`."""
-    places, n = how.places(inside), inside.shape[3]
+    places, n = how.places(inside), inside.shape[-1]
     y = empty((*matrices.shape[:2], math.prod(places) * n), inside.dtype)
     run(_correlate, inside, matrices, bias, how, *_memory_for(inside, how), y)
     return y.reshape(-1, *places, n)
@@ -236,21 +230,26 @@ def _scattered(shape: Sizes, matrices: Any, g: Any, how: _How) -> Any:
 def _scatter(
     matrices: np.ndarray, g: np.ndarray, how: _How, most: int, memory: np.ndarray, y: np.ndarray
 ) -> None:
-    (window, stride, dilation, groups), channels, n = how, y.shape[0], y.shape[3]
-    places = g.shape[1:3]
+    (window, stride, dilation, groups), channels, n = how, y.shape[0], y.shape[-1]
+    places, run_ = g.shape[1:-1], math.prod(g.shape[2:])
     turned = np.ascontiguousarray(matrices.mT)
-    flat = g.reshape(groups, -1, math.prod(places) * n)
+    flat = g.reshape(groups, -1, places[0] * run_)
     y.fill(0)
-    for rows, part, matrix in _pieces(places, most, places[1] * n, memory):
+    for rows, part, matrix in _pieces(places, most, run_, memory):
         back = matrix.reshape(groups, len(matrix) // groups, -1)  # splitting axes never copies
         np.matmul(turned, flat[..., part], out=back)
         count = rows.stop - rows.start
-        by_cell = matrix.reshape(channels, -1, count, places[1], n)
+        by_cell = matrix.reshape(channels, -1, count, *places[1:], n)
         first = rows.start * stride[0]
         reached = y[:, first : first + (count - 1) * stride[0] + dilation[0] * (window[0] - 1) + 1]
-        cells = cells_of(reached.transpose(0, 3, 1, 2), window, stride, dilation)
+        cells = cells_of(_channel_first(reached), window, stride, dilation)
         for i, cell in enumerate(cells):
-            cell += by_cell[:, i].transpose(0, 3, 1, 2)
+            cell += _channel_first(by_cell[:, i])
+
+
+def _channel_first(lying: np.ndarray) -> np.ndarray:
+    """(channels, *places, batch) as (channels, batch, *places), as windows slide over the last."""
+    return lying.transpose(0, lying.ndim - 1, *range(1, lying.ndim - 1))
 
 
 KERNELS: Mapping[str, Callable[..., Any]] = {"convolution": convolution}

@@ -13,7 +13,7 @@ import numpy as np
 
 from polynet_numpy import compiled, loops
 from polynet_numpy.results import empty, like, repeat, run
-from polynet_numpy.windows import NOTHING, laid
+from polynet_numpy.windows import as_images, laid
 
 Call = Callable[[], object]
 
@@ -56,24 +56,23 @@ def batch_norm(xp: Any, x: Any, weight: Any = None, bias: Any = None, *, eps: fl
     The gradient is g·s + (g₁ - s·Σg)/n + y·(2·g₂/r - s·Σ(g·y))/n, where s = r·weight, g₁ and g₂
     are the gradients of the mean and the variance, and n is the length of a row.
     """
-    if weight is None or bias is None or not _fit(x, weight, bias) or x.ndim != 4:
+    if weight is None or bias is None or not _fit(x, weight, bias) or x.ndim < 4:
         return NotImplemented
-    lying = laid(x, NOTHING)
+    lying = laid(x)
     whole, rows = lying.shape, lying.reshape(len(lying), -1)
     out, y, (mean, variance, r) = like(rows), like(rows), _numbers(rows, 3)
     columns = weight[:, None], bias[:, None]
     repeat(_standardise, rows, *columns, eps, mean, variance, r, y, out)
 
     def pullback(gradients: tuple[Any, Any, Any], needs: tuple[bool, ...]) -> Any:
-        g = laid(gradients[0], NOTHING).reshape(whole[0], -1)
+        g = laid(gradients[0]).reshape(whole[0], -1)
         work, back, (total, slope) = like(g), like(g), _numbers(g, 2)
         others = (a[:, None] for a in gradients[1:])
         repeat(_of_columns, g, y, r, columns[0], *others, total, slope, work, back)
-        images = back.reshape(whole).transpose(3, 0, 1, 2)
+        images = as_images(back.reshape(whole))
         return images, slope.reshape(-1), total.reshape(-1)
 
-    result = out.reshape(whole).transpose(3, 0, 1, 2)
-    return (result, mean.reshape(-1), variance.reshape(-1)), pullback
+    return (as_images(out.reshape(whole)), mean.reshape(-1), variance.reshape(-1)), pullback
 
 
 def _fit(x: Any, *others: Any) -> bool:

@@ -1,8 +1,9 @@
 """Windows that slide over images, for convolution and pooling.
 
-In memory, images are laid out as (channels, rows, columns, batch). The numbers that one cell of a
-window sees are then long runs of memory, and so are the arrays that pass from one pooling or
-activation to the next. Results are views of this layout with the usual order of axes.
+In memory, images are laid out as (channels, rows, columns, batch), and sequences and volumes
+likewise. The numbers that one cell of a window sees are then long runs of memory, and so are the
+arrays that pass from one pooling or activation to the next. Results are views of this layout with
+the usual order of axes.
 """
 
 from __future__ import annotations
@@ -16,9 +17,6 @@ from polynet_numpy.results import empty, run
 
 Sizes = tuple[int, ...]
 Ends = tuple[tuple[int, int], ...]
-
-NOTHING = ((0, 0), (0, 0))
-"""No padding."""
 
 
 def places_of(sizes: Sizes, window: Sizes, stride: Sizes, dilation: Sizes) -> Sizes:
@@ -58,20 +56,26 @@ def within(x: np.ndarray, padding: Ends) -> Any:
     return (..., *(slice(a, a + n) for n, (a, _) in zip(sizes, padding, strict=True)))
 
 
-def laid(x: Any, padding: Ends) -> Any:
+def laid(x: Any, padding: Ends = ()) -> Any:
     """`x` as (channels, rows, columns, batch), contiguous, zeros around it; a view if possible."""
-    x = x.transpose(1, 2, 3, 0)
+    x = x.transpose(*range(1, x.ndim), 0)
     if not any(map(any, padding)) and x.flags.c_contiguous:
         return x
-    (top, bottom), (left, right) = padding
-    channels, height, width, n = x.shape
-    y = empty((channels, top + height + bottom, left + width + right, n), x.dtype)
-    run(_lay, x, top, left, y)
+    channels, *sizes, n = x.shape
+    padding = padding or ((0, 0),) * len(sizes)
+    wide = (size + a + b for size, (a, b) in zip(sizes, padding, strict=True))
+    y = empty((channels, *wide, n), x.dtype)
+    run(_lay, x, tuple(a for a, _ in padding), y)
     return y
 
 
-def _lay(x: np.ndarray, top: int, left: int, y: np.ndarray) -> None:
-    _, height, width, _ = x.shape
+def _lay(x: np.ndarray, before: Sizes, y: np.ndarray) -> None:
     if y.shape != x.shape:
         y.fill(0)
-    y[:, top : top + height, left : left + width] = x
+    places = (slice(a, a + n) for a, n in zip(before, x.shape[1:-1], strict=True))
+    y[(slice(None), *places)] = x
+
+
+def as_images(lying: Any) -> Any:
+    """A view of what is laid out so, with the usual order of axes."""
+    return lying.transpose(lying.ndim - 1, *range(lying.ndim - 1))
