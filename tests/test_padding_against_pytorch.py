@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from beside_pytorch import TOLERANCE, compare, numbers, torch, total
 
-from polynet import nn
+from polynet import asarray, nn
 from polynet.testing import check_grad
 
 PADS: dict[int, list[Any]] = {
@@ -38,12 +38,12 @@ def test_padding(name: str, shape: tuple[int, ...], padding: Any, value: Any, dt
     compare(ours, theirs, [numbers(*shape)], dtype)
 
 
-@pytest.mark.parametrize("backend", ["numpy", "strict"])
+@pytest.mark.parametrize("backend", ["numpy", "strict", "torch"])
 @pytest.mark.parametrize("name", [f"{kind}Pad{axes}d" for kind, axes, _ in KINDS])
 def test_second_derivatives_of_padding(name: str, backend: str) -> None:
-    value = (0.5,) if "Constant" in name else ()
-    layer = getattr(nn, name)(1, *value)
-    check_grad(lambda x: total(layer(x) ** 3), numbers(1, 1, *[3] * int(name[-2])), order=2)
+    layer = getattr(nn, name)(1, *([0.5] if "Constant" in name else []))
+    x = asarray(numbers(1, 1, *[3] * int(name[-2])), backend=backend)
+    check_grad(lambda x: total(layer(x) ** 3), x, order=2)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
