@@ -75,6 +75,11 @@ EDGES: dict[str, tuple[Callable[..., Any], list[list[float]], list[list[float]]]
         [[4988429.0, 4988429.0]],
         [[0.5, 0.5]],
     ),
+    "logsumexp of infinity": (
+        lambda xp, x: functional.logsumexp(x),
+        [[[math.inf, 1, math.inf], [2e38, 0, 3e38], [-math.inf, 2, -math.inf]]],
+        [[[0.5, 0, 0.5], [0, 0, 1], [0, 1, 0]]],
+    ),
     "roll of several axes by one number": (
         lambda xp, x: xp.roll(x, 1, axis=(0, 1)) * x,
         [[[1, 2], [3, 4]]],
@@ -188,6 +193,14 @@ def test_along_an_axis_without_numbers(backend: Backend, name: str) -> None:
     assert slope.shape == (3, 0)
     wanted = np.full(3, -np.inf) if name == "logsumexp" else np.ones((3, 0))
     np.testing.assert_array_equal(y, wanted)
+
+
+def test_logsumexp_of_nothing_shares_its_gradient(backend: Backend) -> None:
+    """As `logaddexp` does: NaN would spoil all that a masked row is added to."""
+    x = to_backend(np.full((2, 4), -np.inf), backend, "float32")
+    with np.errstate(divide="ignore"):
+        slope = grad(lambda a: array_namespace(a).sum(functional.logsumexp(a)))(x)
+    np.testing.assert_array_equal(to_numpy(slope), np.full((2, 4), 0.25))
 
 
 @pytest.mark.parametrize("turned", [False, True])
