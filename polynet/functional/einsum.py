@@ -213,7 +213,10 @@ class _Plan:
         stack = [[label] for label in both if label in needed]
         summed = [label for label in both if label not in needed]
         left, right = ([a for a in labels if a not in both] for labels in (x, y))
-        if summed:
+        number = not (stack or left or right)
+        if summed and number:  # two vectors, for which libraries have a product that is faster
+            of_x, of_y = [summed], [summed]
+        elif summed:
             of_x, of_y = [left, summed], [summed, right]
         else:  # each axis beside axes of length 1
             of_x = [*([a] for a in left), *([] for _ in right)]
@@ -223,7 +226,7 @@ class _Plan:
         self.steps.append(("matmul" if summed else "multiply", i, j))
         self.terms[i] = (*(a for group in stack for a in group), *left, *right)
         del self.terms[j]
-        if summed and (len(left) != 1 or len(right) != 1):
+        if summed and not number and (len(left) != 1 or len(right) != 1):
             self.steps.append(("reshape", i, tuple(self.sizes[a] for a in self.terms[i])))
 
     def arrange(self, k, groups):
