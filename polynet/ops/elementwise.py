@@ -53,10 +53,17 @@ def positive(xp, x, /):
     return xp.positive(x)
 
 
+def _power(x, y):
+    """x^y, as a product where y is 3 or 4: NumPy's pow takes 200 times as long where x < 0."""
+    if type(y) is int and y in (3, 4):
+        return x * x * x if y == 3 else (x * x) * (x * x)
+    return x**y
+
+
 def _to_base(xp, g, out, x, y):
     """Of pow, y x^(y-1), and 0 rather than 0·∞ where x = y = 0."""
     if type(y) in (int, float, complex):
-        return g * (y * x ** (y - 1)) if y != 0 else g * 0
+        return g * (y * _power(x, y - 1)) if y != 0 else g * 0
     base = xp.where((x == 0) & (out == 1), 1, x)  # y may be an integer of NumPy, and no array
     return g * (y * base ** (y - 1))
 
@@ -70,7 +77,7 @@ def _to_exponent(xp, g, out, x, y):
 
 @with_pullbacks(_to_base, _to_exponent)
 def pow(xp, x, y, /):  # noqa: A001 (the standard's name)
-    return x**y
+    return _power(x, y)
 
 
 @op
