@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -64,3 +65,18 @@ def test_small_powers_are_products() -> None:
         y, back = vjp(lambda a, n=n: a**n, x)
         np.testing.assert_array_equal(y, products[n])
         np.testing.assert_array_equal(back(np.ones(1000))[0], n * products[n - 1])
+
+
+def test_erf_of_half_precision_is_a_number(backend: Backend) -> None:
+    """By the definition: the polynomials that it divides stay below 65504."""
+    if not hasattr(backend.xp, "float16"):
+        pytest.skip("the library has no float16")
+    numbers = np.asarray([-8.0, -5.0, -3.0, -0.25, 0.0, 0.25, 3.0, 5.0, 8.0, 100.0])
+    x = backend.xp.astype(to_backend(numbers, backend, "float32"), backend.xp.float16)
+    with use_backend(backend.without_kernels()):
+        found, linear = (to_numpy(f(x)) for f in (functional.erf, functional.gelu))
+    wanted = np.asarray([math.erf(v) for v in numbers])
+    assert found.dtype == np.float16
+    np.testing.assert_allclose(found, wanted, rtol=2e-3)
+    wanted = numbers * (0.5 + 0.5 * np.asarray([math.erf(v / math.sqrt(2)) for v in numbers]))
+    np.testing.assert_allclose(linear, wanted, rtol=2e-3, atol=2e-3)

@@ -30,6 +30,8 @@ _ERFC_LARGE = (
         4.36261909014324716e3, 3.43936767414372164e3, 1.23033935480374942e3,
     ),
 )  # fmt: skip
+_ERFC_SCALED = tuple(tuple(c / 4096 for c in polynomial) for polynomial in _ERFC_LARGE)
+"""The same ratio to the bit, of polynomials whose values up to x = 6 are numbers of float16."""
 
 
 def _polynomial(x, coefficients):
@@ -59,7 +61,7 @@ def _erf(xp, x, /):
     size = xp.minimum(xp.abs(x), 6.0)  # beyond 6, erf is 1 to the last bit of float64
     small = xp.minimum(size, 0.5)
     near = x * _ratio(small * small, *_ERF_SMALL)
-    far = 1 - xp.exp(-size * size) * _ratio(size, *_ERFC_LARGE)
+    far = 1 - xp.exp(-size * size) * _ratio(size, *_ERFC_SCALED)
     return xp.where(size <= 0.5, near, xp.sign(x) * far)
 
 
