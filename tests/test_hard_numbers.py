@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from polynet import functional, use_backend, vjp
+from polynet import functional, optim, use_backend, vjp
 from polynet.backend import Backend, to_numpy
 from polynet.testing.suite.cases import to_backend
 
@@ -80,3 +80,11 @@ def test_erf_of_half_precision_is_a_number(backend: Backend) -> None:
     np.testing.assert_allclose(found, wanted, rtol=2e-3)
     wanted = numbers * (0.5 + 0.5 * np.asarray([math.erf(v / math.sqrt(2)) for v in numbers]))
     np.testing.assert_allclose(linear, wanted, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("gamma", [0.1, 1e-9])
+def test_a_rate_that_fell_to_0_stays_there(backend: Backend, gamma: float) -> None:
+    """It was NaN where the rest of a digit's factor grew beyond what exp takes."""
+    steps = to_backend(np.asarray([0, 1, 10**6, 2 * 10**9]), backend, "float32")
+    rates = optim.schedules.ExponentialLR(1.0, gamma)(steps, dtype=backend.xp.float32)
+    np.testing.assert_allclose(to_numpy(rates), [1, gamma, 0, 0], rtol=1e-6)

@@ -354,7 +354,7 @@ def power(xp: Any, base: float, exponent: Array, dtype: Any) -> Array:
         count = xp.astype(digit, dtype)
         high = xp.exp(count * short) * high
         rest = count * (factor - short) + rest
-    return xp.exp(rest) * high
+    return xp.exp(xp.clip(rest, -1.0, 1.0)) * high  # beyond, `high` is 0 or infinite
 
 
 def _swing(xp: Any, low: float, high: float, left: Array, length: float) -> Array:
