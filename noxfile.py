@@ -33,6 +33,7 @@ TORCH = "torch==2.13.0"  # one known version, with which the results were measur
 ONE_THREAD = {  # small arrays gain nothing from more threads, and two sessions may run at once
     f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM")
 }
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each of hundreds of processes would compile again
 
 
 def _see_pythons_off_the_path() -> None:
