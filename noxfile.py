@@ -129,29 +129,41 @@ def tests_torch(session: nox.Session) -> None:
     session.install(TORCH)
     session.install("-e", ".[strict,jax,numba,examples]", *group("test"), *group("others"))
     others = (*MACHINERY, *NUMPYS, *JAXS)
-    run_tests(session, "--polynet-backend", "torch", without=others, JAX_ENABLE_X64="1")
+    jax = {"JAX_ENABLE_X64": "1", **_kept_programs(session), **_plain_programs(session)}
+    run_tests(session, "--polynet-backend", "torch", without=others, **jax)
     pytest(session, *(f"tests/test_examples_{name}" for name in FROM_TORCH))
 
 
 @nox.session(python=PYTHONS[0])
 def tests_jax(session: nox.Session) -> None:
-    """The suite on JAX with 64 bits; layers and training also with 32, which is JAX's default.
+    """The suite on JAX with 64 bits; layers, training and the relay also with 32, JAX's default.
 
     Most of the time goes to compiling thousands of single ops. So the whole suite runs without
-    XLA's more expensive optimizations, and layers and training run with them. The processes share
-    a cache, so a program that several tests need is compiled once.
+    XLA's more expensive optimizations, and layers, training and the relay run with them.
     """
     session.install("-e", ".[strict,jax]", *group("test"))
-    programs = {
+    kept, plain = _kept_programs(session), _plain_programs(session)
+    for bits, how, tests_of in (
+        ("1", plain, "jax"),
+        ("0", {}, "jax and (training or layers or relay)"),
+    ):
+        env = {"JAX_ENABLE_X64": bits, **how, **kept}
+        run_tests(session, "--polynet-backend", "jax", "-k", tests_of, **env)
+
+
+def _kept_programs(session: nox.Session) -> dict[str, str]:
+    """Settings by which a program that several tests need is compiled once for all processes."""
+    return {
         "JAX_COMPILATION_CACHE_DIR": str(Path(session.create_tmp(), "programs").resolve()),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",  # no test reads the lines
     }
-    plain = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", **_older_code(session)}
-    for bits, how, tests_of in (("1", plain, "jax"), ("0", {}, "jax and (training or layers)")):
-        env = {"JAX_ENABLE_X64": bits, **how, **programs}
-        run_tests(session, "--polynet-backend", "jax", "-k", tests_of, **env)
+
+
+def _plain_programs(session: nox.Session) -> dict[str, str]:
+    """Settings for programs of JAX without XLA's more expensive optimizations."""
+    return {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", **_older_code(session)}
 
 
 def _older_code(session: nox.Session) -> dict[str, str]:
