@@ -66,6 +66,10 @@ def files(*patterns: str) -> tuple[str, ...]:
     return tuple(str(path) for p in patterns for path in sorted(Path("tests").glob(p)))
 
 
+TWO = ("-n", "2", "--dist", "worksteal")
+"""Two processes; one that has no more tests takes half of what the other has left."""
+
+
 def pytest(session: nox.Session, *args: str, **env: str) -> None:
     """Run pytest as this project's sessions do."""
     session.run("pytest", *args, *session.posargs, env={**ONE_THREAD, **env})
@@ -96,7 +100,7 @@ def run_tests(
     """Run all tests except those of the examples and of CUDA, in two processes."""
     left_out = [f"--ignore={path}" for path in (*without, *CUDA)]
     only = () if "-k" in args else ("-k", f"not {CAPTURED}")
-    pytest(session, "-n", "2", f"--ignore-glob={EXAMPLES}", *left_out, *only, *args, **env)
+    pytest(session, *TWO, f"--ignore-glob={EXAMPLES}", *left_out, *only, *args, **env)
 
 
 # Tests
@@ -230,7 +234,7 @@ def cuda_sources(session: nox.Session) -> None:
     with_plugin = {"PYTHONPATH": str(Path(ON_HOST).resolve())}
     on_the_host = [path for path in CUDA if path != SOURCES]
     others = ("polynet/testing", "tests/test_captured_parts.py", "tests/test_kernels.py")
-    only = ("--polynet-backend", "cuda_on_host", "-k", "cuda", "-n", "2")
+    only = ("--polynet-backend", "cuda_on_host", "-k", "cuda", *TWO)
     pytest(session, *on_the_host, *others, *only, **with_plugin)
     libraries = [
         str(session.run("g++", f"-print-file-name={name}", external=True, silent=True)).strip()
@@ -243,7 +247,7 @@ def cuda_sources(session: nox.Session) -> None:
         "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc",
     }  # fmt: skip
     beside = [path for path in on_the_host if "captured" not in path]
-    pytest(session, *beside, "-n", "2", **with_plugin, **watched)
+    pytest(session, *beside, *TWO, **with_plugin, **watched)
 
 
 # Style and types
@@ -375,7 +379,7 @@ def examples(session: nox.Session) -> None:
             continue
         settings = [*SMALL.get(program.name, []), "--out", str(out / program.stem)]
         session.run("python", str(program), *settings, env={**ONE_THREAD, "MPLBACKEND": "agg"})
-    pytest(session, "-n", "2", *map(str, sorted(Path().glob(EXAMPLES))))
+    pytest(session, *TWO, *map(str, sorted(Path().glob(EXAMPLES))))
 
 
 @nox.session(venv_backend="virtualenv")
