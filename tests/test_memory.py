@@ -246,7 +246,9 @@ def peak(batch_size: int, accumulate: int) -> int:
         tracemalloc.stop()
 
 
-def test_a_step_in_parts_holds_what_a_part_needs() -> None:
+def test_a_step_in_parts_holds_what_a_part_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Importing Numba takes megabytes, and the tests before decide at which step it happens.
+    monkeypatch.setattr("polynet_numpy.compiled.wanted", lambda: False)
     whole, parts, small = peak(2048, 1), peak(128, 16), peak(128, 1)
     assert parts < whole / 4
     gradient = 4 * (9 * 256 + 257 * 256)
