@@ -1,8 +1,9 @@
-"""A line, y = ax + b, learns: all that happens when a network is trained, with two parameters.
+"""Train a line, y = ax + b: all that training a network does, with only two parameters.
 
-An elastic cord hangs from the ceiling, with a weight on it. How long is it, for which weight?
-Thirty measurements answer; gradient descent finds the line through them. On the way this
-program shows what a loss is, what a gradient is and what it saves, and which way to step.
+An elastic cord hangs from the ceiling and carries a weight. How long is the cord with each weight?
+There are thirty measurements, and gradient descent finds the line that fits them best. On the way
+the program shows what a loss is, what a gradient is, how much time a gradient saves, and in which
+direction to step.
 
     python examples/line.py
     python examples/line.py --backend torch --seed 7
@@ -32,16 +33,16 @@ or, in a checkout of polynet:
   pip install '.[examples]'"""
 
 GUESS = {"a": 1.8, "b": 0.8}
-"""Where the walk begins. Before training, the answers are as good as random."""
+"""Where the walk begins. It is only a guess, so the first answers are wrong."""
 
 STEPS = {"too small": 0.01, "good": 0.2, "almost too large": 0.44, "too large": 0.5}
-"""How far a walk goes for each unit of slope."""
+"""Step sizes, also called learning rates: a step moves each parameter by step · slope."""
 
 WIDTHS = (3, 10, 30, 98, 300, 998)
-"""Widths of the networks whose cost is measured: from 22 parameters to a million."""
+"""Widths of the networks for which the cost is measured: from 22 parameters to a million."""
 
 MOST_SECONDS = 15.0
-"""Where trying would take longer than this, most tries are only counted."""
+"""If all tries would take longer than this, their time is estimated from the first ones."""
 
 
 # The line, and how wrong it is
@@ -60,7 +61,8 @@ def mean_loss(params: Params, x: Array, y: Array) -> Array:
 def measurements(seed: int, count: int = 30) -> tuple[np.ndarray, np.ndarray]:
     """Weights in kg, and the lengths in m of a cord that is 1 m long and gives 0.8 m a kg.
 
-    The measurements are simulated: each is off by some centimetres, drawn from the seed.
+    The measurements are simulated. Each has a random error of some centimetres, which depends on
+    the seed.
     """
     weight = np.linspace(0.0, 2.0, count)
     error = 0.1 * random.normal(random.key(seed, "line", "error"), count)
@@ -73,9 +75,10 @@ def measurements(seed: int, count: int = 30) -> tuple[np.ndarray, np.ndarray]:
 def try_each(
     loss: Callable[[Params], Array], params: Params, nudge: float
 ) -> Iterator[tuple[str, tuple[int, ...], float]]:
-    """Name, place and slope of every number in `params`, for two tries each.
+    """Yield the name, place and slope of every number in `params`; each slope takes two tries.
 
-    The number is nudged up and down: slope ≈ (loss(p + nudge) - loss(p - nudge)) / (2 · nudge).
+    A try moves ("nudges") one number a little, up or down, and computes the loss:
+    slope ≈ (loss(p + nudge) - loss(p - nudge)) / (2 · nudge).
     """
     for name, p in params.items():
         backend = polynet.backend.backend_of(p)
@@ -94,26 +97,26 @@ def try_each(
 def slopes_by_trying(
     loss: Callable[[Params], Array], params: Params, nudge: float
 ) -> dict[str, np.ndarray]:
-    """All slopes, in the shapes of `params`."""
+    """All slopes, in arrays that have the shapes of `params`."""
     slopes = {name: np.zeros(p.shape) for name, p in params.items()}
     for name, place, slope in try_each(loss, params, nudge):
         slopes[name][place] = slope
     return slopes
 
 
-# What the slopes cost
+# What it costs to compute all slopes
 
 
 class Cost(NamedTuple):
-    """Seconds for all slopes of one network, by two tries a parameter and by one backward pass."""
+    """Seconds to compute all slopes: by two tries for each parameter, and by one backward pass."""
 
     parameters: int
     by_trying: float
     tried: bool
-    """Whether all tries were made; else `by_trying` is their number at the pace of the first."""
+    """Whether all tries were made. If not, `by_trying` is an estimate from the first tries."""
     by_backward: float
-    apart: float
-    """How far apart the two slopes of a parameter are at most, among those tried."""
+    difference: float
+    """The largest difference between the two slopes of a parameter, among those tried."""
 
     @property
     def tries(self) -> int:
@@ -121,32 +124,33 @@ class Cost(NamedTuple):
 
 
 def cost(loss: Callable[[Params], Array], params: Params, dtype: str) -> Cost:
-    """Take both ways to the slopes of `loss`; give up trying where it would take too long."""
+    """Time both ways to the slopes of `loss`; stop trying if all tries would take too long."""
     both = polynet.value_and_grad(loss)
-    # A device may still be computing when a call returns; what is on the host is computed.
+    # A call may return before the device has computed the result. Copying the result to the host
+    # waits for it.
     by_backward = seconds(lambda: tree.map(polynet.to_numpy, both(params)))
     gradient = tree.map(polynet.to_numpy, both(params)[1])
     parameters = sum(math.prod(p.shape) for p in params.values())
-    nudge = float(np.finfo(dtype).eps) ** (1 / 3)  # small, and yet more than rounding error
-    apart, begin = 0.0, time.perf_counter()
+    nudge = float(np.finfo(dtype).eps) ** (1 / 3)  # small, but much larger than rounding errors
+    difference, begin = 0.0, time.perf_counter()
     for done, (name, place, slope) in enumerate(try_each(loss, params, nudge), start=1):
-        apart = max(apart, abs(slope - float(gradient[name][place])))
+        difference = max(difference, abs(slope - float(gradient[name][place])))
         elapsed = time.perf_counter() - begin
         projected = elapsed / done * parameters
         if elapsed > 0.2 * MOST_SECONDS and projected > MOST_SECONDS:
             break
-    return Cost(parameters, projected, done == parameters, by_backward, apart)
+    return Cost(parameters, projected, done == parameters, by_backward, difference)
 
 
 def network(width: int) -> nn.Sequential:
-    """A number in, a number out, like the line; in between, two layers of `width` bends."""
+    """A number in, a number out, like the line; in between, two hidden layers of `width` units."""
     return nn.Sequential(
         nn.Linear(1, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1)
     )
 
 
 def network_costs(x: Array, y: Array, where: dict[str, Any], seed: int) -> Iterator[Cost]:
-    """The costs of larger and larger networks, for the same measurements."""
+    """The costs of larger and larger networks, on the same measurements."""
     rows, right = x[:, None], y[:, None]  # layers take a batch of rows
     for width in WIDTHS:
         net = network(width).init(seed, **where)
@@ -158,7 +162,7 @@ def network_costs(x: Array, y: Array, where: dict[str, Any], seed: int) -> Itera
 
 
 def seconds(run: Callable[[], Any], runs: int = 9) -> float:
-    """The median time of some runs, after one that warms up."""
+    """The median time of `runs` runs, after one run to warm up."""
     times = []
     for _ in range(1 + runs):
         begin = time.perf_counter()
@@ -177,12 +181,12 @@ class Walk(NamedTuple):
 
 
 def step_downhill(params: Params, gradient: Params, step: float) -> Params:
-    """params - step · gradient. The gradient points uphill: hence the minus."""
+    """params - step · gradient. There is a minus because the gradient points uphill."""
     return {name: params[name] - step * gradient[name] for name in params}
 
 
 def walk(params: Params, x: Array, y: Array, step: float, count: int) -> Walk:
-    """Feel the slope where you stand, step downhill, and again, `count` times."""
+    """Compute the slope at the current a and b, step downhill, and repeat this `count` times."""
     slope_at = polynet.value_and_grad(mean_loss)
     path, losses_seen = [], []
     for _ in range(count + 1):
@@ -194,15 +198,17 @@ def walk(params: Params, x: Array, y: Array, step: float, count: int) -> Walk:
 
 
 def least_squares(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
-    """The best a and b, by a formula that lines have and networks lack; and the step's limit.
+    """The best a and b, and the step size above which a walk diverges.
 
-    With the rows (x, 1) as matrix X, the loss bends by H = 2 XᵀX / n. Along its steepest bend a
-    step overshoots by more than it came once it is larger than 2 / (largest eigenvalue of H).
+    For a line there is a formula for the best parameters; for a network there is none. With the
+    rows (x, 1) as matrix X, the second derivative (curvature) of the loss is H = 2 XᵀX / n. In the
+    direction in which the loss curves most, a step larger than 2 / (largest eigenvalue of H) jumps
+    over the lowest point and lands farther from it than it started.
     """
     rows = np.stack([x, np.ones_like(x)], axis=1)
     best = np.linalg.lstsq(rows, y, rcond=None)[0]
-    bend = 2 * rows.T @ rows / len(x)
-    return best, 2 / float(np.linalg.eigvalsh(bend)[-1])
+    curvature = 2 * rows.T @ rows / len(x)
+    return best, 2 / float(np.linalg.eigvalsh(curvature)[-1])
 
 
 # What is printed
@@ -221,64 +227,75 @@ def show_functions(params: Params, where: dict[str, Any], seed: int) -> None:
     larger = network(width=3).init(seed, **where)
     print(f"  predict(params, x)   {float(predict(params, x)[0, 0]):.4f}   the line at x = 0.5")
     print(f"  nn.Linear(1, 1)(x)   {float(line(x)[0, 0]):.4f}   the same line, as a layer")
-    print(f"  network(x)           {float(larger(x)[0, 0]):.4f}   a network, called the same way")
-    print(f"\nThe network, whose parameters are still random:\n{larger.summary()}")
+    print(f"  network(x)           {float(larger(x)[0, 0]):.4f}   a network is called the same way")
+    print(f"\nThe layers of this network, whose parameters are still random:\n{larger.summary()}")
 
 
 def show_loss(params: Params, x: Array, y: Array, where: dict[str, Any]) -> None:
-    heading("A loss tells how far an answer is off")
+    heading("A loss tells how wrong an answer is")
     answer, right = polynet.asarray([0.32], **where), polynet.asarray([1.0], **where)
     loss = float(losses.mse(answer, right))
-    print(f"An answer of 0.32 where 1 was right: (0.32 - 1)² = {loss:.4f}\n")
-    print("  weight x   length y   answer ax + b     off   loss, off²")
+    print(f"If an answer is 0.32 and 1 would be right, the loss is (0.32 - 1)² = {loss:.4f}.")
+    a, b, count = float(params["a"]), float(params["b"]), x.shape[0]
+    print(f"\n{count} measurements: an elastic cord that carries x kilograms is y metres long.")
+    print(f"We start with a guess, the line y = {a:.1f} x + {b:.1f}. Four of its answers:\n")
+    print("  weight x   length y   answer ax + b   error   loss = error²")
     answers = predict(params, x)
     for i in (0, 10, 20, 29):
         loss = float(losses.mse(answers[i : i + 1], y[i : i + 1]))
         measured, answered = float(y[i]), float(answers[i])
         print(f"  {float(x[i]):8.2f} {measured:10.2f} {answered:15.2f}", end="")
-        print(f"   {answered - measured:+5.2f} {loss:12.4f}")
-    print(f"\nThe mean over all {x.shape[0]} points: {float(mean_loss(params, x, y)):.4f}")
+        print(f"   {answered - measured:+5.2f} {loss:15.4f}")
+    mean = float(mean_loss(params, x, y))
+    print(f"\nThe mean loss of all {count} measurements is {mean:.4f}. Training makes it smaller.")
 
 
 def show_tries(params: Params, x: Array, y: Array) -> None:
     heading("Nudge each parameter up and down, and look at the loss")
     here = float(mean_loss(params, x, y))
-    print(f"  nothing nudged   loss {here:.6f}")
+    print(f"  no nudge         loss {here:.6f}")
     for name in params:
         for nudge in (+0.01, -0.01):
             loss = float(mean_loss({**params, name: params[name] + nudge}, x, y))
             verdict = "better" if loss < here else "worse"
             print(f"  {name} {nudge:+.2f}          loss {loss:.6f}   {verdict}")
-    print("Four tries for a and b; millions for a network.")
+    print("The two parameters a and b need four tries. A million parameters need two million.")
 
 
 def show_gradient(params: Params, x: Array, y: Array, dtype: str) -> None:
     heading("The gradient is the slope in every direction at once")
-    # The loss is a parabola along a and along b: there, no nudge is too wide to be exact.
+    # Along a and along b the loss is a parabola. For a parabola this slope is exact, however large
+    # the nudge.
     slopes = slopes_by_trying(lambda p: mean_loss(p, x, y), params, nudge=0.01)
     _, gradient = polynet.value_and_grad(mean_loss)(params, x, y)
     digits = np.finfo(dtype).precision
-    print(f"  slope along   {'by four tries':>17}   {'by value_and_grad':>17}   apart by")
+    print("The slope along a parameter says how fast the loss rises when that parameter grows.\n")
+    print(f"  slope along   {'by four tries':>17}   {'by value_and_grad':>17}   difference")
     for name in params:
         tried, derived = float(slopes[name]), float(gradient[name])
-        apart = abs(tried - derived)
-        print(f"  {name:<11}   {tried:17.{digits}f}   {derived:17.{digits}f}   {apart:8.0e}")
+        difference = abs(tried - derived)
+        print(f"  {name:<11}   {tried:17.{digits}f}   {derived:17.{digits}f}   {difference:10.0e}")
+    print("value_and_grad makes no tries. It finds all slopes together, in one backward pass.")
 
 
 def show_cost(costs: list[Cost]) -> None:
-    heading("What all the slopes cost, as the number of parameters grows")
-    print("                              nudging each            one back-     so many   apart by")
-    print("  parameters       tries      up and down             ward pass       times    at most")
+    heading("How long it takes to find all slopes, as the number of parameters grows")
+    print("                             time of all            time of one             largest")
+    print("  parameters       tries           tries          backward pass    ratio  difference")
     for c in costs:
-        how = "measured" if c.tried else "counted"
+        how = "measured" if c.tried else "estimated"
         print(f"  {c.parameters:10,}  {c.tries:10,}  {duration(c.by_trying):>10} {how:<9}", end="")
-        times = c.by_trying / c.by_backward
-        print(f"  {duration(c.by_backward):>10}  {times:10,.0f}  {c.apart:>9.0e}")
-    print("counted: given up after three seconds; so many tries, at the pace of the first.")
+        ratio = c.by_trying / c.by_backward
+        print(f"  {duration(c.by_backward):>13}  {ratio:7,.0f}  {c.difference:10.0e}")
+    print("measured: the program made all tries.")
+    print(
+        "estimated: it stopped after three seconds. At that speed all tries would take this long."
+    )
+    print("largest difference: between a slope by tries and the same slope by the backward pass.")
 
 
 def duration(s: float) -> str:
-    """Seconds for people."""
+    """A time in the unit that is easiest to read."""
     units = ("days", 86_400), ("hours", 3600), ("min", 60), ("s", 1), ("ms", 1e-3)
     return next(
         (f"{s / size:.1f} {unit}" for unit, size in units if s >= size), f"{s * 1e6:.0f} µs"
@@ -286,29 +303,35 @@ def duration(s: float) -> str:
 
 
 def show_update(params: Params, x: Array, y: Array, step: float) -> None:
-    heading("Parameters minus step times gradient, since plus would climb")
+    heading("A step downhill: parameter - step · gradient")
     _, gradient = polynet.value_and_grad(mean_loss)(params, x, y)
     after = step_downhill(params, gradient, step)
+    print("The gradient points uphill, so minus goes down, and plus would climb.")
+    print("The step size is also called the learning rate.\n")
     for name in params:
         old, slope, new = float(params[name]), float(gradient[name]), float(after[name])
         print(f"  {name} = {old:.4f} - {step} · {slope:+.4f} = {new:.4f}")
     down = walk(params, x, y, step, count=5).losses
-    up = walk(params, x, y, -step, count=5).losses  # minus a negative step: the sign is turned
-    print("\n  after step       " + "".join(f"{i:9}" for i in range(6)))
-    print("  minus descends   " + "".join(f"{loss:9.4f}" for loss in down))
-    print("  plus climbs      " + "".join(f"{loss:9.4g}" for loss in up))
+    up = walk(params, x, y, -step, count=5).losses  # minus a negative step is plus
+    print("\n  loss after step  " + "".join(f"{i:9}" for i in range(6)))
+    print("  minus: it falls  " + "".join(f"{loss:9.4f}" for loss in down))
+    print("  plus: it rises   " + "".join(f"{loss:9.4g}" for loss in up))
 
 
 def show_walks(walks: dict[str, Walk], best: np.ndarray, limit: float) -> None:
     heading(f"A blindfolded hiker walks {len(walks['good'].losses) - 1} steps downhill")
+    print("The hiker feels the slope under the feet, steps downhill, and feels again.")
+    print("a and b are where the hiker stands at the end, and the loss is the height there.\n")
     print("  step                             a           b        loss")
     for name, (path, seen) in walks.items():
         (a, b), last = path[-1], seen[-1]
         arrived = np.allclose(path[-1], best, atol=1e-3)
         verdict = "arrived" if arrived else "diverges" if last > seen[0] else "on its way"
         print(f"  {STEPS[name]:<5} {name:<16} {a:11.4g} {b:11.4g} {last:11.4g}   {verdict}")
-    print(f"  least squares          {best[0]:11.4g} {best[1]:11.4g}")
-    print(f"Steps above {limit:.3f} diverge here: each lands further from the valley floor.")
+    print(f"  least squares          {best[0]:11.4g} {best[1]:11.4g}", end="")
+    print(" " * 14 + "the best line, by a formula")
+    print(f"A walk with a step size above {limit:.3f} diverges:")
+    print("each step jumps over the valley floor, and lands farther from it.")
 
 
 # What is drawn
@@ -317,7 +340,7 @@ COLOURS = dict(zip(STEPS, ("tab:blue", "tab:green", "tab:purple", "tab:red"), st
 
 
 def new_figure(**options: Any) -> Any:
-    """A figure that needs no display; where matplotlib is missing, a word on how to install it."""
+    """A figure that needs no display. Without matplotlib, exit and say how to install it."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -330,7 +353,7 @@ def draw_line(axes: Any, x: np.ndarray, y: np.ndarray, path: np.ndarray) -> None
     last = len(path) - 1
     for count, shade in ((0, 0.3), (1, 0.4), (5, 0.5), (20, 0.7), (last, 1.0)):
         a, b = path[count]
-        label = f"after {count} steps: y = {a:.2f} x + {b:.2f}"
+        label = f"after {count} step{'s' * (count != 1)}: y = {a:.2f} x + {b:.2f}"
         width, style = (2.5, "-") if count == last else (1.2, "-" if count else "--")
         axes.plot(x, a * x + b, style, color="tab:green", alpha=shade, lw=width, label=label)
     axes.set(title="The line through the points")
@@ -346,15 +369,17 @@ def draw_surface(
     levels = np.geomspace(surface.min() * 1.1, surface.max(), 16)
     axes.contour(a, b, surface, levels=levels, colors="0.6", linewidths=0.8)
     for name, (path, _) in reversed(walks.items()):
-        inside = path[np.abs(path - best).max(axis=1) < 2]  # the one that diverges leaves
+        inside = path[np.abs(path - best).max(axis=1) < 2]  # the walk that diverges leaves
         label = f"step {STEPS[name]}, {name}" + (
             ": leaves the picture" if len(inside) < len(path) else ""
         )
         axes.plot(*inside.T, ".-", ms=6, lw=1.2, color=COLOURS[name], label=label)
     axes.plot(*walks["good"].path[0], "o", ms=9, color="black", label="start", zorder=4)
-    axes.plot(*best, "*", ms=13, color="gold", mec="black", label="least squares", zorder=4)
+    axes.plot(
+        *best, "*", ms=13, color="gold", mec="black", label="best line (least squares)", zorder=4
+    )
     axes.set(xlim=(a.min(), a.max()), ylim=(b.min(), b.max()))
-    axes.set(title="The hiker's way on the loss surface (lines of equal loss)")
+    axes.set(title="The walks on the loss surface (grey: lines of equal loss)")
     axes.set(xlabel="a (m per kg)", ylabel="b (m)")
     axes.legend(loc="upper left", fontsize=9, framealpha=1)
 
@@ -362,10 +387,10 @@ def draw_surface(
 def draw_losses(axes: Any, walks: dict[str, Walk], climb: Walk) -> None:
     for name, w in walks.items():
         axes.plot(w.losses, color=COLOURS[name], label=f"step {STEPS[name]}, {name}")
-    label = f"step {STEPS['good']}, the sign turned: climbs"
+    label = f"step {STEPS['good']}, plus instead of minus: climbs"
     axes.plot(climb.losses, "--", color="black", label=label)
     axes.set(yscale="log", ylim=(walks["good"].losses[-1] / 2, 300 * climb.losses[0]), xlim=(0, 80))
-    axes.set(title="The loss along the way", xlabel="steps", ylabel="mean loss (m²)")
+    axes.set(title="The loss after each step", xlabel="number of steps", ylabel="mean loss (m²)")
     axes.legend(fontsize=9)
 
 
@@ -373,16 +398,17 @@ def draw_cost(axes: Any, costs: list[Cost]) -> None:
     sizes = [c.parameters for c in costs]
     by_trying, by_backward = [c.by_trying for c in costs], [c.by_backward for c in costs]
     axes.loglog(sizes, by_trying, "--", color="tab:red", lw=1)
-    for tried, fill, label in ((False, "white", "counted, given up"), (True, None, "measured")):
+    for tried, fill, label in ((False, "white", "estimated"), (True, None, "measured")):
         some = [c for c in costs if c.tried is tried]
         there = [c.parameters for c in some], [c.by_trying for c in some]
-        label = f"nudging each up and down: {label}"
+        label = f"nudging each parameter up and down: {label}"
         axes.plot(*there, "o", color="tab:red", mfc=fill, label=label)
     axes.loglog(sizes, by_backward, "o-", color="tab:green", label="one backward pass: measured")
     for text, mark in (("a second", 1), ("a minute", 60), ("an hour", 3600), ("a day", 86_400)):
         axes.axhline(mark, color="0.85", lw=0.8, zorder=0)
         axes.text(1.8e7, mark * 1.2, text, color="0.4", fontsize=9, ha="right")
-    axes.set(title="What all the slopes cost", xlabel="parameters", ylabel="seconds")
+    axes.set(title="How long it takes to find all slopes")
+    axes.set(xlabel="number of parameters", ylabel="seconds")
     axes.set(xlim=(1, 2e7), ylim=(min(by_backward) / 3, 3e7))
     axes.legend(loc="upper left", fontsize=9)
 
@@ -401,7 +427,7 @@ def main(argv: list[str] | None = None) -> None:
     params = {name: polynet.asarray(number, **where) for name, number in GUESS.items()}
     print(f"backend {backend.name}, device {backend.device_name(x)}, {dtype}, seed {options.seed}")
     if dtype == "float32":
-        print("(This backend, or this device, has no float64: fewer digits agree.)")
+        print("(This backend or device has no float64. With float32, fewer digits agree.)")
 
     show_functions(params, where, options.seed)
     show_loss(params, x, y, where)
@@ -425,11 +451,11 @@ def main(argv: list[str] | None = None) -> None:
     draw_cost(bottom_right, costs)
     options.out.mkdir(parents=True, exist_ok=True)
     figure.savefig(options.out / "line.png", dpi=110)
-    print(f"\nDrawn: {options.out / 'line.png'}")
+    print(f"\nThe picture is in {options.out / 'line.png'}")
 
 
 def finest_dtype(backend: polynet.Backend, device: str | None) -> str:
-    """float64 where there is one, since it shows more digits; else float32."""
+    """float64, which shows more digits, if the device has it; otherwise float32."""
     try:
         polynet.asarray(0.0, backend=backend, device=device, dtype="float64")
     except TypeError:
@@ -439,12 +465,17 @@ def finest_dtype(backend: polynet.Backend, device: str | None) -> str:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Fit a line by gradient descent, and see how it works."
+        description="Fit a line by gradient descent, and show how that works."
     )
-    parser.add_argument("--backend", help="such as numpy, torch, jax; python -m polynet lists them")
-    parser.add_argument("--device", help="such as cpu or cuda:0; the backend's first if not given")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of errors and first weights (default 0)"
+        "--backend", help="such as numpy, torch or jax; python -m polynet lists all"
+    )
+    parser.add_argument("--device", help="such as cpu or cuda:0 (default: the backend's first)")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of the measurement errors and the networks' first weights (default 0)",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("out"), help="folder for the picture (default out)"

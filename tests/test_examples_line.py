@@ -1,4 +1,4 @@
-"""The example of the line: that what it shows is so."""
+"""The example of the line: the numbers that it prints are true."""
 
 import re
 import sys
@@ -70,7 +70,7 @@ def test_two_tries_a_parameter(example, points):
     cost = example.cost(loss, params, "float64")
     assert (cost.parameters, cost.tries, cost.tried) == (parameters, len(tries), True)
     assert len(tries) == 2 * parameters
-    assert cost.apart < 1e-8
+    assert cost.difference < 1e-8
 
 
 def test_trying_is_given_up_where_it_would_take_too_long(example, points, monkeypatch):
@@ -81,7 +81,7 @@ def test_trying_is_given_up_where_it_would_take_too_long(example, points, monkey
     assert (cost.parameters, cost.tries, cost.tried) == (9997, 19994, False)
     assert len(tries) < 1000
     assert cost.by_trying > 1e-3
-    assert cost.apart < 1e-8
+    assert cost.difference < 1e-8
 
 
 def test_the_largest_network_has_about_a_million_parameters(example):
@@ -157,7 +157,7 @@ def check_picture(path):
 
 
 def table_of_costs(text):
-    rows = re.findall(r"^ +([\d,]+) +([\d,]+) .* (measured|counted) ", text, re.MULTILINE)
+    rows = re.findall(r"^ +([\d,]+) +([\d,]+) .* (measured|estimated) ", text, re.MULTILINE)
     return [(int(p.replace(",", "")), int(t.replace(",", "")), how) for p, t, how in rows]
 
 
@@ -187,8 +187,8 @@ def test_the_whole_program(run_python, tmp_path):
     assert (result.returncode, result.stderr) == (0, "")
     rows = table_of_costs(result.stdout)
     assert rows[0] == (2, 4, "measured")
-    assert rows[-1] == (999_997, 1_999_994, "counted")
-    assert "plus climbs" in result.stdout
+    assert rows[-1] == (999_997, 1_999_994, "estimated")
+    assert "plus: it rises" in result.stdout
     check_picture(tmp_path / "pictures" / "line.png")
 
 
