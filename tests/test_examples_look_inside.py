@@ -1,4 +1,4 @@
-"""A look inside: the slope by hand is the gradient, and the network learns exclusive or."""
+"""The look inside: a gradient is the slope of the loss, and the network learns exclusive or."""
 
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_it_learns_exclusive_or(example, seed):
     net = example.network(seed)
     trained, history = example.walk_downhill(example.loss_of(net), net.parameters())
     assert history[-1] <= 0.05**2 < 0.1 < history[0]
-    np.testing.assert_allclose(net.replace(trained)(example.CORNERS), example.RIGHT, atol=0.1)
+    np.testing.assert_allclose(net.replace(trained)(example.INPUTS), example.RIGHT, atol=0.1)
 
 
 def test_the_program(run_python, tmp_path):
