@@ -1,13 +1,13 @@
 """Is there a cat in the picture? A network answers with a number, from 0 (no cat) to 1 (cat).
 
-A picture is a matrix of numbers. The network is a function of those numbers: at first a random
-one, then, step by step downhill, one whose answers come closer to the truth. It is convolutional:
-small windows slide over the picture, each looking for a pattern of its own.
+A picture is a matrix of numbers, and the network is a function of these numbers. At first its
+answers are random. Training goes downhill step by step, and the answers come closer to the truth.
+The network is convolutional: small windows slide over the picture, and each looks for one pattern.
 
-    python examples/cat_or_not.py                      # pieces of scikit-image's photographs
-    python examples/cat_or_not.py --data faces         # 100 faces and 100 pictures without
-    python examples/cat_or_not.py --data my_pictures   # a folder: one sub-folder a class
-    python examples/cat_or_not.py --data my_pictures --picture mine.jpg   # and of this one?
+    python examples/cat_or_not.py                      # pieces of five photographs
+    python examples/cat_or_not.py --data faces         # 100 faces and 100 pictures without a face
+    python examples/cat_or_not.py --data my_pictures   # a folder with two sub-folders: the classes
+    python examples/cat_or_not.py --data my_pictures --picture mine.jpg   # asks about mine.jpg
     python examples/cat_or_not.py --backend torch --epochs 40 --seed 7
 """
 
@@ -29,15 +29,15 @@ from polynet.data import Source, arrays, split
 from polynet.data.augment import ColorJitter, Compose, RandomCrop, RandomHorizontalFlip
 
 NOT_INSTALLED = """\
-this example needs {missing}, not installed here. To install what it needs:
+this example needs packages that are not installed: {missing}. To install them:
   pip install 'polynet-array[examples]'
 or, in a checkout of polynet:
   pip install '.[examples]'"""
 
-PATTERNS = (16, 32)  # how many the first windows look for, and the second, in what those found
-DROPOUT = 0.3  # the share of it that is left out, other at every step: no few are relied on
-JITTER = 0.1  # by how much brightness, contrast and saturation change, at most
-SHIFT = 2  # by how many pixels a picture is moved, at most
+PATTERNS = (16, 32)  # the number of patterns that the first and second convolution look for
+DROPOUT = 0.3  # each step ignores this share of what was found, at random: all of it must help
+JITTER = 0.1  # brightness, contrast and saturation change at most by this share
+SHIFT = 2  # a picture is moved by at most this many pixels
 LEARNING_RATE = 2e-3
 BATCH_SIZE = 32
 EPOCHS = 40
@@ -45,14 +45,14 @@ HELD_OUT = 0.25  # the share of the data that is kept for the test
 
 
 class Pictures(NamedTuple):
-    """Pictures of one size, and for each whether it shows what we look for."""
+    """Pictures of one size, and for each the truth: whether it shows what we look for."""
 
     x: np.ndarray  # (count, channels, height, width), numbers from 0 (dark) to 1 (bright)
     y: np.ndarray  # (count,), 1.0 for yes, 0.0 for no
 
 
 class Task(NamedTuple):
-    """Pictures to learn from, others to be tested with, and what 1 and 0 mean."""
+    """Pictures for training, other pictures for the test, and what 1 and 0 mean."""
 
     train: Pictures
     test: Pictures
@@ -60,15 +60,15 @@ class Task(NamedTuple):
     no: str
 
 
-# Pieces of photographs: the cat's, and others
+# Pieces of photographs, with a cat and without
 
 CAT = "chelsea"
 OTHERS = ("astronaut", "coffee", "rocket", "motorcycle")
 
-TILE = 60  # a photograph is cut into square tiles of so many pixels a side
-PIECE = 32  # a piece is a smaller square, somewhere inside its tile …
-SIDE = 16  # … and is made smaller, to so many pixels a side
-PIECES = {"train": 300, "test": 100}  # how many there are of the cat; there are as many without
+TILE = 60  # a photograph is cut into square tiles; each side of a tile has this many pixels
+PIECE = 32  # a piece is a smaller square, somewhere inside its tile
+SIDE = 16  # then the piece is reduced to this many pixels a side
+PIECES = {"train": 300, "test": 100}  # the number with a cat; the number without is the same
 
 
 class Place(NamedTuple):
@@ -85,19 +85,20 @@ def photographs() -> dict[str, np.ndarray]:
 
     found = {name: getattr(data, name)() for name in (CAT, *OTHERS[:-1])}
     found["motorcycle"] = data.stereo_motorcycle()[0]
-    found[CAT] = found[CAT][:, :375]  # what is right of it shows no cat
+    found[CAT] = found[CAT][:, :375]  # the columns on the right show no cat
     return found
 
 
 def all_places(found: dict[str, np.ndarray], seed: int) -> dict[str, list[Place]]:
-    """The places of all pieces: half of them on the cat, half shared by the other photographs.
+    """The places of all pieces: half on the cat, half on the others, equally many on each.
 
-    Pieces next to each other look alike. If single pieces were dealt out at random, the test
-    could be passed by remembering. So all pieces of a tile are for training, or for the test.
+    Pieces next to each other look alike. If some were for training and their neighbours for the
+    test, a network could pass the test by remembering. So each tile belongs either to training or
+    to the test, with all its pieces.
     """
     together: dict[str, list[Place]] = {part: [] for part in PIECES}
     for name, photograph in found.items():
-        keys = [random.key(seed, "photographs", name, use) for use in range(3)]  # of streams
+        keys = [random.key(seed, "photographs", name, use) for use in range(3)]  # tiles, parts
         height, width = (size // TILE for size in photograph.shape[:2])
         tiles = random.permutation(keys[0], height * width)
         test, train = np.split(tiles, [round(HELD_OUT * len(tiles))])
@@ -111,7 +112,7 @@ def all_places(found: dict[str, np.ndarray], seed: int) -> dict[str, list[Place]
 
 
 def cut(photograph: np.ndarray, place: Place) -> np.ndarray:
-    """The piece at `place`, made smaller: each pixel is the mean of a small square."""
+    """The piece at `place`, reduced: each of its pixels is the mean of a small square."""
     from skimage.transform import downscale_local_mean
 
     piece = photograph[place.top : place.top + PIECE, place.left : place.left + PIECE]
@@ -120,7 +121,7 @@ def cut(photograph: np.ndarray, place: Place) -> np.ndarray:
 
 
 def pieces_task(seed: int) -> Task:
-    """Pieces of the cat's photograph against pieces of the others."""
+    """Pieces of the cat's photograph, which are class 1, and pieces of the others."""
     found, parts = photographs(), []
     for some in all_places(found, seed).values():
         x = np.stack([cut(found[place.photograph], place) for place in some])
@@ -133,7 +134,7 @@ def pieces_task(seed: int) -> Task:
 
 
 def faces() -> Pictures:
-    """The 200 grey pictures that come with scikit-image: 100 faces, then 100 without one."""
+    """The 200 grey pictures that come with scikit-image: 100 faces, then 100 without a face."""
     from skimage import data
 
     x = data.lfw_subset().astype(np.float32)[:, None]
@@ -145,19 +146,19 @@ def faces_task(seed: int) -> Task:
 
 
 def divided(pictures: Pictures, seed: int, yes: str, no: str) -> Task:
-    """Some for training, some for the test, in each the same share of both classes."""
+    """Some pictures for training, the others for the test, both with the same share of classes."""
     train, test = split(*pictures, HELD_OUT, seed=seed, stratify=True)
     return Task(Pictures(*train), Pictures(*test), yes, no)
 
 
 # Your own pictures
 
-FOLDER_SIDE = 32  # they are cropped to a square, and made smaller, to so many pixels a side
-FEWEST = 8  # a class with fewer pictures than this teaches nothing and tests nothing
+FOLDER_SIDE = 32  # pictures are cropped to a square, and resized to this many pixels a side
+FEWEST = 8  # with fewer pictures of a class there is too little to learn and to test
 
 
 def folder_task(folder: Path, seed: int) -> Task:
-    """The pictures in the two sub-folders of `folder`; the first by name is the class 1."""
+    """The pictures in the two sub-folders of `folder`; the first sub-folder by name is class 1."""
     if not folder.is_dir():
         raise SystemExit(
             f"--data {folder}: there is no such folder. Give a folder of pictures, or 'pieces' "
@@ -167,8 +168,8 @@ def folder_task(folder: Path, seed: int) -> Task:
     if len(classes) != 2:
         found = ", ".join(p.name for p in classes) or "none"
         raise SystemExit(
-            f"--data {folder}: expected two sub-folders, one a class, such as cat/ and other/; "
-            f"found {len(classes)} ({found})"
+            f"--data {folder}: expected two sub-folders, one for each class, such as cat/ and "
+            f"other/; found {len(classes)} ({found})"
         )
     yes, no = (read_folder(p) for p in classes)
     x = np.stack(yes + no)
@@ -177,10 +178,10 @@ def folder_task(folder: Path, seed: int) -> Task:
 
 
 def read_folder(folder: Path) -> list[np.ndarray]:
-    """Every picture in `folder` that Pillow can read; the other files are named, and skipped."""
+    """Every picture in `folder` that Pillow can read. Other files are skipped, with a message."""
     from PIL import Image
 
-    # What Pillow raises for a file that is no picture, torn, too large, or impossible to convert.
+    # Pillow raises these for a file that is no picture, incomplete, too large or not convertible.
     unreadable = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
     found = []
     for path in sorted(p for p in folder.iterdir() if not p.name.startswith(".")):
@@ -197,7 +198,7 @@ def read_folder(folder: Path) -> list[np.ndarray]:
 
 
 def read_picture(path: Path, channels: int = 3, side: int = FOLDER_SIDE) -> np.ndarray:
-    """The middle square of the picture, upright, in red, green and blue, or grey, from 0 to 1."""
+    """The middle square of a picture, upright, in colour or grey, as numbers from 0 to 1."""
     from PIL import Image, ImageOps
 
     with Image.open(path) as file:
@@ -208,20 +209,21 @@ def read_picture(path: Path, channels: int = 3, side: int = FOLDER_SIDE) -> np.n
 
 
 def read_asked(paths: list[Path], like: np.ndarray) -> list[np.ndarray]:
-    """The pictures in these files, each as large as the others are; said early if one is none."""
+    """The pictures in these files, in the shape of those in `like`; exit if one cannot be read."""
     try:
         return [read_picture(path, *like.shape[1:3]) for path in paths]
     except OSError as error:
         raise SystemExit(f"--picture: {error}") from None
 
 
-# From pictures to what the network sees
+# From pictures to the inputs of the network
 
 
 def scale_of(x: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """What moves numbers around 0, with a spread of 1: steps are then as good in all colours.
+    """A function that scales pictures, so that each colour has mean 0 and standard deviation 1.
 
-    Measured on the training pictures alone: of the test nothing is known before the test.
+    Then one step size suits all colours. The mean and the deviation are those of the training
+    pictures alone, because nothing may be known of the test pictures before the test.
     """
     mean = x.mean(axis=(0, 2, 3), keepdims=True)
     spread = np.maximum(x.std(axis=(0, 2, 3), keepdims=True), 1e-3)
@@ -229,9 +231,10 @@ def scale_of(x: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def changing(pictures: Pictures, scale: Any) -> Source:
-    """The training pictures, changed anew every time: mirrored, a little brighter, a little moved.
+    """The training pictures, changed at random each time: mirrored, recoloured, moved.
 
-    A cat in a mirror is a cat. To remember single pictures is then of no use.
+    A cat in a mirror is still a cat. Since the pictures change each time, the network gains nothing
+    by remembering them.
     """
     moved = RandomCrop(pictures.x.shape[2:], padding=SHIFT)
     changes = Compose([RandomHorizontalFlip(), ColorJitter(JITTER, JITTER, JITTER), moved])
@@ -240,7 +243,7 @@ def changing(pictures: Pictures, scale: Any) -> Source:
 
 
 def ready(pictures: Pictures, scale: Any) -> Pictures:
-    """Scaled, and the truth in the shape of the network's outputs: one number a row."""
+    """The pictures scaled, and the truth in the shape of the network's outputs: (count, 1)."""
     return Pictures(scale(pictures.x), pictures.y[:, None])
 
 
@@ -250,10 +253,12 @@ def ready(pictures: Pictures, scale: Any) -> Pictures:
 def network(shape: tuple[int, ...], parts: Any = nn) -> Any:
     """A function of a picture of this shape that returns one number, a score.
 
-    A convolution tells, for every window of 3 × 3 pixels, how much of each pattern is there; ReLU
-    drops what speaks against it; pooling keeps the largest of 2 × 2 places. At last, all that was
-    found is weighed. The score may have any size; `answers`, below, squeezes it in between 0 and 1.
-    `parts` may be `torch.nn`, whose names are the same: then it is PyTorch's network.
+    A convolution computes how strongly each pattern shows in each window of 3 × 3 pixels. ReLU sets
+    negative numbers to 0. Pooling keeps the largest of 2 × 2 neighbours. At the end, Linear weighs
+    all that was found and adds it up to a score, which may be any number. `answers`, below, turns
+    it into a number between 0 and 1.
+
+    `parts` may be `torch.nn`, which uses the same names: then this is the network in PyTorch.
     """
     channels, height, width = shape
     layers = []
@@ -276,19 +281,19 @@ def make_trainer(shape: tuple[int, ...], seed: int, **where: Any) -> Trainer:
 
 
 def answers(trainer: Trainer, x: np.ndarray) -> np.ndarray:
-    """For each picture a number from 0 to 1: sigmoid of its score, 1 / (1 + exp(-score))."""
+    """A number from 0 to 1 for each picture: the sigmoid of its score, 1 / (1 + exp(-score))."""
     return functional.sigmoid(trainer.predict(x))[:, 0]
 
 
 def loss_of_each(trainer: Trainer, some: Pictures) -> list[float]:
-    """How far each answer is from the truth."""
+    """For each picture -log(answer) if the truth is 1, and -log(1 - answer) if it is 0."""
     loss, scores = losses.binary_cross_entropy_with_logits, trainer.predict(some.x)
     return [float(loss(score[None], y[None])) for score, y in zip(scores, some.y, strict=True)]
 
 
 # What is printed
 
-SHOWN = 8  # of one picture, the numbers of so many rows and columns are shown
+SHOWN = 8  # this many rows and columns of one picture are shown as numbers
 
 
 def heading(text: str) -> None:
@@ -296,7 +301,7 @@ def heading(text: str) -> None:
 
 
 def middle(picture: np.ndarray) -> tuple[slice, slice]:
-    """The rows and columns in the middle of a picture whose numbers are shown."""
+    """The rows and columns in the middle of a picture that are shown as numbers."""
     top, left = ((size - SHOWN) // 2 for size in picture.shape[1:])
     return slice(top, top + SHOWN), slice(left, left + SHOWN)
 
@@ -306,24 +311,25 @@ def channel_names(picture: np.ndarray) -> tuple[str, ...]:
 
 
 def show_data(task: Task) -> None:
-    heading("The pictures")
+    heading("The pictures, with the right answers (1 or 0)")
     for name, part in zip(("training", "test"), task[:2], strict=True):
         yes = int(part.y.sum())
         print(f"  {name:<9} {yes:4} {task.yes} (1), {len(part.y) - yes:4} {task.no} (0)")
     channels, height, width = task.train.x.shape[1:]
-    print(f"Each is {height} × {width} pixels of {channels} = {task.train.x[0].size} numbers.")
+    names, count = ", ".join(channel_names(task.train.x[0])), task.train.x[0].size
+    print(f"A picture is {height} × {width} pixels × {channels} ({names}) = {count} numbers.")
 
 
 def show_numbers(picture: np.ndarray, truth: str, answer: float) -> None:
-    heading("A picture is a matrix of numbers, and becomes one number")
-    print(f"The {channel_names(picture)[0]} of the middle of a picture ({truth}), from 0 to 255:")
+    heading("A picture is a matrix of numbers, and the network turns it into one number")
+    print(f"The {channel_names(picture)[0]}, from 0 to 255, in the middle of a picture ({truth}):")
     for row in np.rint(255 * picture[0][middle(picture)]).astype(int):
         print("   " + "".join(f"{number:5}" for number in row))
-    print(f"The untrained network makes of all its {picture.size} numbers the answer {answer:.2f}.")
+    print(f"From all {picture.size} numbers the untrained network computes an answer: {answer:.2f}")
 
 
 def show_losses(trainer: Trainer, some: Pictures, task: Task) -> None:
-    """The loss of some pictures, and what it is the mean of."""
+    """The answers and losses of some pictures, and the mean of these losses."""
     print("  truth            answer     loss")
     each = loss_of_each(trainer, some)
     for truth, answer, loss in zip(some.y[:, 0], answers(trainer, some.x), each, strict=True):
@@ -339,10 +345,10 @@ def show_scores(scores: dict[str, float], count: int) -> None:
 
 
 def show_epochs(history: polynet.History) -> None:
-    print("  epoch    loss   test loss   test accuracy")
+    print("  epoch   training loss   test loss   test accuracy")
     rows = zip(history["loss"], history["val_loss"], history["val_accuracy"], strict=True)
     for epoch, (loss, test_loss, accuracy) in enumerate(rows, start=1):
-        print(f"  {epoch:5} {loss:7.3f} {test_loss:11.3f} {accuracy:15.3f}")
+        print(f"  {epoch:5} {loss:15.3f} {test_loss:11.3f} {accuracy:15.3f}")
 
 
 def show_asked(paths: list[Path], found: np.ndarray, task: Task) -> None:
@@ -367,7 +373,7 @@ def show_picture(axes: Any, picture: np.ndarray) -> None:
 
 
 def draw_numbers(picture: np.ndarray, truth: str, answer: float) -> Any:
-    """A picture beside the numbers of its middle, one matrix for each colour."""
+    """A picture, and beside it the numbers in its middle: one matrix for each colour."""
     from matplotlib.patches import Rectangle
 
     names = channel_names(picture)
@@ -375,7 +381,7 @@ def draw_numbers(picture: np.ndarray, truth: str, answer: float) -> Any:
     whole, *matrices = figure.subplots(1, 1 + len(names))
     show_picture(whole, picture)
     rows, columns = middle(picture)
-    corner = columns.start - 0.5, rows.start - 0.5  # a pixel's middle, not its edge, is its place
+    corner = columns.start - 0.5, rows.start - 0.5  # whole numbers are the centres of pixels
     for colour, width in (("white", 3), ("black", 1)):
         whole.add_patch(Rectangle(corner, SHOWN, SHOWN, fill=False, ec=colour, lw=width))
     whole.set_title(f"The picture ({truth})")
@@ -385,31 +391,31 @@ def draw_numbers(picture: np.ndarray, truth: str, answer: float) -> Any:
         for (row, column), number in np.ndenumerate(matrix):
             look = {"color": "black" if number > 0.5 else "white", "ha": "center", "va": "center"}
             axes.text(column, row, f"{255 * number:.0f}", fontsize=10, **look)
-        axes.set(xticks=[], yticks=[], title=f"{name} of the square, 0 to 255")
-    title = f"All {picture.size} numbers go into the network. Untrained, it answers {answer:.2f}"
+        axes.set(xticks=[], yticks=[], title=f"{name} in the square, from 0 to 255")
+    title = f"From all {picture.size} numbers the untrained network computes {answer:.2f}"
     figure.suptitle(title, fontsize=14)
     return figure
 
 
 def is_right(y: np.ndarray, answer: np.ndarray) -> np.ndarray:
-    """An answer above a half means 1."""
+    """Whether each answer is right: above 0.5 it means 1, otherwise 0."""
     return (answer > 0.5) == (y > 0.5)
 
 
 def spread_over(rows: np.ndarray, count: int) -> np.ndarray:
-    """`count` of the rows, evenly spread; all of them where there are no more."""
+    """`count` of the rows, evenly spread; all of them if there are no more."""
     return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
 
 
 def to_draw(y: np.ndarray, answer: np.ndarray, count: int) -> np.ndarray:
-    """Which pictures are drawn: three quarters from all, right or wrong, then only mistakes."""
+    """Which pictures are drawn: first three quarters spread over all, then only mistakes."""
     some = spread_over(np.arange(len(y)), count * 3 // 4)
     mistakes = np.setdiff1d(np.flatnonzero(~is_right(y, answer)), some)
     return np.concatenate([some, spread_over(mistakes, count // 4)])
 
 
 def draw_answers(task: Task, answer: np.ndarray, accuracy: float) -> Any:
-    """Test pictures with the network's numbers; right answers framed green, wrong ones red."""
+    """Test pictures with the network's answers: a green frame if right, a red one if wrong."""
     x, y = task.test
     figure = new_figure(12, 7)
     chosen = to_draw(y, answer, count=32)
@@ -422,13 +428,14 @@ def draw_answers(task: Task, answer: np.ndarray, accuracy: float) -> Any:
             spine.set(color=colour, linewidth=3)
     for axes in figure.axes[len(chosen) :]:
         axes.axis("off")
-    title = f"Test pictures: 1 means {task.yes}, 0 means {task.no}. Accuracy {accuracy:.3f}"
-    figure.suptitle(f"{title}; the last row: mistakes only", fontsize=14)
+    title = f"Above each test picture: the answer (1: {task.yes}, 0: {task.no}). Below: the truth"
+    second = f"Accuracy on all test pictures: {accuracy:.3f}. The last row shows only mistakes"
+    figure.suptitle(f"{title}\n{second}", fontsize=14)
     return figure
 
 
 def draw_learning(history: polynet.History, before: dict[str, float]) -> Any:
-    """The loss and the accuracy, epoch by epoch."""
+    """The loss and the accuracy after each epoch."""
     figure = new_figure(11, 4.5)
     left, right = figure.subplots(1, 2)
     epochs, dots = np.arange(len(history["loss"]) + 1), {"marker": "o", "ms": 4}
@@ -459,6 +466,8 @@ def main(argv: list[str] | None = None) -> None:
     task = find_task(options.data, options.seed)
     asked = read_asked(options.picture, task.test.x)
     show_data(task)
+    if options.data == "pieces":
+        print("Each is cut from one of five photographs. Only one of the five shows a cat.")
     scale = scale_of(task.train.x)
     train, test = changing(task.train, scale), ready(task.test, scale)
     trainer = make_trainer(test.x.shape[1:], options.seed, backend=backend, device=device)
@@ -466,18 +475,22 @@ def main(argv: list[str] | None = None) -> None:
     heading("The network")
     print(trainer.net.summary())
 
-    # The parameters are drawn at the first question, and training will start from the same.
+    # `evaluate` draws the first parameters at random. Training will start from the same ones.
     before = trainer.evaluate(*test)
     few = Pictures(*(spread_over(a, 6) for a in test))
-    shown = int(np.argmax(task.test.x.std(axis=(1, 2, 3)) * task.test.y))  # of 1, most contrast
+    # Of the test pictures of class 1, the one with the most contrast is shown as numbers.
+    shown = int(np.argmax(task.test.x.std(axis=(1, 2, 3)) * task.test.y))
     picture, untrained = task.test.x[shown], float(answers(trainer, test.x)[shown])
     show_numbers(picture, task.yes, untrained)
     heading("Before training, the answers are random")
+    print("The loss is -log(answer) where the truth is 1, and -log(1 - answer) where it is 0.")
+    print("It is almost 0 for an answer close to the truth, and 0.693 for the answer 0.5.\n")
     show_losses(trainer, few, task)
     show_scores(before, len(test.y))
 
-    heading(f"Training: {len(train)} pictures, {options.epochs} times, each time a little changed")
-    # The test pictures are watched, not learned from: no choice below depends on them.
+    heading(f"Training: each epoch shows the network all {len(train)} pictures, a little changed")
+    print("The network does not learn from the test pictures. They only measure its progress.\n")
+    # No choice below depends on the test pictures either.
     history = trainer.fit(train, epochs=options.epochs, batch_size=BATCH_SIZE, validation_data=test)
     show_epochs(history)
 
@@ -486,7 +499,7 @@ def main(argv: list[str] | None = None) -> None:
     show_losses(trainer, few, task)
     show_scores(after, len(test.y))
     if asked:
-        heading("The pictures asked about")
+        heading("Answers about your pictures")
         show_asked(options.picture, answers(trainer, scale(np.stack(asked))), task)
 
     pictures = {
@@ -495,10 +508,10 @@ def main(argv: list[str] | None = None) -> None:
         "cat_learning.png": draw_learning(history, before),
     }
     options.out.mkdir(parents=True, exist_ok=True)
-    print()
+    print("\nThe network and its training, as pictures:")
     for name, figure in pictures.items():
         figure.savefig(options.out / name, dpi=100)
-        print(f"Drawn: {options.out / name}")
+        print(f"  {options.out / name}")
 
 
 def find_task(data: str, seed: int) -> Task:
@@ -507,7 +520,7 @@ def find_task(data: str, seed: int) -> Task:
 
 
 def check_installed() -> None:
-    """Say early, and all at once, what is missing."""
+    """Exit before any work if packages are missing, and name all of them."""
     packages = {"matplotlib": "matplotlib", "PIL": "Pillow", "skimage": "scikit-image"}
     missing = [name for module, name in packages.items() if find_spec(module) is None]
     if missing:
@@ -522,14 +535,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add(
         "--data",
         default="pieces",
-        help="pieces (of scikit-image's photographs; the default), faces, or a folder with two "
-        "sub-folders of pictures, one a class: the first by name counts as 1",
+        help="pieces (of photographs; the default), faces, or a folder with two sub-folders of "
+        "pictures, one for each class; the first sub-folder by name is class 1",
     )
-    add("--picture", type=Path, nargs="+", default=[], help="files to be asked about at last")
-    add("--backend", help="such as numpy, torch, jax; python -m polynet lists them")
-    add("--device", help="such as cpu or cuda:0; the backend's first if not given")
-    add("--epochs", type=int, default=EPOCHS, help=f"(default {EPOCHS})")
-    add("--seed", type=int, default=0, help="of the split, first weights, shuffles (default 0)")
+    add("--picture", type=Path, nargs="+", default=[], help="pictures to ask about at the end")
+    add("--backend", help="such as numpy, torch or jax; python -m polynet lists all")
+    add("--device", help="such as cpu or cuda:0 (default: the backend's first)")
+    add("--epochs", type=int, default=EPOCHS, help=f"passes over the data (default {EPOCHS})")
+    add("--seed", type=int, default=0, help="seed of everything that is random (default 0)")
     add("--out", type=Path, default=Path("out"), help="folder for the pictures (default out)")
     return parser.parse_args(argv)
 

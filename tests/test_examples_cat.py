@@ -1,4 +1,4 @@
-"""The example of the cat: its data, its answers, and the pictures it draws."""
+"""The example of the cat: its data, its answers, and the pictures that it draws."""
 
 import re
 import sys
@@ -26,7 +26,7 @@ def pixels(example, photograph, places):
     used = np.zeros(photograph.shape[:2], dtype=bool)
     for _, top, left in places:
         piece = used[top : top + example.PIECE, left : left + example.PIECE]
-        assert piece.shape == (example.PIECE, example.PIECE)  # none sticks out
+        assert piece.shape == (example.PIECE, example.PIECE)  # within the photograph
         piece[...] = True
     return used
 
@@ -229,7 +229,7 @@ def test_training_pictures_change_and_test_pictures_do_not(example):
 def test_answers_and_losses(example):
     x = np.random.default_rng(0).normal(size=(6, 1, 4, 4)).astype(np.float32)
     y = np.array([1, 0, 1, 0, 1, 0], dtype=np.float32)[:, None]
-    trainer = example.make_trainer((1, 4, 4), seed=0, backend="numpy")  # drops nothing: no training
+    trainer = example.make_trainer((1, 4, 4), seed=0, backend="numpy")  # no dropout: it predicts
     p = example.answers(trainer, x)
     assert p.shape == (6,)
     assert np.all((p > 0) & (p < 1))
