@@ -1,13 +1,14 @@
-"""The engine of polynet in 59 lines: arrays that record what happens to them, and the sweep back.
+"""The engine of polynet in 59 lines: arrays that record each operation, and a backward pass.
 
-Forward propagation computes, and writes a record: a list with one line for each result, which
-says from which earlier lines it was computed and how a gradient goes back to them. Backward
-propagation reads the record from its end. That is all; `polynet/tensor/` is the same idea,
-with several derivatives at once, any array library, and errors that say what to do. The 59
-lines are those with code between the two marks, and three imports.
+Forward propagation computes the result and writes a record: a list with one line for each
+parameter and each operation. A line keeps the value, the numbers of the earlier lines that it was
+computed from, and functions that carry a gradient back to those lines. Backward propagation reads
+the record from its last line to its first. That is the whole idea. `polynet/tensor/` adds several
+derivatives at once, any array library, and errors that say what to do. The 59 lines are the
+lines with code between the two marks, and three imports.
 
-The program below the engine trains a small network on exclusive or (XOR), prints the record of
-its loss, and compares the gradients with those of `polynet.value_and_grad`.
+The program below the engine trains a small network on exclusive or (XOR). It prints the record of
+the network's loss, and compares the gradients with those of `polynet.value_and_grad`.
 
     python examples/engine_in_60_lines.py
 """
@@ -24,20 +25,21 @@ import numpy as np
 Line = namedtuple("Line", "op value inputs pullbacks")
 
 
-# An array that knows which line of which record it is.
+# An array, together with the record that it is part of and the number of its line there.
 class Tensor:
-    __array_ufunc__ = None  # NumPy leaves `array @ tensor` to the Tensor
+    __array_ufunc__ = None  # for `array @ tensor`, NumPy then calls the Tensor's __rmatmul__
 
     def __init__(self, value, record, line):
         self.value, self.record, self.line = value, record, line
 
-    # Array code asks its arrays where the functions for them are.
+    # Code for any array library asks an array for its functions, such as tanh, by this method.
     def __array_namespace__(self):
         return FUNCTIONS
 
 
-# A rule returns a result and, for each input, how a gradient goes back to it. Around it, `op`
-# takes the values out of the Tensors, and writes what the rule did at the end of the record.
+# A rule computes on plain arrays. It returns the result and, for each input, a function (pullback)
+# that turns the gradient of the result into the gradient of that input. `op` makes a rule work on
+# Tensors: it takes their values out, and writes the rule's result at the end of the record.
 def op(rule):
     def call(*args):
         record = next(a.record for a in args if isinstance(a, Tensor))
@@ -64,7 +66,7 @@ def multiply(x, y):
     return x * y, (lambda g: g * y, lambda g: g * x)
 
 
-# Of two matrices.
+# The product of two matrices.
 @op
 def matmul(x, y):
     return x @ y, (lambda g: g @ y.T, lambda g: x.T @ g)
@@ -88,15 +90,17 @@ Tensor.__mul__ = Tensor.__rmul__ = multiply
 Tensor.__matmul__, Tensor.__rmatmul__ = matmul, lambda y, x: matmul(x, y)
 
 
-# The first lines of the record are the arrays to differentiate by, the last is the result.
+# Calls f and returns its record. The first lines are the leaves, which are the arrays to
+# differentiate by. The last line is the result of f.
 def forward(f, *leaves):
     record = [Line("leaf", x, (), ()) for x in leaves]
     result = f(*(Tensor(x, record, i) for i, x in enumerate(leaves)))
     return record[: result.line + 1]
 
 
-# The slope of the result by itself is 1. From there each line hands its gradient back to its
-# inputs, where what arrives is added up: an input used twice matters twice.
+# Returns the gradient of the result by every line. The gradient of the result by itself is 1. From
+# there, each line hands its gradient back to its inputs. An input that was used several times
+# receives several gradients, and they are added up.
 def backward(record):
     gradients = [np.zeros_like(line.value) for line in record]
     gradients[-1] += 1.0
@@ -108,14 +112,15 @@ def backward(record):
     return gradients
 
 
-# An input that was stretched to a larger shape (broadcasting) is used once in every place.
+# Broadcasting stretched an input of this shape to the shape of g, so each of its numbers was used
+# in several places. Their gradients are added up.
 def sum_to(shape, g):
     extra = g.ndim - len(shape)
     stretched = (extra + i for i, n in enumerate(shape) if n != g.shape[extra + i])
     return g.sum(axis=(*range(extra), *stretched)).reshape(shape)
 
 
-# ---- The engine ends here. What follows uses it.
+# ---- The engine ends here. The program below uses it.
 
 
 NO_MATPLOTLIB = """\
@@ -124,43 +129,44 @@ this example draws with matplotlib, which is not installed. To install it:
 or, in a checkout of polynet:
   pip install '.[examples]'"""
 
-# Exclusive or: one of the two, and not both. No line parts the ones from the zeros.
+# Exclusive or: the target is 1 if exactly one of the two inputs is 1. No straight line separates
+# the corners with target 1 from those with target 0, so one linear layer cannot learn it.
 CORNERS = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
-RIGHT = np.array([[0.0], [1.0], [1.0], [0.0]])
+TARGETS = np.array([[0.0], [1.0], [1.0], [0.0]])
 
 
 def network(x, w1, b1, w2, b2):
-    """Two layers. The code is the same for NumPy's arrays, our Tensors and polynet's."""
+    """Two layers. The same code runs on NumPy's arrays, on our Tensors and on polynet's."""
     xp = w1.__array_namespace__()
     return xp.tanh(x @ w1 + b1) @ w2 + b2
 
 
 def loss(*params):
-    """Mean of (answer - right)² over the four corners."""
-    off = network(CORNERS, *params) - RIGHT
-    return off.__array_namespace__().mean(off * off)
+    """The mean of (answer - target)² over the four corners."""
+    error = network(CORNERS, *params) - TARGETS
+    return error.__array_namespace__().mean(error * error)
 
 
 def first_params(seed, hidden=4):
-    """Weights and biases of both layers, drawn from the seed."""
+    """The weights and biases of both layers, drawn at random from the seed."""
     draw = np.random.default_rng(seed).standard_normal
     return [draw((2, hidden)), draw(hidden), draw((hidden, 1)), draw(1)]
 
 
-def train(params, step=0.2, count=1000):
-    """Gradient descent; returns the parameters and the loss before each step."""
+def train(params, step_size=0.2, steps=1000):
+    """Gradient descent. Returns the trained parameters, and the loss before each step."""
     losses = []
-    for _ in range(count):
+    for _ in range(steps):
         record = forward(loss, *params)
         gradients = backward(record)
         losses.append(float(record[-1].value))
-        params = [p - step * g for p, g in zip(params, gradients[: len(params)], strict=True)]
+        params = [p - step_size * g for p, g in zip(params, gradients[: len(params)], strict=True)]
     return params, losses
 
 
 def differences(params):
-    """How far our loss and gradients are from those of polynet, at most."""
-    import polynet  # the engine above needs nothing of it
+    """How far our loss is from polynet's, and the largest difference between the gradients."""
+    import polynet  # only to compare: the engine above does not use it
 
     record = forward(loss, *params)
     ours = backward(record)[: len(params)]
@@ -173,17 +179,17 @@ NAMES = ("w1", "b1", "w2", "b2")
 
 
 def title(i, line):
-    """What stands in a line: a parameter, or the result of an op."""
+    """The name of a line's op; for a leaf, also the name of the parameter."""
     return line.op if line.inputs else f"{line.op} {NAMES[i]}"
 
 
 def sources(line):
-    """The lines a line was computed from; an input that is not on record is data."""
+    """The numbers of the lines that this line was computed from; "data" for a plain array."""
     return ", ".join("data" if at is None else str(at) for at in line.inputs)
 
 
 def shown(array, most=3):
-    """The first numbers of an array."""
+    """The first numbers of an array, and "…" if it has more."""
     numbers = " ".join(f"{n:7.3f}" for n in array.ravel()[:most])
     return numbers + (" …" if array.size > most else "")
 
@@ -197,7 +203,7 @@ def print_record(record):
 
 
 def draw(figure, record, params):
-    """The record as a graph, and the trained network's answers."""
+    """Draw the record as a graph, and beside it the trained network's answers."""
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.35))
     for i, line in enumerate(record):
         leaf = not line.inputs
@@ -210,7 +216,7 @@ def draw(figure, record, params):
             left.annotate("", (0, i), (0, at), arrowprops=arrow)
     left.set(xlim=(-1.3, 1.2), ylim=(len(record) - 0.5, -0.8))
     left.set_title(
-        "The record: parameters green, results blue.\nThe sweep goes up, against the arrows."
+        "The record: parameters green, results blue.\nForward goes down, backward goes up."
     )
     left.axis("off")
 
@@ -220,17 +226,20 @@ def draw(figure, record, params):
     levels = np.linspace(-0.5, 1.5, 21)
     filled = right.contourf(side, side, answers, levels=levels, cmap="RdBu_r", extend="both")
     right.contour(side, side, answers, levels=[0.5], colors="black")
-    right.scatter(*CORNERS.T, c=RIGHT[:, 0], cmap="RdBu_r", s=140, edgecolors="black", zorder=3)
-    for corner, answer in zip(CORNERS, RIGHT[:, 0], strict=True):
-        right.annotate(f"{answer:.0f}", corner, (9, 9), textcoords="offset points", fontsize=13)
-    right.set(title="Exclusive or, learned: the answers", xlabel="first", ylabel="second")
-    figure.colorbar(filled, ax=right, label="answer; black line: 0.5")
+    right.scatter(*CORNERS.T, c=TARGETS[:, 0], cmap="RdBu_r", s=140, edgecolors="black", zorder=3)
+    for corner, target in zip(CORNERS, TARGETS[:, 0], strict=True):
+        right.annotate(f"{target:.0f}", corner, (9, 9), textcoords="offset points", fontsize=13)
+    right.set_title("What the trained network answers to two inputs.\nAt the dots: the targets.")
+    right.set(xlabel="first input", ylabel="second input")
+    figure.colorbar(filled, ax=right, label="the network's answer; it is 0.5 on the black lines")
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description="Train on XOR with an engine of 60 lines.")
-    parser.add_argument("--seed", type=int, default=0, help="of the first weights (default 0)")
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the picture")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first weights (default 0)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out"), help="folder for the picture (default out)"
+    )
     options = parser.parse_args(argv)
     try:
         from matplotlib.figure import Figure
@@ -239,20 +248,26 @@ def main(argv=None):
 
     first = first_params(options.seed)
     record = forward(loss, *first)
-    print("The record of the loss, before training:\n")
+    print("The record of the loss, before training. Forward propagation wrote it from the first")
+    print("line to the last; backward propagation found the gradients from the last to the first.")
+    print('"from" names the lines that a line was computed from; "data" stands for the inputs and')
+    print(
+        'the targets, which have no line. A "leaf" is a parameter. "…" stands for more numbers.\n'
+    )
     print_record(record)
 
     trained, losses = train(first)
-    print("\nstep " + "".join(f"{i:9}" for i in (0, 10, 100, len(losses) - 1)))
+    print(f"\nGradient descent, {len(losses)} steps: the loss before some of them")
+    print("step " + "".join(f"{i:9}" for i in (0, 10, 100, len(losses) - 1)))
     print("loss " + "".join(f"{losses[i]:9.5f}" for i in (0, 10, 100, len(losses) - 1)))
-    print("\ntwo inputs   right   before    after")
+    print("\nThe network's answers before and after training, beside the target")
+    print("two inputs   target   before    after")
     before, after = network(CORNERS, *first), network(CORNERS, *trained)
-    for corner, right, b, a in zip(CORNERS, RIGHT, before, after, strict=True):
-        print(
-            f"{corner[0]:.0f} and {corner[1]:.0f}      {right[0]:.0f}     {b[0]:+.3f}   {a[0]:+.3f}"
-        )
+    for (x1, x2), (target,), (b,), (a,) in zip(CORNERS, TARGETS, before, after, strict=True):
+        print(f"{x1:.0f} and {x2:.0f}      {target:.0f}        {b:+.3f}   {a:+.3f}")
 
-    print("\nBeside polynet.value_and_grad: difference of the loss, largest of the gradients")
+    print("\nHow far this engine's numbers are from those of polynet.value_and_grad, at most")
+    print("                    loss      gradients")
     for when, params in (("before", first), ("after", trained)):
         value, gradient = differences(params)
         print(f"  {when:<6} training   {value:.1e}   {gradient:.1e}")
