@@ -1,9 +1,10 @@
-"""Which digit was written? Ten classes, trained by hand, step by step, and then by a framework.
+"""Which digit is this? A network learns ten classes: trained by hand first, then by a framework.
 
-1797 digits of 8 × 8 pixels come with scikit-learn. First, all that training does stands here,
-written out: draw parameters, take a minibatch, find the loss and its gradient, step downhill.
-Then `Trainer` does it; the losses are the same, step by step. At last the weights go to PyTorch.
-The network is convolutional, and sees every digit as if another hand had written it each time.
+scikit-learn brings 1797 handwritten digits of 8 × 8 pixels. First, this program writes out all
+that training does: draw the first parameters, take a minibatch, compute the loss and its gradient,
+step downhill. Then `Trainer` does the same work, and the losses are the same, step by step. At the
+end PyTorch loads the trained weights. The network is convolutional. In every epoch it sees each
+digit a little turned, stretched and moved, as if another hand had written it.
 
     python examples/digits.py
     python examples/digits.py --backend jax --epochs 10 --seed 7
@@ -25,7 +26,7 @@ from polynet.data import Source, arrays, batches, split
 Array = Any
 
 NOT_INSTALLED = """\
-this example needs {missing}, not installed here. To install what it needs:
+this example needs packages that are not installed here: {missing}. To install them:
   pip install 'polynet-array[examples]'
 or, in a checkout of polynet:
   pip install '.[examples]'"""
@@ -35,7 +36,7 @@ BATCH_SIZE = 32
 EPOCHS = 50
 
 CHANGES = (0.15, 0.1, 0.5, 0.5)
-"""How far a digit is turned (radians), stretched, moved down and to the right (pixels), at most."""
+"""The largest changes of a digit: turn (radians), stretch, shift down and shift right (pixels)."""
 
 
 class Digits(NamedTuple):
@@ -46,7 +47,7 @@ class Digits(NamedTuple):
 
 
 def read_digits(seed: int) -> tuple[Digits, Digits]:
-    """Digits to learn from, and a fifth of each class for the test."""
+    """The digits to learn from, and the test digits, which are a fifth of each class."""
     from sklearn.datasets import load_digits
 
     ink, digit = load_digits(return_X_y=True)
@@ -56,14 +57,14 @@ def read_digits(seed: int) -> tuple[Digits, Digits]:
 
 
 def rewritten(x: np.ndarray, rng: Any) -> np.ndarray:
-    """The digits a little turned, stretched and moved, each in its own way.
+    """The digits `x`, each a little turned, stretched and moved by random numbers of its own.
 
-    Each pixel is taken from a place between four of the old ones, each weighed by how near it is;
-    beyond the edge there is paper.
+    A new pixel lies between four pixels of the old picture. Its value is their mean, in which a
+    nearer pixel has a larger weight (bilinear interpolation). Outside of the picture is paper, 0.
     """
     turn, stretch, down, right = (CHANGES * (2 * rng.random((len(x), 4)) - 1)).T[..., None, None]
     pixels = np.arange(8)
-    row, column = np.mgrid[:8, :8] - 3.5  # from the middle
+    row, column = np.mgrid[:8, :8] - 3.5  # counted from the middle of the picture
     cos, sin = (1 + stretch) * np.cos(turn), (1 + stretch) * np.sin(turn)
     places = cos * row - sin * column + down + 3.5, sin * row + cos * column + right + 3.5
     rows, columns = (np.maximum(0, 1 - np.abs(p[..., None] - pixels)) for p in places)
@@ -71,10 +72,11 @@ def rewritten(x: np.ndarray, rng: Any) -> np.ndarray:
 
 
 def network(parts: Any = nn) -> Any:
-    """A picture in, ten scores out, one a class; the largest is the answer.
+    """A network from a picture to ten scores, one for each digit. The largest score is the answer.
 
-    Windows of 3 × 3 pixels slide over the picture and look for 32 patterns, others over what these
-    found. `parts` may be `torch.nn`, whose names are the same: then it is PyTorch's network.
+    The first layer slides windows of 3 × 3 pixels over the picture and looks for 32 patterns. The
+    later convolutions look for patterns in what the layer before found. `parts` may also be
+    `torch.nn`, which has the same names; then this is a network of PyTorch's.
     """
     return parts.Sequential(
         parts.Conv2d(1, 32, 3, padding=1),
@@ -96,30 +98,30 @@ def network(parts: Any = nn) -> Any:
 def train_by_hand(
     net: nn.Module, train: Digits, epochs: int, seed: int, **where: Any
 ) -> tuple[nn.Module, list[float]]:
-    """The network trained, and the loss of every step. `net` has its parameters, and keeps them."""
+    """A trained copy of `net`, and the loss of every step. `net` itself does not change."""
 
     def loss(params: dict[str, Array], x: Array, y: Array) -> Array:
         scores = net.replace(params)(x)  # forward: from the pixels to the scores,
-        return losses.cross_entropy(scores, y)  # and on to how far they are from the truth
+        return losses.cross_entropy(scores, y)  # and on to how wrong the scores are
 
-    loss_and_slopes = polynet.value_and_grad(loss)  # … and backward, through all of it
+    loss_and_gradient = polynet.value_and_grad(loss)  # forward, and then backward through it all
     params, seen = net.parameters(), []
     for epoch in range(epochs):
-        # An epoch takes all digits once, in a new order, a minibatch at a time: the slope of 32
-        # digits points about where that of all does, at a fraction of the cost.
+        # An epoch takes every digit once, in a new order, one minibatch at a time. The gradient of
+        # 32 digits points nearly the same way as that of all digits, at a fraction of the cost.
         for rows in batches(len(train.y), BATCH_SIZE, seed=seed, epoch=epoch):
             rng = random.SampleStream(random.key(seed, "augment", epoch), rows)
             some = rewritten(train.x[rows], rng), train.y[rows]
             x, y = (polynet.asarray(part, **where) for part in some)
-            value, slopes = loss_and_slopes(params, x, y)
-            # The gradient points uphill: hence the minus.
-            params = {name: p - STEP_SIZE * slopes[name] for name, p in params.items()}
+            value, gradient = loss_and_gradient(params, x, y)
+            # The gradient points uphill, so the step subtracts it.
+            params = {name: p - STEP_SIZE * gradient[name] for name, p in params.items()}
             seen.append(float(value))
     return net.replace(params), seen
 
 
 def scores_of(net: nn.Module, x: np.ndarray, **where: Any) -> np.ndarray:
-    """The network called, like the function it is."""
+    """The network's scores for `x`: a network is called like any function."""
     return polynet.to_numpy(net(polynet.asarray(x, **where)))
 
 
@@ -127,12 +129,12 @@ def scores_of(net: nn.Module, x: np.ndarray, **where: Any) -> np.ndarray:
 
 
 def changing(train: Digits) -> Source:
-    """The digits to learn from, written anew in every epoch."""
+    """The digits to learn from, which `rewritten` changes anew in every epoch."""
     return arrays(*train).augmented(rewritten)
 
 
 def make_trainer(seed: int, **where: Any) -> Trainer:
-    """The same network, loss, step and minibatches; the seed is all they need to agree."""
+    """A `Trainer` that takes the same steps as `train_by_hand`, if the seed is the same."""
     return Trainer(
         network(),
         losses.cross_entropy,
@@ -144,7 +146,7 @@ def make_trainer(seed: int, **where: Any) -> Trainer:
 
 
 def torch_scores(path: Path, x: np.ndarray) -> np.ndarray:
-    """What the same network, written in PyTorch, answers with the weights in the file."""
+    """The scores for `x` of the same network in PyTorch, with the weights in the file."""
     import torch
     from safetensors.torch import load_file
 
@@ -163,16 +165,19 @@ def heading(text: str) -> None:
 
 def show_digit(x: np.ndarray, digit: int) -> None:
     heading("A digit is 64 numbers")
-    print(f"This one is a {digit}, of ink from 0 to 16:")
+    print(
+        f"This one is a {digit}. Each number is the ink of a pixel, from 0 (paper) to 16 (black):"
+    )
     for row in np.rint(16 * x[0]).astype(int):
         print("  " + "".join(f"{ink:4}" for ink in row))
 
 
 def show_epochs(seen: list[float], epochs: int) -> None:
-    """The mean loss of some epochs."""
+    """Print the mean loss of some epochs, and the loss of a network that knows nothing."""
     means = [float(np.mean(part)) for part in np.split(np.array(seen), epochs)]
     shown = sorted({0, 1, 2, *range(4, epochs, 5), epochs - 1} & set(range(epochs)))
-    print("  epoch   mean loss of its steps")
+    print(f"Ten equal scores, which say nothing, have a loss of ln 10 = {np.log(10):.3f}.")
+    print("  epoch   mean loss of the epoch's steps")
     for i in shown:
         print(f"  {i + 1:5} {means[i]:11.5f}")
 
@@ -182,22 +187,24 @@ def show_both(by_hand: list[float], by_trainer: list[float]) -> None:
     for i in sorted({0, 1, 2, len(by_hand) // 2, len(by_hand) - 1}):
         print(f"  {i:4} {by_hand[i]:14.8f} {by_trainer[i]:17.8f}")
     apart = np.max(np.abs(np.subtract(by_hand, by_trainer)))
-    print(f"The largest difference in {len(by_hand)} steps: {apart:.1g}")
+    print(f"The largest difference between the two losses in {len(by_hand)} steps: {apart:.1g}")
 
 
 def show_torch(net: nn.Module, path: Path, x: np.ndarray, ours: np.ndarray) -> None:
-    """Save the weights; load them in PyTorch, where there is one."""
+    """Save the weights; if PyTorch is installed, load them there and compare the scores."""
     checkpoint.save(path, net)
-    print(f"The weights, by their names in PyTorch: {path}")
+    print(f"The weights are saved under the names that PyTorch gives them: {path}")
     try:
         theirs = torch_scores(path, x)
     except ImportError:
-        print("PyTorch is not installed here. Where it is, the same network there loads them by")
+        print(
+            "PyTorch is not installed here. Where it is, the same network in PyTorch loads them by"
+        )
         print("  net.load_state_dict(safetensors.torch.load_file(path))")
         return
     apart = np.max(np.abs(theirs - ours))
-    print("Loaded into the same network in PyTorch, they give the same scores for the test digits:")
-    print(f"  largest score {np.max(np.abs(ours)):.3f}, largest difference {apart:.1g}")
+    print("Loaded into the same network in PyTorch, they give the same scores for the test digits.")
+    print(f"The largest score is {np.max(np.abs(ours)):.3f}, the largest difference {apart:.1g}.")
 
 
 # What is drawn
@@ -211,7 +218,7 @@ def new_figure(**options: Any) -> Any:
 
 
 def confusion(truth: np.ndarray, answer: np.ndarray) -> np.ndarray:
-    """How often each digit (row) was taken for each (column)."""
+    """(10, 10): how often each digit (the row) got each answer (the column)."""
     counts = np.zeros((10, 10), dtype=int)
     np.add.at(counts, (truth, answer), 1)
     return counts
@@ -225,12 +232,12 @@ def draw_confusion(axes: Any, counts: np.ndarray) -> None:
         look = {"color": "tab:red", "weight": "bold"} if wrong else {"color": "black"}
         text = str(count) if count else "·"
         axes.text(column, row, text, ha="center", va="center", fontsize=12, **look)
-    axes.set(xticks=range(10), yticks=range(10), xlabel="answer", ylabel="truth")
-    axes.set_title(f"{counts.sum()} test digits, {mistakes.sum()} wrong")
+    axes.set(xticks=range(10), yticks=range(10), xlabel="the network's answer", ylabel="the digit")
+    axes.set_title(f"{counts.sum()} test digits; {mistakes.sum()} answers are wrong (red)")
 
 
 def draw(test: Digits, scores: np.ndarray) -> Any:
-    """Which digits were taken for which, and the wrong ones themselves."""
+    """Draw how often each digit got each answer, and the digits that got a wrong one."""
     answer = scores.argmax(axis=1)
     wrong = np.flatnonzero(answer != test.y)
     figure = new_figure(figsize=(12.5, 6))
@@ -239,16 +246,17 @@ def draw(test: Digits, scores: np.ndarray) -> Any:
     grid = right.subplots(3, 4)
     for axes, i in zip(grid.flat, wrong, strict=False):
         axes.imshow(test.x[i, 0], cmap="gray_r", vmin=0, vmax=1)
-        axes.set_title(f"answer {answer[i]}, truth {test.y[i]}", color="tab:red", fontsize=11)
+        axes.set_title(f"answer {answer[i]}, digit {test.y[i]}", color="tab:red", fontsize=11)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
     for axes in grid.flat[len(wrong) :]:
         axes.axis("off")
-    right.suptitle("The wrong ones" + (f", {grid.size} of them" if len(wrong) > grid.size else ""))
+    number = f"{grid.size} of the {len(wrong)}" if len(wrong) > grid.size else "The"
+    right.suptitle(f"{number} digits with a wrong answer")
     return figure
 
 
-# All of it
+# The whole program
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -264,21 +272,22 @@ def main(argv: list[str] | None = None) -> None:
     heading("The network")
     print(net.summary())
     accuracy = metrics.accuracy(test.y, scores_of(net, test.x, **where))
-    print(f"\nUntrained, it is right for {accuracy:.3f} of {len(test.y)} test digits.")
+    print(f"\nAccuracy on {len(test.y)} test digits before training: {accuracy:.4f}")
+    print("The first parameters are random, so about one answer in ten is right.")
 
-    heading(f"Trained by hand on {len(train.y)} digits")
+    heading(f"Training written out by hand, on {len(train.y)} digits")
     trained, by_hand = train_by_hand(net, train, options.epochs, options.seed, **where)
     show_epochs(by_hand, options.epochs)
     scores = scores_of(trained, test.x, **where)
     print(f"Test accuracy: {metrics.accuracy(test.y, scores):.4f}")
 
-    heading("A framework does all of this: the same network through Trainer")
+    heading("A framework does all of this: the same training by Trainer")
     trainer = make_trainer(options.seed, **where)
     history = trainer.fit(changing(train), epochs=options.epochs, batch_size=BATCH_SIZE)
     show_both(by_hand, history.step_losses)
     print(f"Test accuracy: {trainer.evaluate(*test)['accuracy']:.4f}")
 
-    heading("… and its weights carried to PyTorch")
+    heading("The trained weights in PyTorch")
     options.out.mkdir(parents=True, exist_ok=True)
     scores = trainer.predict(test.x)
     show_torch(trainer.net, options.out / "digits.safetensors", test.x, scores)
@@ -288,7 +297,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def check_installed() -> None:
-    """Say early, and all at once, what is missing."""
+    """Name all missing packages at once, before the work begins."""
     packages = {"matplotlib": "matplotlib", "sklearn": "scikit-learn"}
     missing = [name for module, name in packages.items() if find_spec(module) is None]
     if missing:
@@ -299,14 +308,21 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Train a network to read digits, by hand and with Trainer."
     )
-    parser.add_argument("--backend", help="such as numpy, torch, jax; python -m polynet lists them")
-    parser.add_argument("--device", help="such as cpu or cuda:0; the backend's first if not given")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"(default {EPOCHS})")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the split, first weights, shuffles (default 0)"
+        "--backend", help="such as numpy, torch or jax; python -m polynet lists all"
+    )
+    parser.add_argument("--device", help="such as cpu or cuda:0 (default: the backend's first)")
+    parser.add_argument(
+        "--epochs", type=int, default=EPOCHS, help=f"passes over the digits (default {EPOCHS})"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("out"), help="folder for what is written (default out)"
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of the split, the first weights and the shuffles (default 0)",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("out"), help="folder for all output files (default out)"
     )
     return parser.parse_args(argv)
 

@@ -1,4 +1,4 @@
-"""The example of the digits: by hand as by `Trainer`, and in PyTorch."""
+"""The digits example: training by hand equals `Trainer`, and PyTorch loads the weights."""
 
 import re
 import sys
@@ -39,8 +39,8 @@ def test_by_hand_as_by_trainer(example, data, name):
     (x, y), test = data
     train = example.Digits(x[:336], y[:336])  # ten batches and a half
     where = {"backend": name, "device": None}
-    # A program of XLA's rounds otherwise than its ops alone: in the second epoch a number near 0
-    # falls on the other side of it, and from there on the two part.
+    # XLA rounds differently when it compiles the whole step than when it runs single operations.
+    # In the second epoch a number near 0 gets the other sign, and from there on the losses differ.
     epochs = 1 if name == "jax" else 2
     net = example.network().init(3, **where)
     trained, by_hand = example.train_by_hand(net, train, epochs=epochs, seed=3, **where)
@@ -94,12 +94,12 @@ def test_the_program_where_there_is_no_pytorch(example, run_python, tmp_path):
     options = ["--backend", "numpy", "--epochs", "3", "--out", out]
     result = run_python("-W", "error", FILE, *options)
     assert (result.returncode, result.stderr) == (0, "")
-    untrained = float(re.search(r"right for ([\d.]+) of 359", result.stdout)[1])
+    untrained = float(re.search(r"359 test digits before training: ([\d.]+)", result.stdout)[1])
     by_hand, by_trainer = re.findall(r"Test accuracy: ([\d.]+)", result.stdout)
     assert untrained < 0.3
     assert float(by_hand) > 0.8
     assert by_hand == by_trainer
-    assert "largest difference in 135 steps: 0\n" in result.stdout
+    assert "between the two losses in 135 steps: 0\n" in result.stdout
     assert "PyTorch is not installed here" in result.stdout
     assert str(out / "digits.safetensors") in result.stdout
     check_picture(out / "digits.png")
@@ -110,7 +110,8 @@ def test_the_program_where_there_is_pytorch(example, data, capsys, tmp_path):
     for library in ("torch", "matplotlib"):
         pytest.importorskip(library, reason="the example needs it")
     example.main(["--backend", "numpy", "--epochs", "1", "--out", str(tmp_path)])
-    apart = re.search(r"largest score [\d.]+, largest difference (\S+)", capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    apart = re.search(r"largest score is [\d.]+, the largest difference (\S+)\.\n", printed)
     assert float(apart[1]) < 1e-4
 
 
