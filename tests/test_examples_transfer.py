@@ -1,4 +1,4 @@
-"""The example of transfer: the file of PyTorch is read, and what it knows is a head start."""
+"""The transfer example: PyTorch's file is read, and what the network learned is a head start."""
 
 import re
 import sys
@@ -15,9 +15,9 @@ FILE = Path(__file__).parents[1] / "examples" / "transfer.py"
 
 @pytest.fixture(scope="module")
 def learnt(example, tmp_path_factory):
-    """The file that PyTorch wrote, and its scores for the test digits."""
+    """The file that PyTorch wrote, the test digits, and PyTorch's scores for them."""
     pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
-    pytest.importorskip("torch", reason="the first half is learnt in PyTorch")
+    pytest.importorskip("torch", reason="PyTorch trains the first network")
     from safetensors.torch import save_file
 
     train, test = example.halves(example.read_digits(0), 0.25, seed=0)
@@ -64,8 +64,8 @@ def test_the_whole_program(example, learnt, capsys, tmp_path):
     there, here = map(float, re.findall(r"Test accuracy: ([\d.]+)", printed))
     assert there == here > 0.97
     assert float(re.search(r"PyTorch's scores: (\S+)", printed)[1]) < 1e-4
-    knows, nothing = map(float, re.search(r"mean +(\S+) +(\S+)", printed).groups())
-    assert knows > nothing + 0.05
+    learned, untrained = map(float, re.search(r"mean +(\S+) +(\S+)", printed).groups())
+    assert learned > untrained + 0.05
     checkpoint.load(tmp_path / "digits_0_to_4.safetensors", example.network(nn))
 
 
