@@ -1,10 +1,12 @@
 """Digits that nobody wrote: a forger learns from a judge, and the judge from the forger.
 
-A generative adversarial network of two. The forger makes a picture of noise and of the digit that
-it is asked for; the judge is shown pictures, scikit-learn's and the forger's, and says how sure it
-is that one is real. Each learns from the other, and both in the same step: one loss, in which
-`stop_gradient` keeps from each what the other is to learn. So `Trainer` trains them, whatever the
-backend, as one program. At last a third network, which reads real digits, reads the forged ones.
+This is a generative adversarial network (GAN), which consists of two networks. The forger is given
+random numbers and the digit that it should write, and makes a picture. The judge is shown real
+pictures and forged ones, and says how sure it is that each is real. Each learns from the other, in
+the same step, from one loss. In this loss, `stop_gradient` separates what the judge learns from
+what the forger learns. So `Trainer` trains both networks on every backend, and each step can be one
+compiled program. At the end, a third network that learned to read real digits reads the forged
+ones.
 
 Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014; Mirza and Osindero, "Conditional
 Generative Adversarial Nets", 2014.
@@ -28,25 +30,25 @@ from polynet import Trainer, array_namespace, losses, metrics, nn, optim, stop_g
 Array = Any
 
 NOT_INSTALLED = """\
-this example needs {missing}, not installed here. To install what it needs:
+this example needs packages that are not installed here: {missing}. To install them:
   pip install 'polynet-array[examples]'
 or, in a checkout of polynet:
   pip install '.[examples]'"""
 
 NOISE = 16
-"""How many random numbers make the difference between two pictures of the same digit."""
+"""How many random numbers go into a picture: they make two pictures of one digit differ."""
 EPOCHS = 300
 BATCH_SIZE = 64
 STEP_SIZE = 1e-3
 EACH = 100
-"""How many of each digit are forged at the end."""
+"""How many pictures of each digit the forger makes at the end."""
 
 
 class Digits(NamedTuple):
     picture: np.ndarray
-    """(count, 64), from 0 (paper) to 1 (ink)."""
+    """(count, 64), the pixels, from 0 (paper) to 1 (ink)."""
     digit: np.ndarray
-    """(count,), 0 to 9."""
+    """(count,), the digits, 0 to 9."""
 
 
 def read_digits() -> Digits:
@@ -56,11 +58,11 @@ def read_digits() -> Digits:
     return Digits((ink / 16).astype(np.float32), digit.astype(np.int32))
 
 
-# The two networks, and the one of both
+# The two networks, and a network that contains both
 
 
-class Told(nn.Module):
-    """Layers that are told which digit it is about."""
+class Conditional(nn.Module):
+    """Layers whose input is `x` together with 16 trained numbers that stand for the digit."""
 
     def __init__(self, *layers: nn.Module) -> None:
         self.digits = nn.Embedding(10, 16)
@@ -72,8 +74,8 @@ class Told(nn.Module):
 
 
 def forger() -> nn.Module:
-    """From noise (batch, NOISE) and digits to pictures (batch, 64), of ink from 0 to 1."""
-    return Told(
+    """A network from noise (batch, NOISE) and digits (batch,) to pictures (batch, 64)."""
+    return Conditional(
         nn.Linear(NOISE + 16, 128),
         nn.BatchNorm1d(128),
         nn.ReLU(),
@@ -81,13 +83,13 @@ def forger() -> nn.Module:
         nn.BatchNorm1d(128),
         nn.ReLU(),
         nn.Linear(128, 64),
-        nn.Sigmoid(),
+        nn.Sigmoid(),  # ink from 0 to 1
     )
 
 
 def judge() -> nn.Module:
-    """From pictures and digits to one number each: above 0 where it takes a picture for real."""
-    return Told(
+    """A network from pictures and digits to one number each: above 0 means "this one is real"."""
+    return Conditional(
         nn.Linear(64 + 16, 128),
         nn.LeakyReLU(0.2),
         nn.Dropout(0.3),
@@ -99,10 +101,11 @@ def judge() -> nn.Module:
 
 
 class Adversaries(nn.Module):
-    """Real pictures and their digits in, three verdicts on each out.
+    """Forger and judge together: from real pictures and their digits to three verdicts on each.
 
-    What the judge says of the real one; of a forged one of the same digit, for the judge to learn
-    from; and of that again, for the forger to learn from.
+    "real" is the judge's verdict on the real picture. "forged" is its verdict on a forged picture
+    of the same digit, and only the judge learns from it. "passed" is a verdict on the same forged
+    picture, and only the forger learns from it.
     """
 
     def __init__(self) -> None:
@@ -113,48 +116,48 @@ class Adversaries(nn.Module):
     def forward(self, picture: Array, digit: Array) -> dict[str, Array]:
         noise = self.noise.normal((picture.shape[0], NOISE), picture.dtype)
         forged = self.forger(noise, digit)
-        settled = self.judge.bind(  # a copy that does not train: nor does it drop anything
+        fixed_judge = self.judge.bind(  # a copy that does not learn, and whose dropout is off
             {name: stop_gradient(p) for name, p in self.judge.parameters().items()}
         )
         return {
             "real": self.judge(picture, digit),
-            "forged": self.judge(stop_gradient(forged), digit),  # nothing for the forger here,
-            "passed": settled(forged, digit),  # and nothing for the judge here
+            "forged": self.judge(stop_gradient(forged), digit),  # no gradient for the forger
+            "passed": fixed_judge(forged, digit),  # no gradient for the judge
         }
 
 
 def loss(verdicts: dict[str, Array], _: Array) -> Array:
-    """The judge's: real is 1, forged is 0. The forger's: forged is to be taken for 1.
+    """The judge's loss plus the forger's loss.
 
-    The judge need not be surer of the real ones than 0.9: one that is certain teaches nothing.
+    The judge should answer 1 to a real picture and 0 to a forged one. The forger wants the answer
+    1 to its picture. The target for real pictures is 0.9 instead of 1, so that the judge does not
+    become certain: the forger learns little from a judge that is never in doubt.
     """
     xp = array_namespace(verdicts["real"])
     one, zero = xp.ones_like(verdicts["real"]), xp.zeros_like(verdicts["real"])
-    far = losses.binary_cross_entropy_with_logits
-    return (
-        far(verdicts["real"], 0.9 * one)
-        + far(verdicts["forged"], zero)
-        + far(verdicts["passed"], one)
-    )
+    cross_entropy = losses.binary_cross_entropy_with_logits
+    of_judge = cross_entropy(verdicts["real"], 0.9 * one) + cross_entropy(verdicts["forged"], zero)
+    of_forger = cross_entropy(verdicts["passed"], one)
+    return of_judge + of_forger
 
 
 def make_trainer(seed: int, **where: Any) -> Trainer:
-    """Two optimizers would do as well: `optim.Groups({"forger.*": …}, others=…)`."""
+    """A trainer of both. `optim.Groups({"forger.*": …}, others=…)` would be two optimizers."""
     return Trainer(Adversaries(), loss, optim.Adam(STEP_SIZE, betas=(0.5, 0.9)), seed=seed, **where)
 
 
 def forge(net: nn.Module, digit: np.ndarray, seed: int, **where: Any) -> np.ndarray:
-    """A picture of each digit asked for, (count, 64), of noise from the seed."""
+    """A forged picture (count, 64) for each entry of `digit`, with noise drawn from the seed."""
     noise = np.random.default_rng(seed).normal(size=(len(digit), NOISE)).astype(np.float32)
     asked = (polynet.asarray(a, **where) for a in (noise, digit))
     return polynet.to_numpy(net.forger(*asked))
 
 
-# How good the forged ones are
+# How good the forged pictures are
 
 
 def make_reader(real: Digits, seed: int, **where: Any) -> Trainer:
-    """A network that reads digits; it has seen real ones only."""
+    """A network that reads digits, trained on real ones only."""
     net = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
     reader = Trainer(
         net, losses.cross_entropy, optim.Adam(), metrics=[metrics.accuracy], seed=seed, **where
@@ -164,7 +167,7 @@ def make_reader(real: Digits, seed: int, **where: Any) -> Trainer:
 
 
 def distance_to_nearest(pictures: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Of each picture, how far the nearest other one is that is not itself."""
+    """For each picture, the distance to the nearest of `others` that is not the picture itself."""
     squares = (pictures**2).sum(1)[:, None] + (others**2).sum(1) - 2 * pictures @ others.T
     if pictures is others:
         np.fill_diagonal(squares, np.inf)
@@ -172,12 +175,12 @@ def distance_to_nearest(pictures: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def spread(digits: Digits) -> float:
-    """The standard deviation of a pixel among pictures of the same digit; the mean of all."""
+    """How much pictures of the same digit differ: a pixel's standard deviation, mean of all."""
     kinds = [digits.picture[digits.digit == k] for k in range(10)]
     return float(np.mean([kind.std(axis=0) for kind in kinds]))
 
 
-# All of it
+# The whole program
 
 
 def heading(text: str) -> None:
@@ -185,7 +188,7 @@ def heading(text: str) -> None:
 
 
 def draw(real: Digits, forged: Digits) -> Any:
-    """Ten real pictures of each digit, and beside them ten forged ones."""
+    """Draw ten real pictures of each digit, and beside them ten forged ones."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 5.4), layout="constrained")
@@ -207,23 +210,27 @@ def main(argv: list[str] | None = None) -> None:
     print(f"backend {backend.name}, device {where['device']}, seed {options.seed}")
 
     real = read_digits()
-    heading(f"A forger and a judge, {options.epochs} epochs of {len(real.digit)} digits")
+    heading(f"Training a forger and a judge, {options.epochs} epochs of {len(real.digit)} digits")
+    print("The judge learns to tell real digits from forged ones.")
+    print("The forger learns to make digits that the judge takes for real.")
     trainer = make_trainer(options.seed, **where)
-    x, nothing = real._asdict(), np.zeros(len(real.digit))  # the loss looks at no target
-    trainer.fit(x, nothing, epochs=options.epochs, batch_size=BATCH_SIZE)
+    x, no_targets = real._asdict(), np.zeros(len(real.digit))  # the loss does not use targets
+    trainer.fit(x, no_targets, epochs=options.epochs, batch_size=BATCH_SIZE)
     asked = np.repeat(np.arange(10, dtype=np.int32), EACH)
     forged = Digits(forge(trainer.net, asked, options.seed, **where), asked)
 
-    heading(f"{EACH} of each digit, forged")
+    heading(f"The forger makes {EACH} pictures of each digit")
     reader = make_reader(real, options.seed, **where)
     kept = reader.history.last()["val_accuracy"]
     found = reader.evaluate(*forged)["accuracy"]
-    print(f"A network that reads {kept:.3f} of real digits as what they are")
-    print(f"reads {found:.3f} of the forged ones as what was asked for.")
-    print("                             forged    real")
+    print("A third network learned to read, from real digits only.")
+    print(f"It reads {kept:.3f} of other real digits correctly.")
+    print(f"It reads {found:.3f} of the forged ones as the digit that the forger was asked for.\n")
+    print("                                          forged    real")
     near = (distance_to_nearest(p, real.picture).mean() for p in (forged.picture, real.picture))
-    print("to the nearest real one     {:7.2f} {:7.2f}".format(*near))
-    print(f"spread within a digit       {spread(forged):7.3f} {spread(real):7.3f}")
+    print("distance to the nearest real picture     {:7.2f} {:7.2f}".format(*near))
+    print(f"spread of the pictures of one digit      {spread(forged):7.3f} {spread(real):7.3f}")
+    print("Distance 0 would mean that the forger copies; spread 0, that it makes one picture only.")
 
     options.out.mkdir(parents=True, exist_ok=True)
     draw(real, forged).savefig(options.out / "forger.png", dpi=100)
@@ -231,7 +238,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def check_installed() -> None:
-    """Say early, and all at once, what is missing."""
+    """Name all missing packages at once, before the work begins."""
     packages = {"matplotlib": "matplotlib", "sklearn": "scikit-learn"}
     missing = [name for module, name in packages.items() if find_spec(module) is None]
     if missing:
@@ -239,15 +246,22 @@ def check_installed() -> None:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Forge handwritten digits.")
-    parser.add_argument("--backend", help="such as numpy, torch, jax; python -m polynet lists them")
-    parser.add_argument("--device", help="such as cpu or cuda:0; the backend's first if not given")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"(default {EPOCHS})")
+    parser = argparse.ArgumentParser(description="Train a network to forge handwritten digits.")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of first weights, shuffles, noise (default 0)"
+        "--backend", help="such as numpy, torch or jax; python -m polynet lists all"
+    )
+    parser.add_argument("--device", help="such as cpu or cuda:0 (default: the backend's first)")
+    parser.add_argument(
+        "--epochs", type=int, default=EPOCHS, help=f"passes over the digits (default {EPOCHS})"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("out"), help="folder for what is written (default out)"
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of the first weights, the shuffles and the noise (default 0)",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("out"), help="folder for the picture (default out)"
     )
     return parser.parse_args(argv)
 

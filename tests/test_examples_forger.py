@@ -1,4 +1,4 @@
-"""The example of the forger: who learns what from the one loss, and what comes of it."""
+"""The forger example: which network learns from which part of the loss, and the result."""
 
 import re
 import sys
@@ -27,7 +27,7 @@ def test_the_digits(real):
 
 
 def slopes(example, net, terms, x):
-    """The gradient of these terms of the loss alone, in a training pass with one mask and noise."""
+    """The gradient of only these terms of the loss, always with the same masks and noise."""
     keys = {name: polynet.random.key(0, "stream", name) for name in net.streams()}
     step, buffers = np.zeros(1, dtype=np.int32), net.buffers()
 
@@ -57,7 +57,7 @@ def test_each_learns_from_terms_of_its_own(example):
 
 
 def test_the_same_numbers_on_every_backend(example, real):
-    """The noise too; and each backend takes the step as one program, or never does."""
+    """The noise is the same too. NumPy and JAX must take the step as one program."""
     x = {"picture": real.picture[:192], "digit": real.digit[:192]}
     found = {}
     for name in ("numpy", "strict", "torch", "jax"):
@@ -83,7 +83,7 @@ def test_a_fifteenth_of_the_training_goes_much_of_the_way(example, real):
         found.append(reader.evaluate(forged, digit)["accuracy"])
     assert found[0] < 0.5
     assert found[1] > 0.6
-    assert example.distance_to_nearest(forged, real.picture).min() > 0.2  # none is a copy
+    assert example.distance_to_nearest(forged, real.picture).min() > 0.2  # no picture is a copy
     assert 0.01 < example.spread(example.Digits(forged, digit)) < example.spread(real)
 
 
@@ -101,7 +101,7 @@ def test_the_program(run_python, tmp_path):
     options = ["--backend", "numpy", "--epochs", "3", "--out", tmp_path]
     result = run_python("-W", "error", FILE, *options)
     assert (result.returncode, result.stderr) == (0, "")
-    kept = re.search(r"reads ([\d.]+) of real digits", result.stdout)[1]
+    kept = re.search(r"reads ([\d.]+) of other real digits", result.stdout)[1]
     assert float(kept) > 0.95
     assert 0 <= float(re.search(r"reads ([\d.]+) of the forged", result.stdout)[1]) <= 1
     assert (tmp_path / "forger.png").stat().st_size > 5_000
