@@ -1,4 +1,4 @@
-"""The example of the characters: what it learns from, what it is measured by, what it writes."""
+"""The characters example: the text it learns from, the bits it is measured in, what it writes."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ FILE = Path(__file__).parents[1] / "examples" / "characters.py"
 
 
 def few_letters(count):
-    """A text of five letters in which two letters before tell the next."""
+    """A text of five letters in which each letter follows from the two before it."""
     codes = [0, 1]
     for _ in range(count - 2):
         codes.append((2 * codes[-1] + codes[-2] + 1) % 5)
@@ -37,7 +37,7 @@ def test_windows_are_one_character_apart(example):
 
 
 def test_bigram_bits(example):
-    """By hand: of 0 0 1 0, with one for every pair, 0 is followed by 0 with 1/2, by 1 too."""
+    """By hand: in 0 0 1 0, with counts that start at 1, 0 and 1 follow a 0 with chance 1/2 each."""
     train = np.asarray([0, 0, 1, 0])
     assert example.bigram_bits(train, np.asarray([0, 1]), 2) == 1
     after_one = -np.log2(2 / 3)
@@ -76,7 +76,7 @@ def test_near_temperature_0_the_likeliest_is_written(example):
     example.write(trainer, written, 6, temperature=1e-6, seed=0)
     assert written[: len(given)] == given
     assert len(written) == len(given) + 6
-    for i in range(len(given), len(written)):  # the last ones past the length of a window
+    for i in range(len(given), len(written)):  # the last of these no longer see the first letter
         window = np.zeros((1, example.LENGTH), dtype=np.int32)
         seen = written[max(0, i - example.LENGTH) : i]
         window[0, : len(seen)] = seen
@@ -104,7 +104,7 @@ def test_the_program(example, run_python, tmp_path):
     )
     assert untrained > 6
     assert trained < bigram
-    written = re.search(r"temperature 0.7:\n\n(.*)\n\nIts weights", result.stdout, re.DOTALL)[1]
+    written = re.search(r"temperature 0.7:\n\n(.*)\n\nThe weights", result.stdout, re.DOTALL)[1]
     assert written.startswith("The ")
     assert len(written) == 74
     net = example.Writer(len(set(example.read_text())))
@@ -112,7 +112,8 @@ def test_the_program(example, run_python, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [(["--temperature", "0"], "above 0"), (["--prompt", "你"], "--prompt")]
+    ("options", "words"),
+    [(["--temperature", "0"], "above 0; got 0.0"), (["--prompt", "你"], "help; got '你'")],
 )
 def test_what_cannot_be_is_said(example, capsys, options, words):
     with pytest.raises(SystemExit):
