@@ -1,4 +1,4 @@
-"""`python -m polynet`: which backends are installed, which can be used, why the others cannot."""
+"""`python -m polynet`: which backends are installed, and why some of them cannot be used."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from polynet.backend import AUTO_ORDER, PRECEDENCE, Status, chosen_backend, regi
 from polynet.errors import BackendError
 
 NAMESAKE = """\
-WARNING: the distribution "polynet" {version} is installed beside "polynet-array". It is not
-ours, and it ships an import package called polynet too, so each overwrites files of the other.
+WARNING: the distribution "polynet" {version} is installed beside "polynet-array". It is another
+project. Both contain a Python package called polynet, so each overwrites files of the other.
 To repair: pip uninstall polynet, then pip install --force-reinstall polynet-array
 """
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print every backend found with its state, and how one is chosen."""
+    """Print every backend that was found, its state, and how a backend is chosen."""
     parser = argparse.ArgumentParser(
         prog="python -m polynet",
-        description="Show every backend installed, its state, and what to do about the others.",
+        description="Show every backend, its state, and how to install what is missing.",
     )
     parser.parse_args(argv)
     statuses = [registry.status(name) for name in registry.names()]
@@ -32,8 +32,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     for status in statuses:
         if not status.available:
             print(_complaint(status))
-    print(f"What decides, the strongest first: {', '.join(PRECEDENCE)}.")
-    print(f'"auto" takes the first that has more than a CPU: {", ".join(AUTO_ORDER)}; else numpy.')
+    print(f"What chooses the backend, in order of precedence: {', '.join(PRECEDENCE)}.")
+    print(
+        f'"auto" takes the first of {", ".join(AUTO_ORDER)} that has more than a CPU, else numpy.'
+    )
     print(f"Chosen now: {_chosen()}")
 
 
@@ -61,12 +63,12 @@ def _chosen() -> str:
     except BackendError as error:
         return f"none. {error}"
     if chosen is None:
-        return "numpy, because nobody chose; arrays of another library choose their own backend"
+        return "numpy, because nobody chose one; arrays of another library choose their own backend"
     return f"{chosen.name}, by POLYNET_BACKEND={os.environ.get('POLYNET_BACKEND', '')}"
 
 
 def _warning() -> str:
-    """A warning where the unrelated distribution that is called polynet is installed too."""
+    """A warning, if the unrelated distribution that is called polynet is installed too."""
     try:
         return NAMESAKE.format(version=metadata.version("polynet")) + "\n"
     except metadata.PackageNotFoundError:

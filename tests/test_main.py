@@ -1,4 +1,4 @@
-"""`python -m polynet`: the table, the order, the choice, and the distribution that is not ours."""
+"""`python -m polynet`: the table, the precedence, the choice, and the warning of a namesake."""
 
 import re
 
@@ -43,8 +43,8 @@ def test_the_order_and_that_nothing_was_chosen(run_python):
     result = run_python("-m", "polynet")
     order = "an argument, use_backend, set_backend, POLYNET_BACKEND, the arrays' own, numpy."
     assert result.returncode == 0
-    assert f"What decides, the strongest first: {order}\n" in result.stdout
-    assert "first that has more than a CPU: cupy, torch, jax; else numpy.\n" in result.stdout
+    assert f"What chooses the backend, in order of precedence: {order}\n" in result.stdout
+    assert "first of cupy, torch, jax that has more than a CPU, else numpy.\n" in result.stdout
     assert "Chosen now: numpy, because nobody chose" in result.stdout
     assert "WARNING" not in result.stdout
 
