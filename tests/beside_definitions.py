@@ -1,4 +1,4 @@
-"""CuPy's kernels on the host, beside what they stand for."""
+"""Compare CuPy's kernels, run on the host, with the definitions that they replace."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ total = OPS["sum"]
 
 
 def both(f: Any, *args: Any) -> list[tuple[Any, list[Any]]]:
-    """Value and gradients of a weighted sum, by kernels and by the definitions.
+    """The value of `f`, and the gradients of a weighted sum of it, by kernels and by definitions.
 
-    The order in which threads and blocks run changes no bit: where one reads what another writes,
-    and nobody waits, it would.
+    The kernels run twice, with threads and blocks in opposite orders. Both runs must give the same
+    bits. They would differ if one thread read what another writes without waiting for it.
     """
     places = tuple(i for i, a in enumerate(args) if np.asarray(a).dtype.kind == "f")
 
@@ -50,7 +50,7 @@ def agree(f: Any, *args: Any, rtol: float = 1e-12, atol: float = 1e-12) -> None:
 
 
 def stepped(backend: Backend, optimizer: Any, params: Any, steps: int = 3) -> Any:
-    """Parameters and state after some steps, whose gradients are drawn."""
+    """Parameters and state after some steps with random gradients."""
     grads = [
         {n: np.random.default_rng(i).normal(size=p.shape).astype(p.dtype)
          for n, p in params.items()}

@@ -1,4 +1,4 @@
-"""What tests beside PyTorch share: they skip without it, and say how equal is equal."""
+"""Helpers for comparisons with PyTorch: the tolerances, and a skip where it is not installed."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def numbers(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def same(actual: Any, expected: Any, dtype: str) -> None:
-    """Equal, each number relative to itself or to 1."""
+    """Assert equality, with an absolute and a relative tolerance for the dtype."""
     actual, expected, size = to_numpy(actual), expected.detach().numpy(), TOLERANCE[dtype]
     assert actual.dtype == expected.dtype == dtype
     np.testing.assert_allclose(actual, expected, rtol=size, atol=size)
 
 
 def compare(net: nn.Module, twin: Any, inputs: list[np.ndarray], dtype: str, **masks: Any) -> None:
-    """Outputs, and the gradients of every parameter and every input."""
+    """Compare the outputs, and the gradients of every parameter and every input."""
     net = net.init(seed=2, backend="numpy", dtype=dtype)
     twin = twin.to(getattr(torch, dtype))
     twin.load_state_dict({n: torch.tensor(p) for n, p in net.parameters().items()})

@@ -1,4 +1,4 @@
-"""Plug-ins installed for the tests, and Python started in an environment of its own."""
+"""Fixtures: plug-ins that are installed for the tests, and Python in a clean environment."""
 
 import importlib.util
 import os
@@ -14,10 +14,10 @@ import polynet
 from polynet.backend import refresh
 
 os.environ.setdefault("SCIPY_ARRAY_API", "1")  # SciPy reads it once, when it is imported
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a shell runs in the background
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell ignores it for background jobs
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-collect_ignore = ["plugins"]  # distributions to install, some of which cannot be imported
+collect_ignore = ["plugins"]  # these are distributions to install; some cannot be imported
 
 PLUGINS = Path(__file__).with_name("plugins")
 LARGE = ("cupy", "jax", "torch")
@@ -31,14 +31,14 @@ def _install(target, names):
 
 @pytest.fixture(scope="session")
 def plugin_site(tmp_path_factory):
-    """The folder where all of tests/plugins is installed, except the claimant."""
+    """The folder where all plug-ins of tests/plugins are installed, except the claimant."""
     names = sorted({path.parent.name for path in PLUGINS.glob("*/entry_points.txt")} - {"claimant"})
     return _install(tmp_path_factory.mktemp("plugins"), names)
 
 
 @pytest.fixture(scope="session")
 def claimant_site(tmp_path_factory):
-    """The folder where the claimant is installed: it makes NumPy's arrays ambiguous."""
+    """The folder of the claimant, a plug-in that claims NumPy's arrays and makes them ambiguous."""
     return _install(tmp_path_factory.mktemp("claimant"), ["claimant"])
 
 
@@ -59,7 +59,7 @@ def _on_path(site):
 
 @pytest.fixture
 def nothing_chosen(monkeypatch):
-    """Nobody has chosen a backend, and what the test chooses is undone."""
+    """No backend is chosen when the test begins; a choice that the test makes is undone."""
     monkeypatch.delenv("POLYNET_BACKEND", raising=False)
     polynet.set_backend(None)
     yield
@@ -68,21 +68,21 @@ def nothing_chosen(monkeypatch):
 
 @pytest.fixture
 def plugins(plugin_site, nothing_chosen):
-    """The plug-ins of tests/plugins, except the claimant, are installed."""
+    """Install the plug-ins of tests/plugins, except the claimant."""
     with _on_path(plugin_site) as site:
         yield site
 
 
 @pytest.fixture
 def claimant(claimant_site, nothing_chosen):
-    """The claimant is installed."""
+    """Install the claimant."""
     with _on_path(claimant_site) as site:
         yield site
 
 
 @pytest.fixture(scope="module")
 def example(request):
-    """The program that a module of tests calls its FILE, as a module."""
+    """The program at the path FILE of the test module, imported as a module."""
     spec = importlib.util.spec_from_file_location(
         f"example_{request.module.FILE.stem}", request.module.FILE
     )
@@ -93,7 +93,7 @@ def example(request):
 
 @pytest.fixture(scope="session")
 def raises():
-    """`raises(action, kind, words)`: the action raises an error of a kind, which has all words."""
+    """`raises(action, kind, words)`: the action raises this kind of error, with all the words."""
 
     def check(action, kind, words):
         with pytest.raises(kind) as caught:
@@ -106,9 +106,10 @@ def raises():
 
 @pytest.fixture(scope="session")
 def lean_site(tmp_path_factory):
-    """A folder that hides the large libraries from a Python that has it on its path.
+    """A folder that hides the large libraries from every Python that has the folder on its path.
 
-    So a test does not wait for them, and finds the same whether they are installed or not.
+    So a test does not wait until they are imported, and its result does not depend on whether they
+    are installed.
     """
     folder = tmp_path_factory.mktemp("lean")
     (folder / "sitecustomize.py").write_text(
@@ -138,7 +139,7 @@ def run_python(tmp_path, lean_site):
             capture_output=True,
             text=True,
             timeout=120,
-            check=False,  # how it ends is the tests' to judge
+            check=False,  # the test judges the exit status
         )
 
     return run

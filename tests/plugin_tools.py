@@ -1,4 +1,4 @@
-"""What tests of plug-ins share: arrays of the loopback's, a function of them, and threads."""
+"""Helpers for tests of plug-ins: arrays of the loopback backend, a function of them, threads."""
 
 import threading
 

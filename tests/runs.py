@@ -1,4 +1,4 @@
-"""A run of training, stopped and compared: what tests of saving share."""
+"""Helpers for tests of saving: run a training, stop it, and compare two runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from polynet.backend import Backend, to_numpy
 rng = np.random.default_rng(7)
 X = rng.normal(size=(31, 4))
 Y = (X[:, 0] * X[:, 1] > 0).astype(int)
-# Of the 31 samples 23 are trained on: the last batch of an epoch is short.
+# 23 of the 31 samples are for training, so the last batch of an epoch is short.
 FIT: dict[str, Any] = {"batch_size": 4, "validation_split": 0.25}
 EPOCHS = 5
 
@@ -55,7 +55,7 @@ def saved(path: Path, epochs: int = 2, **options: Any) -> Path:
 
 
 def stopped(backend: Backend, call: int, stop: Callable[[], None]) -> Trainer:
-    """A Trainer in whose run `stop()` happens during that call of the compiled step."""
+    """A Trainer that calls `stop()` in its run, at the given call of the compiled step."""
     stopping = copy.copy(backend)
     calls = 0
 

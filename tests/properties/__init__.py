@@ -1,7 +1,7 @@
-"""What a function of the namespace is called with, for any derivative to be checked there.
+"""Random calls of the namespace's functions, at which any derivative can be checked.
 
-`PROPERTIES` has a strategy of calls for every function that can be differentiated, by name;
-`FUNCTIONS` has those functions. A chapter of the standard is a module here.
+`PROPERTIES` maps the name of every differentiable function to a strategy that draws calls of it.
+`FUNCTIONS` maps the names to the functions. Each module here is one chapter of them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Activations: smooth ones at any number, others at any but those where they have a kink.
+"""Activations: smooth ones at any number, the others at any number except their kinks.
 
-Kinks are at tenths, or at none of the numbers drawn: so these stand halfway between tenths.
+All kinks are at multiples of 0.1, so inputs for functions with kinks are halfway between them.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from properties.draws import Draw, Sample, Samples, an_axis, numbers, on_grid, sample, shapes
 
 REACH = 75
-"""Tenths: beyond the last kink, which is that of `relu6`."""
+"""How far inputs reach, in tenths: beyond the last kink, which `relu6` has at 6."""
 
 
 @st.composite
 def everywhere(draw: Draw, **options: Any) -> Sample:
-    """At tenths, 0 among them, any of them several times."""
+    """Inputs at multiples of 0.1, which may be 0 and may occur several times."""
     x = on_grid(draw, draw(shapes()), -REACH, REACH)
     return sample(x, **{name: draw(value) for name, value in options.items()})
 
@@ -30,7 +30,7 @@ def between_kinks(draw: Draw, **options: Any) -> Sample:
 
 @st.composite
 def softplus(draw: Draw) -> Sample:
-    """On both sides of the threshold, where the function has a step."""
+    """Inputs on both sides of the threshold, where the function has a step."""
     shape = draw(shapes())
     if draw(st.booleans()):
         return sample(on_grid(draw, shape, -REACH, REACH))
@@ -40,7 +40,7 @@ def softplus(draw: Draw) -> Sample:
 
 @st.composite
 def prelu(draw: Draw) -> Sample:
-    """With one slope, or one for each channel."""
+    """Calls with one slope, or with one for each channel."""
     x = on_grid(draw, draw(shapes(least=1)), -REACH, REACH, past=0.05)
     slopes = x.shape[1] if x.ndim > 1 and draw(st.booleans()) else 1
     return sample(x, numbers(draw, (slopes,)))

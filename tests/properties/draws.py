@@ -1,6 +1,7 @@
-"""What the properties draw: shapes, axes, and numbers at which derivatives exist.
+"""Strategies that the properties share: shapes, axes, and numbers at which derivatives exist.
 
-Numbers keep 0.02 from 0 and from one another, so that differences cross no kink and no tie.
+Numbers lie at least 0.02 away from 0, and apart from one another, so that a finite difference
+crosses no kink and no tie.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Samples = st.SearchStrategy[Sample]
 
 
 def sample(*args: Any, **options: Any) -> Sample:
-    """A call: it is differentiated by its arrays of floating and of complex numbers."""
+    """A call. The tests differentiate by its arrays of real or complex floating numbers."""
     return Sample(args, options)
 
 
@@ -29,7 +30,7 @@ def generator(draw: Draw) -> np.random.Generator:
 
 
 def shapes(least: int = 0, most: int = 3, side: int = 0) -> st.SearchStrategy[Shape]:
-    """Shapes of so many dimensions, each of `side` at least; few are empty."""
+    """Shapes of `least` to `most` dimensions, each of at least size `side`; few are empty."""
     sides = st.sampled_from([n for n in (2, 3, 2, 3, 1, 2, 3, 1, 0) if n >= side])
     dimensions = st.sampled_from([n for n in (2, 3, 1, 2, 3, 0) if least <= n <= most])
     return dimensions.flatmap(lambda n: st.tuples(*[sides] * n))
@@ -49,26 +50,26 @@ def broadcastable(draw: Draw, count: int, most: int = 3) -> tuple[Shape, ...]:
 
 
 def numbers(draw: Draw, shape: Shape, low: float = -2.0, high: float = 2.0) -> np.ndarray:
-    """Numbers of `shape`, none near another or 0."""
+    """Different numbers, none of them near another or near 0."""
     count = math.prod(shape)
-    grid = np.linspace(low, high, count + count // 50 + 3)[1:-1]  # more than are left out below
+    grid = np.linspace(low, high, count + count // 50 + 3)[1:-1]  # spare ones: some are dropped
     grid = grid[np.abs(grid) > 0.02][:count]
     return np.asarray(generator(draw).permutation(grid).reshape(shape))
 
 
 def on_grid(draw: Draw, shape: Shape, start: int, stop: int, past: float = 0.0) -> np.ndarray:
-    """Tenths from `start` to `stop`, and `past` each: of two grids, none is near the other."""
+    """Tenths from `start` to `stop`, plus `past`: numbers with different `past` are never near."""
     return np.asarray(generator(draw).integers(start, stop, shape) / 10 + past)
 
 
 def away_from_zero(draw: Draw, shape: Shape, low: float = 0.4, high: float = 2.0) -> np.ndarray:
-    """Numbers of both signs, of sizes from `low` to `high`."""
+    """Numbers of both signs, whose absolute values are from `low` to `high`."""
     signs = generator(draw).choice([-1.0, 1.0], shape)
     return np.asarray(numbers(draw, shape, low, high) * signs)
 
 
 def complex_numbers(draw: Draw, shape: Shape) -> np.ndarray:
-    """Numbers of all quadrants, away from the axes, where the branches are cut."""
+    """Complex numbers in all quadrants, away from the axes, where functions have branch cuts."""
     real, imaginary = (away_from_zero(draw, shape, 0.3, 0.9) for _ in range(2))
     return np.asarray(real + 1j * imaginary)
 
@@ -97,7 +98,7 @@ def axes(draw: Draw, ndim: int) -> int | Shape | None:
 
 
 def integers(draw: Draw, shape: Shape, low: int, high: int) -> np.ndarray:
-    """Integers of `shape` from `low` to `high`, any of them several times."""
+    """Integers from `low` to `high`, which may repeat."""
     return np.asarray(generator(draw).integers(low, high, shape, endpoint=True))
 
 
@@ -107,7 +108,7 @@ def truths(draw: Draw, shape: Shape) -> np.ndarray:
 
 @st.composite
 def one_array(draw: Draw, shape: st.SearchStrategy[Shape], **fixed: Any) -> Sample:
-    """A call of one array, and options that do not vary."""
+    """A call with one array, and with options that are always the same."""
     return sample(numbers(draw, draw(shape)), **fixed)
 
 

@@ -1,4 +1,4 @@
-"""Elementwise functions: any shapes, any that broadcast, real and complex, numbers of Python."""
+"""Elementwise functions: arrays that broadcast, real and complex, and Python numbers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def of_complex(draw: Draw) -> Sample:
 
 
 def sides(draw: Draw, *arrays: np.ndarray) -> Sample:
-    """A call of two arrays, one of which may be a number of Python instead."""
+    """A call with two arrays, one of which may be replaced by a Python number."""
     x, y = arrays
     which = draw(st.sampled_from(["arrays", "arrays", "left", "right"]))
     if which == "left" and x.ndim == 0:
@@ -104,7 +104,7 @@ def larger_or_smaller(draw: Draw) -> Sample:
 
 @st.composite
 def quotient_of_one_floor(draw: Draw) -> Sample:
-    """x/y between two integers, also where it broadcasts."""
+    """x and y whose quotient lies between two integers, so that its floor does not jump."""
     left, right = draw(broadcastable(2))
     floors = generator(draw).integers(-3, 3, left)
     sign = draw(st.sampled_from([-1.0, 1.0]))
@@ -137,7 +137,7 @@ def chosen(draw: Draw) -> Sample:
 
 
 FUNCTIONS = {name: OPS[name] for name in ("conj", "imag", "real")}
-"""Those of which the suite takes real parts."""
+"""The functions themselves: the suite wraps them, so that its inputs and results are real."""
 
 PROPERTIES: dict[str, Samples] = {
     **{name: of_one(*domain) for name, domain in DOMAINS.items()},

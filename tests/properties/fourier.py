@@ -1,4 +1,4 @@
-"""Fourier transforms of real and of complex numbers, of any length, axes and norm."""
+"""Fourier transforms of real and complex numbers, with any length, axes and norm."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NORMS = st.sampled_from(["backward", "ortho", "forward"])
 
 
 def of_kind(draw: Draw, kind: str, shape: Shape) -> Any:
-    """What a transform takes: complex numbers, real ones, or either."""
+    """The input of a transform: complex numbers, real numbers, or either kind."""
     make = {"complex": complex_numbers, "real": numbers, "either": real_or_complex}[kind]
     return make(draw, shape)
 
@@ -58,7 +58,7 @@ def shifted(draw: Draw) -> Sample:
 
 
 FUNCTIONS = {f"fft.{name}": f for name, f in EXTENSIONS["fft"].items()}
-"""The functions themselves, and not their real parts, as in the suite."""
+"""The functions themselves: the suite wraps them, so that its inputs and results are real."""
 
 PROPERTIES: dict[str, Samples] = {
     **dict.fromkeys("fft.fft fft.ifft".split(), along_an_axis("complex")),

@@ -1,4 +1,4 @@
-"""Indices of every form: read, assigned to, taken; and the sums that go back through them."""
+"""Indices of every form, for reading, assigning and taking; and the sums of their derivatives."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from properties.draws import (
 
 
 def a_slice(draw: Draw, n: int) -> slice:
-    """A slice of `n` places, of any step, and of the bounds that the standard allows."""
+    """A slice of an axis of size `n`, with any step, and with bounds that the standard allows."""
     step = draw(st.sampled_from([None, 1, 2, 3, -1, -2, -3]))
     below, above = (0, n) if step is None or step > 0 else (1, max(0, n - 1))
     start = draw(st.none() | st.integers(-n, above))
@@ -33,7 +33,7 @@ def a_slice(draw: Draw, n: int) -> slice:
 
 
 def slices(draw: Draw, shape: Shape) -> Any:
-    """Integers, slices, `...` and None; integers also as arrays of no dimension."""
+    """A key of integers, slices, `...` and None. An integer may also be a 0-dimensional array."""
     keys: list[Any] = []
     for n in shape:
         whole = draw(st.integers(0, 2)) == 0 and n > 0
@@ -50,9 +50,9 @@ def slices(draw: Draw, shape: Shape) -> Any:
 
 
 def places(draw: Draw, shape: Shape) -> Any:
-    """An array of places, or one place, for each axis: any of them several times, or from the back.
+    """An integer array for each axis, or an integer. Places may repeat, or count from the back.
 
-    Where one is assigned to several times, the last counts, as in NumPy.
+    If a place is assigned to several times, the last value counts, as in NumPy.
     """
     named = draw(broadcastable(len(shape), most=2))
     keys: list[Any] = [integers(draw, s, -n, n - 1) for s, n in zip(named, shape, strict=True)]
@@ -78,7 +78,7 @@ def read(draw: Draw) -> Sample:
 
 @st.composite
 def assign(draw: Draw) -> Sample:
-    """Values of any shape that broadcasts to what the key names, or a number."""
+    """Values of any shape that broadcasts to `x[key]`, or a number."""
     x = real_or_complex(draw, draw(shapes()))
     key = a_key(draw, x.shape)
     if draw(st.integers(0, 3)) == 0:

@@ -1,7 +1,7 @@
 """Products, decompositions, inverses and norms, of stacks of matrices that may be empty.
 
-Matrices have singular values, or eigenvalues, far from 0 and from one another: only there have
-vectors a derivative.
+The singular values or eigenvalues of a matrix are far from 0 and from one another. Only then do
+the singular vectors or eigenvectors have a derivative.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def oblong(draw: Draw) -> Sample:
 
 @st.composite
 def svd(draw: Draw) -> Sample:
-    """All singular vectors are determined: of oblong matrices, only the first."""
+    """`full_matrices` only for square matrices: other ones do not determine all of U and Vh."""
     (x,) = draw(oblong()).args
     return sample(x, full_matrices=x.shape[-2] == x.shape[-1] and draw(st.booleans()))
 
@@ -74,7 +74,7 @@ def symmetric(draw: Draw, **options: Any) -> Sample:
 
 @st.composite
 def qr(draw: Draw) -> Sample:
-    """The first columns are independent; all of Q is determined."""
+    """The first columns are independent, and the mode is one in which x determines all of Q."""
     m, n, stack = draw(sides), draw(sides), draw(stacks)
     k = min(m, n)
     x = np.concatenate([matrix(draw, (*stack, m, k)), numbers(draw, (*stack, m, n - k))], axis=-1)
@@ -83,7 +83,7 @@ def qr(draw: Draw) -> Sample:
 
 @st.composite
 def solve(draw: Draw) -> Sample:
-    """Stacks broadcast; y of one dimension is one vector."""
+    """The stacks of x and y broadcast, or y is one vector."""
     n, of_complex = draw(sides), draw(st.booleans())
     make = complex_numbers if of_complex else numbers
     if draw(st.booleans()):
@@ -102,7 +102,7 @@ def matrix_power(draw: Draw) -> Sample:
 
 @st.composite
 def vector_norm(draw: Draw) -> Sample:
-    """Of numbers whose sizes differ: at a tie the largest and the smallest are at a kink."""
+    """Numbers with different absolute values: if two are equal, max and min have a kink."""
     shape = draw(shapes(side=1))
     x = away_from_zero(draw, shape)
     if draw(st.booleans()):
@@ -113,7 +113,7 @@ def vector_norm(draw: Draw) -> Sample:
 
 @st.composite
 def matrix_norm(draw: Draw) -> Sample:
-    """Of matrices of positive numbers, whose sums by rows and by columns differ."""
+    """For norms of row or column sums: positive numbers, so that no two of the sums are equal."""
     stack, m, n = draw(stacks), draw(sides), draw(sides)
     p = draw(st.sampled_from(["fro", "nuc", 1, -1, 2, -2, math.inf, -math.inf]))
     if p in ("fro", "nuc", 2, -2):
@@ -149,7 +149,7 @@ def vecdot(draw: Draw) -> Sample:
 
 @st.composite
 def tensordot(draw: Draw) -> Sample:
-    """Over the last axes of x and the first of y, or over any, in any order."""
+    """Sum over the last axes of x and the first of y, or over any axes in any order."""
     shape = draw(shapes(least=2) | shapes())
     if draw(st.integers(0, 2)) == 0:
         count = draw(st.integers(0, len(shape)))
@@ -167,7 +167,7 @@ def tensordot(draw: Draw) -> Sample:
 
 @st.composite
 def einsum(draw: Draw) -> Sample:
-    """Of one to three arrays with any letters, some of length 1, some twice, "..." in some."""
+    """One to three arrays with any letters, some of size 1, some repeated, some with "..."."""
     sizes = {letter: draw(lengths) for letter in "abcd"}
     wide = draw(shapes(most=2))
     terms, arrays, dotted = [], [], False

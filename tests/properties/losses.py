@@ -1,6 +1,6 @@
-"""Losses: of any shape, with and without weights of samples and of classes, over their options.
+"""Losses: any shape, with and without weights of samples and of classes, and all their options.
 
-Where a loss has kinks, outputs stand on tenths and targets halfway between them.
+If a loss has kinks, outputs are multiples of 0.1 and targets are halfway between multiples.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ counts = st.sampled_from([2, 3, 1])
 
 
 def of_samples(draw: Draw, shape: Shape) -> list[np.ndarray | None]:
-    """Weights of the samples, or None, or no argument."""
+    """The sample weights of a call: an array, or None, or no argument."""
     choice = draw(st.sampled_from(["none", "weights", "default"]))
     if choice == "weights" and shape:
         return [numbers(draw, shape[:1], 0.2, 2.0)]
@@ -36,7 +36,7 @@ def of_samples(draw: Draw, shape: Shape) -> list[np.ndarray | None]:
 
 
 def of_classes(draw: Draw, count: int, *kinds: str) -> Any:
-    """Weights of classes: an array, which is differentiated by, or numbers; or None."""
+    """The class weights of a call: an array (the tests differentiate by it), a list, or None."""
     choice = draw(st.sampled_from(["none", "array", "list", *kinds]))
     weights = numbers(draw, (count,), 0.2, 2.0)
     given = {"none": None, "array": weights, "list": weights.tolist(), "number": 2.5}
@@ -44,7 +44,7 @@ def of_classes(draw: Draw, count: int, *kinds: str) -> Any:
 
 
 def options(draw: Draw, **values: list[Any]) -> dict[str, Any]:
-    """Some of the options; the others have their defaults."""
+    """Values for some of the options; the others keep their defaults."""
     drawn = {name: draw(st.sampled_from(["default", *some])) for name, some in values.items()}
     return {name: value for name, value in drawn.items() if value != "default"}
 
@@ -59,13 +59,13 @@ def smooth(draw: Draw, **values: list[Any]) -> Sample:
 
 @st.composite
 def bent(draw: Draw, **values: list[Any]) -> Sample:
-    """Outputs and targets whose differences are at no tenth, but for some that are equal."""
+    """Outputs and targets whose differences are no multiple of 0.1, except some that are 0."""
     shape = draw(shapes(side=1))
     x = on_grid(draw, shape, -20, 20)
     y = on_grid(draw, shape, -20, 20, past=0.05)
     given = options(draw, **values)
     if values and given != {"beta": 0.0} and draw(st.booleans()):
-        y = np.where(integers(draw, shape, 0, 1) == 0, x, y)  # on the parabola, at its ground
+        y = np.where(integers(draw, shape, 0, 1) == 0, x, y)  # at 0 these losses are smooth
     return sample(x, y, *of_samples(draw, shape), **given)
 
 
@@ -85,7 +85,7 @@ def cosine_distance(draw: Draw) -> Sample:
 
 @st.composite
 def divergence(draw: Draw) -> Sample:
-    """Between any positive numbers, or any logarithms: its formula does not ask for sums of 1."""
+    """Any positive targets, or any logarithms: the formula does not need sums of 1."""
     shape, log_target = draw(shapes(least=1, side=1)), draw(st.booleans())
     y = numbers(draw, shape, *((-2.0, 0.5) if log_target else (0.1, 1.0)))
     x = numbers(draw, shape, -3.0, 0.0)
@@ -94,7 +94,7 @@ def divergence(draw: Draw) -> Sample:
 
 @st.composite
 def binary(draw: Draw) -> Sample:
-    """Logits of 0 and targets of 0 and 1 among others."""
+    """Logits and targets, of which some logits are 0 and some targets are 0 or 1."""
     shape = draw(shapes(side=1))
     x, y = on_grid(draw, shape, -30, 30), on_grid(draw, shape, 0, 11)
     weights = of_samples(draw, shape)
@@ -105,7 +105,7 @@ def binary(draw: Draw) -> Sample:
 
 @st.composite
 def cross_entropy(draw: Draw) -> Sample:
-    """Labels, or probabilities, which are differentiated by too; of images as well."""
+    """Targets are labels or probabilities (the tests differentiate by those), also of images."""
     batch, classes, *rest = shape = draw(shapes(least=2, most=4, side=1))
     given: list[Any] = of_samples(draw, shape)
     if given:
@@ -132,7 +132,7 @@ def nll(draw: Draw) -> Sample:
 
 @st.composite
 def multi_margin(draw: Draw) -> Sample:
-    """Two scores differ by a multiple of 0.4, and no margin is one."""
+    """Scores differ by multiples of 0.4, and no margin is such a multiple, so no kink is hit."""
     batch, classes = draw(counts), draw(counts)
     given: list[Any] = of_samples(draw, (batch,))
     if given:

@@ -163,30 +163,30 @@ def full_like(draw: Draw) -> Sample:
 
 @st.composite
 def in_lists(draw: Draw) -> Sample:
-    """Arrays of no dimension, and a number of Python, for nested lists of them."""
+    """0-dimensional arrays and a Python number, of which `asarray` makes nested lists."""
     return sample([numbers(draw, ()) for _ in range(draw(st.integers(1, 3)))], 0.7)
 
 
 def asarray(arrays: list[Any], number: float) -> Any:
-    """A matrix of the arrays, of them again, and of a number."""
+    """A matrix of three rows: the arrays, the arrays in reverse order, and the number."""
     return array_namespace(arrays[0]).asarray([arrays, arrays[::-1], [number] * len(arrays)])
 
 
 def astype(x: Any) -> Any:
-    """`x` as complex numbers, which both kinds become without loss."""
+    """`x` as complex numbers: real and complex arrays can both be converted without loss."""
     xp = array_namespace(x)
     return xp.astype(x, xp.complex128)
 
 
 def to_device(x: Any) -> Any:
-    """x³, for which x goes to the last of its backend's devices, and comes back."""
+    """x³: x is moved to the last of the backend's devices, squared there, and moved back."""
     home, *_, other = [*get_backend().devices().values()] * 2
     y = OPS["to_device"](x, other)
     return OPS["to_device"](y * y, home) * x
 
 
 FUNCTIONS = {"asarray": asarray, "astype": astype, "to_device": to_device}
-"""Functions that take what each library has its own of."""
+"""Calls of functions whose arguments, such as dtypes and devices, differ between libraries."""
 
 PROPERTIES: dict[str, Samples] = {
     "reshape": reshape(),

@@ -23,7 +23,7 @@ from properties.draws import (
 
 counts = st.sampled_from([2, 3, 1])
 EPS = st.sampled_from([0.02, 0.5])
-"""Large enough for differences where the numbers are close together."""
+"""Large enough for finite differences to be exact enough where the numbers are close together."""
 
 
 @st.composite
@@ -43,13 +43,13 @@ def linear(draw: Draw) -> Sample:
 
 @st.composite
 def linear_relu(draw: Draw) -> Sample:
-    """Of what stays on its side of the kink: positive inputs, the weights of a unit of one sign."""
+    """No sum crosses relu's kink: inputs are positive, and all weights of a unit have one sign."""
     x, *units = draw(linear()).args
     return sample(np.abs(x), *of_one_sign(draw, units))
 
 
 def of_one_sign(draw: Draw, units: list[np.ndarray]) -> list[np.ndarray]:
-    """Weights and biases, of which all that belong to one unit are positive, or all negative."""
+    """Weights and biases with signs changed so that all numbers of a unit have the same sign."""
     signs = generator(draw).choice([-1.0, 1.0], units[0].shape[0])
     return [(np.abs(w).T * signs).T for w in units]
 
@@ -62,7 +62,7 @@ def dropout(draw: Draw) -> Sample:
 
 @st.composite
 def layer_norm(draw: Draw) -> Sample:
-    """Over two numbers at least; weight, or weight and bias, or neither."""
+    """Normalise over at least two numbers, with weight, with weight and bias, or with neither."""
     kept = draw(shapes(most=2))
     over = tuple(draw(st.integers(2, 3)) for _ in range(draw(st.integers(1, 2))))
     learnt = [numbers(draw, over) for _ in range(draw(st.integers(0, 2)))]
@@ -98,7 +98,7 @@ def of_channels(draw: Draw) -> Shape:
 
 @st.composite
 def batch_norm(draw: Draw) -> Sample:
-    """The normalised numbers, and the means and variances that become running ones."""
+    """Calls that return the normalised numbers, and means and variances for the running ones."""
     shape = of_channels(draw)
     learnt = [numbers(draw, shape[1:2]) for _ in range(draw(st.integers(0, 2)))]
     return sample(numbers(draw, shape), *learnt, eps=draw(EPS))
@@ -115,7 +115,7 @@ def batch_norm_inference(draw: Draw) -> Sample:
 
 @st.composite
 def attention(draw: Draw, *, values: bool) -> Sample:
-    """Of heads, or none; each query may look somewhere, as key 0 is open to all."""
+    """With or without heads. Every query may attend to key 0, so that none has no key at all."""
     stack = draw(shapes(most=2, side=1))
     targets, sources, width = draw(counts), draw(counts), draw(counts)
     arrays = [numbers(draw, (*stack, n, width)) for n in (targets, sources)]
@@ -131,7 +131,7 @@ def attention(draw: Draw, *, values: bool) -> Sample:
 
 @st.composite
 def recurrent(draw: Draw, *, gates: int, states: int) -> Sample:
-    """Each state given or not, both biases or neither."""
+    """Each initial state may be given or not; both biases are given, or neither."""
     long, batch, inside, hidden = (draw(counts) for _ in range(4))
     before = [maybe(draw, (batch, hidden)) for _ in range(states)]
     weights = [numbers(draw, (gates * hidden, n)) for n in (inside, hidden)]
@@ -146,7 +146,7 @@ def maybe(draw: Draw, shape: Shape) -> np.ndarray | None:
 
 @st.composite
 def rnn(draw: Draw) -> Sample:
-    """With relu, of what stays on its side of the kink: positive numbers, each unit of one sign."""
+    """With relu no sum crosses the kink: inputs are positive, a unit's weights are of one sign."""
     call = draw(recurrent(gates=1, states=1))
     activation = draw(st.sampled_from(["tanh", "relu"]))
     if activation == "relu":

@@ -1,4 +1,4 @@
-"""The operators of arrays: also reflected, in place, and as the library's own arrays have them."""
+"""The operators of arrays: with arrays and Python numbers on either side, and in place."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from properties.draws import Draw, Sample, Samples, numbers, sample
 
 
 def in_place(name: str) -> Callable[..., Any]:
-    """`x += y`, of an x that is the function's own."""
+    """A function for `x += y` and the like, which changes a copy of x in place."""
     change = getattr(operator, name)
 
     def call(x: Any, y: Any) -> Any:
@@ -32,7 +32,7 @@ def assigned(x: Any, key: Any, value: Any) -> Any:
 
 @st.composite
 def fitting(draw: Draw, pairs: Samples) -> Sample:
-    """Those `pairs` that an operator in place takes: it keeps the shape and the dtype of x."""
+    """The `pairs` that an in-place operator accepts: the result has the shape and dtype of x."""
     x, y = draw(pairs.filter(is_fitting)).args
     return sample(x, y)
 
@@ -66,7 +66,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{f"operator.i{name}": in_place(f"i{name}") for name in (*BINARY, "matmul")},
     "operator.setitem": assigned,
 }
-"""The operators by the names that Python's module `operator` has for them."""
+"""The operators, under their names in Python's module `operator`."""
 
 PROPERTIES: dict[str, Samples] = {
     **{f"operator.{name}": pairs for name, pairs in BINARY.items()},

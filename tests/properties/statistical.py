@@ -22,7 +22,7 @@ from properties.draws import (
 
 
 def reduced(draw: Draw, least: int) -> tuple[Shape, dict[str, Any]]:
-    """A shape with at least so many elements to reduce, though perhaps none to keep; options."""
+    """A shape and options. Reduced axes have at least `least` elements each; others may have 0."""
     ndim = draw(st.sampled_from([2, 3, 1, 0]))
     axis = axes(draw, ndim)
     gone = range(ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
@@ -34,7 +34,7 @@ def reduced(draw: Draw, least: int) -> tuple[Shape, dict[str, Any]]:
 
 @st.composite
 def total(draw: Draw) -> Sample:
-    """What may also be of nothing, and complex."""
+    """Numbers to sum: they may be complex, and there may be none."""
     shape, options = reduced(draw, 0)
     make = complex_numbers if draw(st.booleans()) else numbers
     return sample(make(draw, shape), **options)
@@ -47,7 +47,7 @@ def with_zeros(draw: Draw, x: np.ndarray) -> np.ndarray:
 
 @st.composite
 def product(draw: Draw) -> Sample:
-    """Also where one factor is 0, or several are."""
+    """Factors, of which one or several may be 0."""
     shape, options = reduced(draw, 0)
     if draw(st.booleans()):
         return sample(complex_numbers(draw, shape), **options)
@@ -56,7 +56,7 @@ def product(draw: Draw) -> Sample:
 
 @st.composite
 def of_some(draw: Draw) -> Sample:
-    """What is of one number at least."""
+    """Reductions of at least one number."""
     shape, options = reduced(draw, 1)
     return sample(numbers(draw, shape), **options)
 
@@ -70,7 +70,7 @@ def mean(draw: Draw) -> Sample:
 
 @st.composite
 def spread(draw: Draw) -> Sample:
-    """Variance, or deviation, of two numbers at least: that of one is constant, or a kink."""
+    """At least two numbers: the variance of one is constant, and its deviation has a kink."""
     shape, options = reduced(draw, 2)
     if not shape:
         shape, options["axis"] = (draw(st.integers(2, 4)),), None

@@ -1,4 +1,4 @@
-"""Windows that slide over images: convolution, its transpose, and pooling; and resampling."""
+"""Windows that slide over images: convolution, its transpose and pooling. Also resampling."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ one_or_two = st.integers(1, 2)
 
 
 def each(draw: Draw, dims: int, values: st.SearchStrategy[int]) -> Shape:
-    """A number for every axis."""
+    """One number, drawn from `values`, for each axis."""
     return tuple(draw(values) for _ in range(dims))
 
 
 def sizes_for(draw: Draw, reach: Shape, ends: list[int]) -> Shape:
-    """Sizes in which a window of that reach fits, padding included."""
+    """Image sizes in which a window of this reach fits, with the padding at the ends."""
     pairs = zip(reach, ends, strict=True)
     return tuple(max(1, r - e + draw(st.integers(0, 2))) for r, e in pairs)
 
@@ -49,7 +49,7 @@ def convolution(draw: Draw) -> Sample:
 
 @st.composite
 def convolution_transpose(draw: Draw) -> Sample:
-    """Of any output padding that PyTorch allows, below the stride or the dilation."""
+    """With any output padding that PyTorch allows: less than the stride or than the dilation."""
     dims, groups = draw(one_or_two), draw(one_or_two)
     places, window = each(draw, dims, few), each(draw, dims, few)
     stride, dilation = each(draw, dims, few), each(draw, dims, one_or_two)
@@ -74,7 +74,7 @@ def convolution_transpose(draw: Draw) -> Sample:
 
 @st.composite
 def pooling(draw: Draw, *, of: str) -> Sample:
-    """At most half of a window is padding, as in PyTorch, and every window sees a number."""
+    """At most half of a window is padding, as in PyTorch, and every window covers a number."""
     dims = draw(one_or_two)
     window = each(draw, dims, few)
     padding = tuple(draw(st.integers(0, w // 2)) for w in window)
@@ -97,7 +97,7 @@ def pooling(draw: Draw, *, of: str) -> Sample:
 
 @st.composite
 def adaptive(draw: Draw) -> Sample:
-    """Windows that divide the image or overlap, and more of them than the image has places."""
+    """Windows that tile the image or overlap, sometimes more windows than the image has places."""
     dims = draw(one_or_two)
     shape = (*each(draw, 2, one_or_two), *each(draw, dims, st.integers(1, 5)))
     return sample(numbers(draw, shape), sizes=each(draw, dims, st.integers(1, 4)))
@@ -105,7 +105,7 @@ def adaptive(draw: Draw) -> Sample:
 
 @st.composite
 def interpolate(draw: Draw) -> Sample:
-    """To more places or fewer, by a size or a factor that leaves at least one."""
+    """To more or fewer places, by a size, or by a factor that leaves at least one place."""
     dims = draw(one_or_two)
     sizes = each(draw, dims, st.integers(1, 5))
     if draw(st.booleans()):
