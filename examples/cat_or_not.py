@@ -453,7 +453,7 @@ def draw_learning(history: polynet.History, before: dict[str, float]) -> Any:
     return figure
 
 
-# All of it
+# The program
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -26,7 +26,7 @@ from polynet.data import Source, arrays, batches, split
 Array = Any
 
 NOT_INSTALLED = """\
-this example needs packages that are not installed here: {missing}. To install them:
+this example needs packages that are not installed: {missing}. To install them:
   pip install 'polynet-array[examples]'
 or, in a checkout of polynet:
   pip install '.[examples]'"""
@@ -293,7 +293,7 @@ def main(argv: list[str] | None = None) -> None:
     show_torch(trainer.net, options.out / "digits.safetensors", test.x, scores)
 
     draw(test, scores).savefig(options.out / "digits.png", dpi=100)
-    print(f"\nDrawn: {options.out / 'digits.png'}")
+    print(f"\nThe picture is in {options.out / 'digits.png'}")
 
 
 def check_installed() -> None:

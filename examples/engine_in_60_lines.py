@@ -276,7 +276,7 @@ def main(argv=None):
     draw(figure, record, trained)
     options.out.mkdir(parents=True, exist_ok=True)
     figure.savefig(options.out / "engine.png", dpi=110)
-    print(f"\nDrawn: {options.out / 'engine.png'}")
+    print(f"\nThe picture is in {options.out / 'engine.png'}")
 
 
 if __name__ == "__main__":

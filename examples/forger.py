@@ -30,7 +30,7 @@ from polynet import Trainer, array_namespace, losses, metrics, nn, optim, stop_g
 Array = Any
 
 NOT_INSTALLED = """\
-this example needs packages that are not installed here: {missing}. To install them:
+this example needs packages that are not installed: {missing}. To install them:
   pip install 'polynet-array[examples]'
 or, in a checkout of polynet:
   pip install '.[examples]'"""
@@ -234,7 +234,7 @@ def main(argv: list[str] | None = None) -> None:
 
     options.out.mkdir(parents=True, exist_ok=True)
     draw(real, forged).savefig(options.out / "forger.png", dpi=100)
-    print(f"\nDrawn: {options.out / 'forger.png'}")
+    print(f"\nThe picture is in {options.out / 'forger.png'}")
 
 
 def check_installed() -> None:

@@ -413,7 +413,7 @@ def draw_cost(axes: Any, costs: list[Cost]) -> None:
     axes.legend(loc="upper left", fontsize=9)
 
 
-# All of it
+# The program
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -24,7 +24,7 @@ from polynet import Trainer, checkpoint, losses, metrics, nn, optim
 from polynet.data import batches, split
 
 NOT_INSTALLED = """\
-this example needs packages that are not installed here: {missing}. To install them:
+this example needs packages that are not installed: {missing}. To install them:
   pip install 'polynet-array[examples]' torch
 or, in a checkout of polynet:
   pip install '.[examples]' torch"""

@@ -19,7 +19,7 @@ PRECEDENCE = (
     "use_backend",
     "set_backend",
     "POLYNET_BACKEND",
-    "the arrays' own",
+    "the arrays that come in",
     "numpy",
 )
 """What decides which backend is used, the strongest first."""
