@@ -216,23 +216,6 @@ def test_channels_of_more_parts_than_a_block_has_threads(monkeypatch: pytest.Mon
     agree(f, rng.normal(size=(20, 2, 10)) + 3, *rng.normal(size=(2, 2)), atol=1e-10)
 
 
-@pytest.mark.parametrize("chunk", [3, 7, 4096])
-def test_equal_numbers_are_normalised_to_the_bias(
-    chunk: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In one part and in several, a row of any length."""
-    monkeypatch.setattr(normalisation, "CHUNK", chunk)
-    bias = rng.normal(size=10)
-    for number in (0.1, 1e14 + 0.3):
-        x = np.full((20, 10, 11), number)
-        with use_backend(HOST):
-            y, mean, variance = functional.batch_norm(x, np.ones(10), bias, eps=1e-5)
-            rows = functional.layer_norm(x[:, :, 0], np.ones(10), bias, axes=1, eps=1e-5)
-        np.testing.assert_array_equal(y, np.broadcast_to(bias[:, None], x.shape))
-        np.testing.assert_array_equal(rows, np.broadcast_to(bias, rows.shape))
-        np.testing.assert_array_equal((mean, variance), ([number] * 10, [0] * 10))
-
-
 @pytest.mark.parametrize("shape", [(1, 1), (7, 1), (1, 70), (500, 3), (5000, 33), (5000, 70)])
 @pytest.mark.parametrize("enough", [1, launch.ENOUGH])
 def test_sums_of_columns(

@@ -41,7 +41,9 @@ def test_the_table(run_python, plugin_site, namesake):
 
 def test_the_order_and_that_nothing_was_chosen(run_python):
     result = run_python("-m", "polynet")
-    order = "an argument, use_backend, set_backend, POLYNET_BACKEND, the arrays that come in, numpy."
+    order = (
+        "an argument, use_backend, set_backend, POLYNET_BACKEND, the arrays that come in, numpy."
+    )
     assert result.returncode == 0
     assert f"What chooses the backend, in order of precedence: {order}\n" in result.stdout
     assert "first of cupy, torch, jax that has more than a CPU, else numpy.\n" in result.stdout

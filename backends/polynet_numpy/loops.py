@@ -176,12 +176,9 @@ def standardise_row(x, i, eps, mean, variance, r, y, work):
     """The mean, variance and r of row i, and y = x - mean; `work` holds the squares."""
     n = x.dtype.type(x.shape[1])
     zero = x.dtype.type(0)
+    mean[i, 0] = (zero + summed(x[i], 0, x.shape[1])) / n
     for j in range(x.shape[1]):
-        y[i, j] = x[i, j] - x[i, 0]
-    level = (zero + summed(y[i], 0, x.shape[1])) / n
-    mean[i, 0] = x[i, 0] + level
-    for j in range(x.shape[1]):
-        y[i, j] -= level
+        y[i, j] = x[i, j] - mean[i, 0]
         work[i, j] = y[i, j] * y[i, j]
     variance[i, 0] = (zero + summed(work[i], 0, x.shape[1])) / n
     r[i, 0] = x.dtype.type(1) / math.sqrt(variance[i, 0] + eps)

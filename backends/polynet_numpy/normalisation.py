@@ -100,17 +100,12 @@ def _standardise(
     y: np.ndarray,
     out: np.ndarray,
 ) -> Call:
-    """y = (x - mean)·r, and y·weight + bias; r = 1 / √(variance + eps).
-
-    As in the definition, the first number of a row is taken off before the others are summed.
-    """
+    """y = (x - mean)·r, and y·weight + bias; r = 1 / √(variance + eps)."""
     small = x.dtype.type(eps)
 
     def by_numpy() -> None:
-        np.subtract(x, x[:, :1], out=y)
-        _mean(y, mean)
-        np.subtract(y, mean, out=y)
-        np.add(x[:, :1], mean, out=mean)
+        _mean(x, mean)
+        np.subtract(x, mean, out=y)
         np.multiply(y, y, out=out)
         _mean(out, variance)
         np.add(variance, small, out=r)

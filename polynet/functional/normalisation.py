@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from polynet.ops.statistical import axes_of
 from polynet.tensor import composition, op, real_composition, refuse_complex
 
 
@@ -88,20 +87,13 @@ _real = refuse_complex("standardised")
 def standardised(xp, x, /, *, axis, eps):
     """(x - mean) / √(variance + eps), the mean, and the variance, over the axes in `axis`.
 
-    The first of the numbers is taken off before the others are summed, so that equal ones give 0,
-    and a mean that is far larger than the deviations costs none of their digits.
-
     With y the first result, r = 1 / √(variance + eps) and n numbers in a mean, the gradient through
     y is r·(g - mean(g) - y·mean(g·y)). The gradients through the mean and the variance, g₁/n and
     g₂·2(x - mean)/n = g₂·2y/(rn), are added within the two means, which are small arrays.
     """
     _real(xp, x)
-    reduced = axes_of(x, axis)
-    first = x[tuple(slice(1 if i in reduced else None) for i in range(x.ndim))]
-    apart = x - first
-    level = xp.mean(apart, axis=axis, keepdims=True)
-    mean = xp.sum(first, axis=axis, keepdims=True) + level
-    centred = apart - level
+    mean = xp.mean(x, axis=axis, keepdims=True)
+    centred = x - mean
     variance = xp.mean(centred * centred, axis=axis, keepdims=True)
     r = 1 / xp.sqrt(variance + eps)
     y = centred * r

@@ -21,24 +21,23 @@ __device__ integer place(int j, int channel, integer channels, integer size) {
 // of the usual size.
 #define HELD 16
 
-// For each part: its mean, and Σ (x - mean)². The part's first number is subtracted before the sum, so
-// that a mean that is far larger than the deviations costs none of their digits.
+// For each part: its mean, and Σ (x - mean)²
 KERNEL batch_norm_parts(
     const real* x, real* part_means, real* part_squares, integer samples, integer channels,
     integer size, integer chunk
 ) {
     Part mine = part_of_block(samples * size, channels, chunk);
     int first = mine.from + (int)threadIdx.x, further = mine.from + HELD * (int)blockDim.x;
-    auto at = [=](int j) { return x[place(j, mine.channel, channels, size)]; };
-    real held[HELD], off = at(mine.from), sum = 0, squares = 0;
+    real held[HELD], sum = 0, squares = 0;
 #pragma unroll
     for (int k = 0; k < HELD; ++k) {
         int j = first + k * (int)blockDim.x;
-        held[k] = j < mine.end ? at(j) : off;
-        sum += held[k] - off;
+        held[k] = j < mine.end ? x[place(j, mine.channel, channels, size)] : 0;
+        sum += held[k];
     }
-    over(further, mine.end, at, [&](int, real value) { sum += value - off; });
-    real mean = off + block_sum(sum) / (real)(mine.end - mine.from);
+    auto at = [=](int j) { return x[place(j, mine.channel, channels, size)]; };
+    over(further, mine.end, at, [&](int, real value) { sum += value; });
+    real mean = block_sum(sum) / (real)(mine.end - mine.from);
 #pragma unroll
     for (int k = 0; k < HELD; ++k)
         if (first + k * (int)blockDim.x < mine.end) squares += (held[k] - mean) * (held[k] - mean);
@@ -76,13 +75,12 @@ KERNEL batch_norm_forward(
     integer n = samples * size;
     Part mine = part_of_block(n, channels, chunk);
     int c = mine.channel, parts = (int)((n + chunk - 1) / chunk);
-    real off = part_means[c] - part_means[c] == 0 ? part_means[c] : 0;  // 0 where it is infinite
     real sum = 0, squares = 0;
     for (int k = threadIdx.x; k < parts; k += blockDim.x) {
         integer count = k + 1 < parts ? chunk : n - k * chunk;
-        sum += (part_means[k * channels + c] - off) * (real)count;
+        sum += part_means[k * channels + c] * (real)count;
     }
-    real mean = off + block_sum(sum) / (real)n;
+    real mean = block_sum(sum) / (real)n;
     for (int k = threadIdx.x; k < parts; k += blockDim.x) {
         integer count = k + 1 < parts ? chunk : n - k * chunk;
         real apart = part_means[k * channels + c] - mean;

@@ -244,17 +244,16 @@ KERNEL mean(const real* x, real* out, integer n) {
 }
 
 // y = (x - mean)·r·weight + bias, with r = 1 / √(variance + eps). The mean and r of each row are
-// written to `means` and `scales`. As in the definition, the first number of a row is subtracted
-// before the others are summed.
+// written to `means` and `scales`.
 KERNEL layer_norm_forward(
     const real* x, const real* weight, const real* bias, real* y, real* means, real* scales,
     integer n, double eps
 ) {
     integer start = blockIdx.x * n;
-    real first = x[start], sum = 0, squares = 0;
     auto at = [=](integer j) { return x[start + j]; };
-    over_row(n, at, [&](integer, real value) { sum += value - first; });
-    real mean = first + block_sum(sum) / (real)n;
+    real sum = 0, squares = 0;
+    over_row(n, at, [&](integer, real value) { sum += value; });
+    real mean = block_sum(sum) / (real)n;
     over_row(n, at, [&](integer, real value) { squares += (value - mean) * (value - mean); });
     real r = 1 / sqrt(block_sum(squares) / (real)n + (real)eps);
     struct Affine { real x, weight, bias; };
