@@ -361,9 +361,10 @@ class Trainer:
         Outputs on the host are NumPy arrays, and those on the device are of the kind of `x`. `x`
         may also be a source, whose samples are taken in order, without augmentation, or batches as
         `fit` takes them: a list, a DataLoader or a function, which is called for epoch 0. Of a
-        batch `(x, y)` or `(x,)` only x is read, and a batch may be x alone. Where the network
-        returns a dict, so does `predict`. A layer's `RandomStream` draws the same numbers
-        every time. JAX compiles the network for each shape, and only then do layers run as Python.
+        batch `(x, y)` only x is read. A batch of a DataLoader or a function may also be `(x,)` or
+        x alone; a list of these is one array, as other nested lists are. Where the network returns
+        a dict, so does `predict`. A layer's `RandomStream` draws the same numbers every time. JAX
+        compiles the network for each shape, and only then do layers run as Python.
         """
         batch_size = positive("batch_size", batch_size)
         with self._run.ready(x) as place:

@@ -74,6 +74,22 @@ def test_nested_lists_are_one_array(rows: Any) -> None:
     np.testing.assert_allclose(job.predict(rows), job.predict(X[:3]), rtol=1e-5)
 
 
+def test_a_list_that_may_be_one_array_or_batches_is_refused() -> None:
+    """Samples of two rows each: as batches, the second rows would not be read."""
+    job = trainer()
+    for pair in (tuple, list):
+        rows = [pair(X[i : i + 2]) for i in range(0, 50, 2)]
+        with pytest.raises(ValueError, match=r"25 times 2 arrays of the same shape \(4,\): give"):
+            job.predict(rows)
+        assert job.predict(np.asarray(rows)).shape == (25, 2, 3)
+    batches = by_8(X, X)[:6]
+    with pytest.raises(ValueError, match=r"give .* lambda seed, epoch: x if it is batches"):
+        job.predict(batches)
+    np.testing.assert_array_equal(
+        job.predict(lambda seed, epoch: batches), job.predict(X[:48], batch_size=8)
+    )
+
+
 @pytest.mark.parametrize("verb", ["fit", "evaluate", "predict"])
 def test_what_gives_its_batches_once_is_refused_everywhere(verb: str) -> None:
     with pytest.raises(TypeError, match="generator gives its batches once; give the function"):

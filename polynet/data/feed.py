@@ -272,16 +272,29 @@ def feed(place: Place, x: Any, y: Any, sample_weight: Any, *, seed: int, prefix:
 def inputs(place: Place, x: Any, *, seed: int) -> Feed:
     """The data given to `predict`, as the network takes it; what else batches hold is not read.
 
-    Nested lists are one array, unless each item is a batch.
+    Nested lists are one array, unless each item is a batch; ValueError where they may be either.
     """
     if isinstance(x, Source):
         return Streamed(place, x, seed)
-    nested = isinstance(x, Sequence) and not (len(x) and all(map(is_batch, x)))
-    if callable(x) or (is_batches(x) and not nested):
+    made = _are_batches(x) if isinstance(x, Sequence) else callable(x) or is_batches(x)
+    if made:
         return Streamed(place, lambda seed, epoch: map(_of_x, batches_of(x, seed, epoch)), seed)
     if _is_mapped([x]):
         return Streamed(place, arrays(x, np.zeros(samples(x))), seed)
     return Resident(place, (x,), seed)
+
+
+def _are_batches(x: Sequence[Any]) -> bool:
+    """Whether a list is of batches, and cannot be one array, of two or three arrays a sample."""
+    if not len(x) or not all(map(is_batch, x)):
+        return False
+    shapes = {getattr(a, "shape", None) for batch in x for a in batch}
+    if None not in shapes and len(shapes) == len(set(map(len, x))) == 1:
+        raise ValueError(
+            f"x is a list of {len(x)} times {len(x[0])} arrays of the same shape {shapes.pop()}: "
+            "give np.asarray(x) if it is one array, and lambda seed, epoch: x if it is batches"
+        )
+    return True
 
 
 def _of_x(batch: Any) -> Batch:
