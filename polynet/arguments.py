@@ -93,7 +93,7 @@ def in_turn(given: Any) -> list[Callback]:
 def check_each(callbacks: Sequence[Callback], trainer: Any, numbers: Collection[str]) -> None:
     """Let callbacks raise, before the first step, what they would raise after an epoch of it.
 
-    `numbers` are the names of what each epoch of this `fit` will record.
+    `numbers` are the names of what each epoch of this `fit` will keep.
     """
     for callback in callbacks:
         getattr(callback, "check_before_fit", lambda *_: None)(trainer, numbers)

@@ -66,7 +66,7 @@ class _Best:
         return epoch
 
     def check_before_fit(self, trainer: Trainer, numbers: Collection[str]) -> None:  # noqa: ARG002 (for ReduceLROnPlateau)
-        """Raise KeyError unless `monitor` is among the numbers recorded; `fit` calls it first."""
+        """Raise KeyError unless `monitor` is among the numbers kept; `fit` calls it first."""
         self._check(numbers)
 
     def _check(self, numbers: Collection[str]) -> None:

@@ -327,7 +327,7 @@ class Trainer:
                 bar.update(len(call.weights))
 
     def _end_epoch(self, held_out: Feed | None, tried: int) -> dict[str, float]:
-        """Record the numbers of this epoch, among them those on the validation data."""
+        """Keep the numbers of this epoch, among them those on the validation data."""
         run = self._run
         numbers = {"loss": run.epochs_loss()}
         if held_out:

@@ -240,7 +240,7 @@ WATCHING = {
 
 
 @pytest.mark.parametrize("case", WATCHING)
-def test_a_number_that_fit_will_not_record_is_named_before_anything_is_trained(
+def test_a_number_that_fit_will_not_keep_is_named_before_anything_is_trained(
     case: str, tmp_path: Path
 ) -> None:
     callback, job = WATCHING[case](tmp_path / "run"), trainer()
