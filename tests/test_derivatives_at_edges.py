@@ -80,6 +80,11 @@ EDGES: dict[str, tuple[Callable[..., Any], list[list[float]], list[list[float]]]
         [[[math.inf, 1, math.inf], [2e38, 0, 3e38], [-math.inf, 2, -math.inf]]],
         [[[0.5, 0, 0.5], [0, 0, 1], [0, 1, 0]]],
     ),
+    "logsumexp of large numbers below 0": (
+        lambda xp, x: functional.logsumexp(x),
+        [[-math.inf, -3e38, -2e38]],
+        [[0, 0, 1]],
+    ),
     "roll of several axes by one number": (
         lambda xp, x: xp.roll(x, 1, axis=(0, 1)) * x,
         [[[1, 2], [3, 4]]],

@@ -93,9 +93,10 @@ def logsumexp(xp, x, /, *, axis=-1, keepdims=False):
 
 
 def _of_logsumexp(xp, g, x, axis):
-    """g softmax(x), where a number that is large stands for ∞, so that infinities share alike."""
+    """g softmax(x); where the largest is infinite, all that are as large share alike."""
     most = float(xp.finfo(x.dtype).max)
-    return g * _softmax(xp.clip(x, -most / 2, most), axis=axis)
+    is_largest = x == _largest(xp, x, axis)
+    return g * _softmax(xp.where(is_largest, xp.clip(x, -most, most), x), axis=axis)
 
 
 @with_pullbacks(_of_logsumexp)
