@@ -1,7 +1,7 @@
-"""Item assignment of the standard: an array with other values at some of its places.
+"""Item assignment of the standard, as a function that returns a new array.
 
-The places follow from the shapes, or are found on the device. No memory is written to, so this
-also works where arrays cannot change. It is composed of ops, and so has their derivatives.
+It writes to no memory, so it also works where arrays cannot change. It is composed of ops, and so
+has their derivatives.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import math
 import array_api_compat
 
 from polynet.ops.indexing import (
-    flat_places,
+    flat_indices,
     is_by_mask,
     is_by_slices,
     order_in_mask,
     put_slice,
-    regular_places,
     require_all_axes,
+    slice_ranges,
 )
 from polynet.tensor import composition
 
@@ -63,23 +63,23 @@ def _in_kind(xp, x, value):
 
 
 def _to_slices(xp, x, keys, value):
-    places, backward, shape = regular_places(x.shape, keys)
+    ranges, reversed_axes, shape = slice_ranges(x.shape, keys)
     value = xp.broadcast_to(value, shape)
     if 0 in shape:
         return x
-    value = xp.reshape(value, tuple(map(len, places)))
-    if backward:
-        value = xp.flip(value, axis=backward)
-    here = xp.ones(value.shape, dtype=xp.bool, device=array_api_compat.device(x))
-    here = put_slice(here, places, x.shape)
-    return xp.where(here, put_slice(value, places, x.shape), x)
+    value = xp.reshape(value, tuple(map(len, ranges)))
+    if reversed_axes:
+        value = xp.flip(value, axis=reversed_axes)
+    ones = xp.ones(value.shape, dtype=xp.bool, device=array_api_compat.device(x))
+    mask = put_slice(ones, ranges, x.shape)
+    return xp.where(mask, put_slice(value, ranges, x.shape), x)
 
 
 def _to_mask(xp, x, mask, value):
     lengths, rest = x.shape[: mask.ndim], x.shape[mask.ndim :]
     if mask.ndim > x.ndim or any(m not in (n, 0) for m, n in zip(mask.shape, lengths, strict=True)):
         raise IndexError(f"a mask of shape {mask.shape} does not fit an array of shape {x.shape}")
-    if value.ndim <= len(rest):  # the same for all places; how many they are is left unread
+    if value.ndim <= len(rest):  # the same for all elements: no need to read how many there are
         value = xp.broadcast_to(value, rest)
         if 0 in mask.shape:
             return x
@@ -96,12 +96,12 @@ def _to_integers(xp, x, keys, value):
     value = xp.broadcast_to(value, x[keys].shape)
     if 0 in value.shape:
         return x
-    flat = flat_places(xp, x.shape, keys, value)
-    order = xp.argsort(flat, stable=True)  # the last value for a place is the last of its run
-    runs = xp.take(flat, order)
+    flat = flat_indices(xp, x.shape, keys, value)
+    order = xp.argsort(flat, stable=True)  # of equal indices, the last to be assigned comes last
+    ordered = xp.take(flat, order)
     every = xp.arange(math.prod(x.shape), dtype=flat.dtype, device=array_api_compat.device(x))
-    last = xp.searchsorted(runs, every, side="right") - 1
+    last = xp.searchsorted(ordered, every, side="right") - 1
     last = xp.where(last < 0, 0, last)
     source = xp.take(xp.reshape(value, (-1,)), xp.take(order, last))
-    y = xp.where(xp.take(runs, last) == every, source, xp.reshape(x, (-1,)))
+    y = xp.where(xp.take(ordered, last) == every, source, xp.reshape(x, (-1,)))
     return xp.reshape(y, x.shape)

@@ -1,10 +1,11 @@
 """Complex numbers: real and imaginary part, conjugate, sign and absolute value.
 
-What is carried back to a complex z = x + iy is G = ∂f/∂x - i ∂f/∂y, so that df = Re(G dz). Then a
-holomorphic w(z) multiplies by w'(z), with no conjugate, and real rules serve complex numbers as
-they are. The functions here are not holomorphic: they have rules of their own, and take the real
-part of a gradient that arrives at a real result. The user gets the conjugate of G, the direction
-in which f grows most: ∂f/∂x + i ∂f/∂y, as in PyTorch; for a real array, its real part.
+The sweep carries back to a complex z = x + iy the gradient G = ∂f/∂x - i ∂f/∂y, so that
+df = Re(G dz). With this convention, the pullback of a holomorphic w(z) multiplies by w'(z) without
+a conjugate, so rules written for real numbers hold for complex ones. The functions here are not
+holomorphic: they have rules of their own, and take the real part of a gradient that arrives at a
+real result. The user gets the conjugate of G, ∂f/∂x + i ∂f/∂y, the direction in which f grows most,
+as in PyTorch; for a real array, its real part.
 
 Kreutz-Delgado, "The Complex Gradient Operator and the CR-Calculus" (2009).
 """
@@ -20,7 +21,7 @@ def is_complex(xp, x):
 
 
 def in_dtype(xp, g, dtype):
-    """A gradient in the dtype of its array: only its real part, where the array is real."""
+    """A gradient converted to the dtype of its array; its real part where the array is real."""
     if g.dtype == dtype:
         return g
     if is_complex(xp, g) and not xp.isdtype(dtype, "complex floating"):
@@ -29,7 +30,7 @@ def in_dtype(xp, g, dtype):
 
 
 def real_only(xp, name, x):
-    """Refuse, by name, a derivative that holds for real numbers only."""
+    """Raise TypeError if `x` is complex: the derivative of `name` holds for real numbers only."""
     if is_complex(xp, x):
         raise TypeError(
             f"polynet has no derivative of {name} for complex numbers, and got {x.dtype}; take it "
@@ -64,7 +65,7 @@ def sign(xp, x, /):  # x / |x|; locally constant where x is real
     if not is_complex(xp, x):
         return y, None
 
-    def pullback(g):  # what changes |x| is taken out; 0 at x = 0
+    def pullback(g):  # without the component along x, which changes only |x|; 0 at x = 0
         size = xp.abs(x)
         return (g - xp.conj(y) * xp.real(g * y)) / xp.where(size == 0, 1, size) * xp.abs(y)
 

@@ -8,14 +8,14 @@ from polynet.tensor import op
 
 @op
 def full_like(xp, x, /, fill_value, *, dtype=None, device=None):
-    """The standard's, whose `fill_value` is a number; here it may also be a 0-d array."""
+    """As the standard's; `fill_value` may also be a 0-d array, and then has a gradient."""
     if not hasattr(fill_value, "dtype"):
         return xp.full_like(x, fill_value, dtype=dtype, device=device), None
-    y = xp.zeros_like(x, dtype=dtype, device=device)
-    y = xp.where(xp.equal(y, y), xp.astype(fill_value, y.dtype), y)
-    before = fill_value.dtype
+    zeros = xp.zeros_like(x, dtype=dtype, device=device)
+    y = xp.where(xp.equal(zeros, zeros), xp.astype(fill_value, zeros.dtype), zeros)
     if not xp.isdtype(y.dtype, ("real floating", "complex floating")):
         return y, None
+    before = fill_value.dtype
     return y, (None, lambda g: in_dtype(xp, g, before))
 
 

@@ -77,7 +77,6 @@ LOCALLY_CONSTANT = frozenset(
 INQUIRIES = frozenset("__array_namespace_info__ can_cast finfo iinfo isdtype result_type".split())
 """Functions that return no array."""
 
-
 INSTEAD = {
     **{f"arc{name}": f"xp.a{name}" for name in "cos cosh sin sinh tan tanh tan2".split()},
     **{name: f"xp.linalg.{name}" for name in "cross diagonal outer trace".split()},
@@ -100,16 +99,16 @@ INSTEAD = {
     "ravel": "xp.reshape",
     "true_divide": "xp.divide",
 }
-"""For functions that libraries have beside the standard's, those with a derivative to use."""
+"""Common functions that are not in the standard, each with one to use that has a derivative."""
 
 SETS = frozenset("unique_all unique_counts unique_inverse unique_values".split())
-"""Functions whose number of results depends on values: a set has no places for gradients."""
+"""Functions whose results have a length that depends on values: they have no derivative."""
 
 
 class FloatInfo:
-    """What a library's `finfo` says, in numbers of Python.
+    """A library's `finfo` with Python's numbers for values.
 
-    NumPy's scalars, which some say it in, would be arrays of NumPy where they meet an array.
+    Some libraries use NumPy's scalars, which count as NumPy arrays in an operation with an array.
     """
 
     def __init__(self, info: Any) -> None:
@@ -124,7 +123,11 @@ class FloatInfo:
 
 
 class Functions:
-    """The functions of one of a backend's namespaces, on Tensors; without an op, for constants."""
+    """The functions of a namespace, for Tensors: the `ops`, and for all other names those of `xp`.
+
+    Results of functions that are not ops are constants. Where an argument is recorded, only
+    LOCALLY_CONSTANT functions are allowed; all others raise RecordError.
+    """
 
     def __init__(
         self, backend: Backend, xp: Any, constants: Level, ops: Mapping[str, Callable[..., Any]]
@@ -168,9 +171,9 @@ class Functions:
 def _no_derivative(name: str) -> RecordError:
     if name in SETS:
         return RecordError(
-            f"polynet has no derivative of {name!r}: how many values there are depends on "
-            "them; apply it to polynet.stop_gradient(x). Its values have gradients as places of "
-            "x: xp.take(xp.reshape(x, (-1,)), xp.unique_all(polynet.stop_gradient(x)).indices)"
+            f"polynet has no derivative of {name!r}, whose number of results depends on x; "
+            "apply it to polynet.stop_gradient(x). The values with their gradients are "
+            "xp.take(xp.reshape(x, (-1,)), xp.unique_all(polynet.stop_gradient(x)).indices)"
         )
     instead = f"{INSTEAD[name]} has one; " if name in INSTEAD else ""
     return RecordError(
@@ -182,9 +185,9 @@ def _no_derivative(name: str) -> RecordError:
 class Namespace(Functions):
     """An Array API namespace whose arrays are Tensors.
 
-    A function without a derivative is the backend's own, and its results are constants; given
-    recorded arrays, it raises an error with its name. Names that are later than the standard's
-    2024.12 are there where the backend has them.
+    A function without a derivative is the backend's own: its results are constants, and it raises
+    an error if it is given recorded arrays. Names newer than the standard's version 2024.12 are
+    available where the backend has them.
     """
 
     __array_api_version__ = "2024.12"
@@ -207,10 +210,9 @@ class Namespace(Functions):
     ) -> Any:
         """As the standard's; Tensors, and those in nested lists, keep their record."""
         if type(obj) is Tensor:
-            return self._same(obj, dtype, device, copy)
-        tensors = (
-            [x for x in leaves(obj) if type(x) is Tensor] if type(obj) in (list, tuple) else []
-        )
+            return self._converted(obj, dtype, device, copy)
+        nested = type(obj) in (list, tuple)
+        tensors = [x for x in leaves(obj) if type(x) is Tensor] if nested else []
         if not tensors:
             options = _given(dtype=dtype, device=device, copy=copy)
             return Tensor(self.xp.asarray(obj, **options), self.constants)
@@ -225,7 +227,7 @@ class Namespace(Functions):
             return OPS["stack"]([self._stacked(x, dtype, device) for x in obj])
         return self.asarray(obj, dtype=dtype, device=device)
 
-    def _same(self, x: Tensor, dtype: Any, device: Any, copy: bool | None) -> Any:
+    def _converted(self, x: Tensor, dtype: Any, device: Any, copy: bool | None) -> Any:
         plain = plain_value(x)
         if not self.backend.is_array(plain):
             raise mixed(plain, self.backend)
@@ -256,15 +258,15 @@ class Namespace(Functions):
 
 
 def _given(**options: Any) -> dict[str, Any]:
-    """The options that are not None, since a library may lack the others."""
+    """The options that are not None: a library may lack the parameters of the others."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def array_namespace(x: Array, /, *others: Array | None) -> Any:
     """The namespace of these arrays: differentiable for a Tensor, else that of their backend.
 
-    Where several arrays meet, one may be recorded and the others plain, so give all of them. None
-    among the others is ignored. Raises MixedBackendsError for arrays of two backends.
+    Give all arrays that are used together, since any of them may be the recorded one. None among
+    the others is ignored. Raises MixedBackendsError for arrays of two backends.
 
     >>> import numpy as np, polynet
     >>> def f(x):
@@ -282,14 +284,14 @@ def array_namespace(x: Array, /, *others: Array | None) -> Any:
 def namespace(backend: str | Backend | None = None) -> Namespace:
     """The Array API namespace (2024.12) of a backend, whose arrays are Tensors.
 
-    `backend` is a name or a Backend; None is the one chosen, else NumPy. Its functions, and the
-    operators, methods and indices of what they return, are those of the standard, and can be
-    differentiated; it is what `array_namespace(x)` gives inside a derivative.
+    `backend` is a name or a Backend; None is the one chosen, else NumPy. The namespace's functions,
+    and the operators, methods and indexing of its arrays, are those of the standard and can be
+    differentiated. Inside a derivative, `array_namespace(x)` returns this namespace.
 
     Tensors outside a derivative are constants: read them with `float(x)`, `numpy.asarray(x)` or
-    DLPack. `x[key] = value` and `x += y` give the Tensor a new value. They do not change arrays
-    that were computed from it before, so an assignment to a part of a part, `x[0][1] = y`, does not
-    reach `x`: write `x[0, 1] = y`.
+    DLPack. `x[key] = value` and `x += y` give the Tensor a new value, and leave arrays that were
+    computed from it as they are. Indexing computes a new array, not a view, so `x[0][1] = y` does
+    not change `x`: write `x[0, 1] = y`.
 
     Raises UnknownBackendError, or BackendUnavailableError with the cause chained. Reference:
     Python array API standard, 2024.12.

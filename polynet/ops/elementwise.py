@@ -1,6 +1,6 @@
 """Elementwise functions of the standard, each with its derivative.
 
-A pullback may answer in the shape that its input was broadcast to: the sweep sums it back.
+A pullback may return the shape that its input was broadcast to: the sweep sums over the new axes.
 """
 
 from __future__ import annotations
@@ -13,17 +13,16 @@ from polynet.tensor import op, with_pullbacks
 # Arithmetic
 
 
-def same(xp, g):
-    """The pullback that passes a gradient on unchanged."""
+def _unchanged(xp, g):
     return g
 
 
-@with_pullbacks(same, same)
+@with_pullbacks(_unchanged, _unchanged)
 def add(xp, x, y, /):
     return x + y
 
 
-@with_pullbacks(same, lambda xp, g: -g)
+@with_pullbacks(_unchanged, lambda xp, g: -g)
 def subtract(xp, x, y, /):
     return x - y
 
@@ -48,13 +47,13 @@ def negative(xp, x, /):
     return -x
 
 
-@with_pullbacks(same)
+@with_pullbacks(_unchanged)
 def positive(xp, x, /):
     return xp.positive(x)
 
 
 def _power(x, y):
-    """x^y, as a product where y is 3 or 4: NumPy's pow takes 200 times as long where x < 0."""
+    """x^y; a product where y is 3 or 4, since NumPy's pow is 200 times slower where x < 0."""
     if type(y) is int and y in (3, 4):
         return x * x * x if y == 3 else (x * x) * (x * x)
     return x**y
@@ -71,8 +70,8 @@ def _to_base(xp, g, out, x, y):
 def _to_exponent(xp, g, out, x, y):
     """Of pow, ln(x) x^y, and 0 rather than 0·∞ where x = 0; NaN where x < 0."""
     base = xp.full_like(out, x) if type(x) in (int, float, complex) else x
-    still = base == 0 if is_complex(xp, y) else (base == 0) & (y >= 0)
-    return g * out * xp.log(xp.where(still, 1, base))
+    constant = base == 0 if is_complex(xp, y) else (base == 0) & (y >= 0)
+    return g * out * xp.log(xp.where(constant, 1, base))
 
 
 @with_pullbacks(_to_base, _to_exponent)
@@ -136,18 +135,15 @@ def log10(xp, x, /):
     return xp.log10(x)
 
 
-def _share(xp, g, out, x, y):
-    """The gradient to x, g / (1 + exp(y - x)): accurate also where x and y are large.
-
-    Where both are the same infinity, each gets half.
-    """
-    alike = (x == y) & xp.isinf(out)
-    gap = xp.where(alike, 0, xp.where(alike, 0, x) - y)
+def _logaddexp_to_x(xp, g, out, x, y):
+    """g / (1 + exp(y - x)), without overflow; half of g where both are the same infinity."""
+    tie = (x == y) & xp.isinf(out)
+    gap = xp.where(tie, 0, xp.where(tie, 0, x) - y)
     smaller = xp.exp(xp.where(gap >= 0, -gap, gap))
     return g * (xp.where(gap >= 0, 1, smaller) / (1 + smaller))
 
 
-@with_pullbacks(_share, lambda xp, g, out, x, y: _share(xp, g, out, y, x))
+@with_pullbacks(_logaddexp_to_x, lambda xp, g, out, x, y: _logaddexp_to_x(xp, g, out, y, x))
 def logaddexp(xp, x, y, /):
     return xp.logaddexp(x, y)
 
@@ -185,14 +181,14 @@ def atan(xp, x, /):
     return xp.atan(x)
 
 
-def _turned(xp, g, other, x, y):
-    """Of atan2, g·other / (x² + y²), whose squares may overflow; NaN at the origin."""
+def _atan2_to(xp, g, other, x, y):
+    """g·other / (x² + y²), without the overflow of the squares; NaN at the origin."""
     r = xp.hypot(x, y)
     return g * (other / r) / r
 
 
 @with_pullbacks(
-    lambda xp, g, x, y: _turned(xp, g, y, x, y), lambda xp, g, x, y: -_turned(xp, g, x, x, y)
+    lambda xp, g, x, y: _atan2_to(xp, g, y, x, y), lambda xp, g, x, y: -_atan2_to(xp, g, x, x, y)
 )
 def atan2(xp, x, y, /):
     return xp.atan2(x, y)
@@ -229,14 +225,14 @@ def atanh(xp, x, /):
     return xp.atanh(x)
 
 
-def _cosine(xp, side, longest):
-    """Of hypot, 0 at the tip of the cone."""
-    return side / xp.where(longest == 0, math.inf, longest)
+def _hypot_to(xp, g, out, side):
+    """g·side / hypot; 0 at the origin, where hypot has a kink."""
+    return g * (side / xp.where(out == 0, math.inf, out))
 
 
 @with_pullbacks(
-    lambda xp, g, out, x, y: g * _cosine(xp, x, out),
-    lambda xp, g, out, x, y: g * _cosine(xp, y, out),
+    lambda xp, g, out, x, y: _hypot_to(xp, g, out, x),
+    lambda xp, g, out, x, y: _hypot_to(xp, g, out, y),
 )
 def hypot(xp, x, y, /):
     return xp.hypot(x, y)
@@ -250,29 +246,30 @@ def copysign(xp, x, y, /):  # |x| with the sign of y
     return xp.copysign(x, y)
 
 
-@with_pullbacks(same, None)
+@with_pullbacks(_unchanged, None)
 def nextafter(xp, x, y, /):  # x, but for one step of rounding
     return xp.nextafter(x, y)
 
 
-# Choosing; at a tie each side gets half
+# Maximum and minimum; at a tie each argument gets half of the gradient
 
 
-def _to_larger(xp, g, x, y):
-    """The part of `g` that goes to `x` where the larger of `x` and `y` was chosen."""
+def _maximum_to(xp, g, x, y):
+    """The gradient to `x` of maximum(x, y)."""
     return xp.where(x == y, g / 2, xp.where(x > y, g, 0))
 
 
-def _to_smaller(xp, g, x, y):
+def _minimum_to(xp, g, x, y):
+    """The gradient to `x` of minimum(x, y)."""
     return xp.where(x == y, g / 2, xp.where(x < y, g, 0))
 
 
-@with_pullbacks(_to_larger, lambda xp, g, x, y: _to_larger(xp, g, y, x))
+@with_pullbacks(_maximum_to, lambda xp, g, x, y: _maximum_to(xp, g, y, x))
 def maximum(xp, x, y, /):
     return xp.maximum(x, y)
 
 
-@with_pullbacks(_to_smaller, lambda xp, g, x, y: _to_smaller(xp, g, y, x))
+@with_pullbacks(_minimum_to, lambda xp, g, x, y: _minimum_to(xp, g, y, x))
 def minimum(xp, x, y, /):
     return xp.minimum(x, y)
 
@@ -284,14 +281,14 @@ def clip(xp, x, /, min=None, max=None):  # noqa: A002 (the standard's names)
     def raised():
         return x if min is None else xp.maximum(x, min)
 
-    def past_max(g):
-        return g if max is None else _to_smaller(xp, g, raised(), max)
+    def to_raised(g):
+        return g if max is None else _minimum_to(xp, g, raised(), max)
 
     def to_x(g):
-        return past_max(g) if min is None else _to_larger(xp, past_max(g), x, min)
+        return to_raised(g) if min is None else _maximum_to(xp, to_raised(g), x, min)
 
     return xp.clip(x, min, max), (
         to_x,
-        lambda g: _to_larger(xp, past_max(g), min, x),
-        lambda g: _to_smaller(xp, g, max, raised()),
+        lambda g: _maximum_to(xp, to_raised(g), min, x),
+        lambda g: _minimum_to(xp, g, max, raised()),
     )

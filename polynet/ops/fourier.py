@@ -1,8 +1,8 @@
 """The extension `fft`: discrete Fourier transforms, each with its derivative.
 
-A transform is linear, and its matrix e^(∓2πi jk/n) symmetric: its own transpose. So what goes
-back through a complex transform is transformed once more, with the same sign and norm, and
-trimmed or padded as the input was. See NumPy's documentation of `numpy.fft` for the definitions.
+A transform is linear, and its matrix e^(∓2πi jk/n) is symmetric. So the pullback of a complex
+transform is the same transform, with the same norm, cropped or padded to the shape of the input.
+See NumPy's documentation of `numpy.fft` for the definitions.
 """
 
 from __future__ import annotations
@@ -19,50 +19,54 @@ _OPPOSITE = {"backward": "forward", "ortho": "ortho", "forward": "backward"}
 @op
 def fft(xp, x, /, *, n=None, axis=-1, norm="backward"):
     y = xp.fft.fft(x, n=n, axis=axis, norm=norm)
-    return y, (_again(xp, xp.fft.fftn, x, y, (axis,), norm),)
+    return y, (_complex_pullback(xp, xp.fft.fftn, x, y, (axis,), norm),)
 
 
 @op
 def ifft(xp, x, /, *, n=None, axis=-1, norm="backward"):
     y = xp.fft.ifft(x, n=n, axis=axis, norm=norm)
-    return y, (_again(xp, xp.fft.ifftn, x, y, (axis,), norm),)
+    return y, (_complex_pullback(xp, xp.fft.ifftn, x, y, (axis,), norm),)
 
 
 @op
 def fftn(xp, x, /, *, s=None, axes=None, norm="backward"):
     axes = _axes(x, s, axes)
     y = xp.fft.fftn(x, s=s, axes=axes, norm=norm)
-    return y, (_again(xp, xp.fft.fftn, x, y, axes, norm),)
+    return y, (_complex_pullback(xp, xp.fft.fftn, x, y, axes, norm),)
 
 
 @op
 def ifftn(xp, x, /, *, s=None, axes=None, norm="backward"):
     axes = _axes(x, s, axes)
     y = xp.fft.ifftn(x, s=s, axes=axes, norm=norm)
-    return y, (_again(xp, xp.fft.ifftn, x, y, axes, norm),)
+    return y, (_complex_pullback(xp, xp.fft.ifftn, x, y, axes, norm),)
 
 
 @op
 def rfft(xp, x, /, *, n=None, axis=-1, norm="backward"):
     y = xp.fft.rfft(x, n=n, axis=axis, norm=norm)
-    return y, (_again(xp, xp.fft.fftn, x, y, (axis,), norm, n or x.shape[axis]),)
+    return y, (_complex_pullback(xp, xp.fft.fftn, x, y, (axis,), norm, n or x.shape[axis]),)
 
 
 @op
 def rfftn(xp, x, /, *, s=None, axes=None, norm="backward"):
     axes = _axes(x, s, axes)
     y = xp.fft.rfftn(x, s=s, axes=axes, norm=norm)
-    return y, (_again(xp, xp.fft.fftn, x, y, axes, norm, _last(x.shape[axes[-1]], s)),)
+    last = x.shape[axes[-1]] if s is None or s[-1] == -1 else s[-1]
+    return y, (_complex_pullback(xp, xp.fft.fftn, x, y, axes, norm, last),)
 
 
 @op
 def ihfft(xp, x, /, *, n=None, axis=-1, norm="backward"):
     y = xp.fft.ihfft(x, n=n, axis=axis, norm=norm)
-    return y, (_again(xp, xp.fft.ifftn, x, y, (axis,), norm, n or x.shape[axis]),)
+    return y, (_complex_pullback(xp, xp.fft.ifftn, x, y, (axis,), norm, n or x.shape[axis]),)
 
 
-def _again(xp, transform, x, y, axes, norm, last=None):
-    """The pullback of a transform to complex `y`; of its `last` axis, half may be left out."""
+def _complex_pullback(xp, transform, x, y, axes, norm, last=None):
+    """The pullback of a transform to complex `y`.
+
+    `last` is the full length of the last axis, where y has only half of the spectrum.
+    """
     lengths = [y.shape[a] for a in axes]
     if last is not None:
         lengths[-1] = last
@@ -71,7 +75,7 @@ def _again(xp, transform, x, y, axes, norm, last=None):
     def pullback(g):
         g = in_dtype(xp, g, between)
         g = transform(g, s=tuple(lengths), axes=axes, norm=norm)
-        return in_dtype(xp, _fit(xp, g, shape), dtype)
+        return in_dtype(xp, _crop_or_pad(xp, g, shape), dtype)
 
     return pullback
 
@@ -79,27 +83,27 @@ def _again(xp, transform, x, y, axes, norm, last=None):
 @op
 def irfft(xp, x, /, *, n=None, axis=-1, norm="backward"):
     y = xp.fft.irfft(x, n=n, axis=axis, norm=norm)
-    return y, (_to_half(xp, x, y, (axis,), _OPPOSITE[norm], xp.conj),)
+    return y, (_real_pullback(xp, x, y, (axis,), _OPPOSITE[norm], xp.conj),)
 
 
 @op
 def irfftn(xp, x, /, *, s=None, axes=None, norm="backward"):
     axes = _axes(x, s, axes)
     y = xp.fft.irfftn(x, s=s, axes=axes, norm=norm)
-    return y, (_to_half(xp, x, y, axes, _OPPOSITE[norm], xp.conj),)
+    return y, (_real_pullback(xp, x, y, axes, _OPPOSITE[norm], xp.conj),)
 
 
 @op
 def hfft(xp, x, /, *, n=None, axis=-1, norm="backward"):
     y = xp.fft.hfft(x, n=n, axis=axis, norm=norm)
-    return y, (_to_half(xp, x, y, (axis,), norm, lambda g: g),)
+    return y, (_real_pullback(xp, x, y, (axis,), norm, lambda g: g),)
 
 
-def _to_half(xp, x, y, axes, norm, turn):
+def _real_pullback(xp, x, y, axes, norm, turn):
     """The pullback of a transform of half a spectrum to real `y`.
 
-    Each number stands for itself and for its mirror image, which was left out: it counts twice,
-    but for the first, and the last where the length is even.
+    Each number stands for itself and for its conjugate in the other half, so it counts twice; not
+    so the first, nor the last where the length is even. `turn` is conj or the identity.
     """
     last, shape, dtype, between = axes[-1], x.shape, x.dtype, y.dtype
     length, device = y.shape[last], array_api_compat.device(y)
@@ -110,24 +114,20 @@ def _to_half(xp, x, y, axes, norm, turn):
         twice = 2 - xp.astype((k == 0) | (k * 2 == length), between)
         after = range(last % g.ndim + 1, g.ndim)
         g = g * xp.reshape(twice, (-1, *(1 for _ in after)))
-        return in_dtype(xp, _fit(xp, g, shape), dtype)
+        return in_dtype(xp, _crop_or_pad(xp, g, shape), dtype)
 
     return pullback
 
 
 def _axes(x, s, axes):
-    """The axes transformed: all, or as many of the last as `s` has lengths."""
+    """The axes to transform: those given, else the last ones that `s` has lengths for, else all."""
     if axes is not None:
         return tuple(axes)
     return tuple(range(0 if s is None else x.ndim - len(s), x.ndim))
 
 
-def _last(length, s):
-    return length if s is None or s[-1] == -1 else s[-1]
-
-
-def _fit(xp, g, shape):
-    """`g` cut to `shape`, and filled with zeros where it is shorter."""
+def _crop_or_pad(xp, g, shape):
+    """`g` cropped to `shape`, or padded with zeros where it is shorter."""
     if tuple(g.shape) == tuple(shape):
         return g
     kept = tuple(range(min(pair)) for pair in zip(g.shape, shape, strict=True))

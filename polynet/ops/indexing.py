@@ -1,8 +1,8 @@
 """Indexing of the standard, each function with its derivative.
 
-The gradient that goes back through an index is added into zeros. There are two functions for this,
-both linear: `put_slice` for the regular places of slices, and `segment_sum` for places that only
-the device knows. A backend may bring a kernel for either.
+The gradient of indexing is added into zeros. Two linear functions do this: `put_slice` for slices,
+whose positions are known from the shapes, and `segment_sum` for integer arrays, whose values are
+known only on the device. A backend may bring a kernel for either.
 """
 
 from __future__ import annotations
@@ -33,67 +33,68 @@ def getitem(xp, x, key, /):
 
 
 def is_by_slices(xp, keys):
-    """Whether `keys` are integers, slices, `...` and None, so that shapes determine the places."""
+    """Whether `keys` are integers, slices, `...` and None only: no masks and no index arrays."""
     arrays = [k for k in keys if hasattr(k, "dtype")]
     return not any(k.ndim or xp.isdtype(k.dtype, "bool") for k in arrays)
 
 
 def is_by_mask(xp, keys):
-    """Whether `keys`, not slices, are one boolean mask."""
+    """Whether `keys`, which are not slices, are one boolean mask."""
     return len(keys) == 1 and xp.isdtype(keys[0].dtype, "bool")
 
 
 def _by_slices(xp, x, keys):
     shape = x.shape
-    places, backward, new_shape = regular_places(shape, keys)
-    if backward:  # PyTorch has no negative steps
-        y = xp.flip(x[tuple(map(_slice, places))], axis=backward)
+    ranges, reversed_axes, new_shape = slice_ranges(shape, keys)
+    if reversed_axes:  # PyTorch has no negative steps
+        y = xp.flip(x[tuple(map(_slice, ranges))], axis=reversed_axes)
         y = xp.reshape(y, new_shape)
     else:
         y = x[keys]
 
     def pullback(g):
-        g = xp.reshape(g, tuple(map(len, places)))
-        return put_slice(xp.flip(g, axis=backward) if backward else g, places, shape)
+        g = xp.reshape(g, tuple(map(len, ranges)))
+        return put_slice(xp.flip(g, axis=reversed_axes) if reversed_axes else g, ranges, shape)
 
     return y, (pullback,)
 
 
-def _slice(places: range) -> slice:
-    return slice(places.start, places[-1] + 1 if places else places.start, places.step)
+def _slice(r: range) -> slice:
+    return slice(r.start, r[-1] + 1 if r else r.start, r.step)
 
 
-def regular_places(shape, keys):
-    """The places taken from each axis, as rising ranges; the reversed axes; and the shape.
+def slice_ranges(shape, keys):
+    """The range taken from each axis, the axes that are reversed, and the shape of the result.
 
-    The shape is that of the result, with an axis for each None and no axis for an integer.
+    The ranges have positive steps. The shape has an axis for each None, and none for an integer.
     """
     named = sum(k is not None and k is not Ellipsis for k in keys)
     if named > len(shape):
         raise IndexError(f"{named} indices for an array of {len(shape)} dimensions")
     if not any(k is Ellipsis for k in keys):
         keys = (*keys, Ellipsis)
-    places: list[range] = []
+    ranges: list[range] = []
     new_shape: list[int] = []
     for k in keys:
         if k is None:
             new_shape.append(1)
         elif k is Ellipsis:
-            rest = shape[len(places) : len(shape) - named + len(places)]
-            places += map(range, rest)
+            rest = shape[len(ranges) : len(shape) - named + len(ranges)]
+            ranges += map(range, rest)
             new_shape += rest
         elif isinstance(k, slice):
-            places.append(range(shape[len(places)])[k])
-            new_shape.append(len(places[-1]))
+            ranges.append(range(shape[len(ranges)])[k])
+            new_shape.append(len(ranges[-1]))
         else:
-            places.append(_place(shape[len(places)], k, len(places)))
-    backward = tuple(a for a, r in enumerate(places) if r.step < 0)
-    rising = tuple(r[::-1] if r.step < 0 else r for r in places)
-    return rising, backward, tuple(new_shape)
+            ranges.append(_range_of_one(shape[len(ranges)], k, len(ranges)))
+    reversed_axes = tuple(a for a, r in enumerate(ranges) if r.step < 0)
+    rising = tuple(r[::-1] if r.step < 0 else r for r in ranges)
+    return rising, reversed_axes, tuple(new_shape)
 
 
-def _place(length, k, axis):
-    number: Any = None if isinstance(k, bool) else k  # True is a mask, and not the number 1
+def _range_of_one(length, k, axis):
+    """The range that holds index `k` alone."""
+    number: Any = None if isinstance(k, bool) else k  # True is a mask, not the index 1
     try:
         i = operator.index(number)
     except TypeError:
@@ -112,7 +113,7 @@ def _zeros(xp, shape, like):
 
 @composition
 def put_slice(xp, x, places, shape, /):
-    """Zeros of `shape`, with `x` at the `places`: one range, of positive step, for each axis.
+    """Zeros of `shape`, with `x` at `places`: for each axis, a range with a positive step.
 
     It is the pullback of slicing, and slicing is its pullback.
     """
@@ -124,7 +125,7 @@ def put_slice(xp, x, places, shape, /):
             gaps = _zeros(xp, (*before, len(r), r.step - 1, *after), x)
             x = xp.concat([xp.expand_dims(x, axis=axis + 1), gaps], axis=axis + 1)
             x = xp.reshape(x, (*before, len(r) * r.step, *after))
-            x = part(x, axis, 0, r[-1] - r[0] + 1)
+            x = slice_axis(x, axis, 0, r[-1] - r[0] + 1)
         ends = (r.start, length - r.start - x.shape[axis]) if r else (0, length)
         zeros = [_zeros(xp, (*before, n, *after), x) for n in ends]
         x = xp.concat([zeros[0], x, zeros[1]], axis=axis)
@@ -132,10 +133,10 @@ def put_slice(xp, x, places, shape, /):
 
 
 def _by_mask(xp, x, mask):
-    """The elements where `mask`, over x's leading axes, is true; the pullback gathers."""
+    """The elements where `mask`, which covers the leading axes of `x`, is true."""
     shape, rest = x.shape, x.shape[mask.ndim :]
 
-    def pullback(g):
+    def pullback(g):  # each element takes its row of g, or the row of zeros after the last
         with_zero = xp.concat([g, _zeros(xp, (1, *rest), g)], axis=0)
         rows = xp.take(with_zero, order_in_mask(xp, mask, g, g.shape[0]), axis=0)
         return xp.reshape(rows, shape)
@@ -144,14 +145,14 @@ def _by_mask(xp, x, mask):
 
 
 def order_in_mask(xp, mask, like, otherwise):
-    """A vector with, for each true place of a mask, its number among these; else `otherwise`."""
+    """For each true element of the flat mask, how many are before it; for false, `otherwise`."""
     chosen = xp.reshape(mask, (-1,))
     order = xp.cumulative_sum(xp.astype(chosen, index_dtype(xp, like))) - 1
     return xp.where(chosen, order, otherwise)
 
 
 def index_dtype(xp, x):
-    """The dtype of x's device for indices."""
+    """The default dtype for indices on the device of `x`."""
     device = array_api_compat.device(x)
     return xp.__array_namespace_info__().default_dtypes(device=device)["indexing"]
 
@@ -163,8 +164,8 @@ def _by_integers(xp, x, keys):
     y = x[keys]
 
     def pullback(g):
-        places = flat_places(xp, shape, keys, g)
-        total = segment_sum(xp.reshape(g, (-1,)), places, math.prod(shape))
+        indices = flat_indices(xp, shape, keys, g)
+        total = segment_sum(xp.reshape(g, (-1,)), indices, math.prod(shape))
         return xp.reshape(total, shape)
 
     return y, (pullback,)
@@ -187,10 +188,10 @@ def require_all_axes(xp, shape, keys):
         )
 
 
-def flat_places(xp, shape, keys, y):
-    """The places that integer `keys`, one for each axis, have in an array of `shape` made flat.
+def flat_indices(xp, shape, keys, y):
+    """The indices, into an array of `shape` made flat, that integer `keys` for each axis select.
 
-    `y` has the elements at these places, and so the shape of the keys broadcast together.
+    `y` has the shape of the keys broadcast together.
     """
     flat, dtype = 0, index_dtype(xp, y)
     for k, n in zip(keys, shape, strict=True):
@@ -211,7 +212,7 @@ def segment_sum(xp, x, segments, count, /):
 
 @op
 def _segment_sum(xp, x, segments, count, /):
-    if type(x) is Tensor:  # within another derivative, in which a backend may have its kernel
+    if type(x) is Tensor:  # of an outer derivative, which may use a backend's kernel
         y = segment_sum(x, segments, count)
     else:
         rows = xp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
@@ -229,14 +230,14 @@ def take(xp, x, indices, /, *, axis=None):
             "reshape it to one"
         )
     y = xp.take(x, indices, axis=axis)
-    shape, axis = x.shape, place_of(0 if axis is None else axis, x.ndim)
+    shape, axis = x.shape, normalise_axis(0 if axis is None else axis, x.ndim)
     count = shape[axis]
     to_front = (axis, *range(axis), *range(axis + 1, x.ndim))
-    back = inverse(to_front)
+    back = inverse_permutation(to_front)
 
     def pullback(g):
-        places = reaching(xp, indices, count) % count
-        total = segment_sum(xp.permute_dims(g, to_front), places, count)
+        segments = widened(xp, indices, count) % count
+        total = segment_sum(xp.permute_dims(g, to_front), segments, count)
         return xp.permute_dims(total, back)
 
     return y, (pullback, None)
@@ -245,44 +246,44 @@ def take(xp, x, indices, /, *, axis=None):
 @op
 def take_along_axis(xp, x, indices, /, *, axis=-1):
     y = xp.take_along_axis(x, indices, axis=axis)
-    shape, axis = x.shape, place_of(axis, x.ndim)
+    shape, axis = x.shape, normalise_axis(axis, x.ndim)
 
-    def pullback(g):  # each element has its place in a vector as long as x
-        axes, wide = range(len(shape)), reaching(xp, indices, max(shape))
-        keys = [wide if a == axis else steps(xp, wide, g.shape, a) for a in axes]
-        places = flat_places(xp, shape, keys, g)
-        total = segment_sum(xp.reshape(g, (-1,)), places, math.prod(shape))
+    def pullback(g):
+        axes, wide = range(len(shape)), widened(xp, indices, max(shape))
+        keys = [wide if a == axis else arange_along(xp, wide, g.shape, a) for a in axes]
+        flat = flat_indices(xp, shape, keys, g)
+        total = segment_sum(xp.reshape(g, (-1,)), flat, math.prod(shape))
         return xp.reshape(total, shape)
 
     return y, (pullback, None)
 
 
-def reaching(xp, numbers, count):
-    """Whole numbers in a dtype that can also hold `count`: their own, or that of indices."""
-    if xp.iinfo(numbers.dtype).max >= count:
-        return numbers
-    return xp.astype(numbers, index_dtype(xp, numbers))
+def widened(xp, indices, count):
+    """Integers, converted to the dtype of indices if their own cannot hold `count`."""
+    if xp.iinfo(indices.dtype).max >= count:
+        return indices
+    return xp.astype(indices, index_dtype(xp, indices))
 
 
-def place_of(axis, ndim):
-    """An axis of either sign, counted from the first; IndexError where there is none such."""
+def normalise_axis(axis, ndim):
+    """An axis of either sign as a non-negative integer; IndexError where it is out of range."""
     if not -ndim <= axis < ndim:
         expected = f"one from {-ndim} to {ndim - 1}" if ndim else "none, since it has no axes"
         raise IndexError(f"axis {axis} of an array of {ndim} dimensions; expected {expected}")
     return axis % ndim
 
 
-def inverse(axes):
+def inverse_permutation(axes):
     """The permutation that undoes a permutation of axes."""
     return tuple(sorted(range(len(axes)), key=axes.__getitem__))
 
 
-def part(x, axis, start, stop):
-    """The places from `start` to `stop` along one axis, which is not negative."""
+def slice_axis(x, axis, start, stop):
+    """x[start:stop] along one axis, which is not negative."""
     return x[(slice(None),) * axis + (slice(start, stop), ...)]
 
 
-def steps(xp, like, shape, axis):
-    """0, 1, 2, … along one axis of `shape`."""
-    steps = xp.arange(shape[axis], dtype=like.dtype, device=array_api_compat.device(like))
-    return xp.reshape(steps, (-1, *(1 for _ in shape[axis + 1 :])))
+def arange_along(xp, like, shape, axis):
+    """0, 1, 2, … along one axis of `shape`, to broadcast along the others; dtype as `like`."""
+    numbers = xp.arange(shape[axis], dtype=like.dtype, device=array_api_compat.device(like))
+    return xp.reshape(numbers, (-1, *(1 for _ in shape[axis + 1 :])))

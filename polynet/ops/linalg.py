@@ -1,8 +1,8 @@
 """The extension `linalg`: decompositions, inverses and norms, each with its derivative.
 
-Giles, "An extended collection of matrix derivative results" (2008), unless another source is
-named. All take stacks of matrices. Where a matrix is meant to be symmetric, only one triangle is
-read, and the gradient is that of the symmetric matrix: symmetric itself.
+The formulas are those of Giles, "An extended collection of matrix derivative results" (2008),
+unless another source is named. All functions take stacks of matrices. Of a matrix that is meant to
+be symmetric only one triangle is read, but its gradient is symmetric.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import array_api_compat
 from polynet.ops import indexing
 from polynet.ops.complex_numbers import in_dtype, real_only
 from polynet.ops.linear_algebra import matmul, matrix_transpose, tensordot, vecdot
-from polynet.ops.statistical import axes_of, kept_by
+from polynet.ops.statistical import keepdims_shape, reduced_axes
 from polynet.tensor import composition, op, with_pullbacks
 
 __all__ = ["matmul", "matrix_transpose", "tensordot", "vecdot"]
@@ -52,13 +52,10 @@ class SVDResult(NamedTuple):
 
 
 @op
-def _over(xp, above, below, /):
-    """above / below, and 0 where both are 0: a zero gradient stays zero, even without a gap.
-
-    The derivative by `above` is that of a quotient, 1 / below, whatever the value of `above`.
-    """
-    y = above / xp.where((above == 0) & (below == 0), 1, below)
-    return y, (lambda g: _over(g, below), lambda g: -_over(g * y, below))
+def _divide_or_0(xp, x, y, /):
+    """x / y, and 0 where both are 0: a zero gradient stays 0 where two eigenvalues are equal."""
+    z = x / xp.where((x == 0) & (y == 0), 1, y)
+    return z, (lambda g: _divide_or_0(g, y), lambda g: -_divide_or_0(g * z, y))
 
 
 def _eye(xp, x, n, m=None, *, k=0, dtype=None):
@@ -80,7 +77,7 @@ def _symmetric(x):
 
 
 def _lower(xp, x, *, diagonal):
-    """The part of `x` below the diagonal, and the diagonal times a number."""
+    """The lower triangle of `x`, with its diagonal multiplied by `diagonal`."""
     n = x.shape[-1]
     ones = xp.ones((n, n), dtype=x.dtype, device=array_api_compat.device(x))
     return x * (xp.tril(ones) - (1 - diagonal) * _eye(xp, x, n))
@@ -108,10 +105,10 @@ def _of_cofactors(xp, g, out, x):
 
 @with_pullbacks(_of_cofactors)
 def _cofactors(xp, x, /):
-    """det(x) x⁻ᵀ, the derivative of the determinant, also where x has no inverse.
+    """The cofactor matrix, the derivative of the determinant: det(x) x⁻ᵀ where x has an inverse.
 
-    It is computed from the singular values: Stewart, "On the adjugate matrix" (1998). Only its own
-    derivative needs an inverse.
+    It is computed from the singular values, and so exists for singular x too: Stewart, "On the
+    adjugate matrix" (1998). Its own derivative needs the inverse.
     """
     u, s, vh = xp.linalg.svd(x, full_matrices=False)
     n = x.shape[-1]
@@ -167,11 +164,11 @@ def matrix_rank(xp, x, /, *, rtol=None):  # an integer
 
 @composition
 def matrix_power(xp, x, n, /):
-    """The product of n matrices x: of their inverses where n < 0, the identity where it is 0."""
+    """xⁿ: the n-th power of the inverse where n < 0, the identity where n is 0."""
     if n < 0:
         x, n = xp.linalg.inv(x), -n
     power = None
-    while n:  # x, x², x⁴, …: those whose bit is set in n
+    while n:  # multiply those of x, x², x⁴, … whose bit is set in n
         if n % 2:
             power = x if power is None else xp.matmul(power, x)
         n //= 2
@@ -203,16 +200,16 @@ def eigh(xp, x, /):
     Eigenvectors have no derivative where two eigenvalues are equal: a gradient that comes from
     them is not finite there. A gradient that comes from the eigenvalues is finite.
     """
-    return _eigh(xp, x, _over)
+    return _eigh(xp, x, _divide_or_0)
 
 
 @op
 def _eigh_of_values(xp, x, /):
-    """`eigh` for second derivatives of values: vectors that turn freely make them NaN."""
+    """`eigh` for `eigvalsh`: where eigenvalues are equal, second derivatives are NaN, not 0."""
     return _eigh(xp, x, truediv)
 
 
-def _eigh(xp, x, over):
+def _eigh(xp, x, divide):
     w, v = xp.linalg.eigh(x)
 
     def pullback(g, _needs):
@@ -220,8 +217,8 @@ def _eigh(xp, x, over):
         to_w, to_v = g
         eye = _eye(xp, v, v.shape[-1])
         gaps = _row(xp, w) - _column(xp, w) + eye
-        turn = over(xp.matmul(v.mT, to_v), gaps) * (1 - eye)
-        middle = turn + eye * _row(xp, to_w)
+        rotation = divide(xp.matmul(v.mT, to_v), gaps) * (1 - eye)
+        middle = rotation + eye * _row(xp, to_w)
         return (_symmetric(xp.matmul(v, xp.matmul(middle, v.mT))),)
 
     return EighResult(w, v), pullback
@@ -275,16 +272,16 @@ def svd(xp, x, /, *, full_matrices=True):
     Singular vectors have no derivative where two singular values are equal: a gradient that
     comes from them is not finite there. A gradient that comes from the singular values is finite.
     """
-    return _svd(xp, x, _over, full_matrices)
+    return _svd(xp, x, _divide_or_0, full_matrices)
 
 
 @op
 def _svd_of_values(xp, x, /):
-    """`svd` for second derivatives of values: vectors that turn freely make them NaN."""
+    """`svd` for `svdvals`: where singular values are equal, second derivatives are NaN, not 0."""
     return _svd(xp, x, truediv, full_matrices=False)
 
 
-def _svd(xp, x, over, full_matrices):
+def _svd(xp, x, divide, full_matrices):
     u, s, vh = xp.linalg.svd(x, full_matrices=full_matrices)
     m, n = x.shape[-2:]
 
@@ -302,18 +299,18 @@ def _svd(xp, x, over, full_matrices):
         row, column = _row(xp, s), _column(xp, s)
         gaps = (row - column) * (row + column) + eye
 
-        def turned(basis, back):
-            product = xp.matmul(basis.mT, back)
-            return over(product - product.mT, gaps)
+        def rotation(basis, to_basis):
+            product = xp.matmul(basis.mT, to_basis)
+            return divide(product - product.mT, gaps)
 
-        middle = turned(u, g_u) * row + column * turned(v, g_v) + eye * _row(xp, g_s)
+        middle = rotation(u, g_u) * row + column * rotation(v, g_v) + eye * _row(xp, g_s)
         out = xp.matmul(u, xp.matmul(middle, vh))
-        if m > n:  # and what turns u out of its own space
+        if m > n:  # the part of g_u outside the space that the columns of u span
             rest = g_u - xp.matmul(u, xp.matmul(u.mT, g_u))
-            out = out + xp.matmul(over(rest, row), vh)
+            out = out + xp.matmul(divide(rest, row), vh)
         if n > m:
             rest = g_v - xp.matmul(v, xp.matmul(vh, g_v))
-            out = out + xp.matmul(u, over(rest, row).mT)
+            out = out + xp.matmul(u, divide(rest, row).mT)
         return (out,)
 
     return SVDResult(u, s, vh), pullback
@@ -335,12 +332,12 @@ def svdvals(xp, x, /):
 
 @op
 def vector_norm(xp, x, /, *, axis=None, keepdims=False, ord=2):  # noqa: A002 (the standard's name)
-    """(Σ|x|^ord)^(1/ord); at x = 0 the derivative is 0, and so are those of higher order."""
+    """(Σ|x|^ord)^(1/ord); at x = 0 the derivatives of every order are 0."""
     y = xp.linalg.vector_norm(x, axis=axis, keepdims=keepdims, ord=ord)
     if ord == 0:  # a count
         return y, None
-    axes = axes_of(x, axis)
-    kept, dtype = kept_by(x, axes), y.dtype
+    axes = reduced_axes(x, axis)
+    kept, dtype = keepdims_shape(x, axes), y.dtype
 
     def pullback(g):
         g, norm = xp.reshape(in_dtype(xp, g, dtype), kept), xp.reshape(y, kept)
@@ -361,7 +358,10 @@ def vector_norm(xp, x, /, *, axis=None, keepdims=False, ord=2):  # noqa: A002 (t
 
 @composition
 def matrix_norm(xp, x, /, *, keepdims=False, ord="fro"):  # noqa: A002 (the standard's name)
-    """Frobenius ("fro"), nuclear ("nuc"), or induced by the vector norms 1, 2, ∞ (-: the least)."""
+    """Frobenius ("fro"), nuclear ("nuc"), or induced by the vector norms 1, 2, ∞.
+
+    With a minus sign: the least column sum, singular value or row sum in place of the largest.
+    """
     matrix = (-2, -1)
     if ord == "fro":
         return xp.linalg.vector_norm(x, axis=matrix, keepdims=keepdims)
@@ -399,7 +399,7 @@ def diagonal(xp, x, /, *, offset=0):
     length = y.shape[-1]
     start = max(-offset, 0) if length else 0
 
-    def pullback(g):  # to its rows, and there to its columns
+    def pullback(g):  # each number into its row, and there onto the diagonal
         whole = tuple(map(range, g.shape[:-1]))
         rows = indexing.put_slice(g, (*whole, range(start, start + length)), (*g.shape[:-1], m))
         return xp.where(_eye(xp, g, m, n, k=offset, dtype=xp.bool), _column(xp, rows), 0)
@@ -414,7 +414,7 @@ def trace(xp, x, /, *, offset=0, dtype=None):
 
     def pullback(g):
         g = in_dtype(xp, g, before) if dtype is not None else g
-        there = _eye(xp, g, m, n, k=offset, dtype=xp.bool)
-        return xp.where(there, _column(xp, _column(xp, g)), 0)
+        on_diagonal = _eye(xp, g, m, n, k=offset, dtype=xp.bool)
+        return xp.where(on_diagonal, _column(xp, _column(xp, g)), 0)
 
     return xp.linalg.trace(x, offset=offset, dtype=dtype), (pullback,)

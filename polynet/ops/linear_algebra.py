@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from polynet.ops.indexing import inverse, place_of
+from polynet.ops.indexing import inverse_permutation, normalise_axis
 from polynet.tensor import op, with_pullbacks
 
 
@@ -16,7 +16,7 @@ def _to_left(xp, g, x, y):
 
 
 def _to_right(xp, g, x, y):
-    if x.ndim > 2 and y.ndim == 2:  # a stack meets one matrix: all its rows count as one's
+    if x.ndim > 2 and y.ndim == 2:  # a stack of matrices times one: all rows form one matrix
         return xp.matmul(_rows(xp, x).mT, _rows(xp, g))
     if x.ndim > 1 and y.ndim > 1:
         return xp.matmul(x.mT, g)
@@ -29,7 +29,7 @@ def _rows(xp, a):
 
 
 def _matrix(xp, g, x, y):
-    """`g` with the axes back that a vector took away: x stands for a row, y for a column."""
+    """`g` as a matrix: with the axis that matmul dropped for a vector x (a row) or y (a column)."""
     g = xp.expand_dims(g, axis=-1) if y.ndim == 1 else g
     return xp.expand_dims(g, axis=-2) if x.ndim == 1 else g
 
@@ -61,23 +61,23 @@ def tensordot(xp, x, y, /, *, axes=2):
         summed_x, summed_y = list(range(x.ndim - axes, x.ndim)), list(range(axes))
     else:
         summed_x, summed_y = (
-            [place_of(a, z.ndim) for a in s] for s, z in zip(axes, (x, y), strict=True)
+            [normalise_axis(a, z.ndim) for a in s] for s, z in zip(axes, (x, y), strict=True)
         )
     free_x = [a for a in range(x.ndim) if a not in summed_x]
     free_y = [a for a in range(y.ndim) if a not in summed_y]
     of_x, of_y = range(len(free_x)), range(len(free_x), len(free_x) + len(free_y))
 
-    def to_x(g):  # its axes come in the order of free_x, then as the summed ones stand in y
+    def to_x(g):  # its axes are those of free_x, then the summed ones in the order they have in y
         back = xp.tensordot(g, y, axes=(tuple(of_y), tuple(free_y)))
-        return xp.permute_dims(back, inverse(free_x + _partners(summed_y, summed_x)))
+        return xp.permute_dims(back, inverse_permutation(free_x + _partners(summed_y, summed_x)))
 
     def to_y(g):
         back = xp.tensordot(g, x, axes=(tuple(of_x), tuple(free_x)))
-        return xp.permute_dims(back, inverse(free_y + _partners(summed_x, summed_y)))
+        return xp.permute_dims(back, inverse_permutation(free_y + _partners(summed_x, summed_y)))
 
     return xp.tensordot(x, y, axes=axes), (to_x, to_y)
 
 
 def _partners(axes, others):
-    """The partners of some axes among the `others`, in the order in which the axes stand."""
+    """The `others`, each summed with one of `axes`, in ascending order of `axes`."""
     return [other for _, other in sorted(zip(axes, others, strict=True))]

@@ -8,7 +8,14 @@ from itertools import accumulate, pairwise
 import array_api_compat
 
 from polynet.ops.complex_numbers import in_dtype
-from polynet.ops.indexing import inverse, part, place_of, reaching, segment_sum, steps
+from polynet.ops.indexing import (
+    arange_along,
+    inverse_permutation,
+    normalise_axis,
+    segment_sum,
+    slice_axis,
+    widened,
+)
 from polynet.tensor import op
 
 
@@ -20,8 +27,8 @@ def reshape(xp, x, /, shape, *, copy=None):
 
 @op
 def permute_dims(xp, x, /, axes):
-    axes = tuple(place_of(a, x.ndim) for a in axes)
-    back = inverse(axes)
+    axes = tuple(normalise_axis(a, x.ndim) for a in axes)
+    back = inverse_permutation(axes)
     return xp.permute_dims(x, axes), (lambda g: xp.permute_dims(g, back),)
 
 
@@ -50,7 +57,7 @@ def flip(xp, x, /, *, axis=None):
 @op
 def roll(xp, x, /, shift, *, axis=None):
     if isinstance(axis, tuple) and not isinstance(shift, tuple | list):
-        shift = (shift,) * len(axis)  # one for all axes, which not every library knows
+        shift = (shift,) * len(axis)  # not every library takes one shift for several axes
     back = tuple(-s for s in shift) if isinstance(shift, tuple | list) else -shift
     return xp.roll(x, shift, axis=axis), (lambda g: xp.roll(g, back, axis=axis),)
 
@@ -69,8 +76,8 @@ def broadcast_arrays(xp, *arrays):
 def tile(xp, x, repetitions, /):
     y = xp.tile(x, repetitions)
     shape = x.shape
-    times = (*(1 for _ in range(y.ndim - len(repetitions))), *repetitions)
-    lengths = (*(1 for _ in range(y.ndim - len(shape))), *shape)
+    times = (1,) * (y.ndim - len(repetitions)) + tuple(repetitions)
+    lengths = (1,) * (y.ndim - len(shape)) + tuple(shape)
     split = tuple(n for pair in zip(times, lengths, strict=True) for n in pair)
     copies = tuple(range(0, len(split), 2))
     return y, (lambda g: xp.reshape(xp.sum(xp.reshape(g, split), axis=copies), shape),)
@@ -79,19 +86,19 @@ def tile(xp, x, repetitions, /):
 @op
 def repeat(xp, x, repeats, /, *, axis=None):
     shape = x.shape
-    place = 0 if axis is None else place_of(axis, x.ndim)
-    before, count, after = (
-        ((), math.prod(shape), ())
-        if axis is None
-        else (shape[:place], shape[place], shape[place + 1 :])
-    )
+    if axis is None:
+        along, before, count, after = 0, (), math.prod(shape), ()
+    else:
+        along = normalise_axis(axis, x.ndim)
+        before, count, after = shape[:along], shape[along], shape[along + 1 :]
 
     def pullback(g):
         if not hasattr(repeats, "dtype"):
-            g = xp.sum(xp.reshape(g, (*before, count, repeats, *after)), axis=place + 1)
+            g = xp.sum(xp.reshape(g, (*before, count, repeats, *after)), axis=along + 1)
         else:
-            origin = xp.repeat(steps(xp, reaching(xp, repeats, count), (count,), 0), repeats)
-            g = xp.moveaxis(segment_sum(xp.moveaxis(g, place, 0), origin, count), 0, place)
+            indices = arange_along(xp, widened(xp, repeats, count), (count,), 0)
+            source = xp.repeat(indices, repeats)  # the index in x of each element of the result
+            g = xp.moveaxis(segment_sum(xp.moveaxis(g, along, 0), source, count), 0, along)
         return xp.reshape(g, shape)
 
     return xp.repeat(x, repeats, axis=axis), (pullback, None)
@@ -100,12 +107,12 @@ def repeat(xp, x, repeats, /, *, axis=None):
 @op
 def concat(xp, arrays, /, *, axis=0):
     shapes = [a.shape for a in arrays]
-    place = 0 if axis is None else place_of(axis, len(shapes[0]))
-    lengths = [math.prod(s) if axis is None else s[place] for s in shapes]
+    along = 0 if axis is None else normalise_axis(axis, len(shapes[0]))
+    lengths = [math.prod(s) if axis is None else s[along] for s in shapes]
     cuts = list(pairwise(accumulate(lengths, initial=0)))
 
     def pullback(g):
-        parts = [part(g, place, start, stop) for start, stop in cuts]
+        parts = [slice_axis(g, along, start, stop) for start, stop in cuts]
         if axis is not None:
             return parts
         return [xp.reshape(p, s) for p, s in zip(parts, shapes, strict=True)]
@@ -115,11 +122,11 @@ def concat(xp, arrays, /, *, axis=0):
 
 @op
 def stack(xp, arrays, /, *, axis=0):
-    place = place_of(axis, arrays[0].ndim + 1)
+    along = normalise_axis(axis, arrays[0].ndim + 1)
     count = len(arrays)
 
     def pullback(g):
-        return [g[(slice(None),) * place + (i, ...)] for i in range(count)]
+        return [g[(slice(None),) * along + (i, ...)] for i in range(count)]
 
     return xp.stack(arrays, axis=axis), (pullback,)
 
@@ -147,7 +154,7 @@ def astype(xp, x, dtype, /, *, copy=True, device=None):
 
 @op
 def to_device(xp, x, device, /, *, stream=None):
-    """`x.to_device(device)` of the standard; the gradient goes back to where `x` was."""
+    """`x.to_device(device)` of the standard; the gradient goes back to the device of `x`."""
     home = array_api_compat.device(x)
     y = array_api_compat.to_device(x, device, stream=stream)
     return y, (lambda g: array_api_compat.to_device(g, home), None)

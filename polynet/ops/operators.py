@@ -1,8 +1,7 @@
 """A Tensor's operators and methods, which are ops.
 
-Those that change an array, `x[key] = value` and `x += y`, compute a new one, and the Tensor takes
-over its value and its line in the record. Nothing is written to memory that others see, nor into
-earlier lines of the record.
+`x[key] = value` and `x += y` compute a new array, and the Tensor takes over its value and its line
+in the record. The old array and earlier lines of the record stay as they are.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ COMPARISONS = {
     "gt": "greater",
     "ge": "greater_equal",
 }
-WHOLE = {
+INTEGER = {
     "and": "bitwise_and",
     "or": "bitwise_or",
     "xor": "bitwise_xor",
@@ -39,7 +38,7 @@ WHOLE = {
     "rshift": "bitwise_right_shift",
     "floordiv": "floor_divide",
 }
-"""Operators of whole numbers; no gradient goes back through them, nor through comparisons."""
+"""Operators of integers and booleans. Like comparisons, they have no gradient."""
 UNARY = {"neg": "negative", "pos": "positive", "abs": "abs", "getitem": "getitem"}
 
 ELSEWHERE = {
@@ -60,7 +59,7 @@ ELSEWHERE = {
     "item": "float(x)",
     "reshape": "xp.reshape(x, shape)",
 }
-"""Methods of NumPy's arrays that the standard's lack, with what to write instead."""
+"""Methods of NumPy's arrays that are not in the standard, with what to write instead."""
 OF_PYTORCH = {
     "backward": "polynet.value_and_grad(f)(p) returns the gradients",
     "detach": "polynet.stop_gradient(x)",
@@ -78,8 +77,8 @@ def _reflected(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda self, other: function(other, self)
 
 
-def _by_name(name: str) -> Callable[..., Any]:
-    """The function of the differentiable namespace; one of the operands is a Tensor."""
+def _from_namespace(name: str) -> Callable[..., Any]:
+    """The namespace's function of that name as an operator; one of the operands is a Tensor."""
 
     def call(*operands: Any) -> Any:
         tensor = next(x for x in operands if type(x) is Tensor)
@@ -118,17 +117,17 @@ def attach() -> None:
     for operator, name in BINARY.items():
         setattr(Tensor, f"__{operator}__", OPS[name])
         setattr(Tensor, f"__r{operator}__", _reflected(OPS[name]))
-    for operator, name in {**COMPARISONS, **WHOLE}.items():
-        setattr(Tensor, f"__{operator}__", _by_name(name))
-    for operator, name in WHOLE.items():
-        setattr(Tensor, f"__r{operator}__", _reflected(_by_name(name)))
+    for operator, name in {**COMPARISONS, **INTEGER}.items():
+        setattr(Tensor, f"__{operator}__", _from_namespace(name))
+    for operator, name in INTEGER.items():
+        setattr(Tensor, f"__r{operator}__", _reflected(_from_namespace(name)))
     for operator, name in UNARY.items():
         setattr(Tensor, f"__{operator}__", OPS[name])
-    for operator in (*BINARY, *WHOLE):
+    for operator in (*BINARY, *INTEGER):
         setattr(Tensor, f"__i{operator}__", _in_place(operator))
     transposes = {"mT": property(OPS["matrix_transpose"]), "T": property(_transpose)}
     methods = {
-        "__invert__": _by_name("bitwise_invert"),
+        "__invert__": _from_namespace("bitwise_invert"),
         "__setitem__": _assign,
         "to_device": OPS["to_device"],
     }

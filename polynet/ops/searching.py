@@ -1,4 +1,4 @@
-"""Searching functions of the standard that have a derivative; the others return places."""
+"""Searching functions of the standard that have a derivative; the others return indices."""
 
 from __future__ import annotations
 
