@@ -1,7 +1,7 @@
-"""Activations: each a formula, elementwise unless it says so.
+"""Activation functions, elementwise except `glu`.
 
-At a kink the derivative is PyTorch's. Comparisons send NaN where it stays NaN, and what a branch
-that is not taken computes does not overflow: its gradient would be 0·∞.
+At a kink the derivative is PyTorch's. Comparisons are written so that NaN stays NaN. The branch of
+a `where` that is not taken must not overflow: its gradient would be 0·∞.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 
 from polynet.functional.elementary import SELU_ALPHA, SELU_SCALE, by_rows, erf, linear, sigmoid
-from polynet.ops.indexing import place_of
+from polynet.ops.indexing import normalise_axis
 from polynet.tensor import composition, real_composition, with_pullbacks
 
-# Straight lines
+# Piecewise linear
 
 
 @real_composition
@@ -28,7 +28,7 @@ def relu(xp, x, /):
 
 @real_composition
 def linear_relu(xp, x, weight, bias=None):
-    """max(x Wᵀ + b, 0): `relu` of `linear`, for which a backend may have one kernel.
+    """max(x Wᵀ + b, 0): `relu` of `linear`, which a backend may compute in one kernel.
 
     >>> import numpy as np
     >>> linear_relu(np.asarray([[1.0, 2.0]]), np.asarray([[3.0, -4.0], [1.0, 1.0]]))
@@ -52,7 +52,7 @@ def prelu(xp, x, weight, /):
     He et al., "Delving Deep into Rectifiers", ICCV 2015.
     """
     slopes = xp.reshape(weight, (*weight.shape, *(1 for _ in x.shape[2:])) if x.ndim else ())
-    return xp.where(x > 0, x, _not_above_0(xp, x) * slopes)
+    return xp.where(x > 0, x, _at_most_0(xp, x) * slopes)
 
 
 @real_composition
@@ -101,11 +101,11 @@ def hardshrink(xp, x, /, *, lambd=0.5):
 
 @real_composition
 def softshrink(xp, x, /, *, lambd=0.5):
-    """x, nearer to 0 by `lambd`, and 0 where that would cross it, elementwise."""
+    """sign(x)·max(|x| - lambd, 0), elementwise."""
     return xp.where(xp.abs(x) <= lambd, 0, x - xp.sign(x) * lambd)
 
 
-# Curves
+# Smooth
 
 
 @composition
@@ -133,7 +133,7 @@ def elu(xp, x, /, *, alpha=1.0):
     Clevert, Unterthiner and Hochreiter, "Fast and Accurate Deep Network Learning by Exponential
     Linear Units" (2016).
     """
-    return xp.where(x > 0, x, xp.expm1(_not_above_0(xp, x)) * alpha)
+    return xp.where(x > 0, x, xp.expm1(_at_most_0(xp, x)) * alpha)
 
 
 @real_composition
@@ -142,7 +142,7 @@ def celu(xp, x, /, *, alpha=1.0):
 
     Barron, "Continuously Differentiable Exponential Linear Units" (2017).
     """
-    return xp.where(x > 0, x, xp.expm1(_not_above_0(xp, x) / alpha) * alpha)
+    return xp.where(x > 0, x, xp.expm1(_at_most_0(xp, x) / alpha) * alpha)
 
 
 @real_composition
@@ -164,7 +164,7 @@ def gelu(xp, x, /, *, approximate="none"):
     """
     if approximate == "none":
         return x * (erf(x * math.sqrt(0.5)) * 0.5 + 0.5)
-    z = hardtanh(x, min_val=-10.0, max_val=10.0)  # beyond, tanh is ±1, and z³ may overflow
+    z = hardtanh(x, min_val=-10.0, max_val=10.0)  # beyond, tanh is ±1, and x³ may overflow
     return x * (xp.tanh((z + z * z * z * 0.044715) * math.sqrt(2 / math.pi)) * 0.5 + 0.5)
 
 
@@ -203,9 +203,9 @@ def glu(xp, x, /, *, axis=-1):
     """a·sigmoid(b), where a and b are the halves of `x` along `axis`.
 
     Dauphin et al., "Language Modeling with Gated Convolutional Networks" (2017). Raises
-    ValueError where the axis has no halves.
+    ValueError for an axis of odd length.
     """
-    axis = place_of(axis, x.ndim)
+    axis = normalise_axis(axis, x.ndim)
     half, odd = divmod(x.shape[axis], 2)
     if odd:
         raise ValueError(f"glu halves an axis of even length; axis {axis} of {x.shape} is not")
@@ -214,11 +214,11 @@ def glu(xp, x, /, *, axis=-1):
     return a * sigmoid(b)
 
 
-# What several need
+# Shared by several
 
 
-def _not_above_0(xp, x):
-    """min(x, 0), with slope 1 at 0: what exp takes without overflow."""
+def _at_most_0(xp, x):
+    """min(x, 0), with slope 1 at 0: its exp does not overflow."""
     return xp.where(x > 0, 0, x)
 
 

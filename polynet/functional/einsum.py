@@ -13,20 +13,20 @@ from polynet.tensor import composition
 
 @composition
 def einsum(xp, equation, /, *arrays):
-    """The sum of products that `equation` says, as in `numpy.einsum`.
+    """The sum of products that `equation` describes, as in `numpy.einsum`.
 
-    `equation` has the letters of each array's axes, between commas, and after "->" the letters of
-    the result. Letters that the result lacks are summed over. Without "->", the result has the
-    letters that occur once, in alphabetical order. A letter that occurs twice in one array takes
-    its diagonal. "..." stands for any number of axes, which broadcast; an axis of length 1 goes
-    with any length.
+    `equation` names the axes of each array by letters, with commas between the arrays, and after
+    "->" those of the result. Letters that the result lacks are summed over. Without "->", the
+    result has the letters that occur once, in alphabetical order. A letter that occurs twice in one
+    array takes its diagonal. "..." stands for any number of axes, which broadcast; an axis of
+    length 1 broadcasts too.
 
     Of several arrays, the two whose product takes the fewest multiplications are multiplied first;
     in case of a tie, the two whose product is smallest, then the two farthest left. The product of
     two arrays that share letters to be summed is one `matmul`.
 
-    Raises TypeError for arguments that are no equation or no arrays of numbers, ValueError for
-    arguments that do not fit together.
+    Raises TypeError if the first argument is not an equation or another is not an array of numbers,
+    and ValueError for arrays that do not fit the equation.
 
     >>> import numpy as np
     >>> x = np.asarray([[1.0, 2.0], [3.0, 4.0]])
@@ -65,11 +65,11 @@ def _check_kinds(xp, equation, arrays):
             )
 
 
-# Reading the equation. A label is a letter or, for an axis of "...", its place from the right.
+# Reading the equation. The label of an axis is a letter or, within "...", its index from the right
 
 
-def _parsed(equation, dimensions):
-    """The labels of each array, whose numbers of dimensions are given, and those of the result."""
+def _parse(equation, dimensions):
+    """The labels of each array, which has that many dimensions, and those of the result."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     for term in (*terms, right):
@@ -84,12 +84,12 @@ def _parsed(equation, dimensions):
         )
     found = [_labels(equation, k, terms[k], n) for k, n in enumerate(dimensions)]
     every = [label for labels in found for label in labels]
-    wide = sorted({label for label in every if isinstance(label, int)})
+    dots = sorted({label for label in every if isinstance(label, int)})  # the axes of "..."
     if not arrow:
-        once = sorted(label for label in every if every.count(label) == 1 and label not in wide)
-        return found, (*wide, *once)
-    output = _spread(right, wide)
-    if wide and "..." not in right:
+        once = sorted(label for label in every if every.count(label) == 1 and label not in dots)
+        return found, (*dots, *once)
+    output = _expand_ellipsis(right, dots)
+    if dots and "..." not in right:
         raise ValueError(f'einsum {equation!r}: the result lacks the axes of "...": "->...{right}"')
     for label in output:
         if label not in every:
@@ -100,23 +100,24 @@ def _parsed(equation, dimensions):
 
 
 def _labels(equation, k, term, dimensions):
-    wide = dimensions - len(term.replace("...", ""))
-    if wide < 0 or (wide and "..." not in term):
+    letters = len(term.replace("...", ""))
+    dots = dimensions - letters
+    if dots < 0 or (dots and "..." not in term):
         raise ValueError(
             f"einsum {equation!r}: array {k}, {term!r}, has {dimensions} dimensions; expected "
-            f"{dimensions - wide}{' or more' if '...' in term else ''}"
+            f"{letters}{' or more' if '...' in term else ''}"
         )
-    return _spread(term, range(-wide, 0))
+    return _expand_ellipsis(term, range(-dots, 0))
 
 
-def _spread(term, wide):
+def _expand_ellipsis(term, dots):
     before, _, after = term.partition("...")
-    return (*before, *(wide if "..." in term else ()), *after)
+    return (*before, *(dots if "..." in term else ()), *after)
 
 
 def _sizes(equation, terms, shapes):
-    """The length of each label's axes, which must all have the same length, or 1."""
-    found: dict[str | int, dict[int, int]] = {}  # the length, and the first array with it
+    """The length of each label's axes, which must be the same for all of them, or 1."""
+    found: dict[str | int, dict[int, int]] = {}  # by label and length, the first array with it
     for k, (labels, shape) in enumerate(zip(terms, shapes, strict=True)):
         here: dict[str | int, int] = {}
         for label, n in zip(labels, shape, strict=True):
@@ -134,12 +135,12 @@ def _sizes(equation, terms, shapes):
     return {label: next((n for n in lengths if n != 1), 1) for label, lengths in found.items()}
 
 
-# What is to be done for arrays of certain shapes: which function, to which operand, and how
+# Planning: a step is the name of a function, the index of its operand, and its other argument
 
 
 @lru_cache(maxsize=1024)
 def _steps(equation, shapes):
-    terms, output = _parsed(equation, tuple(map(len, shapes)))
+    terms, output = _parse(equation, tuple(map(len, shapes)))
     plan = _Plan(terms, output, _sizes(equation, terms, shapes))
     for k, shape in enumerate(shapes):
         plan.drop_ones(k, shape)
@@ -153,7 +154,7 @@ def _steps(equation, shapes):
 
 
 class _Plan:
-    """Steps, and the labels of the operands that are left after them."""
+    """The steps so far, and the labels of the operands that are left after them."""
 
     def __init__(self, terms, output, sizes) -> None:
         self.terms = list(terms)
@@ -162,7 +163,7 @@ class _Plan:
         self.steps: list[tuple[str, int, Any]] = []
 
     def drop_ones(self, k, shape):
-        """Take away axes of length 1 that meet longer ones: a constant needs no axis."""
+        """Drop the axes of length 1 whose label has a longer axis elsewhere: they broadcast."""
         pairs = zip(self.terms[k], shape, strict=True)
         labels = tuple(label for label, n in pairs if n == self.sizes[label])
         if labels != self.terms[k]:
@@ -170,7 +171,7 @@ class _Plan:
             self.steps.append(("reshape", k, tuple(self.sizes[label] for label in labels)))
 
     def diagonals(self, k):
-        """Of two axes with one label take the diagonal, which becomes the last axis."""
+        """Where two axes have the same label, take the diagonal, which becomes the last axis."""
         for label in self.terms[k]:
             while self.terms[k].count(label) > 1:
                 labels, n = self.terms[k], self.sizes[label]
@@ -186,7 +187,7 @@ class _Plan:
                 ]
 
     def sum_alone(self, k):
-        """Sum over the labels that neither another operand nor the result has."""
+        """Sum operand k over the labels that neither another operand nor the result has."""
         needed = self.needed_beside(k)
         axes = tuple(a for a, label in enumerate(self.terms[k]) if label not in needed)
         if axes:
@@ -207,18 +208,18 @@ class _Plan:
         return math.prod(self.sizes[label] for label in labels)
 
     def multiply(self, i, j):
-        """Put the product of two in place of the first, summed over labels that no other needs."""
+        """Replace operand i by its product with j, summed over the labels that no other needs."""
         x, y, needed = self.terms[i], self.terms[j], self.needed_beside(i, j)
         both = [label for label in x if label in y]
         stack = [[label] for label in both if label in needed]
         summed = [label for label in both if label not in needed]
         left, right = ([a for a in labels if a not in both] for labels in (x, y))
         number = not (stack or left or right)
-        if summed and number:  # two vectors, for which libraries have a product that is faster
+        if summed and number:  # the product of two vectors is faster than that of two matrices
             of_x, of_y = [summed], [summed]
         elif summed:
             of_x, of_y = [left, summed], [summed, right]
-        else:  # each axis beside axes of length 1
+        else:  # an outer product: each axis meets an axis of length 1
             of_x = [*([a] for a in left), *([] for _ in right)]
             of_y = [*([] for _ in left), *([a] for a in right)]
         self.arrange(i, [*stack, *of_x])
@@ -230,7 +231,7 @@ class _Plan:
             self.steps.append(("reshape", i, tuple(self.sizes[a] for a in self.terms[i])))
 
     def arrange(self, k, groups):
-        """Give an operand an axis for each group of its labels, in their order."""
+        """Permute and reshape operand k so that it has one axis for each group of its labels."""
         labels = [label for group in groups for label in group]
         order = tuple(self.terms[k].index(label) for label in labels)
         if order != tuple(range(len(order))):

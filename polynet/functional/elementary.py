@@ -31,7 +31,7 @@ _ERFC_LARGE = (
     ),
 )  # fmt: skip
 _ERFC_SCALED = tuple(tuple(c / 4096 for c in polynomial) for polynomial in _ERFC_LARGE)
-"""The same ratio to the bit, of polynomials whose values up to x = 6 are numbers of float16."""
+"""The same ratio, to the bit, of polynomials whose values up to x = 6 fit into float16."""
 
 
 def _polynomial(x, coefficients):
@@ -93,10 +93,10 @@ def logsumexp(xp, x, /, *, axis=-1, keepdims=False):
 
 
 def _of_logsumexp(xp, g, x, axis):
-    """g softmax(x); where the largest is infinite, all that are as large share alike."""
-    most = float(xp.finfo(x.dtype).max)
+    """g softmax(x); where the largest x is infinite, those equal to it share g equally."""
+    limit = float(xp.finfo(x.dtype).max)
     is_largest = x == _largest(xp, x, axis)
-    return g * _softmax(xp.where(is_largest, xp.clip(x, -most, most), x), axis=axis)
+    return g * _softmax(xp.where(is_largest, xp.clip(x, -limit, limit), x), axis=axis)
 
 
 @with_pullbacks(_of_logsumexp)
@@ -108,7 +108,7 @@ def _logsumexp(xp, x, /, *, axis):
 
 @real_composition
 def softmax(xp, x, /, *, axis=-1):
-    """exp(x) / Σ exp(x) along `axis`: scores become probabilities that sum to 1.
+    """exp(x) / Σ exp(x) along `axis`: probabilities that sum to 1.
 
     >>> import numpy as np
     >>> softmax(np.asarray([0.0, 0.0]))
@@ -119,7 +119,7 @@ def softmax(xp, x, /, *, axis=-1):
 
 @real_composition
 def softmin(xp, x, /, *, axis=-1):
-    """softmax(-x) along `axis`: the smallest is the most probable."""
+    """softmax(-x) along `axis`."""
     return softmax(-x, axis=axis)
 
 
@@ -135,7 +135,7 @@ def _softmax(xp, x, /, *, axis):
 
 @real_composition
 def log_softmax(xp, x, /, *, axis=-1):
-    """log softmax(x) along `axis`, without overflow, and without cancelling large scores."""
+    """log softmax(x) along `axis`, without overflow, and without cancellation for large x."""
     return _log_softmax(x, axis=axis)
 
 
@@ -150,13 +150,13 @@ def _log_softmax(xp, x, /, *, axis):
 
 
 def _top(xp, x, axis):
-    """The largest along `axis`, which keeps exp from overflow; 0 where all are -∞."""
+    """The maximum along `axis`, to subtract so that exp does not overflow; 0 where all are -∞."""
     top = _largest(xp, x, axis)
     return xp.where(top == -math.inf, 0, top)
 
 
 def _largest(xp, x, axis):
-    """The largest along `axis`, which is kept; -∞ of no numbers."""
+    """The maximum along `axis`, with keepdims=True; -∞ where the axis is empty."""
     if 0 not in x.shape:
         return xp.max(x, axis=axis, keepdims=True)
     return xp.sum(x, axis=axis, keepdims=True) - math.inf
@@ -175,7 +175,7 @@ def linear(xp, x, weight, bias=None):
 
 
 def by_rows(xp, f, x, weight, bias):
-    """`f` of x as one matrix, so that each product, and each gradient, is one."""
+    """`f` of the rows of x as one matrix, so that it and its gradients are products of matrices."""
     rows = xp.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
     return xp.reshape(f(rows, weight, bias), (*x.shape[:-1], weight.shape[0]))
 
@@ -184,7 +184,7 @@ def by_rows(xp, f, x, weight, bias):
 
 SELU_SCALE = 1.0507009873554804934
 SELU_ALPHA = 1.6732632423543772848
-"""Those for which `selu` keeps mean 0 and variance 1."""
+"""The constants with which `selu` keeps mean 0 and variance 1."""
 
 
 @composition
@@ -199,7 +199,7 @@ def dropout(xp, x, mask, /, *, keep):
 
 @composition
 def alpha_dropout(xp, x, mask, /, *, keep):
-    """a·x + b where `mask` is true, else a·α + b, where α = -1.7581 is what `selu` goes to.
+    """a·x + b where `mask` is true, else a·α + b, where α = -1.7581 is the limit of `selu` at -∞.
 
     a = 1 / √(keep·(1 + (1 - keep)·α²)) and b = -a·(1 - keep)·α keep mean 0 and variance 1.
     Klambauer et al., "Self-Normalizing Neural Networks" (2017).

@@ -1,4 +1,4 @@
-"""Normalisation: numbers of mean 0 and variance 1, scaled and shifted by learnt parameters."""
+"""Normalisation to mean 0 and variance 1, followed by a learnt scale and shift."""
 
 from __future__ import annotations
 
@@ -87,9 +87,10 @@ _real = refuse_complex("standardised")
 def standardised(xp, x, /, *, axis, eps):
     """(x - mean) / √(variance + eps), the mean, and the variance, over the axes in `axis`.
 
-    With y the first result, r = 1 / √(variance + eps) and n numbers in a mean, the gradient through
-    y is r·(g - mean(g) - y·mean(g·y)). The gradients through the mean and the variance, g₁/n and
-    g₂·2(x - mean)/n = g₂·2y/(rn), are added within the two means, which are small arrays.
+    Let y be the first result, r = 1 / √(variance + eps), and n the number of elements in a mean.
+    The gradient through y is r·(g - mean(g) - y·mean(g·y)). The gradients through the mean and the
+    variance are g₁/n and g₂·2(x - mean)/n = g₂·2y/(rn); they are added to the two means, which are
+    small arrays.
     """
     _real(xp, x)
     mean = xp.mean(x, axis=axis, keepdims=True)

@@ -16,10 +16,10 @@ from polynet.tensor import composition, real_composition
 def max_pool(xp, x, /, *, window, stride, padding, dilation=None, ceil_mode=False):
     """The largest number in each window, over the last axes of `x`, one for each of `window`.
 
-    `padding` is the number of places added on each side, which never have the largest number.
-    `dilation` is the distance between the cells of the window (1 by default). With `ceil_mode`,
-    windows that begin within `x` may end beyond it. Where several numbers are the largest, the
-    gradient goes to the first, as in PyTorch. A NaN counts as the largest.
+    `padding` is the number of elements, all -∞, added on each side. `dilation` is the distance
+    between the cells of the window (1 by default). With `ceil_mode`, windows that begin within `x`
+    may end beyond it. Where several numbers are the largest, the gradient goes to the first, as in
+    PyTorch. A NaN counts as the largest.
     """
     dilation = dilation or (1,) * len(window)
     reach = ends(x, window, stride, padding, dilation, ceil_mode=ceil_mode)
@@ -31,8 +31,8 @@ def avg_pool(xp, x, /, *, window, stride, padding, ceil_mode=False, count_includ
     """The mean of each window, over the last axes of `x`.
 
     The zeros of the padding count in the mean, unless `count_include_pad` is false. With
-    `ceil_mode`, windows that begin within `x` may end beyond it; places beyond the padding never
-    count.
+    `ceil_mode`, windows that begin within `x` may end beyond it; what lies beyond the padding never
+    counts.
     """
     ones = (1,) * len(window)
     reach = ends(x, window, stride, padding, ones, ceil_mode=ceil_mode)
@@ -75,13 +75,13 @@ def _largest(xp, cells):
 
 
 def _even_windows(x, sizes):
-    """The window whose copies, side by side, cover the last axes of `x`; None if there is none."""
+    """The window that tiles the last axes of `x` exactly into `sizes` parts; None if none does."""
     found = [divmod(n, m) for n, m in zip(x.shape[-len(sizes) :], sizes, strict=True)]
     return None if any(rest for _, rest in found) else tuple(n for n, _ in found)
 
 
 def _adaptive(xp, x, sizes, pool):
-    """`pool` of every part of one axis after another; the last axis first, as ties require."""
+    """`pool` of each part; the last axis goes first, which decides ties as PyTorch does."""
     for axis, m in zip(range(-1, -len(sizes) - 1, -1), reversed(sizes), strict=True):
         n, rest = x.shape[axis], (slice(None),) * (-1 - axis)
         cuts = [slice(i * n // m, -(-(i + 1) * n // m)) for i in range(m)]

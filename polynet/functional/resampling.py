@@ -1,4 +1,4 @@
-"""Resampling: images of another size."""
+"""Resampling images to another size."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ AXES = {"nearest": (1, 2), "linear": (1,), "bilinear": (2,)}
 
 @composition
 def interpolate(xp, x, /, *, size=None, scale_factor=None, mode="nearest", align_corners=None):
-    """Images of another size: each axis after the channels is resampled by itself.
+    """`x` resampled to another size along each axis after the channels.
 
-    `x` is (batch, channels, width), or (batch, channels, height, width). An axis of n numbers
-    becomes one of m, where m is `size`, or ⌊n · `scale_factor`⌋; each is one number, or one for
-    every axis. With r = 1 / `scale_factor`, or n / m where the size is given, number i is read at
-    the place p, from 0 to n - 1:
+    `x` is (batch, channels, width), or (batch, channels, height, width). An axis of length n gets
+    the length m, which is `size`, or ⌊n · `scale_factor`⌋; each is one number, or one for every
+    axis. With r = 1 / `scale_factor`, or n / m where the size is given, element i of the result is
+    read at position p, limited to 0 … n - 1:
 
         "nearest":   x[⌊p⌋],                             p = i · r
         "linear":    Σ max(0, 1 - |p - j|) · x[j] over j, p = (i + 1/2) · r - 1/2
                      … with `align_corners`,              p = i · (n - 1) / (m - 1)
 
-    Where m is n, an axis stays as it is. Where m is 2 n, "nearest" repeats each number twice,
+    Where m is n, an axis stays as it is. Where m is 2 n, "nearest" repeats each element twice,
     whatever the factor. PyTorch does this for images, but not for sequences by "nearest".
     "bilinear" is "linear" along both axes of an image. Both are matrix products: a NaN or ∞ leaves
-    NaN in its whole row and column. Otherwise sizes and numbers are PyTorch's. Nothing is smoothed
-    before an image is made smaller.
+    NaN in its whole row and column. Otherwise sizes and values are PyTorch's. Images are not
+    smoothed before they are made smaller.
 
-    Raises ValueError for other settings and shapes, TypeError for whole numbers in a mode that
-    blends.
+    Raises ValueError for other settings and shapes, and TypeError for integers in a mode that
+    interpolates.
 
     >>> from polynet import functional
     >>> import numpy as np
@@ -63,7 +63,7 @@ def interpolate(xp, x, /, *, size=None, scale_factor=None, mode="nearest", align
 
 
 def resampling(what, size, scale_factor, mode, align_corners):
-    """`size` and `scale_factor` in Python's numbers, and the numbers of axes they fit."""
+    """`size` and `scale_factor` as Python's numbers, and the numbers of axes that they fit."""
     if mode not in AXES:
         raise ValueError(f"{what}: {unknown('mode', mode, AXES)}")
     if (size is None) == (scale_factor is None):
@@ -88,7 +88,7 @@ def resampling(what, size, scale_factor, mode, align_corners):
 
 
 def _each(given, number):
-    """One number, or a tuple of all that are given; None where one is not a valid number."""
+    """A number, or a tuple of numbers, converted by `number`; None if one of them is not valid."""
     if not isinstance(given, Sequence):
         return number(given)
     numbers = tuple(map(number, given))
@@ -103,7 +103,7 @@ def _factor(value):
 
 
 def _steps(sizes, size, scale_factor):
-    """For each axis: its length, the length of the result, and the distance between reads."""
+    """For each axis: its length n, the new length m, and the step r between read positions."""
     given = scale_factor if size is None else size
     numbers = given if isinstance(given, tuple) else (given,) * len(sizes)
     for n, number in zip(sizes, numbers, strict=True):
@@ -117,18 +117,18 @@ def _nearest(xp, x, axis, m, step):
     """x[⌊i · step⌋] along an axis."""
     n, shape = x.shape[axis], (*x.shape[:axis], m, *x.shape[axis + 1 :])
     times, rest = divmod(m, n)
-    if not rest and (times == 2 or step == 1 / times):  # for twice as many, PyTorch reads no step
+    if not rest and (times == 2 or step == 1 / times):  # PyTorch ignores the step for times == 2
         return xp.reshape(xp.stack([x] * times, axis=axis + 1), shape)  # faster back than repeat
-    # in float32, as PyTorch does it, so that images and labels are read at the same places
-    places = xp.arange(m, dtype=xp.float32, device=array_api_compat.device(x)) * step
-    places = xp.astype(xp.floor(places), index_dtype(xp, x))
-    return xp.take(x, xp.clip(places, max=n - 1), axis=axis)
+    # in float32 as in PyTorch, whatever the dtype of x, so that images and labels are read alike
+    positions = xp.arange(m, dtype=xp.float32, device=array_api_compat.device(x)) * step
+    indices = xp.astype(xp.floor(positions), index_dtype(xp, x))
+    return xp.take(x, xp.clip(indices, max=n - 1), axis=axis)
 
 
 def _weights(xp, x, n, m, step):
-    """The share (m, n) of each number in each result; without a step, the corners are aligned."""
+    """The weight (m, n) of each element in each result; without a step, the corners are aligned."""
     device = array_api_compat.device(x)
     i, j = (xp.arange(k, dtype=x.dtype, device=device) for k in (m, n))
-    places = i * ((n - 1) / max(m - 1, 1)) if step is None else (i + 0.5) * step - 0.5
-    places = xp.clip(places, 0, n - 1)
-    return xp.maximum(0, 1 - xp.abs(xp.expand_dims(places, axis=1) - j))
+    positions = i * ((n - 1) / max(m - 1, 1)) if step is None else (i + 0.5) * step - 0.5
+    positions = xp.clip(positions, 0, n - 1)
+    return xp.maximum(0, 1 - xp.abs(xp.expand_dims(positions, axis=1) - j))

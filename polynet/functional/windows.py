@@ -1,4 +1,7 @@
-"""Windows that slide over an array, for convolution and pooling."""
+"""Windows that slide over an array, for convolution and pooling.
+
+A window consists of cells, and takes one place after another.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ Sizes = tuple[int, ...]
 
 
 def output_sizes(x: Array, window: Sizes, stride: Sizes, dilation: Sizes) -> Sizes:
-    """The number of places of a window along each of the last axes of `x`, padding included.
+    """How many places a window takes along each of the last axes of `x`, which is padded already.
 
     Raises ValueError where the window does not fit.
     """
@@ -52,39 +55,40 @@ def ends(
     for n, w, s, p, d in zip(sizes, window, stride, padding, dilation, strict=True):
         reach = d * (w - 1) + 1
         last = -(-(n + 2 * p - reach) // s)
-        last -= last * s >= n + p  # a window that begins in the padding sees nothing
+        last -= last * s >= n + p  # a window that begins in the padding does not count
         found.append((p, max(p, last * s + reach - n - p) if ceil_mode else p))
     return found
 
 
 def views(x: Array, window: Sizes, stride: Sizes, dilation: Sizes) -> list[Array]:
-    """What each cell of the window sees, in reading order: a strided part of `x`."""
+    """For each cell of the window, in row-major order, the elements of `x` at all its places."""
     out = output_sizes(x, window, stride, dilation)
-
-    def part(places: tuple[range, ...]) -> Array:
-        return x[(..., *(slice(r.start, r[-1] + 1, r.step) for r in places))]
-
-    return [part(places) for places in _places(out, window, stride, dilation)]
+    return [
+        x[(..., *(slice(r.start, r[-1] + 1, r.step) for r in ranges))]
+        for ranges in _ranges(out, window, stride, dilation)
+    ]
 
 
 def overlapped(
     cells: Sequence[Array], window: Sizes, stride: Sizes, dilation: Sizes, sizes: Sizes
 ) -> Array:
-    """The transpose of `views`: zeros of `sizes`, with every cell added where it would see."""
+    """The transpose of `views`: each cell is added to the elements that `views` would take it from.
+
+    The last axes of the result have `sizes`.
+    """
     axes = len(window)
     others, out = tuple(cells[0].shape[:-axes]), tuple(cells[0].shape[-axes:])
-    seen = _places(out, window, stride, dilation)
     parts = (
-        put_slice(cell, (*map(range, others), *places), (*others, *sizes))
-        for cell, places in zip(cells, seen, strict=True)
+        put_slice(cell, (*map(range, others), *ranges), (*others, *sizes))
+        for cell, ranges in zip(cells, _ranges(out, window, stride, dilation), strict=True)
     )
     return reduce(add, parts)
 
 
-def _places(
+def _ranges(
     out: Sizes, window: Sizes, stride: Sizes, dilation: Sizes
 ) -> Iterator[tuple[range, ...]]:
-    """The places of each cell of the window, in reading order, as it moves to `out` places."""
+    """For each cell of the window, in row-major order, the indices it covers along each axis."""
     for cell in product(*map(range, window)):
-        steps = zip(cell, out, stride, dilation, strict=True)
-        yield tuple(range(i * d, i * d + (n - 1) * s + 1, s) for i, n, s, d in steps)
+        axes = zip(cell, out, stride, dilation, strict=True)
+        yield tuple(range(i * d, i * d + (n - 1) * s + 1, s) for i, n, s, d in axes)
