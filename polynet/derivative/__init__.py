@@ -1,8 +1,8 @@
 """Derivatives of functions of arrays, or of trees of them, on any backend and to any order.
 
-All are made in one way: a function is run once on recorded arrays (`run.py`), and its record is
-swept back. `gradients.py` sweeps once, from one number. `products.py` sweeps from an array, and
-makes forward derivatives of two sweeps. `matrices.py` sweeps from every element of the result.
+Every derivative runs the function once on recorded arrays (`run.py`) and sweeps the record back.
+`gradients.py` sweeps once, from one number. `products.py` sweeps from an array, and computes
+forward derivatives by two sweeps. `matrices.py` sweeps from every element of the result.
 """
 
 from polynet.derivative.gradients import differentiated, grad, stop_gradient, value_and_grad

@@ -1,4 +1,4 @@
-"""Gradients of one number: `value_and_grad`, `grad`; and what stops them."""
+"""Gradients of one number: `value_and_grad` and `grad`; and `stop_gradient`."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def value_and_grad(
     `f` takes arrays, or trees of them (dicts, lists, tuples), by position, and returns one real
     0-d array; with `has_aux`, a pair of it and anything else. The function returned takes the
     same arguments and returns `(value, gradient)`, or `((value, aux), gradient)`. The gradient
-    has the structure, shapes and dtypes of the argument `argnums`; for several, a tuple. By a
+    has the structure, shapes and dtypes of the argument `argnums`; for several, a tuple. For a
     complex x + iy it is ∂f/∂x + i ∂f/∂y, the direction in which `f` grows most, as in PyTorch.
 
     Within `f`, a network is called with its parameters: `net.bind(p)(x)`. Arrays that `f` reads are
     not copied: writing to one while `f` runs makes the gradient of earlier reads wrong. A
-    RuntimeWarning says where the value does not depend on any of the arrays.
+    RuntimeWarning is given if the value depends on none of the arrays.
 
-    Raises TypeError for an argument that is no array or not floating, and for a result
-    that is not 0-d. Reference: Griewank and Walther, *Evaluating Derivatives* (2008), ch. 3.
+    Raises TypeError for an argument that is not a floating-point array, and for a result that is
+    not 0-d. Reference: Griewank and Walther, *Evaluating Derivatives* (2008), ch. 3.
 
     >>> import numpy as np, polynet
     >>> def f(x):

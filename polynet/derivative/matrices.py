@@ -14,18 +14,18 @@ from polynet.tensor import plain_value
 
 
 def jacobian(f: Callable[P, Any], argnums: Argnums = 0) -> Callable[P, Any]:
-    """A function that returns the derivative of every element of `f`'s result by every input.
+    """A function that returns the derivative of each element of `f`'s result by each input element.
 
     `f` takes and returns real arrays of any shape, or trees of them. The function returned
     takes the same arguments. Where both the input and the result are one array, it returns an
-    array of the result's shape followed by the input's: ∂yᵢ/∂xⱼ is at [i, j]. Otherwise it returns
-    a tree like the result, each leaf of which is a tree like the input, or for several `argnums` a
-    tuple of such trees, as JAX's `jacrev` does.
+    array whose shape is the result's followed by the input's: ∂yᵢ/∂xⱼ is at [i, j]. Otherwise it
+    returns a tree like the result, in which each leaf is a tree like the input, or for several
+    `argnums` a tuple of such trees, as with JAX's `jacrev`.
 
     `f` runs once, and its record is swept back once for every element of the result. For the
     product with one vector, `vjp` or `jvp` is cheaper.
 
-    Raises TypeError for an argument or a result that is no real floating array. Reference:
+    Raises TypeError for an argument or a result that is not a real floating-point array. Reference:
     Griewank and Walther, *Evaluating Derivatives* (2008), ch. 3.
 
     >>> import numpy as np, polynet
@@ -58,10 +58,10 @@ def jacobian(f: Callable[P, Any], argnums: Argnums = 0) -> Callable[P, Any]:
 def hessian(f: Callable[P, Array], argnums: Argnums = 0) -> Callable[P, Any]:
     """A function that returns the second derivatives of `f`, which returns one real 0-d array.
 
-    For one array it returns an array whose shape is the array's shape twice. For a tree of arrays
-    it returns a tree like it, of trees like it; for several `argnums`, a tuple of tuples. It is the
-    `jacobian` of the gradient, with one sweep for every element of the input. For the product with
-    one vector, `hvp` is cheaper.
+    For an array of shape s it returns an array of shape (*s, *s). For a tree of arrays it returns a
+    tree like it, in which each leaf is again a tree like it; for several `argnums`, a tuple of
+    tuples. It is the `jacobian` of the gradient, with one sweep for every element of the input. For
+    the product with one vector, `hvp` is cheaper.
 
     Raises as `jacobian` and `grad` do.
 

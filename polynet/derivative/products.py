@@ -8,25 +8,25 @@ from typing import Any
 from polynet import tree
 from polynet.backend import Array
 from polynet.derivative.gradients import grad
-from polynet.derivative.run import Run, copied_off
+from polynet.derivative.run import Run, copied_without_level
 from polynet.ops import array_namespace
 from polynet.tensor import Level, Tensor
 
 
 def vjp(f: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple[Any, ...]:
-    """`f`'s value and its pullback, which takes a cotangent v to the gradients vᵀJ.
+    """`f`'s value and its pullback, which maps a cotangent v to the gradients vᵀJ.
 
     `primals`, and what `f` returns, are real arrays of any shape, or trees of them. Returns
     `(value, pullback)`, or `(value, pullback, aux)` with `has_aux`, where `f` returns a pair of
-    its value and anything else. `pullback(cotangent)` takes a tree like `value`, leaf by leaf in
-    shape and dtype, and returns a tuple with the gradient of Σ value · cotangent by each primal.
+    its value and anything else. `pullback(cotangent)` takes a tree with the structure, shapes and
+    dtypes of `value`, and returns a tuple with the gradient of Σ value · cotangent by each primal.
 
     The pullback may be called any number of times, and keeps `f`'s record alive. It has its own
-    copies of `primals`; do not write to other arrays that `f` read before you call it. Within
-    another derivative the pullback is differentiated like any function; if it was made outside,
-    `f` runs again for that.
+    copies of `primals`; other arrays that `f` read must not be written to before the pullback is
+    called. Within another derivative, the pullback is differentiated like any function; if it was
+    made outside of that derivative, `f` runs again for it.
 
-    Raises TypeError for a primal or a result that is no real floating array, and for a
+    Raises TypeError for a primal or a result that is not a real floating-point array, and for a
     cotangent of another dtype; ValueError for one of another structure or shape. Reference:
     Griewank and Walther, *Evaluating Derivatives* (2008), ch. 3.
 
@@ -64,13 +64,13 @@ def jvp(
 ) -> tuple[Any, ...]:
     """`f`'s value at `primals`, and its derivative Jv along `tangents`.
 
-    Both are tuples with one entry for each argument of `f`: real arrays, or trees of them, the
-    tangents like the primals in structure, shape and dtype. Returns `(value, tangent)`, the
-    tangent a tree like the value; with `has_aux`, where `f` returns a pair of its value and
+    Both are tuples with one entry for each argument of `f`: real arrays, or trees of them. The
+    tangents have the structure, shapes and dtypes of the primals. Returns `(value, tangent)`, where
+    the tangent is a tree like the value; with `has_aux`, where `f` returns a pair of its value and
     anything else, `(value, tangent, aux)`.
 
-    vᵀJ is linear in v, so the pullback of v ↦ vᵀJ multiplies by J: two backward sweeps make a
-    forward one. This costs as much time as a few gradients, and as much memory as one.
+    vᵀJ is linear in v, so the pullback of v ↦ vᵀJ multiplies by J: two reverse sweeps give a
+    forward derivative. This costs as much time as a few gradients, and as much memory as one.
 
     Raises as `vjp` does. Reference: Christianson, "Automatic Hessians by reverse accumulation",
     IMA Journal of Numerical Analysis 12 (1992).
@@ -142,7 +142,7 @@ def _like(expected: tree.Tree, given: tree.Tree, name: str, level: Level) -> lis
             raise ValueError(f"{what} has shape {tuple(g.shape)}; expected {shape}")
         if g.dtype != dtype:
             raise TypeError(f"{what} is {g.dtype}; expected {dtype}: convert it first")
-    return [copied_off(level, found[path]) for path, _ in wanted]
+    return [copied_without_level(level, found[path]) for path, _ in wanted]
 
 
 def _structure(given: tree.Tree) -> str:

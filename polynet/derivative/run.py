@@ -11,7 +11,7 @@ from polynet.backend import Array, Backend, common_backend
 from polynet.errors import warn
 from polynet.ops import namespace
 from polynet.ops.complex_numbers import in_dtype, is_complex
-from polynet.tensor import Level, Tensor, off, plain_value, sweep
+from polynet.tensor import Level, Tensor, plain_value, sweep, without_level
 
 Argnums = int | tuple[int, ...]
 
@@ -24,14 +24,14 @@ class Run:
     """What a function returned for recorded arrays, and the record to sweep back.
 
     `wanted` are the arguments at `places`, by which the function is differentiated. `value` and
-    `aux` are what it returned. All are without the level of this run. The level is closed when the
-    function returns, so that a Tensor which leaked out raises an error; the record lives as long
-    as the run.
+    `aux` are what the function returned. All of them are without the level of this run. The level
+    is closed when the function returns, so that using a leaked Tensor raises an error; the record
+    lives as long as the run.
 
-    With `keep`, the arguments are copied first, so that the sweep may come later, even if the
-    arguments change. With `nested`, all rules run in the differentiable namespace, as within
-    another derivative, so that sweeps from Tensors are recorded in turn. Unless `unshared`, `aux`
-    may share memory with other arrays.
+    With `keep`, the arguments are copied first, so that they may change before the sweep. With
+    `nested`, all rules run in the differentiable namespace, as they do within another derivative,
+    so that sweeps from Tensors are recorded in turn. Unless `unshared`, `aux` may share memory with
+    other arrays.
     """
 
     __slots__ = ("aux", "level", "lines", "record", "value", "wanted", "xp")
@@ -59,7 +59,7 @@ class Run:
         token = _open_levels.set(_open_levels.get() + 1)
         try:
             if keep:
-                wanted = tree.map(lambda x: copied_off(level, x), wanted)
+                wanted = tree.map(lambda x: copied_without_level(level, x), wanted)
             full = list(args)
             for place, branch in zip(places, tree.map(level.leaf, wanted), strict=True):
                 full[place] = branch
@@ -72,8 +72,9 @@ class Run:
                     "arrays to differentiate by, so that its gradient is 0 everywhere. A network "
                     "takes them by net.bind(parameters)(x)"
                 )
-            self.value = tree.map(lambda y: copied_off(level, y), output)
-            self.aux = tree.map(lambda a: (copied_off if unshared else off)(level, a), aux)
+            self.value = tree.map(lambda y: copied_without_level(level, y), output)
+            released = copied_without_level if unshared else without_level
+            self.aux = tree.map(lambda a: released(level, a), aux)
             self.record = level.record
         finally:
             level.close()
@@ -85,10 +86,10 @@ class Run:
     def gradients(
         self, seeds: Sequence[Array | None], *, unshared: bool = True, last: bool = False
     ) -> list[tree.Tree]:
-        """The gradient by each of `wanted`; `seeds` are those by the leaves of `value`, None for 0.
+        """The gradient by each of `wanted`, from `seeds`, the gradients by the leaves of `value`.
 
-        Unless `unshared`, gradients may share memory with other arrays. The `last` sweep frees the
-        record on its way.
+        A seed may be None for 0. Unless `unshared`, gradients may share memory with other arrays.
+        The `last` sweep frees the record on its way.
         """
         pairs = zip(self.lines, seeds, strict=True)
         starts = [(line, g) for line, g in pairs if line is not None and g is not None]
@@ -99,22 +100,22 @@ class Run:
         return tree.map(lambda _: next(arrived), self.wanted)
 
     def _finished(self, found: list[Any], leaves: list[Array], unshared: bool) -> list[Array]:
-        """The gradients at the leaves, as the user gets them: one for each leaf, in its dtype."""
+        """The gradients that the user gets: one for each leaf, in its dtype, without this level."""
         xp, level = self.xp, self.level
         gradients: list[Any] = []
-        dtype, turned = None, False
+        dtype, conjugates = None, False
         for g, leaf in zip(found, leaves, strict=True):
             if g is None:
                 g = xp.zeros_like(leaf)
             elif g.dtype != leaf.dtype:
                 g = in_dtype(xp, g, leaf.dtype)
             if dtype is None or g.dtype != dtype:
-                dtype, turned = g.dtype, is_complex(xp, g)
-            if turned:  # what arrived is ∂f/∂x - i ∂f/∂y
+                dtype, conjugates = g.dtype, is_complex(xp, g)
+            if conjugates:  # what arrived is ∂f/∂x - i ∂f/∂y
                 g = xp.conj(g)
             shared = any(g is other for other in gradients)
             gradients.append(xp.asarray(g, copy=True) if shared else g)
-        plain = [off(level, g) for g in gradients]
+        plain = [without_level(level, g) for g in gradients]
         if not unshared:
             return plain
         owned, is_array = level.backend.owned, level.backend.is_array
@@ -140,9 +141,9 @@ def places_of(argnums: Argnums, args: Sequence[Any]) -> tuple[int, ...]:
     return places
 
 
-def copied_off(level: Level, x: Any) -> Any:
-    """`x` for the user: with `level` taken off, and a copy, since it may be an input."""
-    x = off(level, x)
+def copied_without_level(level: Level, x: Any) -> Any:
+    """A copy of `x` without `level`, for the user; `x` itself may be an input."""
+    x = without_level(level, x)
     return level.xp.asarray(x, copy=True) if level.backend.is_array(x) else x
 
 
@@ -177,6 +178,7 @@ def _open(wanted: list[Any], places: Sequence[int], nested: bool, scalar: bool) 
 
 
 def _backend_of_leaves(found: list[tuple[str, Any]]) -> tuple[Backend, bool]:
+    """The backend of the named leaves, and whether one of them is recorded already."""
     for where, leaf in found:
         if not hasattr(leaf, "dtype"):
             how = (
@@ -193,12 +195,12 @@ def _backend_of_leaves(found: list[tuple[str, Any]]) -> tuple[Backend, bool]:
 
 
 def _called(f: Callable[..., Any], args: list[Any], options: dict[str, Any]) -> Any:
-    """The result of `f`; where a library refused a Tensor, a note says which functions take one."""
+    """The result of `f`. If a library refused a Tensor, a note says which functions take one."""
     try:
         return f(*args, **options)
     except TypeError as error:
-        told = any(REFUSED in note for note in getattr(error, "__notes__", ()))
-        if not told and any(sign in str(error) for sign in ("__array_ufunc__=None", repr(Tensor))):
+        noted = any(REFUSED in note for note in getattr(error, "__notes__", ()))
+        if not noted and any(sign in str(error) for sign in ("__array_ufunc__=None", repr(Tensor))):
             error.add_note(
                 f"{REFUSED}: in place of np.exp(x) write xp.exp(x), with "
                 "xp = polynet.array_namespace(x), called within the function that is differentiated"
@@ -216,7 +218,7 @@ def _pair(result: Any) -> tuple[Any, Any]:
 
 
 def _lines(level: Level, output: Any, scalar: bool) -> list[int | None]:
-    """The lines of the result's leaves, which must be real; None for one without a gradient."""
+    """The lines of the result's leaves, which must be real; None for a leaf without a gradient."""
     found = [("", output)] if scalar else tree.named_leaves(output)
     if not found:
         raise TypeError(

@@ -1,13 +1,13 @@
 """The engine: arrays that record what happens to them, and the sweep back. It knows no formula.
 
 Reverse-mode differentiation as in Griewank and Walther, *Evaluating Derivatives* (2008). Each
-derivative being taken is a `Level`, which has a record: a list with a line for each result. A line
-says from which earlier lines the result was computed, and how a gradient goes back to them. A
-`Tensor` is a value, its level, and the number of its line.
+derivative being taken is a `Level`, which has a record (a tape): a list with a line for each
+result. A line says from which earlier lines the result was computed, and how a gradient goes back
+to them. A `Tensor` is a value, its level, and the number of its line.
 
-Levels nest. An op unwraps the highest level among its inputs and runs its rule on what is
-inside: on plain arrays, or on Tensors of the levels below, which record in turn. So the
-pullbacks, being array code themselves, can be differentiated, to any order.
+Levels nest. An op unwraps the highest level among its inputs and runs its rule on the values
+inside: plain arrays, or Tensors of lower levels, whose ops are recorded there in turn. Pullbacks
+are array code too, so they can be differentiated, to any order.
 """
 
 from polynet.tensor.arguments import highest_level, plain_backend
@@ -21,8 +21,8 @@ from polynet.tensor.values import (
     Tensor,
     is_recorded,
     mixed,
-    off,
     plain_value,
+    without_level,
 )
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "highest_level",
     "is_recorded",
     "mixed",
-    "off",
     "op",
     "plain_backend",
     "plain_value",
@@ -41,4 +40,5 @@ __all__ = [
     "refuse_complex",
     "sweep",
     "with_pullbacks",
+    "without_level",
 ]

@@ -1,4 +1,4 @@
-"""An op's arguments: finding their level, unwrapping it, checking that they belong together."""
+"""An op's arguments: finding their level, unwrapping them, checking that they belong together."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 from polynet import tree
 from polynet.backend import Backend, backend_of
 from polynet.errors import RecordError
-from polynet.tensor.values import Level, Tensor, mixed, off
+from polynet.tensor.values import Level, Tensor, mixed, without_level
 
 CONTAINERS = frozenset({list, tuple, dict})
-"""The types of arguments that an op looks into, to find the arrays inside."""
+"""The types of arguments in which an op looks for arrays."""
 _PYTHON_SCALARS = frozenset({bool, int, float, complex, str})
 
 
 def members(args: Iterable[Any]) -> Iterator[Any]:
-    """The arguments, with the leaves of lists, tuples and dicts in their place."""
+    """The arguments, with lists, tuples and dicts replaced by their leaves."""
     for a in args:
         if type(a) in CONTAINERS:
             yield from tree.leaves(a)
@@ -39,17 +39,16 @@ def highest_level(args: Iterable[Any]) -> Level | None:
 
 
 def each(function: Callable[[Any], Any], args: Iterable[Any]) -> list[Any]:
-    """`function` applied to every argument, or to every leaf of a list, tuple or dict."""
+    """`function` of each argument; where that is a list, tuple or dict, of each of its leaves."""
     return [tree.map(function, a) if type(a) in CONTAINERS else function(a) for a in args]
 
 
 def unwrapped(level: Level, args: tuple) -> tuple[list[Any], Any]:
-    """The arguments with `level` taken off, and the namespace for the values inside.
+    """The arguments without `level`, and the namespace for the values inside.
 
-    Where these values are Tensors of lower levels, the rule is given Tensors only, and its ops
-    are recorded in turn.
+    Where some of these values are Tensors of lower levels, plain arrays become Tensors too.
     """
-    inner = each(lambda a: off(level, a), args)
+    inner = each(lambda a: without_level(level, a), args)
     for a in members(inner):
         if type(a) is Tensor:
             if level.plain:
@@ -68,8 +67,8 @@ def unwrapped(level: Level, args: tuple) -> tuple[list[Any], Any]:
 def lifted(level: Level, args: Iterable[Any]) -> list[Any]:
     """The arguments, with plain arrays made into constant Tensors.
 
-    Array code that was given Tensors then meets no plain arrays: `array @ tensor` is an error in
-    libraries whose arrays do not leave the operator to the Tensor.
+    Mixed arguments would fail in libraries whose arrays do not leave the operator of
+    `array @ tensor` to the Tensor.
     """
     is_array, constants = level.backend.is_array, level.namespace.constants
     return each(lambda a: Tensor(a, constants) if is_array(a) else a, args)

@@ -17,11 +17,11 @@ def composition(definition: Callable[Concatenate[Any, P], R]) -> Callable[P, R]:
     """Make a function that is written from ops, and that a backend may replace by a kernel.
 
     `definition(xp, *arrays, **options)` defines the function on every backend. A kernel of the
-    same name runs in its place where the arrays are plain and their gradients will be plain. Where
-    the kernel returns `NotImplemented`, the definition runs.
+    same name runs in its place where the arrays are plain and their gradients will be plain,
+    unless it returns `NotImplemented`.
 
-    The kernel of a function of whole trees, such as an optimizer's formula, has no derivative and
-    may write over its arguments. So where any array in the trees is recorded, the definition runs.
+    The kernel of a function of trees of arrays, such as an optimizer's formula, has no derivative
+    and may write over its arguments. So it does not run where an array in the trees is recorded.
 
     >>> import numpy as np
     >>> @composition
@@ -36,9 +36,8 @@ def composition(definition: Callable[Concatenate[Any, P], R]) -> Callable[P, R]:
 def real_composition(definition: Callable[Concatenate[Any, P], R]) -> Callable[P, R]:
     """A `composition` of real numbers: where its first array is complex, it raises TypeError.
 
-    It is for functions that compare numbers or take their absolute value: libraries do not all
-    raise an error that complex numbers have no order. Complex arrays reach neither the kernel nor
-    the definition.
+    It is for functions that compare numbers or take their absolute value: not all libraries raise
+    an error for that. Complex arrays reach neither the kernel nor the definition.
     """
     return _composed(definition, refuse_complex(definition.__name__))
 
@@ -75,7 +74,7 @@ def _composed(
                 return result
         return definition(level.namespace, *lifted(level, args), **options)
 
-    wrapped: Any = update_wrapper(call, definition)  # a function, which is given attributes
+    wrapped: Any = update_wrapper(call, definition)  # Any: the function is given attributes
     wrapped.__signature__ = signature.replace(parameters=parameters)
     wrapped.definition = definition
     return wrapped

@@ -17,16 +17,16 @@ from polynet.tensor.arguments import (
     plain_backend,
     unwrapped,
 )
-from polynet.tensor.rules import check_count, check_kernel, checked, is_usual
+from polynet.tensor.rules import check_count, check_kernel, checked
 from polynet.tensor.values import Level, Parts, Tensor
 
 P = ParamSpec("P")
-"""The parameters of a function: those of its formula without the namespace, which comes first."""
+"""The parameters of a function: those of its rule, after the namespace."""
 R = TypeVar("R")
 
 _SEVERAL = (tuple, list)
 _bare = object.__new__
-"""The common cases set a Tensor's attributes directly, since a call of `__init__` is slower."""
+"""Makes a Tensor whose attributes are then set directly, which is faster than `__init__`."""
 
 
 def op(rule: Callable[Concatenate[Any, P], Any]) -> Callable[P, Any]:
@@ -61,7 +61,10 @@ def op(rule: Callable[Concatenate[Any, P], Any]) -> Callable[P, Any]:
 def _recorded(
     rule: Callable[..., Any], signature: inspect.Signature, static: _Static | None = None
 ) -> Callable[..., Any]:
-    """The function that runs `rule` and records it, with the rule's signature less `xp`."""
+    """The function that runs `rule` and records it: one of the forms below that fits its signature.
+
+    `_general` fits every rule; the others are faster.
+    """
     parameters = list(signature.parameters.values())[1:]
     positional = _positional(signature)
     by_name = named_parameters(parameters)
@@ -92,11 +95,11 @@ class _Static(NamedTuple):
 
     formula: Any
     pullbacks: Any
-    saved: Any
+    select: Any
     """Selects, from a tuple of the result and the arguments, the values that the pullbacks take."""
 
 
-_GENERAL = _Static(None, None, None)
+_NOT_STATIC = _Static(None, None, None)
 
 
 def with_pullbacks(
@@ -105,11 +108,11 @@ def with_pullbacks(
     """Make a differentiable function from a formula and the pullbacks of its arguments.
 
     The decorated formula, `value(xp, *arrays, **options)`, computes the result. Each pullback
-    takes the namespace, the gradient of the result, and any of the arguments and the result that
-    it needs, by their names; the result's name is `out`. These values are saved, and no others.
+    takes the namespace, the gradient of the result, and then, by their names, those of the
+    arguments and the result that it needs; the result's name is `out`. Only these values are saved.
     All pullbacks take the same parameters. None stands in place of a pullback where no gradient
-    goes back. The pullbacks are the derivative of the function, to any order. The formula itself,
-    which may be an approximation, a rounding or a loop, is never differentiated.
+    goes back. Derivatives of higher order differentiate the pullbacks; the formula itself, which
+    may be an approximation, a rounding or a loop, is never differentiated.
 
     >>> import numpy as np, polynet
     >>> @with_pullbacks(lambda xp, g: g)
@@ -132,17 +135,17 @@ def with_pullbacks(
                 "goes back"
             )
         names = ["out", *list(signature.parameters)[1:]]
-        saved = _selection(formula, pullbacks, names)
+        select = _selection(formula, pullbacks, names)
 
         @wraps(formula)
         def rule(xp: Any, *args: Any, **options: Any) -> Any:
-            below = any(type(a) is Tensor for a in members(args))
-            y = call(*args, **options) if below else formula(xp, *args, **options)
+            nested = any(type(a) is Tensor for a in members(args))  # of lower levels, which record
+            y = call(*args, **options) if nested else formula(xp, *args, **options)
             bound = signature.bind(xp, *args, **options)
             bound.apply_defaults()
-            return y, pullbacks, saved((y, *list(bound.arguments.values())[1:]))
+            return y, pullbacks, select((y, *list(bound.arguments.values())[1:]))
 
-        call = _recorded(rule, signature, _Static(formula, pullbacks, saved))
+        call = _recorded(rule, signature, _Static(formula, pullbacks, select))
         return call
 
     return decorate
@@ -203,7 +206,7 @@ def _general(rule: Callable[..., Any], by_name: dict[str, tuple[int, Any]]) -> C
 
 
 def _unary(rule: Callable[..., Any], static: _Static | None) -> Callable[..., Any]:
-    formula, fixed, choose = static or _GENERAL
+    formula, static_pullbacks, select = static or _NOT_STATIC
 
     def call(x: Any, /) -> Any:
         if type(x) is Tensor:
@@ -214,8 +217,8 @@ def _unary(rule: Callable[..., Any], static: _Static | None) -> Callable[..., An
                     value, pullbacks = rule(level.xp, x._value)
                     saved = None
                 else:
-                    value, pullbacks = formula(level.xp, x._value), fixed
-                    saved = choose((value, x._value))
+                    value, pullbacks = formula(level.xp, x._value), static_pullbacks
+                    saved = select((value, x._value))
                 try:
                     shape = value.shape
                 except AttributeError:  # several results
@@ -245,7 +248,7 @@ def _unary_with_options(rule: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _binary(rule: Callable[..., Any], static: _Static | None) -> Callable[..., Any]:
-    formula, fixed, choose = static or _GENERAL
+    formula, static_pullbacks, select = static or _NOT_STATIC
 
     def call(x: Any, y: Any, /) -> Any:
         i = j = None
@@ -271,11 +274,11 @@ def _binary(rule: Callable[..., Any], static: _Static | None) -> Callable[..., A
             value, pullbacks = rule(level.xp, a, b)
             saved = None
         else:
-            value, pullbacks = formula(level.xp, a, b), fixed
-            saved = choose((value, a, b))
+            value, pullbacks = formula(level.xp, a, b), static_pullbacks
+            saved = select((value, a, b))
         try:
             shape = value.shape
-        except AttributeError:
+        except AttributeError:  # several results
             return _written(level, value, (i, j), pullbacks, saved)
         if (i is None and j is None) or pullbacks is None:
             return Tensor(value, level)
@@ -305,16 +308,16 @@ def apply_at(
     kernel: str | None = None,
 ) -> Any:
     """`apply`, where the highest level among the arguments is known; the rule may be a `kernel`."""
-    taken = _taken_off(level, args) if level.plain else None
-    if taken is None:
+    simple = _simply_unwrapped(level, args) if level.plain else None
+    if simple is None:
         inner, xp = unwrapped(level, args)
         inputs = each(lambda a: a._line if type(a) is Tensor and a._level is level else None, args)
     else:
-        (inner, inputs), xp = taken, level.xp
+        (inner, inputs), xp = simple, level.xp
     result = rule(xp, *inner, **options)
     if result is NotImplemented:
         return result
-    if kernel is not None and not is_usual(result, inputs):
+    if kernel is not None:
         check_kernel(kernel, level.backend, result, inputs)
     elif hasattr(rule, "of_a_user"):
         check_count(rule, result, inputs)
@@ -325,8 +328,8 @@ def apply_at(
     return result
 
 
-def _taken_off(level: Level, args: tuple) -> tuple[list[Any], list[int | None]] | None:
-    """The values inside the arguments, and their lines, in the common case; None in all others."""
+def _simply_unwrapped(level: Level, args: tuple) -> tuple[list[Any], list[int | None]] | None:
+    """The values inside the arguments, and their lines, if all are of known types; else None."""
     inner, lines, types = [], [], level.types
     for a in args:
         if type(a) is Tensor and a._level is level:
@@ -341,7 +344,7 @@ def _taken_off(level: Level, args: tuple) -> tuple[list[Any], list[int | None]] 
 
 
 def _written(level: Level, value: Any, inputs: tuple[Any, ...], pullbacks: Any, saved: Any) -> Any:
-    """The result, or each of several, as a Tensor, recorded if a gradient can go back from it."""
+    """The result as a Tensor, or each of several results; recorded if a gradient can go back."""
     recorded = pullbacks is not None and any(line is not None for line in members(inputs))
     if not isinstance(value, _SEVERAL):
         line = level.write(value.shape, inputs, pullbacks, saved) if recorded else None

@@ -18,7 +18,7 @@ EXPECTED = (
 
 
 def checked(rule: Callable[..., Any]) -> Callable[..., Any]:
-    """The rule with checks around it; polynet's own rules, which are tested, stay as they are."""
+    """The rule with checks around it. polynet's own rules are tested, and returned unchanged."""
     if str(getattr(rule, "__module__", "")).partition(".")[0] == "polynet":
         return rule
     signature, name = inspect.signature(rule), f"op {rule.__name__}"
@@ -85,18 +85,8 @@ def _giving_arrays(name: str, pullback: Callable[[Any], Any]) -> Callable[[Any],
     return giving
 
 
-def is_usual(result: Any, inputs: Sequence[Any]) -> bool:
-    """Whether `result` is a pair of a value and a tuple with a pullback for each of the inputs."""
-    return (
-        type(result) is tuple
-        and len(result) == 2
-        and type(result[1]) is tuple
-        and len(result[1]) >= len(inputs)
-    )
-
-
 def check_count(rule: Callable[..., Any], result: Any, inputs: Sequence[Any]) -> None:
-    """Refuse a user's rule that lacks a pullback for an argument whose gradient is needed."""
+    """Raise TypeError if a user's rule lacks a pullback for an argument that needs a gradient."""
     pullbacks = result[1]
     if isinstance(pullbacks, tuple) and any(needs(inputs[len(pullbacks) :])):
         raise TypeError(
@@ -106,17 +96,19 @@ def check_count(rule: Callable[..., Any], result: Any, inputs: Sequence[Any]) ->
 
 
 def check_kernel(name: str, backend: Backend, result: Any, inputs: Sequence[Any]) -> None:
-    """Refuse a kernel's result of the wrong form, or one that would lose a gradient in silence."""
-    came = f"a {type(result).__name__}"
-    if isinstance(result, tuple) and len(result) == 2:
+    """Raise TypeError if a kernel's result has the wrong form, or would lose a gradient."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        came = f"a {type(result).__name__}"
+    else:
         pullbacks = result[1]
-        if pullbacks is None or callable(pullbacks):
-            return
-        came = repr(pullbacks)
         if type(pullbacks) is tuple:
-            if not any(needs(inputs[len(pullbacks) :])):
+            if len(pullbacks) >= len(inputs) or not any(needs(inputs[len(pullbacks) :])):
                 return
             came = f"{len(pullbacks)} pullbacks"
+        elif pullbacks is None or callable(pullbacks):
+            return
+        else:
+            came = repr(pullbacks)
     raise TypeError(
         f"the kernel {name!r} of backend {backend.name!r} returned {came}; expected its result and "
         "a tuple of pullbacks, one for each array it was given, None for one without a gradient"
@@ -126,7 +118,7 @@ def check_kernel(name: str, backend: Backend, result: Any, inputs: Sequence[Any]
 def refuse_complex(name: str) -> Callable[[Any, Any], None]:
     """A function `check(xp, x)` that raises TypeError unless `x` is an array that is not complex.
 
-    It remembers the last dtype that passed, so that a check at each call costs almost nothing.
+    It remembers the last dtype that passed, so that checking every call costs little.
     """
     real: Any = None
 

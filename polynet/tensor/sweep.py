@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from polynet.backend import Array
@@ -10,21 +10,20 @@ from polynet.tensor.values import LINE, Level, Parts, Tensor
 
 
 def sweep(
-    level: Level, record: list[Any], starts: Iterable[tuple[int, Array]], leaves: int
+    level: Level, record: list[Any], starts: Sequence[tuple[int, Array]], leaves: int
 ) -> list[Any]:
     """Carry gradients back from the lines in `starts` to the first `leaves` lines of the record.
 
-    `record` is the record of `level`, or a copy of it: its lines are freed on the way. Returns one
+    `record` is the record of `level`, or a copy of it: the sweep removes its lines. Returns one
     gradient for each leaf, None where none arrived. Each pullback is called at most once, and only
     where its input is recorded.
     """
     xp = level.xp if level.plain else level.namespace
-    starts = list(starts)
     last = max((line for line, _ in starts), default=-1)
     gradients: list[Any] = [None] * (last + 1)
     for line, g in starts:
         lifted = g if level.plain or type(g) is Tensor else Tensor(g, level.namespace.constants)
-        _arrive(xp, record, gradients, line, lifted)
+        _accumulate(xp, record, gradients, line, lifted)
     del record[LINE * (last + 1) :]
     for _ in range(last, leaves - 1, -1):
         g = gradients.pop()
@@ -36,7 +35,7 @@ def sweep(
         if type(pullbacks) is not tuple:
             for at, back in zip(inputs, pullbacks(g, needs(inputs))):  # noqa: B905 (as below)
                 if at is not None and back is not None:
-                    _arrive(xp, record, gradients, at, back)
+                    _accumulate(xp, record, gradients, at, back)
             continue
         for at, pullback in zip(inputs, pullbacks):  # noqa: B905 (a rule may give fewer pullbacks)
             if at is None or pullback is None:
@@ -52,7 +51,7 @@ def sweep(
                 before = gradients[at]
                 gradients[at] = back if before is None else before + back
             else:
-                _arrive(xp, record, gradients, at, back)
+                _accumulate(xp, record, gradients, at, back)
     return gradients + [None] * (leaves - len(gradients))
 
 
@@ -63,12 +62,12 @@ def needs(inputs: Any) -> tuple[bool, ...]:
     )
 
 
-def _arrive(xp: Any, record: Any, gradients: list[Any], at: Any, g: Any) -> None:
-    """Add a gradient, in the line's shape, to that of line `at`, or of each line in a list."""
+def _accumulate(xp: Any, record: Any, gradients: list[Any], at: Any, g: Any) -> None:
+    """Add gradient `g`, summed to the line's shape, to that of line `at`; for lists, one by one."""
     if type(at) is not int:
         for i, h in zip(at, g, strict=True):
             if i is not None:
-                _arrive(xp, record, gradients, i, h)
+                _accumulate(xp, record, gradients, i, h)
         return
     shape = record[LINE * at]
     if g.shape != shape:

@@ -16,12 +16,11 @@ _ids = itertools.count(1)
 CONSTANT = 0
 """The id of levels that record nothing: their Tensors are constant for every derivative."""
 
-
 LINE = 4
 """How many entries a line has in a record, which is one flat list.
 
-Python's garbage collector looks through all living containers, again and again. In a flat list, a
-line adds no container: its entries (numbers, arrays, functions) exist anyway.
+A flat list saves the garbage collector work: it traverses every container that is alive, and a
+line is not a container of its own.
 """
 
 
@@ -29,9 +28,10 @@ class Level:
     """One derivative being taken. Later levels have higher ids.
 
     `xp` is the backend's own namespace, `namespace` the differentiable one around it. A level is
-    `plain` as long as all values on it are plain arrays and no other derivative is open around
-    it: Tensors of such a derivative could come back as gradients. On a level that is not plain,
-    all values are Tensors, and all rules run in the differentiable namespace.
+    `plain` while all values on it are plain arrays and no other derivative is open around it, since
+    gradients could be Tensors of that derivative. On a level that is not plain, all values are
+    Tensors, and all rules run in the differentiable namespace. `kernels` are those that may run on
+    this level, and `types` the types of values that need no check.
     """
 
     __slots__ = ("backend", "id", "kernels", "namespace", "plain", "record", "types", "watch", "xp")
@@ -80,18 +80,22 @@ class Level:
         self.watch = watch
 
     def admit(self, value: Any) -> None:
-        """Refuse an array of another backend; the rule judges values that are not arrays."""
+        """Raise MixedBackendsError for an array of another backend, and remember its own types.
+
+        Values that are not arrays pass: the rule checks them. So do NumPy's integers, which are
+        numbers, and occur in shapes.
+        """
         if self.backend.is_array(value):
             self.types.add(type(value))
         elif isinstance(value, type | numbers.Integral):
-            return  # NumPy's integers are numbers; shapes come with them
+            return
         elif hasattr(value, "dtype") and hasattr(value, "shape"):
             raise mixed(value, self.backend)
 
     def require_open(self) -> None:
         """Raise RecordError if the derivative has ended."""
         if self.record is ENDED:
-            self.record.extend(())
+            ENDED.extend(())
 
     def close(self) -> None:
         """End the derivative; an op on a Tensor that outlives it raises RecordError."""
@@ -100,7 +104,7 @@ class Level:
 
 
 class _Ended:
-    """The record of a level that has ended."""
+    """The record of a level that has ended: to add a line raises RecordError."""
 
     def extend(self, _line: object) -> NoReturn:
         raise RecordError(
@@ -250,10 +254,9 @@ class Tensor:
 class Parts(dict[int, Array]):
     """The gradients of an op with several results, by the number of the result.
 
-    It adds up like a gradient, on the op's own line, whose shape is None. A sum moves the entries
-    of the other `Parts`, which are of other results, into this one. This is in place, since a new
-    dict for each of a thousand results would cost a million entries; it is safe, since only the
-    sweep holds these dicts.
+    The sweep adds them up like a gradient, on the op's own line, whose shape is None. A sum updates
+    this dict in place: to copy it for each of n results would cost n² entries. This is safe, since
+    only the sweep holds these dicts.
     """
 
     shape = None
@@ -279,8 +282,8 @@ def plain_value(x: Any) -> Any:
     return x
 
 
-def off(level: Level, x: Any) -> Any:
-    """`x` with `level` taken off, and with the levels of constants."""
+def without_level(level: Level, x: Any) -> Any:
+    """`x` without `level`, and without levels of constants."""
     while type(x) is Tensor and (x._level is level or x._level.id == CONSTANT):
         x = x._value
     return x
