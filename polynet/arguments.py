@@ -1,4 +1,4 @@
-"""Checks of a Trainer's arguments, and the place for the network that follows from them."""
+"""Checks of a Trainer's arguments, and the place (backend, device, dtype) that they choose."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ Metric = Callable[[np.ndarray, np.ndarray], float]
 Callback = Callable[[Any], object]
 
 
-def by_name(given: Iterable[Metric]) -> dict[str, Metric]:
-    """The metrics by their functions' names, which must differ."""
+def metrics_by_name(given: Iterable[Metric]) -> dict[str, Metric]:
+    """The metrics, by the names of their functions, which must differ."""
     what = "Trainer: metrics is a list of functions (targets, outputs) -> number"
     metrics = functions(given, what)
     names = [getattr(metric, "__name__", None) for metric in metrics]
@@ -45,7 +45,7 @@ def by_name(given: Iterable[Metric]) -> dict[str, Metric]:
 def with_validation(
     given: Given, validation_data: Any, share: float | None, *, seed: int, stratify: bool
 ) -> tuple[Given, Given | None]:
-    """The training data, and the validation data where there are any: given, or held out."""
+    """The training data and the validation data, which are given, held out, or None."""
     if share is None:
         if stratify:
             raise ValueError("stratify is for validation_split: give the share to hold out")
@@ -71,7 +71,7 @@ def _validation(given: Any) -> Given:
 
 
 def functions(given: Any, what: str) -> list[Callable[..., Any]]:
-    """A list of functions; for anything else, a TypeError that begins with `what` they are."""
+    """`given`, an iterable of functions, as a list; else a TypeError that begins with `what`."""
     several = isinstance(given, Iterable) and not isinstance(given, str) and not callable(given)
     found = list(given) if several else [given]
     others = [f for f in found if not callable(f)]
@@ -80,8 +80,11 @@ def functions(given: Any, what: str) -> list[Callable[..., Any]]:
     return found
 
 
-def in_turn(given: Any) -> list[Callback]:
-    """The callbacks in their order, but with those last that save the changes of the others."""
+def callbacks_in_order(given: Any) -> list[Callback]:
+    """The callbacks in their order, except that those with `last` come after the others.
+
+    They save what the others have changed.
+    """
     callbacks = functions(given, "fit: callbacks is a list of functions (trainer) -> bool or None")
     for callback in callbacks:
         if isinstance(callback, type):
@@ -91,16 +94,16 @@ def in_turn(given: Any) -> list[Callback]:
 
 
 def check_each(callbacks: Sequence[Callback], trainer: Any, numbers: Collection[str]) -> None:
-    """Let callbacks raise, before the first step, what they would raise after an epoch of it.
+    """Let callbacks raise now, before the first step, what they would raise after an epoch.
 
-    `numbers` are the names of what each epoch of this `fit` will keep.
+    `numbers` are the names of the numbers that each epoch of this `fit` will keep.
     """
     for callback in callbacks:
         getattr(callback, "check_before_fit", lambda *_: None)(trainer, numbers)
 
 
 def call_each(callbacks: Sequence[Callback], trainer: Any) -> bool:
-    """Call every callback; whether one returned True. Other values, such as 1, end no training."""
+    """Call every callback; whether one returned True. Other values, such as 1, do not count."""
     answers = [callback(trainer) for callback in callbacks]
     return any(isinstance(a, bool | np.bool_) and a for a in answers)
 

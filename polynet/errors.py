@@ -1,4 +1,4 @@
-"""The errors polynet raises, each with what came, what was expected and what to do."""
+"""polynet's errors and warnings, and helpers that word them."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def did_you_mean(given: object, choices: Iterable[str], near: float = 0.6) -> st
 
 
 def warn(message: str) -> None:
-    """Give a RuntimeWarning that names the line which called polynet or one of its plug-ins."""
+    """Give a RuntimeWarning at the line that called polynet or one of its plug-ins."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and _is_inner(frame.f_globals.get("__name__", "")):
         frame, level = frame.f_back, level + 1
@@ -105,7 +105,7 @@ def _is_inner(module: str) -> bool:
 
 @contextmanager
 def advising_on_memory(samples: int) -> Iterator[None]:
-    """Say what to lower where a step of `samples` samples does not fit on the device."""
+    """A context in which a MemoryError says what to lower: `samples` samples do not fit."""
     try:
         yield
     except MemoryError as error:
@@ -116,8 +116,8 @@ def advising_on_memory(samples: int) -> Iterator[None]:
         ) from error
 
 
-def asked_by(error: BaseException, inner: Iterable[str]) -> str:
-    """The user's line in a traceback: the last one outside polynet and the `inner` packages."""
+def users_line(error: BaseException, inner: Iterable[str]) -> str:
+    """The last line in a traceback that is outside polynet and the `inner` packages."""
     found = filter(None, map(find_spec, ("polynet", *inner)))
     folders = [folder for s in found for folder in s.submodule_search_locations or ()]
     frames = traceback.extract_tb(error.__traceback__)

@@ -1,4 +1,4 @@
-"""What counts as an integer, where a setting is to be one."""
+"""Checks of settings that must be integers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 
 def integer(value: Any, *, least: float = 1) -> int | None:
-    """An integer, NumPy's too, as one of Python; None for what is none, or is below `least`.
+    """`value` as a Python integer; None if it is not an integer, or is below `least`.
 
-    A boolean is none, though Python's, and old NumPy's, may stand for an index.
+    NumPy's integers count as integers, booleans do not.
 
     >>> integer(3), integer(0), integer(True), integer(2.0)
     (3, None, None, None)
@@ -25,7 +25,7 @@ def integer(value: Any, *, least: float = 1) -> int | None:
 
 
 def several(given: Any, *, least: float = 1) -> tuple[int, ...] | None:
-    """A list of integers as a tuple of Python's; None for what is none, or holds anything else.
+    """A sequence of integers as a tuple of Python's; None if `given` is anything else.
 
     >>> several([2, 3]), several((2, 0)), several(2)
     ((2, 3), None, None)
@@ -37,7 +37,7 @@ def several(given: Any, *, least: float = 1) -> tuple[int, ...] | None:
 
 
 def positive(what: str, value: Any) -> int:
-    """A positive integer as one of Python; ValueError, which names `what`, for anything else."""
+    """`value` as a positive Python integer; for anything else, a ValueError that names `what`."""
     number = integer(value)
     if number is None:
         raise ValueError(f"{what} is a positive integer; got {value!r}")
@@ -45,7 +45,7 @@ def positive(what: str, value: Any) -> int:
 
 
 def at_least_0(what: str, value: Any) -> int:
-    """An integer that is not negative; ValueError, which names `what`, for anything else."""
+    """`value` as a Python integer from 0 up; for anything else, a ValueError that names `what`."""
     number = integer(value, least=0)
     if number is None:
         raise ValueError(f"{what} is an integer, at least 0; got {value!r}")
@@ -53,9 +53,9 @@ def at_least_0(what: str, value: Any) -> int:
 
 
 def sides(what: str, size: Any) -> tuple[int, int]:
-    """(height, width) of an image: one positive integer for both, or two.
+    """(height, width) of an image, from one positive integer for both, or from two.
 
-    ValueError, which names `what`, for anything else.
+    For anything else, raises a ValueError that names `what`.
     """
     found = several(size if isinstance(size, Sequence) else (size, size))
     if found is None or len(found) != 2:

@@ -1,9 +1,9 @@
 """Counter-based random numbers, bit-identical on every backend.
 
 The generator is Threefry2x32-20 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3",
-SC 2011). It takes additions, exclusive ors and rotations of 32-bit integers that wrap around,
-which every library has. A number is a function of a key and a counter; nothing is kept between
-calls. A key is made from a seed and names, so that every parameter, epoch and dropout layer has a
+SC 2011), as in JAX. It consists of additions, exclusive ors and rotations of 32-bit integers that
+wrap around, which every library has. A number is a function of a key and a counter; there is no
+state. A key is made from a seed and names, so that every parameter, epoch and dropout layer has a
 stream of its own.
 """
 
@@ -130,7 +130,7 @@ def _words(
     """The two words of each block of random bits; each of `rows` samples has `blocks` blocks."""
     device = array_api_compat.device(step)
     counters = xp.arange(rows * blocks, dtype=xp.int32, device=device)
-    if type(first) is not int:  # a compiler's number, of 32 bits, which has no truth value
+    if type(first) is not int:  # a traced int32, which has no truth value, and wraps around
         counters = counters + first * blocks
     elif first:
         counters = counters + ((first * blocks + 2**31) % 2**32 - 2**31)
@@ -148,7 +148,7 @@ def _polar(xp: Any, u: Array, v: Array) -> tuple[Array, Array]:
 
 
 def _side_by_side(xp: Any, pairs: tuple[Array, Array], shape: tuple[int, ...]) -> Array:
-    """The two numbers of each block side by side, a row per sample; a number too many is cut."""
+    """The two numbers of each block side by side, a row for each sample, reshaped to `shape`."""
     size = math.prod(shape[1:])
     rows = xp.reshape(xp.stack(list(pairs), axis=-1), (shape[0], size + size % 2))
     return xp.reshape(rows[:, :size], shape)
@@ -170,6 +170,7 @@ def uniform(key: np.ndarray, count: int) -> np.ndarray:
 
 
 def _doubles(words: np.ndarray) -> np.ndarray:
+    """`_fractions` as float64; np itself is a namespace with `astype` only from NumPy 2.1 on."""
     return _fractions(array_api_compat.array_namespace(words), words, np.float64)
 
 

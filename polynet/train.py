@@ -15,12 +15,12 @@ from polynet import checkpoint, random
 from polynet.arguments import (
     Callback,
     Metric,
-    by_name,
     call_each,
+    callbacks_in_order,
     check_each,
     check_kinds,
     check_loss,
-    in_turn,
+    metrics_by_name,
     with_validation,
 )
 from polynet.backend import Backend, to_numpy
@@ -93,7 +93,7 @@ class Trainer:
         if compile not in COMPILE:
             raise ValueError(unknown("compile", compile, COMPILE))
         random.key(seed)
-        self._metrics = by_name(metrics)
+        self._metrics = metrics_by_name(metrics)
         check_last_layer(net, loss, self.metrics.values())
         where = backend, device, dtype
         self._run = Run(net, loss, optimizer, seed, where, required=compile == "require")
@@ -121,7 +121,7 @@ class Trainer:
 
     @metrics.setter
     def metrics(self, metrics: Mapping[str, Metric] | Sequence[Metric]) -> None:
-        found = dict(metrics) if isinstance(metrics, Mapping) else by_name(metrics)
+        found = dict(metrics) if isinstance(metrics, Mapping) else metrics_by_name(metrics)
         check_last_layer(self._run.described, self.loss, found.values())
         self._metrics = found
 
@@ -281,7 +281,7 @@ class Trainer:
         """
         epochs, accumulate = positive("epochs", epochs), positive("accumulate", accumulate)
         batch_size = None if batch_size is None else positive("batch_size", batch_size)
-        calls, run = in_turn(callbacks), self._run
+        calls, run = callbacks_in_order(callbacks), self._run
         (x, y, sample_weight), held = with_validation(
             (x, y, sample_weight), validation_data, validation_split,
             seed=self.seed, stratify=stratify,

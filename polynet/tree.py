@@ -24,7 +24,7 @@ def named_leaves(tree: Tree, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def paths(tree: Tree, before: tuple[Hashable, ...] = ()) -> list[tuple[tuple[Hashable, ...], Any]]:
-    """Every leaf with the keys that lead to it, which are unique; dotted names may not be.
+    """Every leaf with the keys that lead to it. Unlike dotted names, these paths are unique.
 
     >>> paths({"a.b": 1, "a": {"b": 2}})
     [(('a.b',), 1), (('a', 'b'), 2)]
@@ -98,7 +98,7 @@ def map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:  # noq
 
 
 def _mapped(function: Callable[[Any], Any], tree: Tree) -> Tree:
-    """`map` over one tree, the common case: a leaf costs no call but that of `function`."""
+    """`map` over one tree, the common case, without a call for each leaf beside `function`'s."""
     if isinstance(tree, dict):
         return {
             name: _mapped(function, b) if isinstance(b, _BRANCHES) else function(b)

@@ -1,4 +1,4 @@
-"""A trial with some samples, so that errors in data, network or loss show before the first step."""
+"""A trial with a few samples: mistakes in data, network or loss show before the first step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from polynet.targets import check_outputs, target_check
 from polynet.tree import map as tree_map
 
 FEW = 8
-"""How many samples are enough to tell whether a loss is a mean over samples."""
+"""The number of samples by which to check whether a loss is a mean over samples."""
 ROUNDING = 64
 """Units in the last place by which a loss may differ because its sum has another order."""
 
@@ -28,10 +28,10 @@ def try_out(
 ) -> int:  # fmt: skip
     """Try what `fit` is given: steps of `size` samples in `parts` parts, and validation data.
 
-    Returns how many samples were put through the network at a time. It is as many as in training,
-    since the network or the loss may need that many, as losses of triplets do. Where the data make
-    their batches themselves, it is the size of the first batch. Where `measured`, the outputs for
-    validation data must have a row for each sample, since metrics are given all outputs joined.
+    Returns how many samples were put through the network at a time: as many as in training, since
+    the network or the loss may need that many, as triplet losses do; or, where the data come in
+    batches of their own, the size of the first batch. Where `measured`, the outputs for validation
+    data must have a row for each sample, since metrics are given the outputs of all batches joined.
     """
     count = _tried(forward, loss, data, size // parts)
     if parts > 1 and count < data.samples:
@@ -60,16 +60,16 @@ def _tried(
     return tried
 
 
-def _counting(data: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The samples whose weight is not 0: the others may have targets that are not valid."""
+def _weighted(data: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The samples whose weight is not 0; the targets of the others need not be valid."""
     if len(data) < 3:
         return data
-    xp, weighs = backend_of(data[2]).xp, to_numpy(data[2]) != 0
-    kept = [_part(data, i, i + 1) for i in np.flatnonzero(weighs).tolist()]
+    kept = [_part(data, i, i + 1) for i in np.flatnonzero(to_numpy(data[2])).tolist()]
     if not kept:
         return _part(data, 0, 0)
-    joined_parts: tuple[Any, ...] = tree_map(lambda *a: xp.concat(a, axis=0), *kept)
-    return joined_parts
+    xp = backend_of(data[2]).xp
+    together: tuple[Any, ...] = tree_map(lambda *a: xp.concat(a, axis=0), *kept)
+    return together
 
 
 def _ones(weights: Sequence[Array]) -> list[Array]:
@@ -78,12 +78,12 @@ def _ones(weights: Sequence[Array]) -> list[Array]:
 
 
 def _check_parts(forward: Forward, loss: Loss, data: Feed, size: int, parts: int) -> None:
-    """Warn where a step in parts gives another loss than a whole step.
+    """Warn if a step in parts gives another loss than a whole step.
 
     The losses of the parts are weighted by their numbers of samples, or by their sums of weights,
     and added up. The sum is the loss of the whole step only if the loss is a mean over samples.
     """
-    x, y, *weights = _counting(data.mixed(FEW, size))
+    x, y, *weights = _weighted(data.mixed(FEW, size))
     if not samples(x):
         return
     count, at_a_time = samples(x), size // parts

@@ -1,4 +1,4 @@
-"""Losses that are still on the device, so that the next steps need not wait for them."""
+"""Losses that have not been read from the device yet, so that steps need not wait for them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from polynet.history import History
 
 
 class Unread:
-    """The losses of the newest calls, oldest first, each a function that fetches them."""
+    """The losses of the latest calls, oldest first: for each call, a function that fetches them."""
 
     def __init__(self) -> None:
         self._calls: list[tuple[int, Callable[[], np.ndarray]]] = []
@@ -32,9 +32,9 @@ class Unread:
     def read(self, history: History, epoch: int, *, keep: int = 0) -> None:
         """Fetch the losses of all calls but the last `keep`, up to the first that is not finite.
 
-        The loss that is not finite stays unread, so that every later `read` raises for it again.
-        After an exception on the way, a call may be read twice; this does no harm, since each loss
-        has its own place in the history.
+        The loss that is not finite stays unread, so every later `read` raises for it again. After
+        an interruption, a call may be read twice; this does no harm, since each loss has its own
+        position in the history.
         """
         while len(self._calls) > keep:
             first, fetch = self._calls[0]
@@ -53,7 +53,10 @@ class Unread:
 
 
 def _advice(step: int) -> str:
-    """Where to look: the first loss is computed before any derivative, and any change by a step."""
+    """Where to look for the cause of a loss that is not finite at `step`.
+
+    Loss 0 is computed before any update, and loss 1 after the first.
+    """
     if not step:
         return (
             "No step was taken before: look for what is not finite in the network or the loss, "

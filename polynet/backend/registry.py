@@ -1,4 +1,4 @@
-"""Finding plug-ins, and telling for each whether it can be used and why not."""
+"""Finding plug-ins, and whether each can be used, or why not."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Registry:
                 for point in metadata.entry_points(group=ARRAYS_GROUP):
                     only = of_owner.get(_owner(point), set())
                     names = {by_value[point.value]} if point.value in by_value else only
-                    if len(names) == 1:  # otherwise it does not say for which backend it claims
+                    if len(names) == 1:  # otherwise it is not clear which backend claims the arrays
                         claims.setdefault(point.name, set()).update(names)
                 self._claims = claims
             return tuple(sorted(self._claims.get(module, ())))
@@ -172,7 +172,7 @@ def _check_alone(name: str, points: list[metadata.EntryPoint], owners: str) -> N
 def _load(point: metadata.EntryPoint) -> Any:
     try:
         factory = point.load()
-        if isinstance(factory, type):  # one for another contract may not even be instantiable
+        if isinstance(factory, type):  # a class for another contract may fail to instantiate
             _check_contract(factory)
         return factory()
     except _Refused:
@@ -186,7 +186,7 @@ def _load(point: metadata.EntryPoint) -> Any:
             raise _Refused(BROKEN, reason) from error
         raise _Refused(MISSING, str(error)) from error
     except Exception as error:
-        raise _Refused(BROKEN, f"loading it raised {_words(error)}") from error
+        raise _Refused(BROKEN, f"loading it raised {_described(error)}") from error
 
 
 def _check_contract(plugin: Any) -> None:
@@ -217,11 +217,11 @@ def _check(backend: Any, name: str) -> None:
 def _probe(backend: Backend) -> tuple[str, ...]:
     """The devices' names, once the default device has computed something."""
     try:
-        devices = _by_name(backend.devices())
+        devices = _checked_mapping(backend.devices())
         if devices:
             backend.probe(next(iter(devices.values())))
     except Exception as error:
-        reason = f"computing on its default device raised {_words(error)}"
+        reason = f"computing on its default device raised {_described(error)}"
         state = BROKEN if isinstance(error, MISTAKES) else NO_DEVICE
         raise _Refused(state, reason) from error
     if not devices:
@@ -229,14 +229,14 @@ def _probe(backend: Backend) -> tuple[str, ...]:
     return tuple(devices)
 
 
-def _by_name(devices: Any) -> Mapping[str, Any]:
+def _checked_mapping(devices: Any) -> Mapping[str, Any]:
     if not isinstance(devices, Mapping):
         came = type(devices).__name__
         raise TypeError(f"devices() returned a {came}; expected a dict of devices by name")
     return devices
 
 
-def _words(error: Exception) -> str:
+def _described(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 

@@ -1,4 +1,4 @@
-"""Training steps in memory whose addresses stay the same, so that they can be replayed."""
+"""Training steps on memory at fixed addresses, so that they can be captured and replayed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ from typing import Any
 from polynet import tree
 from polynet.backend.contract import Array, Backend, check_loss
 from polynet.backend.overwrite import left_alone, overwriting
-from polynet.errors import NotCompiledError, asked_by, warn
+from polynet.errors import NotCompiledError, users_line, warn
+
+WARM_UP = 3
+"""Steps before a capture: in the first ones libraries load kernels and allocate workspace."""
+KINDS = 8
+"""How many kinds of data (structures, shapes, dtypes) have their captures kept."""
 
 
 def not_captured(why: str, *, required: bool) -> None:
-    """Warn once that a training step runs one operation at a time; raise if that is not allowed.
+    """Warn that a training step runs one operation at a time; raise if a capture is `required`.
 
-    The warning points to the line of the program that asked polynet for the steps.
+    The warning names the line of the program that asked polynet for the steps.
     """
     if required:
         raise NotCompiledError(f'compile="require": this training step cannot be captured: {why}')
@@ -30,20 +35,19 @@ def not_captured(why: str, *, required: bool) -> None:
 
 
 def why_not(error: BaseException, inner: Sequence[str]) -> str:
-    """The error that kept a step from being captured, and the user's line that it came from."""
+    """The reason that `error` is for not capturing a step, with the user's line that raised it."""
     return (
-        f"{type(error).__name__}: {error} ({asked_by(error, inner)}). A step that can be captured "
-        "does not read the values of arrays: it has no float(x), no `if` on an array, and "
+        f"{type(error).__name__}: {error} ({users_line(error, inner)}). A step that can be "
+        "captured does not read the values of arrays: it has no float(x), no `if` on an array, and "
         "xp.where(mask, x, 0) in place of x[mask]"
     )
 
 
-class _Uncollected:
+class _CollectorOff:
     """A context in which Python's cycle collector is off, so that it frees no CUDA graph.
 
-    CUDA does not allow a graph to be destroyed during a capture, and spoils the capture.
-    Several threads may capture; the last one to end restores the collector to the state in which
-    the first one found it.
+    A CUDA graph that is destroyed during a capture invalidates the capture. Several threads may
+    capture; the last one to end restores the collector to the state that the first one found.
     """
 
     def __init__(self) -> None:
@@ -73,18 +77,14 @@ class _Uncollected:
             gc.enable()
 
 
-_nothing_collected = _Uncollected()
+_collector_off = _CollectorOff()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_nothing_collected.forked)
-WARM_UP = 3
-"""Steps before a capture: in the first ones libraries load kernels and allocate workspace."""
-KINDS = 8
-"""How many kinds of data (structures, shapes, dtypes) have their captures kept."""
+    os.register_at_fork(after_in_child=_collector_off.forked)
 
 
 @dataclass
 class _Launch:
-    """What steps of one batch shape share: storage for the rows and the loss, and the replay."""
+    """What steps with rows of one shape share: storage for rows and loss, and the replay."""
 
     rows: Array
     loss: Array = None
@@ -96,8 +96,8 @@ class _Launch:
 class _Data:
     """Data of one kind: the arrays given last, their storage, and the captures that read them.
 
-    Data are read where the caller has them, until other arrays of the same shapes come, as
-    batches that are streamed do. From then on all of them are copied into one storage, `stored`.
+    Data are read from the caller's arrays until other arrays of the same shapes come, as when
+    batches are streamed. From then on all of them are copied into one storage, `stored`.
     """
 
     given: list[weakref.ref]
@@ -105,7 +105,7 @@ class _Data:
     stored: Any = None
     launches: dict[Hashable, _Launch] = field(default_factory=dict)
 
-    def is_of(self, structure: Hashable, arrays: list[Array]) -> bool:
+    def holds(self, structure: Hashable, arrays: list[Array]) -> bool:
         return (
             self.structure == structure
             and len(self.given) == len(arrays)
@@ -121,21 +121,21 @@ class StaticRunner:
     """What `Backend.compile` returns where a device can capture work and replay it.
 
     `capture(f)` captures the work that `f()` starts, without doing it. It returns a function that
-    does the work, and that calls `overwriting()` before it writes. Where that is impossible,
+    does the work, and that calls `overwriting()` before it writes. If the work cannot be captured,
     it raises RuntimeError. Then the steps run one operation at a time, or, where a capture is
     `required`, NotCompiledError is raised.
 
-    A capture knows addresses, not arrays. So the state has storage of its own, and each step ends
-    by copying the new state there. Each shape of rows has storage for the rows and for the loss.
-    Data stays where it is until other data of the same shapes comes: from then on all such data is
-    copied to one place, and steps that read that place are captured once. A state that is not the
-    one returned last is copied to new storage, and steps are captured anew; the earlier state stays
-    as it is for whoever holds it.
+    A capture refers to addresses, not to arrays. So the state has storage of its own, and each step
+    ends by copying the new state there. Each shape of rows has storage for the rows and the loss.
+    Data are read from the caller's arrays until other data of the same shapes come: from then on
+    such data are copied to storage too, and steps that read it are captured once. A state that is
+    not the one returned last is copied to new storage, and steps are captured anew; the earlier
+    state stays as it is for whoever holds it.
 
     `memory(array)` is equal for arrays that share memory. `write(array, other)` copies `other` into
     `array`. `copy_state(state)` returns a copy of a state, laid out as suits the library. `inner`
-    names the packages of the plug-in and its library: where a step cannot be captured, the line
-    that is shown to the user is outside them.
+    names the packages of the plug-in and its library: the line that a warning shows to the user is
+    outside of them.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class StaticRunner:
         return self._state, losses[0] if len(losses) == 1 else self._backend.xp.concat(losses)
 
     def refresh(self) -> None:
-        """Copy data once more when they come: the same arrays may hold other numbers by now."""
+        """Copy the data again at the next call: the same arrays may hold other numbers by now."""
         self._last = None
         for known in self._data.values():
             if known.stored is not None:
@@ -194,18 +194,18 @@ class StaticRunner:
             self._data.clear()
             self._last = None
         arrays, structure = tree.leaves(data), tree.structure(data)
-        if self._last is not None and self._last.is_of(structure, arrays):
+        if self._last is not None and self._last.holds(structure, arrays):
             return self._last
         kind = structure, *((tuple(a.shape), a.dtype) for a in arrays)
         if kind not in self._data:
             for other, old in list(self._data.items()):
-                if old.stored is None and not all(given() is not None for given in old.given):
-                    del self._data[other]  # nobody can give them again
+                if old.stored is None and any(given() is None for given in old.given):
+                    del self._data[other]  # an array is gone, so nobody can give these data again
             if len(self._data) == KINDS:
                 del self._data[next(iter(self._data))]  # its captures keep its data alive
             self._data[kind] = _Data([weakref.ref(a) for a in arrays], structure)
         known = self._data[kind]
-        if not known.is_of(structure, arrays):
+        if not known.holds(structure, arrays):
             known.given = [weakref.ref(a) for a in arrays]
             if known.stored is None:
                 known.stored = tree.map(self._copy, data)
@@ -234,10 +234,10 @@ class StaticRunner:
 
     def _captured(self, run: Callable[[], None]) -> Callable[[], object]:
         try:
-            with _nothing_collected, left_alone():
+            with _collector_off, left_alone():
                 return self._capture(run)
         except RuntimeError as error:
-            first = error.__context__ or error  # to end a capture that failed raises once more
+            first = error.__context__ or error  # ending a capture that failed raises a second error
             not_captured(why_not(first, self._inner), required=self._required)
             self._capture = lambda run: run
             return run

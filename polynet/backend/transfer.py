@@ -56,7 +56,7 @@ def asarray(
     native = target.device(device)
     if dtype is not None:
         target.dtype(dtype)
-    if not _copies(copy):
+    if not _wants_copy(copy):
         return _shared(x, target, native, dtype)
     host = to_numpy(x)
     if dtype is None and not hasattr(x, "dtype"):
@@ -78,7 +78,7 @@ def to_numpy(x: Any, *, copy: bool = True) -> np.ndarray:
     >>> to_numpy([1, 2])
     array([1, 2])
     """
-    if not _copies(copy):
+    if not _wants_copy(copy):
         return asarray(x, backend="numpy", copy=False)
     return on_host(x, copy=True)
 
@@ -93,12 +93,12 @@ def on_host(x: Any, *, copy: bool | None = None) -> np.ndarray:
     if host.dtype.kind not in NUMBERS:
         raise TypeError(
             f"cannot make an array of numbers from {type(x).__name__} (dtype {host.dtype}); "
-            f"{_instead(x, host)}"
+            f"{_advice(x, host)}"
         )
     return host.astype(host.dtype.newbyteorder("="), copy=False)
 
 
-def _instead(x: Any, host: np.ndarray) -> str:
+def _advice(x: Any, host: np.ndarray) -> str:
     """Advice for an array that holds no numbers: for a data frame, it names the columns."""
     if host.ndim == 2 and hasattr(x, "columns"):
         odd = [repr(c) for c in x.columns if not _can_be_numbers(np.asarray(x[c]))]
@@ -121,7 +121,7 @@ def _instead(x: Any, host: np.ndarray) -> str:
 
 
 def _can_be_numbers(host: np.ndarray) -> bool:
-    """Whether it holds numbers, be they objects: of several kinds, or with None for NaN."""
+    """Whether all elements are numbers or None, also where they are Python objects."""
     if host.dtype.kind != "O":
         return host.dtype.kind in NUMBERS
     try:
@@ -131,7 +131,7 @@ def _can_be_numbers(host: np.ndarray) -> bool:
     return True
 
 
-def _copies(copy: object) -> bool:
+def _wants_copy(copy: object) -> bool:
     if not isinstance(copy, bool):
         raise TypeError(
             f"copy is True, for a copy, or False, for the same memory or an error; got {copy!r}"
@@ -161,13 +161,14 @@ def _shared(x: Any, target: Backend, device: Any, dtype: str | None) -> Array:
         raise refused(f"{type(error).__name__}: {error}") from error
     if target.device_of(shared) != device:
         raise refused(f"it is on {target.device_of(shared)}")
-    if _name(shared.dtype) != _name(x.dtype):
-        raise refused(f"it is {_name(x.dtype)}, and the library made {_name(shared.dtype)} of it")
+    before, after = _dtype_name(x.dtype), _dtype_name(shared.dtype)
+    if before != after:
+        raise refused(f"it is {before}, and the library made {after} of it")
     if dtype is not None and shared.dtype != target.dtype(dtype):
-        raise refused(f"it is {_name(x.dtype)}, and {dtype} was asked for")
+        raise refused(f"it is {before}, and {dtype} was asked for")
     return shared
 
 
-def _name(dtype: Any) -> str:
+def _dtype_name(dtype: Any) -> str:
     """A dtype of any library by the standard's name."""
     return str(dtype).rpartition(".")[2]
