@@ -9,7 +9,7 @@ import numpy as np
 
 from polynet import tree
 from polynet.backend import Backend, left_alone, looped, not_captured, overwriting
-from polynet.errors import MissingDependency, asked_by, warn
+from polynet.errors import MissingDependency, users_line, warn
 
 WIDE = ("float64", "int64", "uint64", "complex128")
 INNER = ("polynet_jax", "jax", "jaxlib", "array_api_compat")
@@ -69,40 +69,36 @@ class JaxBackend(Backend):
     def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """The steps of a call as one program: a scan under jit, whose state is donated.
 
-        On the CPU, each step that has a convolution is a program of its own, since XLA's
-        convolutions take several times as long there inside a loop. A step that reads an array's
-        value cannot be a program: once a call shows this, its steps run one operation at a time.
+        On the CPU, a step with a convolution is a program of its own, since XLA's convolutions are
+        several times slower inside a loop there. A step that reads an array's value cannot be
+        compiled: from the call that shows this on, steps run one operation at a time.
         """
         jax = self._jax
+        compiled: Callable[..., Any] | None = None  # chosen by the first call
 
-        def steps(state: Any, data: Any, rows: Any) -> Any:
-            return jax.lax.scan(lambda s, r: step(s, data, r), state, rows)
+        def choose(state: Any, data: Any, rows: Any) -> Callable[..., Any]:
+            if jax.default_backend() == "cpu" and self._convolves(step, state, data, rows):
+                return looped(self, jax.jit(step, donate_argnums=0))
 
-        together, alone = (jax.jit(f, donate_argnums=0) for f in (steps, step))
-        one_by_one = looped(self, alone)
-        chosen: list[Callable[..., Any]] = []
+            def steps(state: Any, data: Any, rows: Any) -> Any:
+                return jax.lax.scan(lambda s, r: step(s, data, r), state, rows)
 
-        def taken(state: Any, data: Any, rows: Any) -> Any:
+            return jax.jit(steps, donate_argnums=0)
+
+        def take(state: Any, data: Any, rows: Any) -> Any:
+            nonlocal compiled
             try:
-                if not chosen:
-                    slow = jax.default_backend() == "cpu" and self._convolves(
-                        step, state, data, rows
-                    )
-                    chosen.append(one_by_one if slow else together)
-                return chosen[0](state, data, rows)
+                compiled = compiled or choose(state, data, rows)
+                return compiled(state, data, rows)
             except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
-                first, *_ = str(error).splitlines()
-                not_captured(
-                    f"{first} ({asked_by(error, INNER)})",
-                    required=getattr(step, "required", False),
-                )
-            chosen[:] = [looped(self, step)]
-            return chosen[0](state, data, rows)
+                not_captured(_why(error), required=getattr(step, "required", False))
+            compiled = looped(self, step)
+            return compiled(state, data, rows)
 
         def run(state: Any, data: Any, rows: Any) -> Any:
             try:
                 with left_alone():  # JAX's arrays cannot be written to
-                    return taken(state, data, rows)
+                    return take(state, data, rows)
             finally:
                 donated = (a for a in tree.leaves(state) if isinstance(a, jax.Array))
                 if any(a.is_deleted() for a in donated):
@@ -113,20 +109,20 @@ class JaxBackend(Backend):
     def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """`jax.jit(function)`; a function that reads an array's value runs op by op instead."""
         errors = self._jax.errors
-        chosen = [self._jax.jit(function)]
+        compiled = self._jax.jit(function)
 
         def call(*args: Any) -> Any:
+            nonlocal compiled
             try:
-                return chosen[0](*args)
+                return compiled(*args)
             except (errors.JAXTypeError, errors.JAXIndexError) as error:
-                if chosen[0] is function:
+                if compiled is function:
                     raise
-                first, *_ = str(error).splitlines()
                 warn(
                     "a network that reads an array's value predicts one operation at a time, which "
-                    f"is slower: {first} ({asked_by(error, INNER)})"
+                    f"is slower: {_why(error)}"
                 )
-            chosen[0] = function
+            compiled = function
             return function(*args)
 
         return call
@@ -137,6 +133,11 @@ class JaxBackend(Backend):
     def synchronize(self) -> None:
         for array in self._jax.live_arrays():
             array.block_until_ready()
+
+
+def _why(error: Exception) -> str:
+    """The first line of one of JAX's errors, and the user's line that raised it."""
+    return f"{str(error).splitlines()[0]} ({users_line(error, INNER)})"
 
 
 load = JaxBackend

@@ -1,7 +1,7 @@
-"""JAX's kernels for the compositions in `polynet.functional`, in XLA's operations.
+"""JAX's kernels for the compositions in `polynet.functional`, written with `jax.lax`.
 
-Derivatives are written out, except those of recurrent layers, which JAX computes. All kernels can
-be traced by `jax.jit`.
+Derivatives are written out, except for those of recurrent layers, which JAX computes. All kernels
+can be traced by `jax.jit`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def convolution(
 ) -> Any:
     """One convolution, whose two gradients are convolutions too.
 
-    The gradient of the images is the convolution of g, with its numbers `stride` apart, with the
-    windows turned round. The gradient of the windows is the convolution of the images with g as
-    the window, its numbers `stride` apart. With groups on the CPU, XLA takes up to 80 times as
-    long, and the kernel declines.
+    The gradient by the images is the convolution of g, dilated by `stride`, with the flipped
+    windows. The gradient by the windows is the convolution of the images with g, dilated by
+    `stride`, as the window. On the CPU the kernel declines groups, with which XLA is up to 80 times
+    slower.
     """
     if groups > 1 and default_backend() == "cpu":
         return NotImplemented
@@ -43,26 +43,26 @@ def convolution(
     )  # fmt: skip
     out, each, window = weight.shape[0], weight.shape[1], weight.shape[2:]
     reach = [d * (k - 1) for d, k in zip(dilation, window, strict=True)]
-    spread = [(n - 1) * s + 1 for n, s in zip(y.shape[2:], stride, strict=True)]
+    dilated = [(n - 1) * s + 1 for n, s in zip(y.shape[2:], stride, strict=True)]  # sizes of g
 
     def to_images(g: Any) -> Any:
-        turned = lax.rev(weight, tuple(range(2, 2 + axes)))
-        turned = turned.reshape(groups, out // groups, each, *window)
-        turned = turned.swapaxes(1, 2).reshape(groups * each, out // groups, *window)
+        flipped = lax.rev(weight, tuple(range(2, 2 + axes)))
+        flipped = flipped.reshape(groups, out // groups, each, *window)
+        flipped = flipped.swapaxes(1, 2).reshape(groups * each, out // groups, *window)
         before = [r - p for r, (p, _) in zip(reach, padding, strict=True)]
         ends = [
             (b, n - m - b + r)
-            for b, n, m, r in zip(before, x.shape[2:], spread, reach, strict=True)
+            for b, n, m, r in zip(before, x.shape[2:], dilated, reach, strict=True)
         ]
         return lax.conv_general_dilated(
-            g, turned, (1,) * axes, ends, lhs_dilation=stride, rhs_dilation=dilation,
+            g, flipped, (1,) * axes, ends, lhs_dilation=stride, rhs_dilation=dilation,
             dimension_numbers=images, feature_group_count=groups,
         )  # fmt: skip
 
     def to_windows(g: Any) -> Any:
         ends = [
             (p, r + m - n - p)
-            for (p, _), n, m, r in zip(padding, x.shape[2:], spread, reach, strict=True)
+            for (p, _), n, m, r in zip(padding, x.shape[2:], dilated, reach, strict=True)
         ]
         return lax.conv_general_dilated(
             x, g, dilation, ends, rhs_dilation=stride,
@@ -78,7 +78,7 @@ def convolution(
 
 
 def put_slice(xp: Any, x: Any, places: tuple[range, ...], shape: tuple[int, ...]) -> Any:
-    """Zeros of `shape`, with `x` at `places`: padding around `x`, and between its numbers."""
+    """Zeros of `shape`, with `x` at `places`, by padding around and between the elements of `x`."""
     part = tuple(slice(r.start, r.stop, r.step) for r in places)
     ends = [
         (r.start, n - r[-1] - 1, r.step - 1) if r else (0, n, 0)

@@ -96,7 +96,7 @@ def _gru(a: Any, b: Any, h: Any) -> Any:
 def _layer(step: Callable[..., Any], reverse: bool, x: Any, states: Any, *others: Any) -> Any:
     """The result and the pullback of a layer; declines unusual arguments, such as mixed dtypes.
 
-    The carry of a scan keeps its shape and dtype: no state is broadcast, and no dtype promoted.
+    The carry of a scan must keep its shape and dtype, so states cannot broadcast or be promoted.
     """
     *weights, lengths = others
     _, weight_hh, *biases = weights
@@ -110,10 +110,10 @@ def _layer(step: Callable[..., Any], reverse: bool, x: Any, states: Any, *others
         or (biases[0] is None) != (biases[1] is None)
     ):
         return NotImplemented
-    value, back = _forth(step, reverse, lengths, x, states, *weights)
+    value, derivative = _forward(step, reverse, lengths, x, states, *weights)
 
     def pullback(gs: tuple[Any, ...], needs: tuple[bool, ...]) -> Any:
-        to_x, to_states, *to_weights = _back(back, gs)
+        to_x, to_states, *to_weights = _backward(derivative, gs)
         return tuple(
             g if needed else None
             for g, needed in zip((to_x, *to_states, *to_weights, None), needs, strict=False)
@@ -123,13 +123,13 @@ def _layer(step: Callable[..., Any], reverse: bool, x: Any, states: Any, *others
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _forth(step: Callable[..., Any], reverse: bool, lengths: Any, *args: Any) -> Any:
-    """The result, and its derivative with the values it keeps, in a form that `jax.jit` returns."""
+def _forward(step: Callable[..., Any], reverse: bool, lengths: Any, *args: Any) -> Any:
+    """The result, and its pullback as a pytree, which `jax.jit` can return."""
     return jax.vjp(partial(_scan, step, reverse, lengths), *args)
 
 
 @jax.jit
-def _back(derivative: Any, gs: tuple[Any, ...]) -> Any:
+def _backward(derivative: Any, gs: tuple[Any, ...]) -> Any:
     return derivative(gs)
 
 
@@ -147,7 +147,7 @@ def _scan(
     """The outputs of all time steps, and the states after the last one."""
     zeros = jnp.zeros((x.shape[1], weight_hh.shape[1]), dtype=x.dtype)
 
-    def one_time(old: Any, inputs: Any) -> Any:
+    def one_step(old: Any, inputs: Any) -> Any:
         a, read = inputs
         new = step(a, _linear(old[0], weight_hh, bias_hh), *old)
         if read is None:
@@ -158,7 +158,7 @@ def _scan(
     times = jnp.arange(x.shape[0])[:, None, None]
     read = None if lengths is None else lengths[:, None] > times
     inputs = _linear(x, weight_ih, bias_ih), read
-    last, outputs = lax.scan(one_time, start, inputs, reverse=reverse)
+    last, outputs = lax.scan(one_step, start, inputs, reverse=reverse)
     return outputs, *last
 
 

@@ -1,7 +1,7 @@
-"""array-api-strict: NumPy's numbers, and an error for everything the standard does not promise.
+"""array-api-strict: NumPy's numbers, and an error for everything outside of the standard.
 
-It pretends to have several devices, so a CPU is enough to show mistakes with devices. The default
-device here is not the namespace's own default: an array made without `device=` is on the wrong one.
+It simulates several devices, so mistakes with devices show on a CPU. The backend's default device
+is not the namespace's: an array made without `device=` is on the wrong one.
 """
 
 from __future__ import annotations
