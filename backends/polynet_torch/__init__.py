@@ -72,8 +72,7 @@ class TorchBackend(Backend):
     def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """On CUDA, capture the step as a graph and replay it; elsewhere, run a traced program.
 
-        Both keep the state in memory of their own, which the step may write over. PyTorch's
-        autograd records nothing.
+        Both keep the state in memory of their own, which the step may write over. Autograd is off.
         """
         from polynet_torch.traced import Runner
 
@@ -98,11 +97,11 @@ class TorchBackend(Backend):
         return run
 
     def _capture(self, run: Callable[[], None]) -> Callable[[], object]:
-        """The work that `run` starts on the current device, as a CUDA graph with its own memory."""
+        """The replay of a CUDA graph, with memory of its own, of the work that `run` starts."""
         cuda = self._torch.cuda
         graph, stream = cuda.CUDAGraph(), cuda.Stream()
-        # The outer context leaves the stream even if the inner one raises when it ends. The mode
-        # lets other threads use the device during the capture.
+        # The outer context leaves the stream even if the inner one raises when it ends.
+        # "thread_local" lets other threads use the device during the capture.
         with (
             cuda.stream(stream),
             cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
@@ -121,8 +120,9 @@ class TorchBackend(Backend):
                 raise BufferError("it requires grad, and its record would be lost; use x.detach()")
             return x
         if x.__dlpack_device__()[0] == CPU:
-            # NumPy checks two things that PyTorch's from_dlpack does not: read-only memory, and
-            # negative strides, with which some versions end the process (pytorch issue 188023).
+            # By way of NumPy, read-only memory and negative strides are refused. PyTorch's own
+            # from_dlpack checks neither, and with negative strides some versions crash the process
+            # (pytorch issue 188023).
             x = np.from_dlpack(x)
         if not is_writeable_array(x):
             raise BufferError("its memory is read-only, which PyTorch cannot express")

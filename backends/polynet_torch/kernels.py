@@ -32,7 +32,7 @@ def recorded(tensors: Iterable[torch.Tensor]) -> bool:
 
 
 def on_floats(kernel: Kernel) -> Kernel:
-    """`kernel` for one floating-point tensor and at most one axis; it declines everything else."""
+    """`kernel` for one floating-point tensor and one axis at most; it declines everything else."""
 
     @wraps(kernel)
     def call(xp: Any, x: torch.Tensor, **options: Any) -> Any:
@@ -64,7 +64,7 @@ def linear(xp: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | 
 
 @on_floats
 def relu(xp: Any, x: torch.Tensor) -> Any:
-    """max(x, 0); where the result is not above 0, no gradient goes back."""
+    """max(x, 0); the gradient passes where the result is positive."""
     y = torch.relu(x)
     return y, (lambda g: torch.ops.aten.threshold_backward(g, y, 0),)
 
@@ -72,7 +72,7 @@ def relu(xp: Any, x: torch.Tensor) -> Any:
 @on_floats
 def gelu(xp: Any, x: torch.Tensor, *, approximate: str = "none") -> Any:
     """x·Φ(x); its derivative is Φ(x) + x·φ(x)."""
-    if approximate != "none":  # PyTorch's approximation has NaN for a slope far from 0
+    if approximate != "none":  # far from 0, the derivative of PyTorch's approximation is NaN
         return NotImplemented
     return functional.gelu(x), (lambda g: torch.ops.aten.gelu_backward(g, x),)
 
@@ -206,26 +206,27 @@ def cross_entropy(
     rows = logits.ndim == 2 and logits.is_floating_point()
     if not labels or not rows or recorded((logits,)):
         return NotImplemented
-    places = targets.to(torch.int64).unsqueeze(1)
-    spoilt = None
+    indices = targets.to(torch.int64).unsqueeze(1)
+    nan_if_outside = None
     if logits.device.type != "cpu":  # on a GPU, an index out of range breaks more than this call
-        places, spoilt = within(places, logits.shape[1])
+        indices, nan_if_outside = within(indices, logits.shape[1])
     scores = torch.log_softmax(logits, 1)
-    truth = scores.gather(1, places)
+    truth = scores.gather(1, indices)
     value = truth.mean().neg_()
 
     def pullback(g: torch.Tensor) -> torch.Tensor:
-        out = scores.exp().scatter_(1, places, truth.expm1())
+        out = scores.exp().scatter_(1, indices, truth.expm1())
         return out.mul_(g / len(logits))
 
-    return value if spoilt is None else value + spoilt, (pullback, None, *weights)
+    value = value if nan_if_outside is None else value + nan_if_outside
+    return value, (pullback, None, *weights)
 
 
-def within(places: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """`places` clamped to 0 … count - 1; and 0, or NaN if any place was outside this range."""
-    found = places.clamp(0, count - 1)
-    nothing = torch.zeros((), device=places.device)
-    return found, torch.where((found == places).all(), nothing, math.nan)
+def within(indices: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """`indices` clamped to 0 … count - 1; and 0, or NaN if any of them was outside this range."""
+    clamped = indices.clamp(0, count - 1)
+    zero = torch.zeros((), device=indices.device)
+    return clamped, torch.where((clamped == indices).all(), zero, math.nan)
 
 
 # Optimizers: each operation on all parameters at once
@@ -314,7 +315,7 @@ def rmsprop(
 
 
 def _takes(lr: float | torch.Tensor) -> bool:
-    """Whether the fused optimizers accept this rate: not a float64 tensor on a GPU, for one."""
+    """Whether PyTorch's fused optimizers accept this rate: a tensor on a GPU must be float32."""
     return not isinstance(lr, torch.Tensor) or lr.device.type == "cpu" or lr.dtype == torch.float32
 
 
@@ -326,8 +327,7 @@ def adam(
     """m ← β₁m + (1-β₁)g;  v ← β₂v + (1-β₂)g²;  p ← p - η/(1-β₁ᵗ) · m / (√v/√(1-β₂ᵗ) + ε).
 
     PyTorch's fused Adam updates in one pass, in place. It is given copies, unless the state may be
-    written over. It ignores strides and reads all four tensors in the order of memory, so all must
-    be contiguous. On CUDA it accepts no float64 tensor as the rate.
+    written over. It ignores strides, so all tensors must be contiguous.
     """
     if p[0].device.type not in FUSED or not _takes(lr):
         return NotImplemented

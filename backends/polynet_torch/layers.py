@@ -55,28 +55,28 @@ def convolution_transpose(
 def _convolved(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, how: tuple[Any, ...]
 ) -> Any:
-    """PyTorch's convolution in one call; its three gradients share work.
-
-    On CUDA some of cuDNN's algorithms sum in another order every time, so only others are allowed.
-    """
+    """PyTorch's convolution in one call; its three gradients share work."""
     given = [x, weight] if bias is None else [x, weight, bias]
     if recorded(given) or len({a.dtype for a in given}) != 1:
         return NotImplemented
-    with same_bits(x):
+    with deterministic(x):
         y = aten.convolution(x, weight, bias, *how)
     biases = None if bias is None else list(bias.shape)
 
     def pullback(g: torch.Tensor, needs: tuple[bool, ...]) -> Any:
         wanted = [*needs, False][:3]
-        with same_bits(x):
+        with deterministic(x):
             return aten.convolution_backward(g, x, weight, biases, *how, wanted)[: len(given)]
 
     return y, pullback
 
 
 @contextmanager
-def same_bits(x: torch.Tensor) -> Iterator[None]:
-    """Allow only cuDNN's algorithms that give the same bits every time; it is a process setting."""
+def deterministic(x: torch.Tensor) -> Iterator[None]:
+    """A context in which cuDNN uses only deterministic algorithms for `x` on CUDA.
+
+    The others sum in another order every time. The setting holds for the whole process.
+    """
     if not x.is_cuda:
         yield
         return
@@ -90,10 +90,10 @@ def same_bits(x: torch.Tensor) -> Iterator[None]:
 
 
 def on_images(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """A pooling kernel for images, and for volumes; a sequence is an image of one row.
+    """A pooling kernel for images and volumes, used for sequences too: as images with one row.
 
-    Volumes on CUDA are declined, where PyTorch sums gradients in another order every time, and
-    those of 16 bits, of which it has no mean.
+    It declines volumes on CUDA, where PyTorch's gradients are not deterministic, and those of 16
+    bits, whose mean PyTorch does not compute.
     """
 
     @wraps(kernel)
@@ -127,13 +127,13 @@ def max_pool(
     dilation: Sizes = (1,),
     ceil_mode: bool = False,
 ) -> Any:
-    """The largest number of each window; its place is kept for the gradient."""
+    """The largest number of each window, whose index is kept for the gradient."""
     how = (window, stride, padding, dilation, ceil_mode)
     pool, back = aten.max_pool2d_with_indices, aten.max_pool2d_with_indices_backward
     if len(window) == 3:
         pool, back = aten.max_pool3d_with_indices, aten.max_pool3d_with_indices_backward
-    y, places = pool(x, *how)
-    return y, (lambda g: back(g, x, *how, places),)
+    y, indices = pool(x, *how)
+    return y, (lambda g: back(g, x, *how, indices),)
 
 
 @on_images
@@ -188,10 +188,11 @@ def batch_norm(
     *,
     eps: float,
 ) -> Any:
-    """Batch normalisation in one pass, on the CPU; PyTorch's running statistics give the batch's.
+    """Batch normalisation in one pass, on the CPU.
 
-    With gradients g₁ of the mean and g₂ of the variance, (g₁ + 2·g₂·(x - mean)) / n is added to
-    the gradient of the n numbers of a channel.
+    PyTorch updates running statistics with momentum 1, which makes them the batch's mean and
+    variance. With gradients g₁ of the mean and g₂ of the variance, (g₁ + 2·g₂·(x - mean)) / n is
+    added to the gradient of the n numbers of a channel.
     """
     given = [a for a in (x, weight, bias) if a is not None]
     if recorded(given) or len({a.dtype for a in given}) != 1 or x.device.type != "cpu":
@@ -204,15 +205,15 @@ def batch_norm(
     variance = variance * ((n - 1) / n)  # PyTorch's running variance has n - 1 in the denominator
 
     def pullback(gradients: tuple[torch.Tensor, ...], needs: tuple[bool, ...]) -> Any:
-        g, of_mean, of_variance = gradients
+        g, to_mean, to_variance = gradients
         wanted = [*needs, False, False][:3]
         gx, *others = aten.native_batch_norm_backward(
             g, x, weight, None, None, *kept, True, eps, wanted
         )
         if needs[0]:
             shape = (1, -1, *(1 for _ in x.shape[2:]))
-            slope = of_variance * (2 / n)
-            gx.addcmul_(x, slope.view(shape)).add_((of_mean / n - mean * slope).view(shape))
+            slope = to_variance * (2 / n)
+            gx.addcmul_(x, slope.view(shape)).add_((to_mean / n - mean * slope).view(shape))
         return (gx, *others)[: len(needs)]
 
     return (y, mean, variance), pullback
@@ -245,11 +246,11 @@ def scaled_dot_product_attention(
     *,
     is_causal: bool = False,
 ) -> Any:
-    """Attention in blocks that stay in the cache, without the matrix of weights.
+    """Attention in blocks that stay in the cache, without the matrix of weights, on the CPU.
 
-    Dao et al., "FlashAttention" (2022). On the CPU, for four axes and values as wide as keys. For
-    a query with a NaN or ∞ PyTorch returns 0, which would hide the error. Here the result is NaN,
-    as in the definition.
+    Dao et al., "FlashAttention" (2022). It takes arrays of four axes, with values as wide as keys.
+    For a query with a NaN or ∞ PyTorch returns 0, which would hide the error; here the result is
+    NaN, as in the definition.
     """
     given = (query, key, value)
     if recorded(given) or len({a.dtype for a in given}) != 1 or query.device.type != "cpu":

@@ -1,4 +1,4 @@
-"""array-api-compat's PyTorch namespace, with changes for steps that are captured.
+"""array-api-compat's PyTorch namespace, changed so that steps can be captured.
 
 While a CUDA stream is captured, nothing may be copied from the host.
 """
@@ -23,7 +23,7 @@ EITHER = (
 
 
 def of_tensors(function: Callable[..., Any], *, second: bool) -> Callable[..., Any]:
-    """`function`, with numbers made on the other array's device, not copied from the host."""
+    """`function`, with a number made a tensor on the other array's device, without a host copy."""
 
     @wraps(function)
     def call(x1: Any, x2: Any, /, **options: Any) -> Any:
@@ -47,7 +47,7 @@ def clip(x: Any, /, min: Any = None, max: Any = None, **options: Any) -> Any:  #
 
 
 def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1) -> Any:
-    """Take by integers of any size, as in all other indexing here; PyTorch's takes only int64."""
+    """Take by integers of any dtype, as in all other indexing here; PyTorch takes only int64."""
     if compat.isdtype(indices.dtype, "integral"):  # PyTorch refuses floats; `to` would cut them off
         indices = indices.to(torch.int64)
     return compat.take_along_axis(x, indices, axis=axis)

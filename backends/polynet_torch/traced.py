@@ -1,7 +1,7 @@
-"""Training steps as PyTorch's own graphs: traced once, and run from then on without polynet.
+"""Training steps as graphs of PyTorch's operations: traced once, and then run without polynet.
 
-The traced program is a straight sequence of PyTorch's operations, which neither records derivatives
-nor looks for rules. `make_fx` of torch.fx does the tracing.
+`make_fx` of torch.fx does the tracing. The traced program is a sequence of operations, without the
+record, the rules and the layers.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ Step = Callable[[Any, Any, torch.Tensor], tuple[Any, torch.Tensor]]
 AFTER = 2000
 """Steps of a kind before it is traced: tracing takes as long as these steps of a small network."""
 LARGE = 1 << 28
-"""Bytes above which a state's steps are not traced: Python costs them little, and copies much."""
+"""Bytes of state above which steps are not traced: Python's share of their time is small, and the
+copies that tracing makes are large."""
 KINDS = 8
 """How many kinds of steps (structures, shapes, strides) have their programs kept."""
 INNER = ("polynet_torch", "torch", "array_api_compat")
@@ -45,7 +46,7 @@ READS = {
         "numpy tolist item __array__ __dlpack__ __bool__ __float__ __int__ __index__".split()
     )
 }
-"""Methods that give a tensor's numbers to the host."""
+"""Methods by which the host reads a tensor's values."""
 
 
 @dataclass
@@ -59,8 +60,9 @@ class _Kind:
 class Runner:
     """What `compile` returns where there is no CUDA graph: plain steps first, then a program.
 
-    A program is a pure function of the state, the data and the rows, except that a kernel may write
-    over the state. It may do so to the state that the runner returned; any other is copied.
+    A program is a function of the state, the data and the rows, in which an optimizer's kernel may
+    write over the state. That is safe for the state that the runner returned last; any other state
+    is copied first.
     """
 
     tracing = threading.RLock()
@@ -86,7 +88,7 @@ class Runner:
         return state, torch.stack(losses)
 
     def _kind(self, state: Any, data: Any, rows: torch.Tensor) -> _Kind:
-        """The kind of the next step: the last one, where data and rows are as before."""
+        """The kind of the next step; it is found quickly where data and rows are as before."""
         leaves, shape, last = tree.leaves(data), (rows.shape[1:], rows.dtype), self._last
         if last and last[1] == shape and _same(leaves, _alive(last[0])):
             return last[2]
@@ -142,10 +144,7 @@ class Runner:
         return tree.map(torch.Tensor.contiguous, new), loss
 
     def _traced(self, state: Any, data: Any, rows: torch.Tensor) -> Callable[..., Any] | None:
-        """A program that was checked to give the step's results to the last bit, or None.
-
-        The state stays as it is.
-        """
+        """A program that gave the step's results to the last bit, or None; it keeps the state."""
         try:
             with left_alone(), Runner.tracing:
                 program = self._program(state, data, rows)
@@ -164,10 +163,10 @@ class Runner:
     def _program(self, state: Any, data: Any, rows: torch.Tensor) -> Callable[..., Any]:
         """The step as a function of all leaves.
 
-        It is traced with other rows: half of the samples, each twice. So, if numbers of a batch are
-        kept in the program where there should be tensors, its results differ. If the step fails on
-        such rows, it is traced with the rows given. PyTorch tells tensors apart by identity. So
-        aliases stand for the data, since a tensor may be given twice, or be read as a global too.
+        It is traced with other rows, half of the samples, each twice, so that the check shows a
+        program that holds values of the batch as constants. If the step fails on such rows, it is
+        traced with the rows given. The data are passed as aliases, since `make_fx` identifies
+        tensors by their identity, and one may be given twice, or be read as a global too.
         """
         from torch.fx.experimental.proxy_tensor import make_fx  # slow, and few need it
 
@@ -212,7 +211,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class _HostReads(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are not looked at
-    """Refuses to read a tensor's numbers: a program would keep these numbers for ever."""
+    """Refuses to read a tensor's values, which the program would hold as constants."""
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -223,7 +222,7 @@ class _HostReads(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types ar
 
 
 class _SameShapes(TorchDispatchMode):  # type: ignore[misc]  # likewise
-    """Refuses operations whose results have shapes that depend on numbers."""
+    """Refuses operations whose results have shapes that depend on values."""
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -254,7 +253,7 @@ def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def _alive(known: list[weakref.ref]) -> list[Any]:
-    """The objects of weak references, which keep no data alive; None for objects that are gone."""
+    """The objects that weak references refer to; None for objects that are gone."""
     return [reference() for reference in known]
 
 
