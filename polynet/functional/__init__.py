@@ -34,18 +34,10 @@ from polynet.functional.activation import (
 )
 from polynet.functional.attention import attention_weights, scaled_dot_product_attention
 from polynet.functional.convolution import convolution, convolution_transpose
+from polynet.functional.dropout import alpha_dropout, dropout
 from polynet.functional.einsum import einsum
-from polynet.functional.elementary import (
-    alpha_dropout,
-    dropout,
-    erf,
-    linear,
-    log_softmax,
-    logsumexp,
-    sigmoid,
-    softmax,
-    softmin,
-)
+from polynet.functional.elementary import erf, sigmoid
+from polynet.functional.linear import linear
 from polynet.functional.normalisation import (
     batch_norm,
     batch_norm_inference,
@@ -55,6 +47,7 @@ from polynet.functional.normalisation import (
     standardised,
 )
 from polynet.functional.pooling import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool
+from polynet.functional.probabilities import log_softmax, logsumexp, softmax, softmin
 from polynet.functional.recurrent import gru, lstm, rnn
 from polynet.functional.resampling import interpolate
 from polynet.ops.assignment import setitem

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 
-from polynet.functional.elementary import SELU_ALPHA, SELU_SCALE, by_rows, erf, linear, sigmoid
+from polynet.functional.dropout import SELU_ALPHA, SELU_SCALE
+from polynet.functional.elementary import erf, sigmoid
+from polynet.functional.linear import by_rows, linear
 from polynet.ops.indexing import normalise_axis
 from polynet.tensor import composition, real_composition, with_pullbacks
 

@@ -6,7 +6,7 @@ import math
 
 import array_api_compat
 
-from polynet.functional.elementary import softmax
+from polynet.functional.probabilities import softmax
 from polynet.tensor import real_composition
 
 

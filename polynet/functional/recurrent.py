@@ -20,7 +20,7 @@ from __future__ import annotations
 import array_api_compat
 
 from polynet.functional.activation import relu
-from polynet.functional.elementary import linear
+from polynet.functional.linear import linear
 from polynet.tensor import composition, op
 
 

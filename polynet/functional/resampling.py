@@ -9,7 +9,7 @@ from numbers import Real
 import array_api_compat
 
 from polynet.errors import unknown
-from polynet.functional.elementary import linear
+from polynet.functional.linear import linear
 from polynet.integers import integer
 from polynet.ops.indexing import index_dtype
 from polynet.tensor import composition
