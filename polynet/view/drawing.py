@@ -1,4 +1,4 @@
-"""Drawing a graph: as Graphviz source, and as SVG with a layout made here.
+"""Drawing a graph as Graphviz source, and as SVG with a layout that is computed here.
 
 The layout is that of Sugiyama, Tagawa and Toda, "Methods for Visual Understanding of
 Hierarchical System Structures", IEEE Trans. SMC 11 (1981). Nodes are placed in rows, each row is
@@ -19,8 +19,8 @@ from itertools import pairwise
 Node = int | tuple[int, int]
 """A box; or (box, row), the point at which edges from that box cross the row."""
 
-LETTER, LEADING, PADDING = 7.3, 16, 10  # of 12 px monospace text: width, line height, to the border
-GAP, WAY, BETWEEN = 28, 12, 46  # between boxes, the width of a crossing edge, between rows
+LETTER, LEADING, PADDING = 7.3, 16, 10  # 12 px monospace text: width, line height, box padding
+GAP, TRACK, BETWEEN = 28, 12, 46  # distance of boxes, width for a crossing edge, distance of rows
 COLOURS = {
     "leaf": ("#e7f4e9", "#2b8a3e"),
     "op": ("#edf2fb", "#3b5f94"),
@@ -117,8 +117,8 @@ def _links(inputs: list[list[int]], depths: list[int]) -> list[tuple[Node, Node]
     links: dict[tuple[Node, Node], None] = {}
     for b, sources in enumerate(inputs):
         for a in sources:
-            way: list[Node] = [a, *((a, d) for d in range(depths[a] + 1, depths[b])), b]
-            links.update(dict.fromkeys(pairwise(way)))
+            path: list[Node] = [a, *((a, d) for d in range(depths[a] + 1, depths[b])), b]
+            links.update(dict.fromkeys(pairwise(path)))
     return list(links)
 
 
@@ -126,8 +126,8 @@ def _rows(depths: list[int], links: list[tuple[Node, Node]]) -> list[list[Node]]
     rows: list[list[Node]] = [[] for _ in range(max(depths, default=-1) + 1)]
     for node, depth in enumerate(depths):
         rows[depth].append(node)
-    for way in dict.fromkeys(b for _, b in links if isinstance(b, tuple)):
-        rows[way[1]].append(way)
+    for path in dict.fromkeys(b for _, b in links if isinstance(b, tuple)):
+        rows[path[1]].append(path)
     return rows
 
 
@@ -148,7 +148,7 @@ def _mean(weighted: list[tuple[float, float]], default: float) -> float:
 
 
 def _ordered(rows: list[list[Node]], links: list[tuple[Node, Node]]) -> list[list[Node]]:
-    """The rows, ordered by the mean place of each node's neighbours, so that few edges cross."""
+    """The rows, ordered by the mean position of each node's neighbours, so that few edges cross."""
     above, below = _neighbours(links)
     place = {node: float(k) for row in rows for k, node in enumerate(row)}
     for _ in range(8):
@@ -173,9 +173,9 @@ def _places(
     for _ in range(20):
         for order, near in ((rows, above), (rows[::-1], below)):
             for row in order:
-                sizes = [width + GAP if isinstance(n, int) else WAY for n in row]
+                sizes = [width + GAP if isinstance(n, int) else TRACK for n in row]
                 wanted = [_mean([(x[m], weights[m]) for m in near[n]], x[n]) for n in row]
-                places = _apart(wanted, sizes, [weights[n] for n in row])
+                places = _without_overlap(wanted, sizes, [weights[n] for n in row])
                 x.update(zip(row, places, strict=True))
     left = min((at - _half(n, width) for n, at in x.items()), default=0) - GAP
     return {n: at - left for n, at in x.items()}
@@ -185,10 +185,10 @@ def _half(node: Node, width: float) -> float:
     return width / 2 if isinstance(node, int) else 0
 
 
-def _apart(wanted: list[float], sizes: list[float], weights: list[float]) -> list[float]:
-    """The places nearest to the wanted ones, in the same order, that leave room for every size.
+def _without_overlap(wanted: list[float], sizes: list[float], weights: list[float]) -> list[float]:
+    """The positions nearest to the wanted ones, in the same order, that leave room for every size.
 
-    This is weighted least squares with the order kept, by pooling neighbours that would overlap.
+    This is weighted isotonic regression, by pooling adjacent violators.
     """
     offsets = [0.0]
     for a, b in pairwise(sizes):

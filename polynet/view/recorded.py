@@ -1,4 +1,4 @@
-"""Running a function and the sweep back through it, and keeping every step to look at."""
+"""Recording a function's run and the sweep back through it, to look at every op."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ from polynet.view.drawing import dot, svg
 class Line:
     """One line of a record: an array to differentiate by (a leaf), or a result of an op.
 
-    `op` is the op's name, or "leaf". `name` is the leaf's name, or the number of the result where
-    the op has several. `inputs` are the numbers of the lines that `value` was computed from, None
-    for a constant. `within` is the name of the function whose code called the op. `gradient` is the
-    derivative of the record's result by `value`. It has the same shape as `value`, and is zero
-    where no gradient came back.
+    `op` is the op's name, or "leaf". `name` is the leaf's name, or the number of the result if the
+    op has several. `inputs` are the numbers of the lines that `value` was computed from, None for a
+    constant. `within` is the name of the function that called the op. `gradient` is the derivative
+    of the record's result by `value`, in the shape of `value`; zeros where no gradient came back.
     """
 
     op: str
@@ -137,13 +136,13 @@ def shown(array: Array, most: int = 3) -> str:
 
 
 def record(f: Callable[..., Any], *args: Any) -> Record:
-    """Run `f(*args)` and differentiate it by all arguments, keeping every step to look at.
+    """Run `f(*args)`, differentiate it by all arguments, and return a record of every op.
 
     The arguments are arrays, or trees of them, and `f` returns one real 0-d array, as for
-    `value_and_grad`. Arrays that `f` does not take as arguments are constants. Every op that a
-    gradient can reach is a line, with copies of its value and its gradient. Layers and losses
-    appear as the ops that define them, since no kernels run. A leaf's name is that of its argument
-    and, in a tree of arrays, its path. Where a tree is the only argument, the name is the path.
+    `value_and_grad`. Arrays that are not arguments are constants. Every op that a gradient can
+    reach has a line, with copies of its value and its gradient. Layers and losses appear as the ops
+    that define them, since no kernels run. A leaf is named after its argument and, in a tree of
+    arrays, its path; where a tree is the only argument, after its path alone.
 
     Raises TypeError as `value_and_grad` does, or if no array is given, and RecordError for
     arrays that another derivative is recording.
@@ -198,7 +197,7 @@ def _names(f: Callable[..., Any], args: Sequence[Any]) -> list[str]:
 
 
 class _Watcher:
-    """Notes what a level records, and the gradients that its sweep brings back."""
+    """Collects what a level records, and the gradients that its sweep brings back."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, str, tuple[int | None, ...], str, Array]] = []
@@ -235,7 +234,7 @@ class _Watcher:
             self.rows.append((rule.__name__.strip("_"), which, sources, _caller(), value))
 
     def _noting(self, number: int, pullbacks: Any, saved: Any) -> Callable[..., Any]:
-        """One pullback in place of those of a line; it also notes the gradient that it is given."""
+        """A joint pullback to replace those of a line; it also keeps the gradient it is given."""
         xp = self.level.namespace
 
         def joint(g: Array, needs: tuple[bool, ...]) -> Any:
@@ -262,7 +261,7 @@ def _copy(level: Level, x: Array) -> Array:
 
 
 def _flat(inputs: Any) -> Iterator[int | None]:
-    """The inputs of a line, with lists of arrays flattened; an index or a shape is one constant."""
+    """The inputs of a line, with lists of arrays flattened; an index or shape is one constant."""
     for at in inputs:
         if isinstance(at, list | tuple) and any(i is not None for i in at):
             yield from at
@@ -274,7 +273,7 @@ _ENGINE = tuple(
     str(Path(polynet.__path__[0], room))
     for room in ("tensor", "view", "ops/operators", "losses/shared")
 )
-"""Files whose functions are not shown as callers: they run on behalf of the one that is."""
+"""Files whose functions are not shown as callers: they only call ops on behalf of others."""
 
 
 def _caller() -> str:
