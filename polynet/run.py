@@ -17,7 +17,7 @@ from polynet.errors import unknown
 from polynet.history import History, Position
 from polynet.nn import Module
 from polynet.optim import Optimizer
-from polynet.optim.checks import said
+from polynet.optim.checks import text_of
 from polynet.scores import Forward, Loss
 from polynet.step import (
     Kept,
@@ -272,5 +272,5 @@ class Run:
             "seed": int(self.seed),
             "dtype": self.place.dtype,
             "optimizer": kind,
-            **{f"{kind}'s {name}": said(value) for name, value in vars(self.optimizer).items()},
+            **{f"{kind}'s {name}": text_of(value) for name, value in vars(self.optimizer).items()},
         }

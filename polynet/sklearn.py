@@ -41,7 +41,7 @@ Net = Module | Callable[[int, int], Module]
 
 
 class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """What both estimators share: their settings, as scikit-learn wants them, and training."""
+    """Base of both estimators: their settings, as scikit-learn wants them, and training."""
 
     _loss: Loss
 

@@ -33,7 +33,7 @@ from polynet.integers import positive
 from polynet.interrupt import interrupt_between_steps
 from polynet.nn import Module
 from polynet.optim import Optimizer
-from polynet.optim.checks import number, said
+from polynet.optim.checks import number, text_of
 from polynet.run import Run
 from polynet.scores import AT_ONCE, Loss, outputs_of, scores, whole_batches
 from polynet.targets import check_last_layer
@@ -99,7 +99,7 @@ class Trainer:
         self._run = Run(net, loss, optimizer, seed, where, required=compile == "require")
 
     def __repr__(self) -> str:
-        loss = getattr(self.loss, "__name__", None) or said(self.loss)
+        loss = getattr(self.loss, "__name__", None) or text_of(self.loss)
         parts = f"{type(self._run.described).__name__}, {loss}, {self.optimizer!r}"
         return f"<Trainer of {parts}: {self.epoch} epochs>"
 

@@ -93,7 +93,7 @@ class Source:
 _ROWS = "expected indices of the {0} samples, whole numbers below {0}, or a mask of shape ({0},)"
 
 
-def _said(function: Callable[..., Any]) -> str:
+def _name_of(function: Callable[..., Any]) -> str:
     return getattr(function, "__name__", None) or repr(function)
 
 
@@ -111,7 +111,7 @@ class _Augmented(_Wrapped):
         self._augmentation = augmentation
 
     def __repr__(self) -> str:
-        return f"{self._inner!r}.augmented({_said(self._augmentation)})"
+        return f"{self._inner!r}.augmented({_name_of(self._augmentation)})"
 
     def batch(self, rows: np.ndarray) -> Batch:
         return self._inner.batch(rows)
@@ -127,7 +127,7 @@ class _Mapped(_Wrapped):
         self._function = function
 
     def __repr__(self) -> str:
-        return f"{self._inner!r}.map({_said(self._function)})"
+        return f"{self._inner!r}.map({_name_of(self._function)})"
 
     def batch(self, rows: np.ndarray) -> Batch:
         return self._made(self._inner.batch(rows))
@@ -141,7 +141,7 @@ class _Mapped(_Wrapped):
         if not isinstance(made, tuple | list) or len(made) != 2:
             size = f" of {len(made)}" if isinstance(made, tuple | list) else ""
             raise TypeError(
-                f"map: expected a function (x, y) -> (x, y); {_said(self._function)} returned a "
+                f"map: expected a function (x, y) -> (x, y); {_name_of(self._function)} returned a "
                 f"{type(made).__name__}{size}"
             )
         return *made, *weights

@@ -1,4 +1,4 @@
-"""What losses share: means over the batch, and checks of their arguments."""
+"""Helpers of the losses: means over the batch, and checks of arguments."""
 
 from __future__ import annotations
 

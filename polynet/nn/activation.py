@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from polynet import functional
 from polynet.backend import Array
 from polynet.errors import unknown
-from polynet.nn.checks import of_either_sign, positive, same_dtype, wrong_shape
+from polynet.nn.checks import check_same_dtype, positive, signed_integers, wrong_shape
 from polynet.nn.described import Parameter
 from polynet.nn.init import constant
 from polynet.nn.module import Module
@@ -63,7 +63,7 @@ class PReLU(Module):
     def forward(self, x: Array) -> Array:
         if self.num_parameters != 1 and tuple(x.shape[1:2]) != (self.num_parameters,):
             raise wrong_shape(self, f"(batch, {self.num_parameters}, …)", x)
-        same_dtype(self, x, self.weight)
+        check_same_dtype(self, x, self.weight)
         return functional.prelu(x, self.weight)
 
     def settings(self) -> str:
@@ -232,7 +232,7 @@ class _AlongAxis(_Activation):
     """An activation in which each output depends on all the numbers along an axis."""
 
     def __init__(self, dim: int = -1) -> None:
-        (self.dim,) = of_either_sign(type(self).__name__, dim=dim)
+        (self.dim,) = signed_integers(type(self).__name__, dim=dim)
 
     def forward(self, x: Array) -> Array:
         return type(self)._function(x, axis=self.dim)

@@ -8,7 +8,7 @@ from typing import ClassVar
 from polynet import functional
 from polynet.backend import Array
 from polynet.nn import init
-from polynet.nn.checks import positive, same_dtype, wrong_shape
+from polynet.nn.checks import check_same_dtype, positive, wrong_shape
 from polynet.nn.described import Parameter
 from polynet.nn.dropout import Dropout
 from polynet.nn.linear import Linear
@@ -88,7 +88,7 @@ class MultiheadAttention(Module):
             if len(x.shape) != 3 or x.shape[2] != self.embed_dim:
                 order = "batch, length" if self.batch_first else "length, batch"
                 raise wrong_shape(self, f"({order}, {self.embed_dim})", x)
-            same_dtype(self, x, self.in_proj_weight)
+            check_same_dtype(self, x, self.in_proj_weight)
         batch = 0 if self.batch_first else 1
         if tuple(key.shape) != tuple(value.shape) or query.shape[batch] != key.shape[batch]:
             shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))
@@ -156,7 +156,7 @@ class MultiheadAttention(Module):
 
 
 class _TransformerLayer(Module):
-    """What transformer layers share: residual parts, each with its own norm and dropout."""
+    """Base of transformer layers: residual parts, each with its own norm and dropout."""
 
     _attentions: ClassVar[tuple[str, ...]]
     self_attn: MultiheadAttention

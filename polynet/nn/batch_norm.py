@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 from polynet import functional
 from polynet.backend import Array
 from polynet.nn import init
-from polynet.nn.checks import positive, same_dtype, wrong_shape
+from polynet.nn.checks import check_same_dtype, positive, wrong_shape
 from polynet.nn.described import Buffer, Parameter
 from polynet.nn.module import Module
 
 
 class _BatchNorm(Module):
-    """What batch normalisations share."""
+    """Base of batch normalisation in one, two and three dimensions."""
 
     _expected: ClassVar[dict[int, str]]
 
@@ -55,7 +55,7 @@ class _BatchNorm(Module):
             raise wrong_shape(self, shapes.format(self.num_features), x)
         for array in (self.weight, self.running_mean):
             if array is not None:
-                same_dtype(self, x, array)
+                check_same_dtype(self, x, array)
         if self.running_mean is not None and not self.training:
             return functional.batch_norm_inference(
                 x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps

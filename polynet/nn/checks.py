@@ -1,9 +1,8 @@
-"""Checks that layers share, of their settings and of their inputs."""
+"""Checks of layers' settings and inputs."""
 
 from __future__ import annotations
 
 import math
-import operator
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -15,19 +14,22 @@ from polynet.ops import array_namespace
 
 
 def positive(layer: str, **settings: Any) -> tuple[int, ...]:
-    """The settings as integers of Python; ValueError unless every one is a positive integer."""
+    """The settings as Python integers; ValueError unless every one is a positive integer."""
     return tuple(integers.positive(f"{layer}: {name}", v) for name, v in settings.items())
 
 
-def of_either_sign(layer: str, **settings: Any) -> tuple[int, ...]:
-    """The settings as integers of Python, of either sign; ValueError for any other."""
+def signed_integers(layer: str, **settings: Any) -> tuple[int, ...]:
+    """The settings as Python integers, which may be negative; ValueError for anything else."""
+    numbers = []
     for name, value in settings.items():
-        if integers.integer(value, least=-math.inf) is None:
+        number = integers.integer(value, least=-math.inf)
+        if number is None:
             raise ValueError(f"{layer}: {name} is an integer; got {value!r}")
-    return tuple(map(operator.index, settings.values()))
+        numbers.append(number)
+    return tuple(numbers)
 
 
-def each_axis(layer: str, name: str, value: Any, axes: int, *, least: int = 1) -> tuple[int, ...]:
+def per_axis(layer: str, name: str, value: Any, axes: int, *, least: int = 1) -> tuple[int, ...]:
     """One number for every axis; a single integer is the number for all of them."""
     given = value if isinstance(value, Sequence) else (value,) * axes
     numbers = integers.several(given, least=least)
@@ -37,12 +39,12 @@ def each_axis(layer: str, name: str, value: Any, axes: int, *, least: int = 1) -
     return numbers
 
 
-def short(numbers: tuple[int | None, ...]) -> str:
+def shortened(numbers: tuple[int | None, ...]) -> str:
     """The numbers as people write them: a single number where all are the same."""
     return str(numbers[0]) if len(set(numbers)) == 1 else str(numbers)
 
 
-def same_dtype(layer: Module, x: Array, parameter: Array) -> None:
+def check_same_dtype(layer: Module, x: Array, parameter: Array) -> None:
     """Raise TypeError unless the input has the parameters' dtype."""
     if x.dtype != parameter.dtype:
         xp = array_namespace(parameter)
@@ -57,7 +59,7 @@ def same_dtype(layer: Module, x: Array, parameter: Array) -> None:
         )
 
 
-def images(layer: Module, x: Array, axes: int, channels: int | None = None) -> None:
+def check_images(layer: Module, x: Array, axes: int, channels: int | None = None) -> None:
     """Raise ValueError unless inputs have `axes` axes after the channels, as images have two.
 
     Where `channels` is given, the inputs must have that number of channels.
@@ -67,13 +69,13 @@ def images(layer: Module, x: Array, axes: int, channels: int | None = None) -> N
 
 
 def shape_of_images(axes: int, channels: int | None = None) -> str:
-    """The shape in words: of sequences where `axes` is 1, of images (2), of volumes (3)."""
+    """The shape as text: of sequences where `axes` is 1, of images (2), of volumes (3)."""
     sizes = ", ".join(("depth", "height", "width")[-axes:])
     return f"(batch, {channels or 'channels'}, {sizes})"
 
 
 def wrong_shape(layer: Module, expected: str, x: Array) -> ValueError:
-    """The error for inputs of a wrong shape; `expected` is the right one in words, "(batch, 3)"."""
+    """The error for inputs of a wrong shape; `expected` is the right one as text, "(batch, 3)"."""
     found = tuple(x.shape)
     return ValueError(
         f"{layer.label()}: expected inputs of shape {expected}, got {found}"
@@ -82,7 +84,7 @@ def wrong_shape(layer: Module, expected: str, x: Array) -> ValueError:
 
 
 def _without_batch(expected: str, found: tuple[int, ...]) -> str:
-    """What to do where only the batch axis is missing; "" where more is wrong."""
+    """A sentence with the remedy where only the batch axis is missing; "" where more is wrong."""
     for shape in re.findall(r"\((.*?)\)", expected):
         before, batch, after = shape.partition("batch")
         sizes = [size for size in (before + after).split(", ") if size]

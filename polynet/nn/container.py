@@ -28,7 +28,7 @@ from typing import Any, overload
 from polynet.backend import Array
 from polynet.integers import several
 from polynet.nn.activation import ReLU
-from polynet.nn.checks import of_either_sign, wrong_shape
+from polynet.nn.checks import signed_integers, wrong_shape
 from polynet.nn.linear import Linear
 from polynet.nn.module import Module
 from polynet.ops import array_namespace
@@ -135,7 +135,7 @@ class Flatten(Module):
     """
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
-        self.start_dim, self.end_dim = of_either_sign(
+        self.start_dim, self.end_dim = signed_integers(
             "Flatten", start_dim=start_dim, end_dim=end_dim
         )
 
@@ -169,7 +169,7 @@ class Unflatten(Module):
     """
 
     def __init__(self, dim: int, unflattened_size: tuple[int, ...]) -> None:
-        (self.dim,) = of_either_sign("Unflatten", dim=dim)
+        (self.dim,) = signed_integers("Unflatten", dim=dim)
         sizes = several(unflattened_size, least=-1)
         if not sizes or sizes.count(-1) > 1 or 0 in sizes:
             raise ValueError(

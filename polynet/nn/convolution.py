@@ -8,13 +8,13 @@ from typing import Any
 from polynet import functional
 from polynet.backend import Array
 from polynet.nn import init
-from polynet.nn.checks import each_axis, images, positive, same_dtype, short
+from polynet.nn.checks import check_images, check_same_dtype, per_axis, positive, shortened
 from polynet.nn.described import Parameter
 from polynet.nn.module import Module
 
 
 class _Windows(Module):
-    """What convolutions and transposed convolutions of one, two and three dimensions share."""
+    """Base of convolutions and transposed convolutions."""
 
     _axes: int
     _transposed = False
@@ -39,9 +39,9 @@ class _Windows(Module):
                 f"{kind}: {groups} groups do not divide {self.in_channels} and "
                 f"{self.out_channels} channels"
             )
-        self.kernel_size = each_axis(kind, "kernel_size", kernel_size, self._axes)
-        self.stride = each_axis(kind, "stride", stride, self._axes)
-        self.dilation = each_axis(kind, "dilation", dilation, self._axes)
+        self.kernel_size = per_axis(kind, "kernel_size", kernel_size, self._axes)
+        self.stride = per_axis(kind, "stride", stride, self._axes)
+        self.dilation = per_axis(kind, "dilation", dilation, self._axes)
         self.groups = groups
         channels = self.in_channels, self.out_channels
         first, second = channels if self._transposed else channels[::-1]
@@ -53,27 +53,27 @@ class _Windows(Module):
         self.bias: Array | None = Parameter((self.out_channels,), bias_init) if bias else None
 
     def _check(self, x: Array) -> None:
-        images(self, x, self._axes, self.in_channels)
-        same_dtype(self, x, self.weight)
+        check_images(self, x, self._axes, self.in_channels)
+        check_same_dtype(self, x, self.weight)
 
     def _padding(self) -> list[str]:
         """The padding as `settings` writes it."""
         raise NotImplementedError
 
     def settings(self) -> str:
-        said = [f"{self.in_channels}, {self.out_channels}, {short(self.kernel_size)}"]
+        parts = [f"{self.in_channels}, {self.out_channels}, {shortened(self.kernel_size)}"]
         if set(self.stride) != {1}:
-            said.append(f"stride={short(self.stride)}")
-        said += self._padding()
+            parts.append(f"stride={shortened(self.stride)}")
+        parts += self._padding()
         if set(self.dilation) != {1}:
-            said.append(f"dilation={short(self.dilation)}")
+            parts.append(f"dilation={shortened(self.dilation)}")
         if self.groups != 1:
-            said.append(f"groups={self.groups}")
-        return ", ".join([*said, *([] if self.bias is not None else ["bias=False"])])
+            parts.append(f"groups={self.groups}")
+        return ", ".join([*parts, *([] if self.bias is not None else ["bias=False"])])
 
 
 class _Conv(_Windows):
-    """What convolutions of one, two and three dimensions share."""
+    """Base of convolutions of one, two and three dimensions."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class _Conv(_Windows):
                 raise ValueError(f"{type(self).__name__}: padding 'same' needs a stride of 1")
             reach = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
             return tuple((n // 2, n - n // 2) for n in reach)
-        numbers = each_axis(type(self).__name__, "padding", padding, self._axes, least=0)
+        numbers = per_axis(type(self).__name__, "padding", padding, self._axes, least=0)
         return tuple((n, n) for n in numbers)
 
     def forward(self, x: Array) -> Array:
@@ -121,11 +121,13 @@ class _Conv(_Windows):
         if not any(map(any, self.padding)):
             return []
         even = all(a == b for a, b in self.padding)
-        return [f"padding={short(tuple(a for a, _ in self.padding))}" if even else "padding='same'"]
+        return [
+            f"padding={shortened(tuple(a for a, _ in self.padding))}" if even else "padding='same'"
+        ]
 
 
 class _ConvTranspose(_Windows):
-    """What transposed convolutions of one, two and three dimensions share."""
+    """Base of transposed convolutions of one, two and three dimensions."""
 
     _transposed = True
 
@@ -147,13 +149,13 @@ class _ConvTranspose(_Windows):
         kind = type(self).__name__
         channels, drawn = (in_channels, out_channels), (weight_init, bias_init)
         self._describe(channels, kernel_size, stride, dilation, groups, bias, drawn)
-        self.padding = each_axis(kind, "padding", padding, self._axes, least=0)
-        self.output_padding = each_axis(kind, "output_padding", output_padding, self._axes, least=0)
+        self.padding = per_axis(kind, "padding", padding, self._axes, least=0)
+        self.output_padding = per_axis(kind, "output_padding", output_padding, self._axes, least=0)
         steps = map(max, self.stride, self.dilation)
         if any(p >= most for p, most in zip(self.output_padding, steps, strict=True)):
             raise ValueError(
-                f"{kind}: output_padding is smaller than stride {short(self.stride)} or dilation "
-                f"{short(self.dilation)}; got {output_padding!r}"
+                f"{kind}: output_padding is smaller than stride {shortened(self.stride)} or "
+                f"dilation {shortened(self.dilation)}; got {output_padding!r}"
             )
 
     def forward(self, x: Array) -> Array:
@@ -182,7 +184,7 @@ class _ConvTranspose(_Windows):
 
     def _padding(self) -> list[str]:
         given = {"padding": self.padding, "output_padding": self.output_padding}
-        return [f"{name}={short(numbers)}" for name, numbers in given.items() if any(numbers)]
+        return [f"{name}={shortened(numbers)}" for name, numbers in given.items() if any(numbers)]
 
 
 class Conv1d(_Conv):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from polynet import random
 from polynet.backend import Array
 from polynet.integers import several
-from polynet.nn.init import Initialiser, check, said
+from polynet.nn.init import Initialiser, check_initialiser, text_of
 
 
 def _no_initialiser() -> Initialiser:
@@ -30,7 +30,7 @@ class Described:
     init: Initialiser = field(default_factory=_no_initialiser)
 
     def __post_init__(self) -> None:
-        check(self.init)
+        check_initialiser(self.init)
         given: Any = self.shape
         sizes = several(given.tolist() if hasattr(given, "tolist") else given, least=0)
         if sizes is None:
@@ -57,7 +57,7 @@ class Described:
         return host.astype(getattr(self, "dtype", None) or dtype)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({tuple(self.shape)}, {said(self.init)})"
+        return f"{type(self).__name__}({tuple(self.shape)}, {text_of(self.init)})"
 
 
 class Parameter(Described):

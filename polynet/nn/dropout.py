@@ -6,13 +6,13 @@ from typing import Any
 
 from polynet import functional
 from polynet.backend import Array
-from polynet.nn.checks import images
+from polynet.nn.checks import check_images
 from polynet.nn.described import RandomStream
 from polynet.nn.module import Module
 
 
 class _Dropout(Module):
-    """What dropouts share."""
+    """Base of all dropout layers."""
 
     def __init__(self, p: float = 0.5) -> None:
         if not 0 <= p <= 1 - 2**-16:
@@ -25,7 +25,7 @@ class _Dropout(Module):
 
     @property
     def active(self) -> bool:
-        """Whether it drops anything in this pass."""
+        """Whether this layer drops anything in this pass."""
         return self.training and self.p > 0
 
     @property
@@ -58,12 +58,12 @@ class Dropout(_Dropout):
 
 
 class _ChannelDropout(_Dropout):
-    """What dropouts of channels of one, two and three dimensions share."""
+    """Base of dropout of whole channels, of one, two and three dimensions."""
 
     _axes: int
 
     def forward(self, x: Array) -> Array:
-        images(self, x, self._axes)
+        check_images(self, x, self._axes)
         if not self.active:
             return x
         batch, channels = x.shape[:2]

@@ -34,7 +34,7 @@ __all__ = [
 Initialiser = Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
 
 
-def check(given: Any) -> None:
+def check_initialiser(given: Any) -> None:
     """Raise TypeError unless `given` is an initialiser, and not a function that makes one."""
     for name in __all__:
         if given is globals()[name] and not isinstance(given, partial):
@@ -47,11 +47,11 @@ def check(given: Any) -> None:
         )
 
 
-def said(given: Initialiser) -> str:
+def text_of(given: Initialiser) -> str:
     """An initialiser in words: `uniform(0.0, 1.0)`, or the name of a function of your own."""
     if isinstance(given, partial):
         settings = [*map(repr, given.args), *(f"{k}={v!r}" for k, v in given.keywords.items())]
-        return f"{said(given.func).lstrip('_')}({', '.join(settings)})"
+        return f"{text_of(given.func).lstrip('_')}({', '.join(settings)})"
     return getattr(given, "__name__", type(given).__name__)
 
 

@@ -7,7 +7,7 @@ import math
 from polynet import functional
 from polynet.backend import Array
 from polynet.nn import init
-from polynet.nn.checks import positive, same_dtype, wrong_shape
+from polynet.nn.checks import check_same_dtype, positive, wrong_shape
 from polynet.nn.described import Parameter
 from polynet.nn.module import Module
 
@@ -49,7 +49,7 @@ class Linear(Module):
         """y, or max(y, 0) with `relu`, which Sequential asks for where a ReLU follows."""
         if tuple(x.shape[-1:]) != (self.in_features,):
             raise wrong_shape(self, f"(…, {self.in_features})", x)
-        same_dtype(self, x, self.weight)
+        check_same_dtype(self, x, self.weight)
         function = functional.linear_relu if relu else functional.linear
         return function(x, self.weight, self.bias)
 

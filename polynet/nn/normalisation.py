@@ -9,13 +9,13 @@ from polynet import functional
 from polynet.backend import Array
 from polynet.integers import several
 from polynet.nn import init
-from polynet.nn.checks import images, positive, same_dtype, shape_of_images, wrong_shape
+from polynet.nn.checks import check_images, check_same_dtype, positive, shape_of_images, wrong_shape
 from polynet.nn.described import Parameter
 from polynet.nn.module import Module
 
 
 class _LastAxes(Module):
-    """What norms over the last axes of the inputs share."""
+    """Base of the norms over the last axes of the inputs."""
 
     normalized_shape: tuple[int, ...]
     weight: Array | None
@@ -36,7 +36,7 @@ class _LastAxes(Module):
         if tuple(x.shape[-axes:]) != self.normalized_shape:
             raise wrong_shape(self, f"(…, {', '.join(map(str, self.normalized_shape))})", x)
         if self.weight is not None:
-            same_dtype(self, x, self.weight)
+            check_same_dtype(self, x, self.weight)
         return axes
 
     def settings(self) -> str:
@@ -103,7 +103,7 @@ class RMSNorm(_LastAxes):
 
 
 class _Groups(Module):
-    """What norms over groups of channels share."""
+    """Base of the norms over groups of channels."""
 
     def _describe(self, channels: int, eps: float, *, affine: bool, bias: bool = True) -> None:
         self.eps = float(eps)
@@ -112,7 +112,7 @@ class _Groups(Module):
 
     def _normalised(self, x: Array, groups: int) -> Array:
         if self.weight is not None:
-            same_dtype(self, x, self.weight)
+            check_same_dtype(self, x, self.weight)
         return functional.group_norm(x, self.weight, self.bias, groups=groups, eps=self.eps)
 
 
@@ -156,7 +156,7 @@ class GroupNorm(_Groups):
 
 
 class _InstanceNorm(_Groups):
-    """What instance norms of one, two and three dimensions share."""
+    """Base of the instance norms of one, two and three dimensions."""
 
     _axes: int
 
@@ -165,7 +165,7 @@ class _InstanceNorm(_Groups):
         self._describe(self.num_features, eps, affine=affine)
 
     def forward(self, x: Array) -> Array:
-        images(self, x, self._axes, self.num_features)
+        check_images(self, x, self._axes, self.num_features)
         if math.prod(x.shape[2:]) == 1:
             expected = shape_of_images(self._axes, self.num_features)
             raise wrong_shape(self, f"{expected} of several numbers", x)

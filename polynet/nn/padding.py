@@ -6,21 +6,21 @@ from typing import Any
 
 from polynet.backend import Array
 from polynet.functional.windows import padded
-from polynet.nn.checks import each_axis, images
+from polynet.nn.checks import check_images, per_axis
 from polynet.nn.module import Module
 from polynet.ops import array_namespace
 
 
 class _Pad(Module):
-    """What paddings share. Numbers come in pairs, before and after, of the last axis first."""
+    """Base of padding layers. `padding` holds pairs (before, after), the last axis first."""
 
     _axes: int
 
     def __init__(self, padding: int | tuple[int, ...]) -> None:
-        self.padding = each_axis(type(self).__name__, "padding", padding, 2 * self._axes, least=0)
+        self.padding = per_axis(type(self).__name__, "padding", padding, 2 * self._axes, least=0)
 
     def _ends(self) -> list[tuple[int, int]]:
-        """How many numbers come before and after each axis, of the last axis last."""
+        """`padding` in the order of the axes: (before, after) for each axis that is padded."""
         return list(zip(self.padding[::2], self.padding[1::2], strict=True))[::-1]
 
     def settings(self) -> str:
@@ -28,14 +28,14 @@ class _Pad(Module):
 
 
 class _ConstantPad(_Pad):
-    """What paddings by one number share."""
+    """Base of padding with one number."""
 
     def __init__(self, padding: int | tuple[int, ...], value: float) -> None:
         super().__init__(padding)
         self.value = float(value)
 
     def forward(self, x: Array) -> Array:
-        images(self, x, self._axes)
+        check_images(self, x, self._axes)
         return padded(array_namespace(x), x, self._ends(), self.value)
 
     def settings(self) -> str:
@@ -43,7 +43,7 @@ class _ConstantPad(_Pad):
 
 
 class _ZeroPad(_ConstantPad):
-    """What paddings by zeros share."""
+    """Base of padding with zeros."""
 
     def __init__(self, padding: int | tuple[int, ...]) -> None:
         super().__init__(padding, 0.0)
@@ -53,10 +53,10 @@ class _ZeroPad(_ConstantPad):
 
 
 class _PadOfInputs(_Pad):
-    """What paddings by numbers of the inputs share."""
+    """Base of padding with numbers of the inputs."""
 
     def forward(self, x: Array) -> Array:
-        images(self, x, self._axes)
+        check_images(self, x, self._axes)
         xp = array_namespace(x)
         for axis, (before, after) in enumerate(self._ends(), start=2):
             if before or after:
@@ -65,7 +65,7 @@ class _PadOfInputs(_Pad):
         return x
 
     def _around(self, xp: Any, x: Array, axis: int, before: int, after: int) -> tuple[Array, Array]:
-        """What comes before the axis, and what comes after it."""
+        """The parts to put before and after the inputs along the axis."""
         raise NotImplementedError
 
     def _part(self, x: Array, axis: int, start: int, stop: int) -> Array:
@@ -79,7 +79,7 @@ class _PadOfInputs(_Pad):
 
 
 class _ReflectionPad(_PadOfInputs):
-    """What paddings by reflection share."""
+    """Base of padding by reflection."""
 
     def _around(self, xp: Any, x: Array, axis: int, before: int, after: int) -> tuple[Array, Array]:
         last = x.shape[axis] - 1
@@ -89,7 +89,7 @@ class _ReflectionPad(_PadOfInputs):
 
 
 class _ReplicationPad(_PadOfInputs):
-    """What paddings by the numbers at the edges share."""
+    """Base of padding with the numbers at the edges."""
 
     def _around(self, xp: Any, x: Array, axis: int, before: int, after: int) -> tuple[Array, Array]:
         def copies(start: int, count: int) -> Array:

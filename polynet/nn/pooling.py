@@ -7,40 +7,40 @@ from typing import Any, ClassVar
 
 from polynet import functional
 from polynet.backend import Array
-from polynet.nn.checks import each_axis, images, shape_of_images, short, wrong_shape
+from polynet.nn.checks import check_images, per_axis, shape_of_images, shortened, wrong_shape
 from polynet.nn.module import Module
 
 Numbers = int | tuple[int, ...]
 
 
 class _Pooling(Module):
-    """What poolings share."""
+    """Base of all pooling layers."""
 
     _axes: int
     _function: ClassVar[Callable[..., Any]]
 
     def _check(self, x: Array) -> None:
-        images(self, x, self._axes)
+        check_images(self, x, self._axes)
         if 0 in x.shape[2:]:
             raise wrong_shape(self, shape_of_images(self._axes), x)
 
 
 class _Pool(_Pooling):
-    """What poolings with a window share."""
+    """Base of the pooling layers that are given a window."""
 
     _options: ClassVar[dict[str, str]]
     """The settings besides size, stride and padding, each with its default as people write it."""
 
     def _describe(self, kernel_size: Numbers, stride: Numbers | None, padding: Numbers) -> None:
         kind = type(self).__name__
-        self.kernel_size = each_axis(kind, "kernel_size", kernel_size, self._axes)
-        self.stride = each_axis(
+        self.kernel_size = per_axis(kind, "kernel_size", kernel_size, self._axes)
+        self.stride = per_axis(
             kind, "stride", self.kernel_size if stride is None else stride, self._axes
         )
-        self.padding = each_axis(kind, "padding", padding, self._axes, least=0)
+        self.padding = per_axis(kind, "padding", padding, self._axes, least=0)
         if any(2 * p > k for p, k in zip(self.padding, self.kernel_size, strict=True)):
             raise ValueError(
-                f"{kind}: padding is at most half of kernel_size {short(self.kernel_size)}; "
+                f"{kind}: padding is at most half of kernel_size {shortened(self.kernel_size)}; "
                 f"got {padding!r}"
             )
 
@@ -52,21 +52,21 @@ class _Pool(_Pooling):
         )
 
     def settings(self) -> str:
-        said = [short(self.kernel_size)]
+        parts = [shortened(self.kernel_size)]
         if self.stride != self.kernel_size:
-            said.append(f"stride={short(self.stride)}")
+            parts.append(f"stride={shortened(self.stride)}")
         if any(self.padding):
-            said.append(f"padding={short(self.padding)}")
+            parts.append(f"padding={shortened(self.padding)}")
         for name, default in self._options.items():
             value = getattr(self, name)
-            text = short(value) if isinstance(value, tuple) else str(value)
+            text = shortened(value) if isinstance(value, tuple) else str(value)
             if text != default:
-                said.append(f"{name}={text}")
-        return ", ".join(said)
+                parts.append(f"{name}={text}")
+        return ", ".join(parts)
 
 
 class _MaxPool(_Pool):
-    """What max pooling in one, two and three dimensions shares."""
+    """Base of max pooling in one, two and three dimensions."""
 
     _function = functional.max_pool
     _options: ClassVar = {"dilation": "1", "ceil_mode": "False"}
@@ -81,7 +81,7 @@ class _MaxPool(_Pool):
         ceil_mode: bool = False,
     ) -> None:
         self._describe(kernel_size, stride, padding)
-        self.dilation = each_axis(type(self).__name__, "dilation", dilation, self._axes)
+        self.dilation = per_axis(type(self).__name__, "dilation", dilation, self._axes)
         self.ceil_mode = bool(ceil_mode)
 
 
@@ -118,7 +118,7 @@ class MaxPool3d(_MaxPool):
 
 
 class _AvgPool(_Pool):
-    """What average pooling in one, two and three dimensions shares."""
+    """Base of average pooling in one, two and three dimensions."""
 
     _function = functional.avg_pool
     _options: ClassVar = {"ceil_mode": "False", "count_include_pad": "True"}
@@ -169,13 +169,13 @@ class AvgPool3d(_AvgPool):
 
 
 class _AdaptivePool(_Pooling):
-    """What poolings to a given output size share."""
+    """Base of the pooling layers that are given an output size."""
 
     def __init__(self, output_size: int | tuple[int | None, ...] | None) -> None:
         sizes = output_size if isinstance(output_size, tuple) else (output_size,) * self._axes
         kind = type(self).__name__
         wanted = tuple(1 if n is None else n for n in sizes)
-        found = zip(sizes, each_axis(kind, "output_size", wanted, self._axes), strict=True)
+        found = zip(sizes, per_axis(kind, "output_size", wanted, self._axes), strict=True)
         self.output_size = tuple(None if size is None else n for size, n in found)
 
     def forward(self, x: Array) -> Array:
@@ -184,7 +184,7 @@ class _AdaptivePool(_Pooling):
         return type(self)._function(x, sizes=tuple(n if m is None else m for m, n in given))
 
     def settings(self) -> str:
-        return short(self.output_size)
+        return shortened(self.output_size)
 
 
 class AdaptiveAvgPool1d(_AdaptivePool):

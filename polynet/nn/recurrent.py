@@ -10,7 +10,7 @@ from polynet import functional
 from polynet.backend import Array
 from polynet.errors import unknown
 from polynet.nn import init
-from polynet.nn.checks import positive, same_dtype, wrong_shape
+from polynet.nn.checks import check_same_dtype, positive, wrong_shape
 from polynet.nn.described import Parameter
 from polynet.nn.dropout import Dropout
 from polynet.nn.module import Module
@@ -22,7 +22,7 @@ State = Array | tuple[Array, ...] | None
 
 
 class _Recurrent(Module):
-    """What RNN, LSTM and GRU share: named weights, and checking and splitting the state."""
+    """Base of recurrent layers and cells: named weights, and a state that is checked and split."""
 
     _function: ClassVar[Callable[..., tuple[Array, ...]]]
     _gates = 1
@@ -70,7 +70,7 @@ class _Recurrent(Module):
                     f"{self.label()}: for inputs of shape {tuple(x.shape)}, each array of the "
                     f"state has shape {shape}; got {tuple(part.shape)}"
                 )
-            same_dtype(self, part, x)
+            check_same_dtype(self, part, x)
         return parts
 
     def settings(self) -> str:
@@ -120,7 +120,7 @@ class _Layers(_Recurrent):
         fits = len(x.shape) == 3 and x.shape[2] == self.input_size
         if not fits or x.shape[1 if self.batch_first else 0] == 0:
             raise wrong_shape(self, f"({order}, {self.input_size}), of one time or more", x)
-        same_dtype(self, x, self._weights("_l0")[0])
+        check_same_dtype(self, x, self._weights("_l0")[0])
         batch = x.shape[0 if self.batch_first else 1]
         count = self.num_layers * (1 + self.bidirectional)
         starts = self._taken_apart(x, hx, (count, batch, self.hidden_size))
@@ -277,7 +277,7 @@ class _Cell(_Recurrent):
     def forward(self, x: Array, hx: State = None) -> Any:
         if len(x.shape) != 2 or x.shape[1] != self.input_size:
             raise wrong_shape(self, f"(batch, {self.input_size})", x)
-        same_dtype(self, x, self._weights("")[0])
+        check_same_dtype(self, x, self._weights("")[0])
         state = self._taken_apart(x, hx, (x.shape[0], self.hidden_size))
         _, *parts = self._read(x[None, ...], state, "")
         return tuple(parts) if self._states > 1 else parts[0]

@@ -12,7 +12,7 @@ from polynet.nn.module import Module
 
 
 class _Stack(Module):
-    """What stacks of copies of a layer share."""
+    """Base of stacks, which are copies of one layer in a row."""
 
     def _describe(self, name: str, layer: Module, num_layers: int, norm: Module | None) -> None:
         kind = type(self).__name__

@@ -19,12 +19,12 @@ def number(what: str, value: Any, *, above_0: bool = False, most: float = math.i
     raise ValueError(f"{what} is a number, {bounds}; got {value!r}")
 
 
-def said(value: object) -> str:
+def text_of(value: object) -> str:
     """A setting as text, without addresses, which may differ when a saved run is continued."""
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
 def settings_of(thing: object) -> str:
     """The class of `thing` and its settings, in the form of a dataclass's repr."""
-    words = ", ".join(f"{name}={said(value)}" for name, value in vars(thing).items())
+    words = ", ".join(f"{name}={text_of(value)}" for name, value in vars(thing).items())
     return f"{type(thing).__qualname__}({words})"

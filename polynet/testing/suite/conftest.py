@@ -1,4 +1,4 @@
-"""What the tests of the suite share."""
+"""Fixtures of the suite."""
 
 from __future__ import annotations
 
