@@ -36,10 +36,10 @@ def binary_cross_entropy_with_logits(xp, logits, targets, /, sample_weight=None,
     share = targets
     if pos_weight is not None:
         if not isinstance(pos_weight, float | int):
-            pos_weight = per_class(xp, pos_weight, logits, -1, name)
+            pos_weight = per_class(xp, name, pos_weight, logits, -1)
         share = targets * pos_weight
     values = -share * logsigmoid(logits) - (1 - targets) * logsigmoid(-logits)
-    return batch_mean(xp, values, sample_weight, name)
+    return batch_mean(xp, name, values, sample_weight)
 
 
 @real_composition
@@ -85,8 +85,8 @@ def cross_entropy(
         targets * (1 - label_smoothing) + label_smoothing / logits.shape[1]
     )
     if weight is not None:
-        values = values * per_class(xp, weight, logits, 1, "cross_entropy")
-    return batch_mean(xp, xp.sum(values, axis=1), sample_weight, "cross_entropy")
+        values = values * per_class(xp, "cross_entropy", weight, logits, 1)
+    return batch_mean(xp, "cross_entropy", xp.sum(values, axis=1), sample_weight)
 
 
 @real_composition
@@ -121,7 +121,7 @@ def hinge(xp, outputs, targets, /, sample_weight=None):
     0.25
     """
     check_like("hinge", outputs, targets)
-    return batch_mean(xp, relu(1 - outputs * targets), sample_weight, "hinge")
+    return batch_mean(xp, "hinge", relu(1 - outputs * targets), sample_weight)
 
 
 @real_composition
@@ -145,9 +145,9 @@ def multi_margin(xp, logits, targets, /, sample_weight=None, weight=None, *, p=1
     short = xp.where(right, 0, relu(logits - of_label + margin))
     values = xp.mean(short if p == 1 else xp.square(short), axis=1)
     if weight is not None:
-        w = per_class(xp, weight, logits, 1, "multi_margin")
+        w = per_class(xp, "multi_margin", weight, logits, 1)
         values = values * xp.sum(xp.where(right, w, 0), axis=1)
-    value = batch_mean(xp, values, sample_weight, "multi_margin")
+    value = batch_mean(xp, "multi_margin", values, sample_weight)
     return nan_if_unknown(xp, value, logits, targets, sample_weight)
 
 

@@ -17,7 +17,7 @@ def mse(xp, outputs, targets, /, sample_weight=None):
     2.0
     """
     check_like("mse", outputs, targets)
-    return batch_mean(xp, xp.square(outputs - targets), sample_weight, "mse")
+    return batch_mean(xp, "mse", xp.square(outputs - targets), sample_weight)
 
 
 @real_composition
@@ -31,7 +31,7 @@ def l1(xp, outputs, targets, /, sample_weight=None):
     1.0
     """
     check_like("l1", outputs, targets)
-    return batch_mean(xp, xp.abs(outputs - targets), sample_weight, "l1")
+    return batch_mean(xp, "l1", xp.abs(outputs - targets), sample_weight)
 
 
 @real_composition
@@ -54,7 +54,7 @@ def smooth_l1(xp, outputs, targets, /, sample_weight=None, *, beta=1.0):
     if beta:
         near = xp.where(size < beta, d, 0)  # a large d² may overflow: its gradient would be 0·∞
         size = xp.where(size < beta, near / beta * near * 0.5, size - 0.5 * beta)
-    return batch_mean(xp, size, sample_weight, "smooth_l1")
+    return batch_mean(xp, "smooth_l1", size, sample_weight)
 
 
 @real_composition
@@ -77,7 +77,7 @@ def huber(xp, outputs, targets, /, sample_weight=None, *, delta=1.0):
     size = xp.abs(d)
     near = xp.where(size <= delta, d, 0)  # as in smooth_l1
     values = xp.where(size <= delta, xp.square(near) * 0.5, (size - 0.5 * delta) * delta)
-    return batch_mean(xp, values, sample_weight, "huber")
+    return batch_mean(xp, "huber", values, sample_weight)
 
 
 @real_composition
@@ -96,7 +96,7 @@ def cosine_distance(xp, outputs, targets, /, sample_weight=None):
         xp.sum(a, axis=-1) for a in (xp.square(outputs), xp.square(targets), outputs * targets)
     )
     cosine = product / xp.sqrt((square_x + 1e-12) * (square_y + 1e-12))
-    return batch_mean(xp, 1 - cosine, sample_weight, "cosine_distance")
+    return batch_mean(xp, "cosine_distance", 1 - cosine, sample_weight)
 
 
 @real_composition
@@ -121,4 +121,4 @@ def kl_div(xp, log_probabilities, targets, /, sample_weight=None, *, log_target=
         values = targets * (logarithm - log_probabilities)
     if values.ndim > 1:
         values = xp.sum(values, axis=tuple(range(1, values.ndim)))
-    return batch_mean(xp, values, sample_weight, "kl_div")
+    return batch_mean(xp, "kl_div", values, sample_weight)

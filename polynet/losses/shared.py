@@ -7,13 +7,13 @@ import math
 import array_api_compat
 
 
-def batch_mean(xp, values, sample_weight, name):
+def batch_mean(xp, name, values, sample_weight):
     """The mean of a loss's values, weighted by sample: Σ s·l / Σ s."""
     if sample_weight is None:
         return xp.mean(values)
-    s = per_sample(xp, sample_weight, values, name)
+    check_sample_weight(name, sample_weight, values)
     each = values if values.ndim == 1 else xp.mean(values, axis=tuple(range(1, values.ndim)))
-    return ratio(xp, xp.sum(s * each), xp.sum(s))
+    return ratio(xp, xp.sum(sample_weight * each), xp.sum(sample_weight))
 
 
 def ratio(xp, total, weight):
@@ -21,8 +21,8 @@ def ratio(xp, total, weight):
     return total / xp.where(weight == 0, 1, weight)
 
 
-def per_sample(xp, sample_weight, values, name):
-    """`sample_weight` unchanged; raises unless it fits `values`, (batch, …), in shape and dtype."""
+def check_sample_weight(name, sample_weight, values):
+    """Raise unless `sample_weight` has the dtype of `values`, (batch, …), and shape (batch,)."""
     if values.ndim == 0 or tuple(sample_weight.shape) != (values.shape[0],):
         raise ValueError(
             f"{name}: sample_weight has one number a sample, shape {tuple(values.shape[:1])}; "
@@ -30,10 +30,9 @@ def per_sample(xp, sample_weight, values, name):
         )
     if sample_weight.dtype != values.dtype:
         raise TypeError(f"{name}: sample_weight is {sample_weight.dtype}; expected {values.dtype}")
-    return sample_weight
 
 
-def per_class(xp, weight, logits, axis, name):
+def per_class(xp, name, weight, logits, axis):
     """The weights of classes, an array or a list, in a shape that broadcasts along `axis`."""
     count = logits.shape[axis]
     if isinstance(weight, list | tuple):
@@ -84,11 +83,11 @@ def mean_of_labels(xp, name, scores, right, sample_weight, weight, label_smoothi
     picked = xp.where(right, scores, 0)
     if weight is None and sample_weight is None and ignore_index is None and not label_smoothing:
         return -xp.sum(picked) / math.prod((scores.shape[0], *scores.shape[2:]))
-    w = 1.0 if weight is None else per_class(xp, weight, scores, 1, name)
+    w = 1.0 if weight is None else per_class(xp, name, weight, scores, 1)
     s = xp.ones_like(scores[:, :1, ...])
     if sample_weight is not None:
-        each = per_sample(xp, sample_weight, scores, name)
-        s = s * xp.reshape(each, (-1, *(1,) * (scores.ndim - 1)))
+        check_sample_weight(name, sample_weight, scores)
+        s = s * xp.reshape(sample_weight, (-1, *(1,) * (scores.ndim - 1)))
     share = xp.where(right, s * w, 0)
     total = -xp.sum(share * picked)
     if label_smoothing:

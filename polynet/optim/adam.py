@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from polynet.backend import Array
-from polynet.optim.base import Arrays, Formula, Rule, State, columns, in_dtype, single
+from polynet.optim.base import Arrays, Formula, Rule, State, in_dtype, single, update_each
 from polynet.optim.schedules import Schedule
 from polynet.tensor import composition
 
@@ -42,7 +42,7 @@ def adam(xp, params, grads, state, step, lr, /, *, betas, eps, weight_decay, dec
         v = beta2 * v + (1 - beta2) * (g * g)
         return p - rate * (m / (xp.sqrt(v) + floor)), m, v
 
-    params, m, v = columns(params, [params, grads, state["exp_avg"], state["exp_avg_sq"]], update)
+    params, m, v = update_each([params, grads, state["exp_avg"], state["exp_avg_sq"]], update)
     return params, {"exp_avg": m, "exp_avg_sq": v}
 
 
@@ -135,7 +135,7 @@ def nadam(
         v = beta2 * v + (1 - beta2) * (g * g)
         return p - eta * ((of_gradient * g + of_mean * m) / (xp.sqrt(v) / root2 + eps)), m, v
 
-    params, m, v = columns(params, [params, grads, state["exp_avg"], state["exp_avg_sq"]], update)
+    params, m, v = update_each([params, grads, state["exp_avg"], state["exp_avg_sq"]], update)
     return params, {"exp_avg": m, "exp_avg_sq": v, "mu_product": product}
 
 

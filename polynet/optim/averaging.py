@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from polynet import tree
 from polynet.backend import Array
 from polynet.ops import array_namespace
-from polynet.optim.base import Arrays, Optimizer, State, Wrapper, columns, consuming, updated
-from polynet.optim.checks import number
+from polynet.optim.base import Arrays, Optimizer, State, Wrapper, consuming, update_each, updated
+from polynet.optim.checks import set_number
 from polynet.tensor import composition
 
 
@@ -20,7 +20,7 @@ def moving_average(xp, averages, params, step, /, *, decay):
     def update(a, p):
         return (xp.where(first, p, a + (1 - decay) * (p - a)),)
 
-    return columns(averages, [averages, params], update)[0]
+    return update_each([averages, params], update)[0]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class EMA(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "decay", number("EMA: decay", self.decay, most=1))
+        set_number(self, "decay", most=1)
 
     def init(self, params: Arrays) -> State:
         trained = {n: params[n] for n in self.trains(params)}

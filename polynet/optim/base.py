@@ -279,13 +279,11 @@ def single(params: Arrays, value: float) -> Array:
     return array_namespace(first).full((1,), value, dtype=first.dtype, device=device)
 
 
-def columns(
-    names: Any, trees: list[Arrays], update: Callable[..., tuple[Array, ...]]
-) -> list[Arrays]:
-    """`update` applied to the arrays of each name; returns one dict for each of its results."""
-    rows = {name: update(*(column[name] for column in trees)) for name in names}
-    width = len(next(iter(rows.values()))) if rows else 1
-    return [{name: row[i] for name, row in rows.items()} for i in range(width)]
+def update_each(trees: list[Arrays], update: Callable[..., tuple[Array, ...]]) -> list[Arrays]:
+    """`update` applied to the arrays of each name in turn; one dict for each of its results."""
+    results = {name: update(*(arrays[name] for arrays in trees)) for name in trees[0]}
+    count = len(next(iter(results.values()))) if results else 1
+    return [{name: result[i] for name, result in results.items()} for i in range(count)]
 
 
 def in_dtype(xp: Any, number: Any, dtype: Any) -> Any:

@@ -19,6 +19,13 @@ def number(what: str, value: Any, *, above_0: bool = False, most: float = math.i
     raise ValueError(f"{what} is a number, {bounds}; got {value!r}")
 
 
+def set_number(thing: object, name: str, *, above_0: bool = False, most: float = math.inf) -> None:
+    """Make a setting of a frozen dataclass a float; ValueError unless it is such a `number`."""
+    what = f"{type(thing).__name__}: {name}"
+    value = number(what, getattr(thing, name), above_0=above_0, most=most)
+    object.__setattr__(thing, name, value)
+
+
 def text_of(value: object) -> str:
     """A setting as text, without addresses, which may differ when a saved run is continued."""
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))

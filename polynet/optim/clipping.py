@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from polynet import tree
 from polynet.backend import Array
 from polynet.optim.base import Arrays, Optimizer, State, Wrapper, consuming, in_dtype, updated
-from polynet.optim.checks import number
+from polynet.optim.checks import set_number
 from polynet.tensor import composition
 
 
@@ -29,9 +29,10 @@ def clip_value(xp, grads, /, *, clip_value):
 
 @dataclass(frozen=True)
 class ClipNorm(Wrapper):
-    """`optimizer` with gradients whose norm, of all together as one vector, is at most `max_norm`.
+    """`optimizer`, with the gradients scaled so that their norm is at most `max_norm`.
 
-    It is PyTorch's `clip_grad_norm_`. Around `Groups`, the norm is taken over all groups.
+    The norm is that of all gradients together, as one vector; around `Groups`, that of all groups.
+    This is PyTorch's `clip_grad_norm_`.
 
     Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", ICML
     2013.
@@ -46,24 +47,21 @@ class ClipNorm(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(
-            self, "max_norm", number("ClipNorm: max_norm", self.max_norm, above_0=True)
-        )
+        set_number(self, "max_norm", above_0=True)
 
     @consuming
     def update(
         self, params: Arrays, grads: Arrays, state: State, step: Array
     ) -> tuple[Arrays, State]:
-        return updated(
-            self.optimizer, params, clip_norm(grads, max_norm=self.max_norm), state, step
-        )
+        grads = clip_norm(grads, max_norm=self.max_norm)
+        return updated(self.optimizer, params, grads, state, step)
 
 
 @dataclass(frozen=True)
 class ClipValue(Wrapper):
-    """`optimizer` with gradients whose numbers are clipped to [-clip_value, clip_value].
+    """`optimizer`, with every number of the gradients clipped to [-clip_value, clip_value].
 
-    It is PyTorch's `clip_grad_value_`.
+    This is PyTorch's `clip_grad_value_`.
     """
 
     optimizer: Optimizer
@@ -71,14 +69,11 @@ class ClipValue(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(
-            self, "clip_value", number("ClipValue: clip_value", self.clip_value, above_0=True)
-        )
+        set_number(self, "clip_value", above_0=True)
 
     @consuming
     def update(
         self, params: Arrays, grads: Arrays, state: State, step: Array
     ) -> tuple[Arrays, State]:
-        return updated(
-            self.optimizer, params, clip_value(grads, clip_value=self.clip_value), state, step
-        )
+        grads = clip_value(grads, clip_value=self.clip_value)
+        return updated(self.optimizer, params, grads, state, step)

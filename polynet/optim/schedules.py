@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from polynet.backend import Array
 from polynet.integers import positive
 from polynet.ops import array_namespace
-from polynet.optim.checks import number, settings_of
+from polynet.optim.checks import set_number, settings_of
 from polynet.pytorch_names import named_in
 
 __all__ = [
@@ -79,8 +79,7 @@ class Schedule:
     def _check(self, *names: str, above_0: bool = False) -> None:
         """Raise ValueError unless these are numbers from 0, or above 0; turn them into floats."""
         for name in names:
-            what = f"{type(self).__name__}: {name}"
-            object.__setattr__(self, name, number(what, getattr(self, name), above_0=above_0))
+            set_number(self, name, above_0=above_0)
 
     def _check_steps(self, name: str) -> None:
         """Raise ValueError unless this is a positive integer; turn it into a Python int."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
 
-from polynet.optim.base import Rule, columns, in_dtype
+from polynet.optim.base import Rule, in_dtype, update_each
 from polynet.optim.schedules import Schedule
 from polynet.tensor import composition
 
@@ -22,8 +22,8 @@ def sgd(xp, params, grads, state, step, lr, /, *, momentum, nesterov, weight_dec
         return p - in_dtype(xp, lr, p.dtype) * (g + momentum * b if nesterov else b), b
 
     if not momentum:
-        return columns(params, [params, grads], plain)[0], {}
-    params, buffer = columns(params, [params, grads, state["momentum_buffer"]], heavy)
+        return update_each([params, grads], plain)[0], {}
+    params, buffer = update_each([params, grads, state["momentum_buffer"]], heavy)
     return params, {"momentum_buffer": buffer}
 
 

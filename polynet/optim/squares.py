@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from polynet.backend import Array
 from polynet.ops import array_namespace
-from polynet.optim.base import Rule, columns, in_dtype
+from polynet.optim.base import Rule, in_dtype, update_each
 from polynet.optim.schedules import Schedule
 from polynet.tensor import composition
 
@@ -26,7 +26,7 @@ def rmsprop(xp, params, grads, state, step, lr, /, *, alpha, eps, weight_decay, 
         return p - rate * b, v, b
 
     names = ("square_avg", "momentum_buffer") if momentum else ("square_avg",)
-    params, *slots = columns(params, [params, grads, *(state[n] for n in names)], update)
+    params, *slots = update_each([params, grads, *(state[n] for n in names)], update)
     return params, dict(zip(names, slots, strict=True))
 
 
@@ -64,7 +64,7 @@ def adagrad(
             rate = rate / (1 + lr_decay * xp.reshape(xp.astype(step, p.dtype), ()))
         return p - rate * (g / (xp.sqrt(s) + eps)), s
 
-    params, total = columns(params, [params, grads, state["sum"]], update)
+    params, total = update_each([params, grads, state["sum"]], update)
     return params, {"sum": total}
 
 
