@@ -22,8 +22,6 @@ from polynet.scores import Forward, Loss
 from polynet.step import (
     Kept,
     State,
-    check_losses,
-    compiled,
     initial_state,
     make_forward,
     make_step,
@@ -37,11 +35,11 @@ Wanted = tuple[str | Backend | None, str | None, str | None]
 
 
 class Run:
-    """What a `Trainer` holds: the network, its state and its history.
+    """The network, its state and its history, which a `Trainer` holds.
 
     A run has begun once the network has a `place` (backend, device and dtype) and its parameters
-    there. `state` is the state that a step takes and returns. `required` says that steps must be
-    taken as one program.
+    there. `state` is the state that a step takes and returns. With `required`, steps must run as
+    one program.
     """
 
     def __init__(
@@ -54,36 +52,41 @@ class Run:
         *,
         required: bool,
     ) -> None:
-        self.described = net
         self.loss = loss
         self.optimizer = optimizer
         self.seed = seed
         self.history = History()
+        self._wanted = wanted
+        self._required = required
+        self._part: int | None = None  # the most samples at a time, for which `_steps` is compiled
+        self._busy = threading.RLock()
+        self._reset(net)
+
+    def _reset(self, net: Module) -> None:
+        """Make this the run before its first call; `net` is the network it starts from."""
+        self.initial_net = net  # as given; once there is a place, with its initial parameters
         self.place: Place | None = None
         self.state: State = {}
         self.position = Position()
         self.kept: Kept = {}
         self.unread = Unread()
-        self._wanted = wanted
-        self._required = required
+        self.history.step_weights.clear()
         self._copy: Module | None = None
         self._steps: Callable[..., Any] | None = None
         self._forward: Callable[..., Any] | None = None
-        self._part: int | None = None  # the most samples at a time, for which `_steps` is compiled
-        self._cut = ""  # the error that ended a step that had begun to write over the state
-        self._busy = threading.RLock()
+        self._cut_by = ""  # the error that ended a step that had begun to write over the state
 
-    # The place of the network, and the thread that works with it
+    # The place of the network, and the thread that uses it
 
     @contextmanager
     def ready(self, x: Any, *, whole: bool = True) -> Iterator[Place]:
-        """The place of the network; its parameters are drawn if they have not been yet.
+        """The place of the network; the first call chooses it, and draws the parameters.
 
         The place is the one asked for, else that of the data `x`. If the first call fails before a
         step was taken, the run is as it was before, without a place.
         """
         with self.at_work():
-            first, described = self.place is None, self.described
+            first, net = self.place is None, self.initial_net
             try:
                 if first:
                     self._settle(x)
@@ -91,43 +94,39 @@ class Run:
                     yield place
             except Exception:
                 if first and not self.history.step_losses:
-                    self.place, self.described, self._steps = None, described, None
-                    self.state, self.kept, self._copy, self._cut = {}, {}, None, ""
-                    self.position = Position()
-                    self.unread.clear()
-                    self.history.step_weights.clear()
+                    self._reset(net)
                 raise
 
     def _settle(self, x: Any) -> None:
-        place = place_for(self.described, x, *self._wanted)
+        place = place_for(self.initial_net, x, *self._wanted)
         backend = place.backend
         name = next(n for n, d in backend.devices().items() if d == place.device)
-        net = self.described.init(self.seed, backend=backend, device=name, dtype=place.dtype)
+        net = self.initial_net.init(self.seed, backend=backend, device=name, dtype=place.dtype)
         with place.active():
             self.state = initial_state(net, self.optimizer, self.seed)
-        self.described, self.place = net, place
+        self.initial_net, self.place = net, place
         self._forward = backend.jit(make_forward(net, backend.xp))
 
     @contextmanager
     def at_place(self, *, whole: bool = True) -> Iterator[Place]:
-        """The network's place, at which new arrays are made; other threads are kept out.
+        """A context in which new arrays are made at the network's place, and no thread interferes.
 
-        With `whole`, it raises RuntimeError where a step was cut in two. A caller that replaces the
+        With `whole`, raises RuntimeError if a step was cut in two. A caller that replaces the whole
         state passes `whole=False`.
         """
         assert self.place is not None
         with self.at_work(), self.place.active():
-            if whole and self._cut:
+            if whole and self._cut_by:
                 raise RuntimeError(
-                    f"a step was cut in two by {self._cut}, which left a state that is neither the "
-                    "one before it nor the one after; load the run that was saved last, by "
-                    "trainer.load(path), or begin anew with another Trainer"
+                    f"a step was cut in two by {self._cut_by}, which left a state that is half old "
+                    "and half new; load the run that was saved last, by trainer.load(path), or "
+                    "begin anew with another Trainer"
                 )
             yield self.place
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """A context in which no other thread may use this run; this thread may, as callbacks do."""
+        """A context that keeps other threads out; this thread may enter it again, as callbacks do."""
         if not self._busy.acquire(blocking=False):
             raise RuntimeError(
                 "this Trainer is at work in another thread; wait until that thread has finished, "
@@ -150,11 +149,11 @@ class Run:
     def net(self) -> Module:
         """A copy of the network as it is now, which further steps do not change."""
         if self.place is None:
-            return self.described
+            return self.initial_net
         if self._copy is None:
             with self.at_place():
                 arrays = {**self.state["params"], **self.state["buffers"]}
-                self._copy = self.described.bind(tree_map(self.copied, arrays))
+                self._copy = self.initial_net.bind(tree_map(self.copied, arrays))
         return self._copy
 
     def copied(self, array: Array) -> Array:
@@ -169,11 +168,13 @@ class Run:
         with self.at_work():
             self.loss, self._steps = loss, None
 
-    def begin(self, part: int | None) -> None:
-        """Prepare for steps, whose data may be new.
+    def begin(self, size: int, accumulate: int, samples: int) -> None:
+        """Prepare for steps of `size` samples in `accumulate` parts, of data that may be new.
 
-        At most `part` samples at a time go through the network; None means all of a step.
+        Raises ValueError if they cannot finish an epoch of `samples` samples that was interrupted.
         """
+        self.position.check(size, samples)
+        part = size // accumulate if accumulate > 1 else None
         if part != self._part:
             self._steps, self._part = None, part
         getattr(self._compiled(), "refresh", lambda: None)()
@@ -183,9 +184,9 @@ class Run:
         if self._steps is None:
             assert self.place is not None
             backend = self.place.backend
-            step = make_step(self.described, self.loss, self.optimizer, backend.xp, self._part)
+            step = make_step(self.initial_net, self.loss, self.optimizer, backend.xp, self._part)
             step.required = self._required  # type: ignore[attr-defined]  # as the contract says
-            self._steps = compiled(backend, step)
+            self._steps = _compiled(backend, step)
         return self._steps
 
     def take(self, call: Call, size: int, samples: int) -> None:
@@ -193,9 +194,9 @@ class Run:
         assert self.place is not None
         steps, backend, count = self._compiled(), self.place.backend, len(call.weights)
         self._copy = None
-        with self._in_one():
+        with self._changing_state():
             self.state, launched = steps(self.state, call.data, call.rows)
-            check_losses(launched, count, backend)
+            _check_losses(launched, count, backend)
             done = self.position.batches + count
             self.position = Position(self.position.epoch, done, size, samples)
             self.unread.add(len(self.history.step_weights), backend.to_host_later(launched))
@@ -206,8 +207,8 @@ class Run:
         """Fetch the losses of all calls but the last `keep`; raise NotFiniteError for a bad one."""
         self.unread.read(self.history, self.position.epoch, keep=keep)
 
-    def epochs_loss(self) -> float:
-        """The mean loss of this epoch's steps, weighted by samples; 0 where all weights are 0."""
+    def epoch_loss(self) -> float:
+        """The weighted mean of the losses of this epoch's steps; 0 if all weights are 0."""
         self.read()
         done = self.position.batches
         if not done:
@@ -223,23 +224,23 @@ class Run:
         self.position = Position(self.position.epoch + 1)
 
     @contextmanager
-    def _in_one(self) -> Iterator[None]:
-        """A context for changing the state; `_cut` notes an exception that left it half changed."""
+    def _changing_state(self) -> Iterator[None]:
+        """A context for changing the state; an exception that leaves it half changed is noted."""
         state, writes = self.state, overwrite_count()
-        self._cut = "an exception"
+        self._cut_by = "an exception"
         try:
             yield
         except BaseException as error:
             as_it_was = self.state is state and overwrite_count() == writes
-            self._cut = "" if as_it_was else type(error).__name__
+            self._cut_by = "" if as_it_was else type(error).__name__
             raise
-        self._cut = ""
+        self._cut_by = ""
 
-    # Another state
+    # Replacing the state
 
     def replace(self, state: State) -> None:
-        """Go on with a changed state; captured steps get it in the storage of the last one."""
-        with self._in_one():
+        """Go on with a changed state, which captured steps copy into their own storage."""
+        with self._changing_state():
             self.state = getattr(self._steps, "replace", lambda _, new: new)(self.state, state)
 
     def keep_weights(self, name: str) -> None:
@@ -258,8 +259,8 @@ class Run:
             self._copy = None
 
     def take_over(self, found: tuple[State, Kept, History, Position]) -> None:
-        """Go on where another run stopped."""
-        with self._in_one():
+        """Go on where a saved run stopped."""
+        with self._changing_state():
             self.state, self.kept, self.history, self.position = found
             self.unread.clear()
             self._copy = None
@@ -274,3 +275,24 @@ class Run:
             "optimizer": kind,
             **{f"{kind}'s {name}": text_of(value) for name, value in vars(self.optimizer).items()},
         }
+
+
+def _compiled(backend: Backend, step: Callable[..., Any]) -> Callable[..., Any]:
+    """The backend's runner, which takes several of these steps in one call."""
+    run = backend.compile(step)
+    if not callable(run):
+        raise TypeError(
+            f"compile of backend {backend.name!r} returned a {type(run).__name__}; expected a "
+            "function run(state, data, rows) -> (state, losses)"
+        )
+    return run
+
+
+def _check_losses(losses: Array, steps: int, backend: Backend) -> None:
+    """Raise TypeError unless a runner returned one loss for each step."""
+    if tuple(losses.shape) != (steps,):
+        raise TypeError(
+            f"a run of {steps} steps on {backend.name!r} gave losses of shape "
+            f"{tuple(losses.shape)}; compile returns a function that gives one loss for each step, "
+            "in an array of shape (steps,)"
+        )

@@ -18,7 +18,7 @@ from polynet.functional import softmax
 from polynet.nn import Module
 from polynet.optim import Optimizer
 from polynet.scores import AT_ONCE, Loss, outputs_of
-from polynet.step import predicting
+from polynet.step import predictor
 from polynet.train import Trainer
 
 try:
@@ -145,7 +145,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         x = _as_taken(self.net_, validate_data(self, x, reset=False, allow_nd=True))
         place = place_for(self.net_, None, self.backend, self.device, self.dtype)
         with place.active():
-            forward = predicting(self.net_, self._seed, place.backend, place.device)
+            forward = predictor(self.net_, self._seed, place.backend, place.device)
             return outputs_of(forward, inputs(place, x, seed=0), AT_ONCE)
 
 

@@ -31,7 +31,7 @@ def make_step(
     xp: Any,
     part: int | None = None,
 ) -> Callable[[State, tuple[Any, ...], Array], tuple[State, Array]]:
-    """One step downhill as a pure function of a state and a batch, which reads nothing on the host.
+    """One training step as a pure function of a state and a batch, which never reads on the host.
 
     The state holds `params`, `buffers`, `optimizer`, `keys` (of the random streams) and `step`. All
     leaves are arrays, no leaf shares memory with another, and the state returned has the same
@@ -51,14 +51,17 @@ def make_step(
         first: int,
         whole: Any,
     ) -> tuple[tuple[Array, dict[str, Array]], dict[str, Array]]:
-        """The share of the loss of these rows, the batch's from `first` on; buffers; gradients."""
+        """This part's share of the loss, the new buffers, and the gradients.
+
+        `rows` are the batch's from number `first` on, and `whole` is the weight of the batch.
+        """
         x, y, *weights = tree_map(lambda a: xp.take(a, rows, axis=0), data)
         context = Context(xp, state["step"], state["keys"], first, rows.shape[0])
         options, share = _weighed(xp, weights, rows.shape[0], whole)
 
         def objective(trained: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
             bound = net.bind({**state["params"], **trained, **buffers}, context)
-            value = loss(called(bound, x), y, **options)
+            value = loss(call(bound, x), y, **options)
             _check_reached(value)
             return value if not weights and share == 1 else value * share, context.buffers
 
@@ -75,7 +78,7 @@ def make_step(
             (more, buffers), slopes = of_part(state, buffers, data, rows[first:end], first, whole)
             value, grads = value + more, tree_map(lambda a, b: a + b, grads, slopes)
         buffers = _own_buffers(xp, buffers, state["buffers"])
-        grads = _not_parameters(xp, grads, state["params"])
+        grads = _apart_from(xp, grads, state["params"])
         params, optimizer_state = updated(
             optimizer, state["params"], grads, state["optimizer"], state["step"]
         )
@@ -92,7 +95,7 @@ def make_step(
 
 
 def _weighed(xp: Any, weights: list[Array], count: int, whole: Any) -> tuple[dict[str, Array], Any]:
-    """The options of a part's loss, and its share in that of the batch, whose weight is `whole`."""
+    """The options for a part's loss, and the part's share of the batch, whose weight is `whole`."""
     if not weights:
         return {}, count / whole
     n = xp.sum(weights[0])  # may be 0: then ones stand in, and the loss is multiplied by 0
@@ -101,62 +104,42 @@ def _weighed(xp: Any, weights: list[Array], count: int, whole: Any) -> tuple[dic
 
 
 def make_forward(net: Module, xp: Any) -> Callable[..., Any]:
-    """What the network predicts, as a pure function `forward(arrays, keys, step, first, x)`.
+    """The network's prediction, as a pure function `forward(arrays, keys, step, first, x)`.
 
-    `arrays` are the network's, and `keys` those of its random streams, both by name. `step` is the
-    number of the step whose random numbers are drawn. `x` are samples, numbered from `first` on.
+    `arrays` are the network's parameters and buffers, and `keys` those of its random streams, both
+    by name. `step` is the number of the step whose random numbers are drawn. `x` are samples,
+    numbered from `first` on.
     """
 
     def forward(
         arrays: dict[str, Array], keys: dict[str, Array], step: Array, first: int, x: Any
     ) -> Any:
         context = Context(xp, step, keys, first, samples(x), training=False)
-        return called(net.bind(arrays, context), x)
+        return call(net.bind(arrays, context), x)
 
     return forward
 
 
-def predicting(net: Module, seed: int, backend: Backend, device: Any) -> Callable[[Any, int], Any]:
-    """A function of samples x, numbered from `first` on: the predictions of a Trainer's network."""
+def predictor(net: Module, seed: int, backend: Backend, device: Any) -> Callable[[Any, int], Any]:
+    """A function of samples x, numbered from `first` on: what a Trainer's `predict` computes."""
     if not net.streams():
-        return lambda x, _: called(net, x)
+        return lambda x, _: call(net, x)
     forward, arrays = make_forward(net, backend.xp), net.state_dict()
-    drawing = _drawing(net, seed, backend, device)
-    return lambda x, first: forward(arrays, drawing["keys"], drawing["step"], first, x)
+    drawn = _keys_and_step(net, seed, backend, device)
+    return lambda x, first: forward(arrays, drawn["keys"], drawn["step"], first, x)
 
 
-def compiled(backend: Backend, step: Callable[..., Any]) -> Callable[..., Any]:
-    """The backend's runner of several steps, made of this step."""
-    run = backend.compile(step)
-    if not callable(run):
-        raise TypeError(
-            f"compile of backend {backend.name!r} returned a {type(run).__name__}; expected a "
-            "function run(state, data, rows) -> (state, losses)"
-        )
-    return run
+def call(net: Callable[..., Any], x: Any) -> Any:
+    """The network's outputs for x; if x is a dict of arrays, each is passed by its name.
 
-
-def check_losses(losses: Array, steps: int, backend: Backend) -> None:
-    """Raise TypeError unless a runner returned one loss for each step."""
-    if tuple(losses.shape) != (steps,):
-        raise TypeError(
-            f"a run of {steps} steps on {backend.name!r} gave losses of shape "
-            f"{tuple(losses.shape)}; compile returns a function that gives one loss for each step, "
-            "in an array of shape (steps,)"
-        )
-
-
-def called(net: Callable[..., Any], x: Any) -> Any:
-    """The network's outputs for x; where x is a dict of arrays, each is passed by its name.
-
-    Where there are several outputs, they are put in the order of their names, as targets are.
+    Outputs in a dict are sorted by name, as targets are.
     """
     try:
         outputs = net(**x) if isinstance(x, dict) else net(x)
     except TypeError as error:
         if isinstance(x, dict):
             error.add_note(
-                "x is a dict, each array of which is the argument of its name: the network was "
+                "x is a dict, whose arrays are passed as arguments by their names: the network was "
                 f"called as net({', '.join(f'{name}=…' for name in x)})"
             )
         raise
@@ -174,12 +157,12 @@ def _check_reached(value: Any) -> None:
 
 
 def _own_buffers(xp: Any, new: dict[str, Array], old: dict[str, Array]) -> dict[str, Array]:
-    """The new buffers, copied unless they are the old ones: a layer may return shared memory."""
+    """The new buffers, copied unless they are the old ones, since a layer may share memory."""
     return tree_map(lambda a, b: a if a is b else xp.asarray(a, copy=True), new, old)
 
 
-def _not_parameters(xp: Any, grads: dict[str, Array], params: dict[str, Array]) -> dict[str, Array]:
-    """The gradients, copied where one is itself a parameter, which the update may write over."""
+def _apart_from(xp: Any, grads: dict[str, Array], params: dict[str, Array]) -> dict[str, Array]:
+    """The gradients; one that is itself a parameter, which the update may overwrite, is copied."""
     before = {id(p) for p in params.values()}
     return tree_map(lambda g: xp.asarray(g, copy=True) if id(g) in before else g, grads)
 
@@ -203,11 +186,11 @@ def initial_state(net: Module, optimizer: Optimizer, seed: int) -> State:
     return {
         **copied,
         "optimizer": optimizer.init(params),
-        **_drawing(net, seed, backend, device),
+        **_keys_and_step(net, seed, backend, device),
     }
 
 
-def _drawing(net: Module, seed: int, backend: Backend, device: Any) -> State:
+def _keys_and_step(net: Module, seed: int, backend: Backend, device: Any) -> State:
     """The keys of the random streams, and the number of the first step."""
     return {
         "keys": {

@@ -100,7 +100,7 @@ class Trainer:
 
     def __repr__(self) -> str:
         loss = getattr(self.loss, "__name__", None) or text_of(self.loss)
-        parts = f"{type(self._run.described).__name__}, {loss}, {self.optimizer!r}"
+        parts = f"{type(self._run.initial_net).__name__}, {loss}, {self.optimizer!r}"
         return f"<Trainer of {parts}: {self.epoch} epochs>"
 
     @property
@@ -111,7 +111,7 @@ class Trainer:
     @loss.setter
     def loss(self, loss: Loss) -> None:
         check_loss(loss)
-        check_last_layer(self._run.described, loss, self.metrics.values())
+        check_last_layer(self._run.initial_net, loss, self.metrics.values())
         self._run.set_loss(loss)
 
     @property
@@ -122,7 +122,7 @@ class Trainer:
     @metrics.setter
     def metrics(self, metrics: Mapping[str, Metric] | Sequence[Metric]) -> None:
         found = dict(metrics) if isinstance(metrics, Mapping) else metrics_by_name(metrics)
-        check_last_layer(self._run.described, self.loss, found.values())
+        check_last_layer(self._run.initial_net, self.loss, found.values())
         self._metrics = found
 
     @property
@@ -290,14 +290,13 @@ class Trainer:
             data = feed(place, x, y, sample_weight, seed=self.seed)
             size = data.step_size(batch_size, accumulate, drop_last=drop_last)
             held_out = held and feed(place, *held, seed=self.seed, prefix="validation ")
-            measured = bool(self.metrics)
             validated = ("loss", *self.metrics) if held_out else ()
             check_each(calls, self, ["loss", *(f"val_{name}" for name in validated)])
             tried = try_out(
-                run.forward(), self.loss, data, held_out, size, accumulate, measured=measured
-            )
-            run.position.check(size, data.samples)
-            run.begin(size // accumulate if accumulate > 1 else None)
+                run.forward(), self.loss, data, held_out, size, accumulate,
+                measured=bool(self.metrics),
+            )  # fmt: skip
+            run.begin(size, accumulate, data.samples)
             steps = data.steps(size)
             total = None if steps is None else epochs * steps - run.position.batches
             with interrupt_between_steps() as interrupted, _bar(total, progress) as bar:
@@ -329,7 +328,7 @@ class Trainer:
     def _end_epoch(self, held_out: Feed | None, tried: int) -> dict[str, float]:
         """Keep the numbers of this epoch, among them those on the validation data."""
         run = self._run
-        numbers = {"loss": run.epochs_loss()}
+        numbers = {"loss": run.epoch_loss()}
         if held_out:
             at_once = whole_batches(tried)
             found = scores(run.forward(), held_out, self.loss, self.metrics, at_once)

@@ -277,7 +277,7 @@ CASES = {
     "columns": (
         lambda: Trainer(nn.Linear(2, 1), losses.mse, optim.SGD()).fit(X, X["left"][:, :1]),
         TypeError,
-        r"unexpected keyword argument 'left'\nx is a dict, each array of which is the argument",
+        r"unexpected keyword argument 'left'\nx is a dict, whose arrays are passed as arguments",
     ),
     "one array": (lambda: trainer().fit(X["left"], Y), TypeError, "missing 1 required .* 'right'"),
     "other lengths": (

@@ -20,7 +20,7 @@ from polynet.errors import MissingDependency
 from polynet.files import check_folder, replace_file
 from polynet.nn import Module
 from polynet.scores import applied
-from polynet.step import called
+from polynet.step import call
 from polynet.tree import paths
 
 try:
@@ -82,7 +82,7 @@ def export(net: Module, x: Any, path: str | os.PathLike[str]) -> None:
     place = place_for(net, x, None, None, None)
     with place.active():
         some = inputs(place, x, seed=0).first(1)[0]
-        applied(lambda given, _: called(net, given), some)  # so that it says itself what is wrong
+        applied(lambda given, _: call(net, given), some)  # raises the network's own errors
     weights = {name: to_numpy(array) for name, array in net.state_dict().items()}
     _check_size(sum(array.nbytes for array in weights.values()))
     kinds = each(lambda a, _: to_numpy(a), some)
@@ -101,7 +101,7 @@ def _traced(net: Module, weights: dict[str, np.ndarray], x: Any, count: int) -> 
     given = each(lambda a, _: argument((count, *a.shape[1:]), a.dtype), x)
     with use_backend(Graphs()):
         try:
-            outputs = called(net.bind(arrays), given)
+            outputs = call(net.bind(arrays), given)
         except Exception as error:
             error.add_note(
                 "This is what the network's code met on the arrays of ndonnx, of which export "
