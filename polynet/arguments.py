@@ -89,7 +89,9 @@ def callbacks_in_order(given: Any) -> list[Callback]:
     for callback in callbacks:
         if isinstance(callback, type):
             name = callback.__name__
-            raise TypeError(f"fit: callbacks holds the class {name} itself; give one: {name}(…)")
+            raise TypeError(
+                f"fit: callbacks holds the class {name} itself; give an instance: {name}(…)"
+            )
     return sorted(callbacks, key=lambda callback: getattr(callback, "last", False))
 
 

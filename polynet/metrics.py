@@ -106,7 +106,7 @@ def _of_two(targets: np.ndarray) -> np.ndarray:
     if odd.size:
         raise ValueError(
             f"accuracy: the targets hold {odd.flat[0]}; with a single output they are 0 and 1, "
-            "or -1 and 1. For numbers, use scikit-learn's r2_score; for others def a metric, "
+            "or -1 and 1. For numbers, use scikit-learn's r2_score; for others write a metric, "
             "such as np.mean((outputs > 0) == (targets > 0.5))"
         )
     return targets == 1
@@ -117,7 +117,7 @@ def _check_classes(name: str, labels: np.ndarray, classes: int) -> None:
     if odd.size:
         raise ValueError(
             f"{name}: the targets hold {odd.flat[0]}; the outputs are of classes 0 to {classes - 1}"
-            ". Where a loss ignores a label, such as -100, def a metric of the others: "
+            ". Where a loss ignores a label, such as -100, write a metric of the others: "
             "(metrics.classes(outputs) == targets)[targets != -100].mean()"
         )
 
@@ -130,7 +130,7 @@ def _labels(name: str, targets: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     if not single.all():
         raise ValueError(
             f"{name}: row {single.argmin()} of the targets is not one-hot, a single 1 among zeros. "
-            "For several labels a sample def a metric such as np.mean((outputs > 0) == targets), "
+            "For several labels a sample write a metric such as np.mean((outputs > 0) == targets), "
             "or scikit-learn's f1_score of outputs > 0; for probabilities, one that compares with "
             "targets.argmax(axis=1)"
         )

@@ -1,4 +1,4 @@
-"""What stands here for PyTorch's names that are missing: an error says it to who asks for one."""
+"""What to use in place of PyTorch's names that polynet lacks, for the errors that they raise."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _DTYPE = 'net.to(dtype=…) gives a copy in "float32" or "float64"; mixed precis
 OF_A_MODULE = {
     "train": _PASSES,
     "eval": f"{_PASSES}; a part predicts within one as self.part.bind(self.part.state_dict())",
-    "zero_grad": "gradients are what value_and_grad returns: none are kept, to be zeroed",
+    "zero_grad": "value_and_grad returns the gradients: none are kept that would have to be zeroed",
     **dict.fromkeys(("cuda", "cpu"), _TO),
     **dict.fromkeys(("float", "double", "half", "bfloat16"), _DTYPE),
-    "requires_grad_": "optim.Groups gives parameters to optimizers by their names, and "
-    "optim.Frozen() leaves its own as they are",
+    "requires_grad_": "optim.Groups chooses an optimizer for each parameter by its name, and "
+    "optim.Frozen() leaves its parameters as they are",
     "load_state_dict": "net.replace(arrays) gives a network with other arrays, and "
     "checkpoint.load(path, net) one with those of a file",
     "named_parameters": "net.parameters() is a dict of arrays by name",
@@ -34,29 +34,29 @@ OF_A_MODULE = {
     "add_module": "set an attribute: self.layer = nn.Linear(3, 2)",
 }
 """By the name of an attribute of torch.nn.Module."""
-_LISTS = "layers may stand in a plain list, tuple or dict: self.layers = [nn.Linear(3, 3), …]"
+_LISTS = "layers may be in a plain list, tuple or dict: self.layers = [nn.Linear(3, 3), …]"
 _LOSSES = {
-    "CrossEntropyLoss": "give losses.cross_entropy",
-    "NLLLoss": "give losses.nll",
-    "MSELoss": "give losses.mse",
-    "L1Loss": "give losses.l1",
-    "BCEWithLogitsLoss": "give losses.binary_cross_entropy_with_logits",
-    "BCELoss": "give losses.binary_cross_entropy_with_logits, of outputs without the sigmoid",
+    "CrossEntropyLoss": "use losses.cross_entropy",
+    "NLLLoss": "use losses.nll",
+    "MSELoss": "use losses.mse",
+    "L1Loss": "use losses.l1",
+    "BCEWithLogitsLoss": "use losses.binary_cross_entropy_with_logits",
+    "BCELoss": "use losses.binary_cross_entropy_with_logits, of outputs without the sigmoid",
 }
 _LOSS_FUNCTIONS = {
     **{
-        f"{name}_loss": f"give losses.{name}"
+        f"{name}_loss": f"use losses.{name}"
         for name in ("huber", "l1", "mse", "multi_margin", "nll", "smooth_l1")
     },
     "binary_cross_entropy": _LOSSES["BCELoss"],
 }
-_WINDOWS = "any number of axes is one function, functional."
+_WINDOWS = "for any number of axes, use functional."
 OF_NN = {
     **dict.fromkeys(("ModuleList", "ModuleDict"), _LISTS),
     **dict.fromkeys(("ParameterList", "ParameterDict"), "set each Parameter as an attribute"),
     "Transformer": "its two parts are nn.TransformerEncoder and nn.TransformerDecoder",
-    "UpsamplingNearest2d": "give nn.Upsample",
-    "UpsamplingBilinear2d": 'give nn.Upsample(…, mode="bilinear", align_corners=True)',
+    "UpsamplingNearest2d": "use nn.Upsample",
+    "UpsamplingBilinear2d": 'use nn.Upsample(…, mode="bilinear", align_corners=True)',
     "functional": "polynet.functional has the functions",
     "utils": "optim.ClipNorm and optim.ClipValue clip gradients around an optimizer, and recurrent "
     "layers take lengths, lstm(x, lengths=lengths)",
@@ -69,7 +69,7 @@ OF_LOSSES = {**_LOSSES, **_LOSS_FUNCTIONS}
 OF_FUNCTIONAL = {
     **_LOSS_FUNCTIONS,
     **{
-        name: f"give losses.{name}"
+        name: f"use losses.{name}"
         for name in ("binary_cross_entropy_with_logits", "cross_entropy", "kl_div")
     },
     **{
@@ -84,14 +84,14 @@ OF_FUNCTIONAL = {
         )
         for axes in (1, 2, 3)
     },
-    "upsample": "give functional.interpolate",
-    "pad": "layers, such as nn.ConstantPad2d, nn.ReflectionPad2d and nn.ReplicationPad2d",
-    "pixel_shuffle": "a layer of nn.PixelShuffle",
-    "pixel_unshuffle": "a layer of nn.PixelUnshuffle",
-    "flatten": "a layer of nn.Flatten, or xp.reshape(x, (x.shape[0], -1))",
-    "embedding": "a layer of nn.Embedding, or xp.take(weight, codes, axis=0)",
-    "normalize": "x / xp.linalg.vector_norm(x, axis=1, keepdims=True)",
-    "one_hot": "xp.astype(codes[..., None] == xp.arange(classes), xp.float32)",
+    "upsample": "use functional.interpolate",
+    "pad": "use a layer, such as nn.ConstantPad2d, nn.ReflectionPad2d or nn.ReplicationPad2d",
+    "pixel_shuffle": "use nn.PixelShuffle",
+    "pixel_unshuffle": "use nn.PixelUnshuffle",
+    "flatten": "use nn.Flatten, or xp.reshape(x, (x.shape[0], -1))",
+    "embedding": "use nn.Embedding, or xp.take(weight, codes, axis=0)",
+    "normalize": "use x / xp.linalg.vector_norm(x, axis=1, keepdims=True)",
+    "one_hot": "use xp.astype(codes[..., None] == xp.arange(classes), xp.float32)",
 }
 """By the name in torch.nn.functional."""
 OF_OPTIM = {
@@ -100,7 +100,7 @@ OF_OPTIM = {
 }
 """By the name in torch.optim."""
 OF_SCHEDULES = {
-    "ReduceLROnPlateau": "it goes by epochs, and so is one of polynet.callbacks",
+    "ReduceLROnPlateau": "it counts epochs, and so is one of polynet.callbacks",
     "LambdaLR": "a schedule of your own is a Schedule with a method rate(self, xp, step, dtype)",
 }
 """By the name in torch.optim.lr_scheduler."""
@@ -114,12 +114,12 @@ _OF = {
 
 
 def instead(name: str, names: dict[str, str]) -> str:
-    """What an error says more of a name: nothing, if it is none of PyTorch's."""
-    return f", as PyTorch has: {names[name]}" if name in names else ""
+    """An addition to the error for a missing name: "" unless it is one of PyTorch's."""
+    return f", which PyTorch has; here, {names[name]}" if name in names else ""
 
 
 def named_in(module: str, names: Collection[str]) -> Callable[[str], NoReturn]:
-    """A module's `__getattr__`, which says what the name that is missing may be meant for."""
+    """A `__getattr__` for a module, whose error says what to use in place of a missing name."""
 
     def missing(name: str) -> NoReturn:
         what = instead(name, _OF.get(module, {})) or "." + did_you_mean(name, names)

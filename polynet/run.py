@@ -126,7 +126,7 @@ class Run:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """A context that keeps other threads out; this thread may enter it again, as callbacks do."""
+        """A context that keeps other threads out; this one may enter it again, as callbacks do."""
         if not self._busy.acquire(blocking=False):
             raise RuntimeError(
                 "this Trainer is at work in another thread; wait until that thread has finished, "

@@ -38,6 +38,8 @@ except ImportError as error:
 __all__ = ["Classifier", "Regressor"]
 
 Net = Module | Callable[[int, int], Module]
+OPTIMIZER_PREFIX = "optimizer__"
+"""How the names of the optimizer's settings begin, among those of an estimator."""
 
 
 class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -75,11 +77,11 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The settings by name; the optimizer's settings have names such as `optimizer__lr`."""
         params: dict[str, Any] = super().get_params(deep=deep)
-        return {**params, **self._of_the_optimizer()} if deep else params
+        return {**params, **self._optimizer_params()} if deep else params
 
     def set_params(self, **params: Any) -> Self:
         """Change settings by name; changing one of the optimizer's makes a new optimizer."""
-        new = {name: params.pop(name) for name in list(params) if name.startswith(OF_THE_OPTIMIZER)}
+        new = {name: params.pop(name) for name in list(params) if name.startswith(OPTIMIZER_PREFIX)}
         for name in params:
             if name.startswith("net__") and not hasattr(self.net, "set_params"):
                 raise ValueError(
@@ -87,22 +89,22 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
                     "whole, net=functools.partial(net, width=8), or one of several such in a search"
                 )
         super().set_params(**params)
-        known = self._of_the_optimizer()
+        known = self._optimizer_params()
         for name in new:
             if name not in known:
                 raise ValueError(f"{type(self).__name__}: {unknown('setting', name, known)}")
         if new:
-            changed = {name.removeprefix(OF_THE_OPTIMIZER): value for name, value in new.items()}
+            changed = {name.removeprefix(OPTIMIZER_PREFIX): value for name, value in new.items()}
             self.optimizer = replace(self._optimizer(), **changed)
         return self
 
     def _optimizer(self) -> Any:
         return optim.Adam(1e-3) if self.optimizer is None else self.optimizer
 
-    def _of_the_optimizer(self) -> dict[str, Any]:
+    def _optimizer_params(self) -> dict[str, Any]:
         optimizer = self._optimizer()
         names = [f.name for f in fields(optimizer)] if is_dataclass(optimizer) else []
-        return {f"{OF_THE_OPTIMIZER}{name}": getattr(optimizer, name) for name in names}
+        return {f"{OPTIMIZER_PREFIX}{name}": getattr(optimizer, name) for name in names}
 
     def _train(
         self, x: np.ndarray, y: np.ndarray, outputs: int, sample_weight: Any, *, stratify: bool
@@ -122,7 +124,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
             net, self.loss or type(self)._loss, self._optimizer(), seed=seed,
             backend=self.backend, device=self.device, dtype=self.dtype,
         )  # fmt: skip
-        x = _as_taken(net, x)
+        x = _as_inputs(net, x)
         given = tuple(trainer.predict(x[:1]).shape)
         if given != (1, outputs):
             raise ValueError(
@@ -142,18 +144,15 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
     def _outputs(self, x: Any) -> Any:
         """The outputs, on the network's device; streams draw what a Trainer's `predict` draws."""
         check_is_fitted(self)
-        x = _as_taken(self.net_, validate_data(self, x, reset=False, allow_nd=True))
+        x = _as_inputs(self.net_, validate_data(self, x, reset=False, allow_nd=True))
         place = place_for(self.net_, None, self.backend, self.device, self.dtype)
         with place.active():
             forward = predictor(self.net_, self._seed, place.backend, place.device)
             return outputs_of(forward, inputs(place, x, seed=0), AT_ONCE)
 
 
-OF_THE_OPTIMIZER = "optimizer__"
-
-
-def _as_taken(net: Module, x: np.ndarray) -> np.ndarray:
-    """Whole numbers as floating ones, unless the network looks some up in an `Embedding`."""
+def _as_inputs(net: Module, x: np.ndarray) -> np.ndarray:
+    """Integers as floating-point numbers, unless the network has an `Embedding` to look them up."""
     looked_up = any(isinstance(layer, nn.Embedding) for _, layer in net.modules())
     if x.dtype in ("float32", "float64") or (looked_up and x.dtype.kind in "iu"):
         return x
@@ -170,17 +169,17 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]  # scikit-l
     as in scikit-learn's own networks. `random_state` is the seed: an integer, a `RandomState` or
     None. A search may choose a setting of the optimizer by a name such as `optimizer__lr`.
 
-    `class_weight` is for classes of which some have few samples: a dict of a weight for each label,
-    1 for those left out, or "balanced", which is samples / (classes · samples of the class). It
-    multiplies `sample_weight`, also where samples are held out for validation.
+    `class_weight` helps where some classes have few samples: a dict of a weight for each label, 1
+    for those left out, or "balanced", which is samples / (classes · samples of the class). It
+    multiplies `sample_weight`, also for samples that are held out for validation.
 
     `fit(X, y, sample_weight=None)` takes samples as rows of numbers, or of any shape such as
-    (samples, channels, height, width), and labels of any kind. Whole numbers become floating ones,
-    unless the network has an `nn.Embedding`, which looks words or categories up by their numbers:
-    then X of whole numbers goes into the network as it is. `predict` gives labels;
+    (samples, channels, height, width), and labels of any kind. Integers in X become floating-point
+    numbers, unless the network has an `nn.Embedding`, which looks words or categories up by their
+    numbers: then an X of integers goes into the network as it is. `predict` gives labels;
     `predict_proba` gives probabilities (samples, classes) in the order of `classes_`. The trained
-    network is `net_`, and its History is `history_`. Given as the `net` of an estimator, `net_` is
-    where its training begins, as `partial_fit` of others goes on; the optimizer begins anew.
+    network is `net_`, and its History is `history_`. To train it further, as `partial_fit` of other
+    estimators does, give `net_` as the `net` of an estimator; the optimizer begins anew.
 
     Raises ValueError for fewer than two classes, and, as scikit-learn does, for `X` that is not an
     array of finite numbers. It needs scikit-learn: `pip install 'polynet-array[sklearn]'`.
@@ -284,10 +283,10 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]  # scikit-lea
         """Train a new network on the samples; returns this estimator."""
         X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, allow_nd=True)
         targets = np.asarray(y, float).reshape(len(y), -1)
-        self._row = y.shape[1:]
+        self._target_shape = y.shape[1:]
         self._train(X, targets, targets.shape[1], sample_weight, stratify=False)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
         """The network's outputs, (samples,) or (samples, outputs) as the targets were."""
-        return to_numpy(self._outputs(X)).reshape(-1, *self._row)
+        return to_numpy(self._outputs(X)).reshape(-1, *self._target_shape)

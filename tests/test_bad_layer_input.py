@@ -190,17 +190,17 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], str]] = {
     "a class in Sequential": (
         lambda: nn.Sequential(nn.Linear(1, 5), nn.Tanh),
         TypeError,
-        r"^Sequential: layer 1 is the class Tanh itself: give one, nn\.Tanh\(\)$",
+        r"^Sequential: layer 1 is the class Tanh itself: give an instance, nn\.Tanh\(\)$",
     ),
     "a class that needs settings": (
         lambda: nn.Sequential(nn.Linear),
         TypeError,
-        r"give one, nn\.Linear\(…\)$",
+        r"give an instance, nn\.Linear\(…\)$",
     ),
     "a class of one's own": (
         lambda: nn.Sequential(Width),
         TypeError,
-        r"layer 0 is the class Width itself: give one, Width\(\)$",
+        r"layer 0 is the class Width itself: give an instance, Width\(\)$",
     ),
     "a function in Sequential": (
         lambda: nn.Sequential(np.tanh),
@@ -215,7 +215,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], str]] = {
     "a class in a TransformerEncoder": (
         lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer, 6),
         TypeError,
-        r"^TransformerEncoder: encoder_layer is the class TransformerEncoderLayer itself: give one",
+        r"^TransformerEncoder: encoder_layer is the class TransformerEncoderLayer itself: give an",
     ),
     "a function in a TransformerDecoder": (
         lambda: nn.TransformerDecoder(nn.TransformerDecoderLayer(4, 2), 6, np.tanh),
@@ -235,12 +235,12 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], str]] = {
     "a recurrent layer in Sequential": (
         lambda: drawn(nn.Sequential(nn.LSTM(4, 3), nn.Linear(3, 2)))(F32),
         TypeError,
-        r"'1', Linear\(3, 2\): .*what layer '0', LSTM\(4, 3\) returns.*pair \(outputs, state\)",
+        r"'1', Linear\(3, 2\): .*layer '0', LSTM\(4, 3\) returned.*pair \(outputs, state\)",
     ),
     "a recurrent layer before Sequential": (
         lambda: drawn(nn.Sequential(nn.GRU(4, 3), nn.Sequential(nn.ReLU())))(F32),
         TypeError,
-        r"layer '1\.0', ReLU\(\): expected one array, but what comes in is a tuple",
+        r"layer '1\.0', ReLU\(\): expected one array, but the input is a tuple",
     ),
     "key_padding_mask": (
         lambda: attention(key_padding_mask=np.zeros((3, 2), bool)),

@@ -290,7 +290,7 @@ def test_numpys_integers_count(tmp_path: Path) -> None:
         (
             lambda: trainer().fit(X, Y, callbacks=[EarlyStopping]),
             TypeError,
-            "callbacks holds the class EarlyStopping itself; give one",
+            "callbacks holds the class EarlyStopping itself; give an instance",
         ),
         (lambda: EarlyStopping(patience=True), ValueError, "patience is a positive integer"),
         (lambda: trainer().fit(X, Y, epochs=np.bool_(True)), ValueError, "epochs is a positive"),

@@ -1,4 +1,4 @@
-"""Who asks for PyTorch's names that are missing is told what stands here for them."""
+"""The error for a name of PyTorch that is missing says what to use in its place."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_of_a_module(name: str) -> None:
     with pytest.raises(AttributeError) as caught:
         getattr(net, name)
     assert str(caught.value) == (
-        f"Sequential has no attribute {name!r}, as PyTorch has: {OF_A_MODULE[name]}"
+        f"Sequential has no attribute {name!r}, which PyTorch has; here, {OF_A_MODULE[name]}"
     )
     assert not hasattr(net, name)
 
@@ -48,7 +48,7 @@ TABLES = {
 
 @pytest.mark.parametrize(("house", "name"), [(h, name) for h, t in TABLES.items() for name in t])
 def test_of_a_package(house: str, name: str) -> None:
-    found = f"polynet.{house} has no {name!r}, as PyTorch has: {TABLES[house][name]}"
+    found = f"polynet.{house} has no {name!r}, which PyTorch has; here, {TABLES[house][name]}"
     with pytest.raises(AttributeError, match=f"^{re.escape(found)}$"):
         getattr(HOUSES[house], name)
 
@@ -78,6 +78,7 @@ def test_others_are_compared_with_what_is_there() -> None:
 def test_formulas_that_stand_for_functions_are_theirs() -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     x = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
-    y = eval(OF_FUNCTIONAL["normalize"], {"x": x, "xp": namespace("numpy")})
+    formula = OF_FUNCTIONAL["normalize"].removeprefix("use ")
+    y = eval(formula, {"x": x, "xp": namespace("numpy")})
     theirs = torch.nn.functional.normalize(torch.asarray(x))
     np.testing.assert_allclose(y, theirs.numpy(), rtol=1e-12)

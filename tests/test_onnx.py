@@ -311,7 +311,7 @@ def test_an_input_that_is_called_as_a_parameter_is_refused(tmp_path):
 def test_what_is_larger_than_a_file_can_be_is_refused(tmp_path, monkeypatch):
     net = nn.Linear(3, 2).init(seed=0)
     monkeypatch.setattr("polynet.onnx.MOST", 31)
-    with pytest.raises(ValueError, match="take 32 bytes; a file of ONNX holds at most 31"):
+    with pytest.raises(ValueError, match="take 32 bytes; an ONNX file holds at most 31"):
         export(net, np.ones((4, 3), np.float32), tmp_path / "net.onnx")
 
 

@@ -1,8 +1,8 @@
 """Layers made of layers.
 
-`Sequential` is for layers one after another. For all else, a module keeps its layers in plain
-lists, tuples and dicts. Their parameters have the names that they would have in PyTorch's
-ModuleList and ModuleDict:
+`Sequential` applies layers one after another. Any other module keeps its layers in plain lists,
+tuples and dicts. Their parameters have the names that they would have in PyTorch's ModuleList and
+ModuleDict:
 
 >>> from polynet import functional, nn
 >>> class Branches(nn.Module):
@@ -48,7 +48,7 @@ class Sequential(Module):
     def __init__(self, *layers: Module) -> None:
         for i, layer in enumerate(layers):
             if not isinstance(layer, Module):
-                raise TypeError(f"Sequential: layer {i} is {no_layer(layer)}")
+                raise TypeError(f"Sequential: layer {i} is {not_a_layer(layer)}")
             setattr(self, str(i), layer)
         self._count = len(layers)
 
@@ -92,13 +92,13 @@ class Sequential(Module):
         return x
 
 
-def no_layer(given: Any) -> str:
-    """What was given where a layer is expected, and what to do."""
+def not_a_layer(given: Any) -> str:
+    """The end of an error for what was given in place of a layer: what it is, and the remedy."""
     if isinstance(given, type) and issubclass(given, Module):
         needed = [p for p in signature(given).parameters.values() if p.default is p.empty]
-        house = "nn." * given.__module__.startswith("polynet.nn.")
-        one = f"{house}{given.__name__}({'…' * bool(needed)})"
-        return f"the class {given.__name__} itself: give one, {one}"
+        prefix = "nn." * given.__module__.startswith("polynet.nn.")
+        instance = f"{prefix}{given.__name__}({'…' * bool(needed)})"
+        return f"the class {given.__name__} itself: give an instance, {instance}"
     if isinstance(given, list | tuple):
         return f"a {type(given).__name__}: layers are given one by one, not in a list"
     if callable(given) and hasattr(given, "__name__") and not isinstance(given, type):
@@ -110,13 +110,13 @@ def no_layer(given: Any) -> str:
 
 
 def _refuse_pair(layer: Module, before: Module | None) -> None:
-    """Raise TypeError where one of polynet's own layers, which take one array, is given a tuple."""
+    """Raise TypeError if one of polynet's own layers, which take one array, is given a tuple."""
     if type(layer).__module__.startswith("polynet.nn.") and not isinstance(layer, Sequential):
-        whose = "what comes in" if before is None else f"what {before.label()} returns"
+        tuple_ = "the input is a tuple" if before is None else f"{before.label()} returned a tuple"
         raise TypeError(
-            f"{layer.label()}: expected one array, but {whose} is a tuple. Recurrent layers return "
-            "a pair (outputs, state): take the outputs in a forward of your own, as nn.RNN's "
-            "docstring shows"
+            f"{layer.label()}: expected one array, but {tuple_}. Recurrent layers return a pair "
+            "(outputs, state): take the outputs in a forward of your own, as the docstring of "
+            "nn.RNN shows"
         )
 
 
@@ -157,10 +157,10 @@ class Flatten(Module):
 
 
 class Unflatten(Module):
-    """The axis `dim` becomes several, of `unflattened_size`: what `Flatten` does is undone.
+    """Splits the axis `dim` into several, of the sizes `unflattened_size`: `Flatten` undone.
 
-    One of the sizes may be -1, and is then what the others leave. A negative `dim` counts from the
-    end. Raises ValueError for inputs that lack the axis, or whose axis has another length.
+    One of the sizes may be -1, and is then computed from the others. A negative `dim` counts from
+    the end. Raises ValueError for inputs that lack the axis, or whose axis has another length.
 
     >>> from polynet import nn
     >>> import numpy as np

@@ -73,7 +73,7 @@ class Parameter(Described):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _OfDtype(Described):
-    """The fields of Buffer, which is no dataclass, so that type checkers read its `__new__`."""
+    """The fields of Buffer, not a dataclass itself, so that type checkers use its `__new__`."""
 
     dtype: str | None = None
 

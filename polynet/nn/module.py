@@ -75,7 +75,7 @@ class Module:
 
     def __call__(self, *inputs: Any, **options: Any) -> Array:
         if self._path is None and any(isinstance(t, Described) for t in self._described.values()):
-            self.state_dict()
+            self.state_dict()  # raises an error, for the layer has no parameters yet
         if self._path == "" and not self.training:
             self._check_place((*inputs, *_arrays_among(options)))
         return self.forward(*inputs, **options)
@@ -122,7 +122,7 @@ class Module:
         return f"{path}{type(self).__name__}({self.settings()})"
 
     def settings(self) -> str:
-        """The layer's settings, for people."""
+        """The layer's settings as text, which `repr` and errors show."""
         return ""
 
     def __repr__(self) -> str:
@@ -147,13 +147,13 @@ class Module:
             yield from child.modules(f"{path}.{name}" if path else name)
 
     def _places(self) -> Iterator[tuple[str, Module, str, Described | RandomStream]]:
-        """Every described thing: its path, the module that holds it, its attribute, the thing."""
+        """Every description (of an array or a stream), after its path, its module and attribute."""
         for path, module in self.modules():
             for attribute, thing in module._described.items():
                 yield f"{path}.{attribute}" if path else attribute, module, attribute, thing
 
     def _first_places(self) -> Iterator[tuple[str, Module, str, Described | RandomStream]]:
-        """The first place of every described thing, whose path is its name."""
+        """The first place of every array and stream; the path of that place is its name."""
         seen = set()
         for path, module, attribute, thing in self._places():
             key = module._key(attribute)
@@ -163,7 +163,7 @@ class Module:
                 yield path, module, attribute, thing
 
     def _key(self, attribute: str) -> int:
-        """The identity of a described thing: that of its description or, once drawn, its array."""
+        """The identity of an array or stream: that of the drawn array, else of the description."""
         thing = self._described[attribute]
         return id(getattr(self, attribute) if isinstance(thing, Described) else thing)
 
@@ -193,7 +193,9 @@ class Module:
         paths = [path for path, *_ in self._places()]
         if len(set(paths)) < len(paths):
             twice = next(path for path in paths if paths.count(path) > 1)
-            raise ValueError(f"two different things have the name {twice!r}; rename one")
+            raise ValueError(
+                f"two different parameters, buffers or streams have the name {twice!r}; rename one"
+            )
         drawn = self._arrays(Described)
         for name, thing in drawn.items():
             if isinstance(thing, Described):
@@ -211,11 +213,11 @@ class Module:
         return self._arrays(Parameter)
 
     def buffers(self) -> dict[str, Array]:
-        """The buffers by name, likewise: arrays that the network keeps and no gradient trains."""
+        """The buffers by name, likewise: arrays that the network keeps and that are not trained."""
         return self._arrays(Buffer)
 
     def _arrays(self, kind: type[Described]) -> dict[str, Array]:
-        """The described things of one kind by name: their arrays, or else their descriptions."""
+        """The arrays of one kind by name, or their descriptions where they are not drawn yet."""
         return {
             path: getattr(module, attribute)
             for path, module, attribute, thing in self._first_places()
@@ -231,7 +233,7 @@ class Module:
     def state_dict(self) -> dict[str, Array]:
         """Parameters and buffers by name: all that a checkpoint of the network holds.
 
-        Raises RuntimeError where they are only described.
+        Raises RuntimeError before they are drawn.
         """
         arrays = self._arrays(Described)
         if any(isinstance(a, Described) for a in arrays.values()):
@@ -261,7 +263,7 @@ class Module:
         return self.bind({**now, **arrays})
 
     def _in_pass(self, now: Mapping[str, Array], arrays: Mapping[str, Array]) -> Self:
-        """A copy within this pass, in which arrays go by their names in the whole network."""
+        """A copy within this pass, which knows the arrays by their names in the whole network."""
         renamed = {}
         for path, module, attribute, thing in self._first_places():
             other = path in arrays and arrays[path] is not now[path]
@@ -296,7 +298,7 @@ class Module:
         """
         if self._context is None or not self.training:
             raise RuntimeError(
-                f"{self.label()}: only a training pass renews buffers; ask `if self.training:`"
+                f"{self.label()}: only a training pass renews buffers; check `if self.training:`"
             )
         names = [a for a, thing in self._described.items() if isinstance(thing, Buffer)]
         for attribute, array in buffers.items():
@@ -415,7 +417,7 @@ class Module:
 
 
 _HOLDERS = (Module, list, tuple, dict)
-"""Types that may hold layers. This is a constant, since a union in `isinstance` is made anew."""
+"""Types that may hold layers. A constant, since `isinstance` with a union would build it anew."""
 _RESERVED = frozenset(name for name in vars(Module) if not name.startswith("_"))
 
 

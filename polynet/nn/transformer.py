@@ -7,7 +7,7 @@ from copy import deepcopy
 from polynet.backend import Array
 from polynet.nn.attention import TransformerDecoderLayer, TransformerEncoderLayer
 from polynet.nn.checks import positive
-from polynet.nn.container import no_layer
+from polynet.nn.container import not_a_layer
 from polynet.nn.module import Module
 
 
@@ -19,7 +19,7 @@ class _Stack(Module):
         (count,) = positive(kind, num_layers=num_layers)
         for what, given in ((name, layer), ("norm", norm)):
             if not isinstance(given, Module) and (what, given) != ("norm", None):
-                raise TypeError(f"{kind}: {what} is {no_layer(given)}")
+                raise TypeError(f"{kind}: {what} is {not_a_layer(given)}")
         self.layers = [deepcopy(layer) for _ in range(count)]
         self.norm = norm
 
@@ -28,15 +28,15 @@ class _Stack(Module):
 
 
 class TransformerEncoder(_Stack):
-    """`num_layers` layers one after another, all as `encoder_layer` is, then `norm` if it is given.
+    """A stack of `num_layers` copies of `encoder_layer`, followed by `norm` if it is given.
 
-    Each is a copy with parameters of its own, `layers.0.…`, `layers.1.…`, and each draws its own:
-    PyTorch's begin with the same numbers. `src` and the outputs are what the layer's are: (length,
-    batch, d_model), or (batch, length, d_model) with its `batch_first`. Every layer is given the
-    masks: `mask` (length, length) and `src_key_padding_mask` (batch, length), which are those of
-    `MultiheadAttention`, and `is_causal`.
+    Each copy has parameters of its own, `layers.0.…`, `layers.1.…`, with initial values of its own;
+    in PyTorch all copies start from the same values. `src` and the outputs have the shape that the
+    layer takes: (length, batch, d_model), or (batch, length, d_model) with its `batch_first`. Every
+    layer is given the masks: `mask` (length, length) and `src_key_padding_mask` (batch, length),
+    which are those of `MultiheadAttention`, and `is_causal`.
 
-    Raises TypeError for a layer or norm that is no Module.
+    Raises TypeError for a layer or norm that is not a Module.
 
     >>> from polynet import nn
     >>> import numpy as np
@@ -65,13 +65,12 @@ class TransformerEncoder(_Stack):
 
 
 class TransformerDecoder(_Stack):
-    """`num_layers` layers one after another, all as `decoder_layer` is, then `norm` if it is given.
+    """A stack of `num_layers` copies of `decoder_layer`, followed by `norm` if it is given.
 
-    Each is a copy with parameters of its own, as in `TransformerEncoder`. Every layer is given
-    `memory`, an encoder's output, and the masks of `TransformerDecoderLayer`, whose shapes these
-    are.
+    Each copy has parameters of its own, as in `TransformerEncoder`. Every layer is given `memory`,
+    an encoder's output, and the masks. All shapes are those of `TransformerDecoderLayer`.
 
-    Raises TypeError for a layer or norm that is no Module.
+    Raises TypeError for a layer or norm that is not a Module.
     """
 
     def __init__(

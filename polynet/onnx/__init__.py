@@ -1,7 +1,7 @@
-"""Networks as files of ONNX, which other programs run: in C++, in a browser, on a phone.
+"""Networks as ONNX files, which other programs run: in C++, in a browser, on a phone.
 
-The network's own code runs on the arrays of ndonnx, which are graphs of ONNX, as it runs on those
-of any other library of the standard; the file is the graph of what it gives.
+The network's own code runs on the arrays of ndonnx, as on those of any other library of the
+standard. These arrays are ONNX graphs, so the network's outputs are the graph for the file.
 """
 
 from __future__ import annotations
@@ -29,34 +29,35 @@ try:
     from onnx.numpy_helper import from_array
 
     from polynet.onnx.graphs import Graphs
-    from polynet.onnx.samples import of_any_number
+    from polynet.onnx.samples import merged
 except ImportError as error:
     raise MissingDependency("ndonnx", "pip install 'polynet-array[onnx]'") from error
 
 __all__ = ["export"]
 
 COUNTS = (2, 3, 5)
-"""Numbers of samples for which a network is traced, to see what depends on them."""
+"""The numbers of samples for which a network is traced, to find what depends on the number."""
 MOST = 2**31 - 1
-"""Bytes in a file of ONNX: what protobuf writes."""
+"""The most bytes in an ONNX file: the limit of protobuf."""
 
 
 def export(net: Module, x: Any, path: str | os.PathLike[str]) -> None:
-    """Write what the network predicts to `path`, as a graph of ONNX, for any number of samples.
+    """Write the network's prediction to `path` as an ONNX graph, for any number of samples.
 
-    `x` is samples as `predict` takes them, one or more: an array (samples, …), or a dict of
-    arrays by the names of the network's inputs; only their shapes and dtypes count. In the file
-    the input is "x", or has the names in the dict; the output is "y", or has the names in the
-    dict that the network returns. Floating inputs have the network's dtype. The parameters have
-    their names in `net.state_dict()`.
+    `x` holds one or more samples, as `predict` takes them: an array (samples, …), or a dict of
+    arrays by the names of the network's inputs; only their shapes and dtypes count. In the file,
+    the input is called "x", or has the names in the dict; the output is called "y", or has the
+    names in the dict that the network returns. Floating inputs have the network's dtype. The
+    parameters have their names in `net.state_dict()`.
 
-    What ONNX has an operator for, such as Conv, Gemm and LSTM, becomes that operator in float32;
-    everything else, and all in float64, becomes what it is computed by.
+    In float32, layers for which ONNX has an operator, such as Conv, Gemm and LSTM, become that
+    operator. All others, and all layers in float64, become the elementary operations of their
+    formulas.
 
-    Raises MissingDependency without ndonnx: `pip install 'polynet-array[onnx]'`; ValueError for a
-    network that goes another way for another number of samples, for names that two things have,
-    and for more than the 2 GiB that a file can hold; FileNotFoundError where its folder is
-    missing; and what the network raises, for `x`, or because it reads the numbers in an array.
+    Raises MissingDependency without ndonnx: `pip install 'polynet-array[onnx]'`; ValueError if the
+    network's operations depend on the number of samples, if two arrays have the same name, and if
+    the arrays exceed the 2 GiB that a file can hold; FileNotFoundError if its folder is missing;
+    and whatever the network itself raises for `x`, or because it reads the numbers in an array.
 
     >>> import pathlib, tempfile
     >>> import numpy as np
@@ -86,13 +87,13 @@ def export(net: Module, x: Any, path: str | os.PathLike[str]) -> None:
     weights = {name: to_numpy(array) for name, array in net.state_dict().items()}
     _check_size(sum(array.nbytes for array in weights.values()))
     kinds = each(lambda a, _: to_numpy(a), some)
-    model = of_any_number([_traced(net, weights, kinds, count) for count in COUNTS], COUNTS)
+    model = merged([_traced(net, weights, kinds, count) for count in COUNTS], COUNTS)
     _complete(model, net, weights)
     replace_file(path, [model.SerializeToString()])
 
 
 def _traced(net: Module, weights: dict[str, np.ndarray], x: Any, count: int) -> onnx.ModelProto:
-    """The graph of what the network predicts for `count` samples; its weights are inputs."""
+    """The graph of the prediction for `count` samples, in which the weights are inputs."""
 
     def argument(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         return ndonnx.argument(shape=shape, dtype=ndonnx.from_numpy_dtype(dtype))
@@ -104,9 +105,8 @@ def _traced(net: Module, weights: dict[str, np.ndarray], x: Any, count: int) -> 
             outputs = call(net.bind(arrays), given)
         except Exception as error:
             error.add_note(
-                "This is what the network's code met on the arrays of ndonnx, of which export "
-                "makes a file: they have shapes and dtypes, no numbers, and what the array API "
-                "standard says of arrays."
+                "The error arose while export ran the network on arrays of ndonnx. They have "
+                "shapes and dtypes but no numbers, and only the methods of the array API standard."
             )
             raise
     ins, outs = _by_name(given, "x"), _by_name(outputs, "y")
@@ -120,13 +120,13 @@ def _by_name(x: Any, alone: str) -> dict[str, Any]:
 
 
 def _check_names(*groups: Iterable[str]) -> None:
-    """Raise ValueError for a name that stands in two groups."""
+    """Raise ValueError for a name that is in two groups."""
     seen: set[str] = set()
     for name in (name for group in groups for name in group):
         if name in seen:
             raise ValueError(
                 f"export: two of the network's inputs, outputs and parameters are called {name!r}; "
-                "in a file of ONNX every one has a name of its own: rename one"
+                "in an ONNX file each has a name of its own: rename one"
             )
         seen.add(name)
 
@@ -134,14 +134,14 @@ def _check_names(*groups: Iterable[str]) -> None:
 def _check_size(count: int) -> None:
     if count > MOST:
         raise ValueError(
-            f"export: the network's arrays take {count:,} bytes; a file of ONNX holds at most "
+            f"export: the network's arrays take {count:,} bytes; an ONNX file holds at most "
             f"{MOST:,}. Export its parts, each to a file"
         )
 
 
 def _complete(model: onnx.ModelProto, net: Module, weights: dict[str, np.ndarray]) -> None:
-    """Give a graph its weights, as far as it uses them, which were inputs; and its name."""
-    graph, used = model.graph, set(_read(model.graph))
+    """Turn the weights, which were inputs, into constants of the graph, and name the graph."""
+    graph, used = model.graph, set(_names_read(model.graph))
     kept = [value for value in graph.input if value.name not in weights]
     del graph.input[:], model.metadata_props[:]
     graph.input.extend(kept)
@@ -150,9 +150,9 @@ def _complete(model: onnx.ModelProto, net: Module, weights: dict[str, np.ndarray
     onnx.checker.check_model(model)
 
 
-def _read(graph: Any) -> Iterator[str]:
-    """The names of all that is read in a graph, and in the graphs within."""
+def _names_read(graph: Any) -> Iterator[str]:
+    """The names of everything that a graph reads, and that the graphs within it read."""
     for node in graph.node:
         yield from node.input
         for attribute in node.attribute:
-            yield from _read(attribute.g)
+            yield from _names_read(attribute.g)

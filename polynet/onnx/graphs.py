@@ -1,4 +1,4 @@
-"""Arrays that are graphs of ONNX, as a backend: ndonnx traces what is computed with them."""
+"""A backend whose arrays are ONNX graphs: ndonnx traces what is computed with them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from polynet.onnx.kernels import KERNELS
 
 
 class _Namespace(ModuleType):
-    """ndonnx, whose product of matrices asks at every run whether one of them is empty."""
+    """ndonnx with ONNX's plain MatMul; its own matmul checks in every run for empty matrices."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(ndonnx, name)
@@ -25,7 +25,7 @@ class _Namespace(ModuleType):
 
 
 class Graphs(Backend):
-    """The backend on which a network is run to be written down; none of the plug-ins."""
+    """The backend on which `export` runs a network; it is not a plug-in."""
 
     name = "onnx"
     contract = 1

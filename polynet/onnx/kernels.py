@@ -1,7 +1,7 @@
 """Layers as ONNX's own operators, where these compute the same.
 
-They are for float32: for float64 runtimes lack most of them. Nobody wants a gradient of a graph,
-so they have no pullbacks.
+They are for float32, since runtimes lack most of them for float64. Graphs are not differentiated,
+so the kernels have no pullbacks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from spox.opset.ai.onnx import v21 as op
 
 
 def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The kernel that a function of the variables of a graph is."""
+    """A kernel, made from a function of ONNX variables."""
 
     @wraps(function)
     def call(xp, *arrays, **settings):
@@ -83,9 +83,10 @@ def _layer_norm(x, weight=None, bias=None, *, axes, eps):
 
 
 def _gates(order, *arrays):
-    """Arrays whose first axis is PyTorch's gates side by side, in ONNX's order, for one direction.
+    """Weights or biases with their gates reordered from PyTorch's order to ONNX's.
 
-    Biases, of which there are two, are joined to one.
+    The gates are side by side along the first axis. The result has ONNX's axis of directions; the
+    two biases become one.
     """
     parts = [op.split(a, num_outputs=len(order), axis=0) for a in arrays]
     joined = op.concat([part[gate] for part in parts for gate in order], axis=0)
@@ -93,7 +94,7 @@ def _gates(order, *arrays):
 
 
 def _recurrent(operator, order, x, states, weights, lengths, reverse, **settings):
-    """One layer in one direction: ONNX has an axis for two."""
+    """One layer in one direction; ONNX has an axis for directions."""
     weight_ih, weight_hh, *biases = weights
     if lengths is not None:
         lengths = op.cast(lengths, to=np.int32)
@@ -120,7 +121,7 @@ def _lstm(
     x, hidden, cell, weight_ih, weight_hh, bias_ih=None, bias_hh=None, lengths=None, *,
     reverse=False,
 ):  # fmt: skip
-    """Its gates are (i, f, g, o) here, and (i, o, f, g) there."""
+    """PyTorch orders the gates (i, f, g, o), ONNX (i, o, f, g)."""
     weights = weight_ih, weight_hh, bias_ih, bias_hh
     return _recurrent(op.lstm, (0, 3, 1, 2), x, (hidden, cell), weights, lengths, reverse)
 
@@ -128,7 +129,7 @@ def _lstm(
 def _gru(
     x, hidden, weight_ih, weight_hh, bias_ih=None, bias_hh=None, lengths=None, *, reverse=False
 ):
-    """Its gates are (r, z, n) here, and (z, r, n) there; b_n is inside the reset."""
+    """PyTorch orders the gates (r, z, n), ONNX (z, r, n); b_n is inside the reset."""
     weights = weight_ih, weight_hh, bias_ih, bias_hh
     return _recurrent(
         op.gru, (1, 0, 2), x, (hidden,), weights, lengths, reverse, linear_before_reset=1

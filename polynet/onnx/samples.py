@@ -1,4 +1,4 @@
-"""A graph for any number of samples, of graphs that were traced for some."""
+"""One graph for any number of samples, merged from graphs that were traced for a few numbers."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from onnx.helper import make_node
 from onnx.numpy_helper import from_array, to_array
 
 COUNT = "number_of_samples"
-"""The name of the number of samples in a graph, which is read off the first input."""
+"""The name that the number of samples has in a graph; it is the first size of the first input."""
 
 
-def of_any_number(models: Sequence[ModelProto], counts: Sequence[int]) -> ModelProto:
-    """The graph that the models are, each for one of the numbers of samples in `counts`.
+def merged(models: Sequence[ModelProto], counts: Sequence[int]) -> ModelProto:
+    """One graph for any number of samples, from a model for each number in `counts`.
 
-    They may differ in constants, such as the shape that an array gets: one that is α·samples + β
-    in all of them is computed so. Raises ValueError where they differ otherwise.
+    The models may differ in constants, such as the shape for an array: a constant that is
+    α·samples + β in all of them is computed by this formula. Raises ValueError for any other
+    difference.
     """
     graphs = [model.graph for model in models]
-    merged = ModelProto()
-    merged.CopyFrom(models[0])
+    whole = ModelProto()
+    whole.CopyFrom(models[0])
     nodes = list(_nodes([graph.node for graph in graphs], counts))
-    del merged.graph.node[:], merged.graph.value_info[:]
-    merged.graph.node.extend([*_count(graphs[0].input[0].name), *nodes])
+    del whole.graph.node[:], whole.graph.value_info[:]
+    whole.graph.node.extend([*_count(graphs[0].input[0].name), *nodes])
     for values in ("input", "output"):
-        for same in zip(*(getattr(g, values) for g in (merged.graph, *graphs)), strict=True):
+        for same in zip(*(getattr(g, values) for g in (whole.graph, *graphs)), strict=True):
             _set_sizes(*(value.type.tensor_type.shape.dim for value in same), counts=counts)
-    return merged
+    return whole
 
 
 def _count(x: str) -> list[NodeProto]:
-    """The number of samples: the first size of x."""
+    """Nodes that compute the number of samples, which is the first size of `x`."""
     return [
         make_node("Shape", [x], [f"{COUNT}_shape"]),
         make_node("Constant", [], [f"{COUNT}_axis"], value=from_array(np.asarray(0))),
@@ -43,10 +44,10 @@ def _count(x: str) -> list[NodeProto]:
 
 
 def _nodes(graphs: Sequence[Iterable[NodeProto]], counts: Sequence[int]) -> Iterator[NodeProto]:
-    """The nodes of one graph, of those of each."""
+    """The nodes of the merged graph, from the nodes of each graph."""
     for same in zip_longest(*graphs, fillvalue=NodeProto()):
         if any(_kind(node) != _kind(same[0]) for node in same):
-            raise _otherwise("by other operations")
+            raise _differs("by other operations")
         if same[0].op_type == "Constant":
             yield from _constant(same[0], [to_array(n.attribute[0].t) for n in same], counts)
             continue
@@ -63,7 +64,7 @@ def _nodes(graphs: Sequence[Iterable[NodeProto]], counts: Sequence[int]) -> Iter
 
 
 def _kind(node: NodeProto) -> tuple[Any, ...]:
-    """What a node is, whatever its constant is, and the graphs within."""
+    """All that must be equal for two nodes to be merged: all but constants and inner graphs."""
     constant = node.op_type == "Constant"
     settings = [] if constant else [a for a in node.attribute if a.type != AttributeProto.GRAPH]
     return node.op_type, list(node.input), list(node.output), settings
@@ -72,16 +73,16 @@ def _kind(node: NodeProto) -> tuple[Any, ...]:
 def _constant(
     node: NodeProto, values: Sequence[np.ndarray], counts: Sequence[int]
 ) -> list[NodeProto]:
-    """A constant, or how it is computed of the number of samples: α·samples + β."""
+    """A constant, or nodes that compute it from the number of samples: α·samples + β."""
     first, second, *_ = values
     if all(value.tobytes() == first.tobytes() for value in values):
         return [node]
     if first.dtype != np.int64 or any(value.shape != first.shape for value in values):
-        raise _otherwise("with other numbers")
+        raise _differs("with other numbers")
     slope = (second - first) // (counts[1] - counts[0])
     start = first - slope * counts[0]
     if any((slope * n + start != value).any() for n, value in zip(counts, values, strict=True)):
-        raise _otherwise("with shapes that do not grow evenly")
+        raise _differs("with shapes that do not grow evenly")
     (name,) = node.output
     parts = [f"{name}_{part}" for part in ("slope", "times", "start")]
     return [
@@ -93,7 +94,7 @@ def _constant(
 
 
 def _set_sizes(sizes: Any, *given: Any, counts: Sequence[int]) -> None:
-    """Say of the sizes of an input or output which is the number of samples, and which is any."""
+    """Mark which sizes of an input or output are the number of samples, and which may be any."""
     for size, *same in zip(sizes, *given, strict=True):
         found = [each.dim_value for each in same]
         if found == list(counts):
@@ -102,8 +103,8 @@ def _set_sizes(sizes: Any, *given: Any, counts: Sequence[int]) -> None:
             size.Clear()
 
 
-def _otherwise(what: str) -> ValueError:
+def _differs(how: str) -> ValueError:
     return ValueError(
-        f"export: for another number of samples the network computes {what}; a file of ONNX is one "
-        "graph for any number. Let what a sample becomes not depend on how many others there are"
+        f"export: for another number of samples the network computes {how}, but an ONNX file is "
+        "one graph for any number. The output for a sample must not depend on the number of others"
     )
