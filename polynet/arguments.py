@@ -17,8 +17,7 @@ from polynet.backend import (
     get_backend,
     use_backend,
 )
-from polynet.data import Place, Source, hold_out, is_batch, is_batches, is_device_array
-from polynet.data.feed import Given
+from polynet.data import Place, is_device_array
 from polynet.data.named import arrays_of
 from polynet.errors import MixedBackendsError
 from polynet.nn import Module
@@ -40,34 +39,6 @@ def metrics_by_name(given: Iterable[Metric]) -> dict[str, Metric]:
                 f"from one another and from 'loss'; got {name or repr(metric)!r}: def a function"
             )
     return dict(zip(map(str, names), metrics, strict=True))
-
-
-def with_validation(
-    given: Given, validation_data: Any, share: float | None, *, seed: int, stratify: bool
-) -> tuple[Given, Given | None]:
-    """The training data and the validation data, which are given, held out, or None."""
-    if share is None:
-        if stratify:
-            raise ValueError("stratify is for validation_split: give the share to hold out")
-        return given, None if validation_data is None else _validation(validation_data)
-    if validation_data is not None:
-        raise ValueError("give validation_data or validation_split, not both")
-    return hold_out(*given, share, seed=seed, stratify=stratify)
-
-
-def _validation(given: Any) -> Given:
-    """`validation_data` as x, y and sample_weight."""
-    several = isinstance(given, tuple) or (
-        isinstance(given, list) and not all(map(is_batch, given))
-    )
-    if not several and (isinstance(given, Source) or callable(given) or is_batches(given)):
-        return given, None, None
-    if not several or len(given) not in {2, 3}:
-        raise TypeError(
-            "validation_data is (x, y), (x, y, sample_weight), a list of such batches or a source; "
-            f"got a {type(given).__name__}"
-        )
-    return given[0], given[1], given[2] if len(given) > 2 else None
 
 
 def functions(given: Any, what: str) -> list[Callable[..., Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 from polynet.arguments import place_for
 from polynet.backend import Array, Backend, overwrite_count
 from polynet.data import Place
-from polynet.data.feed import Call
+from polynet.data.feeds import Call
 from polynet.errors import unknown
 from polynet.history import History, Position
 from polynet.nn import Module

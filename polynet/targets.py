@@ -10,7 +10,7 @@ import numpy as np
 
 from polynet import losses, metrics, nn
 from polynet.backend import Array, backend_of, to_numpy
-from polynet.data.feed import Check
+from polynet.data.feeds import Check
 from polynet.data.named import samples
 
 BEFORE: dict[Any, dict[Any, str]] = {

@@ -21,11 +21,11 @@ from polynet.arguments import (
     check_kinds,
     check_loss,
     metrics_by_name,
-    with_validation,
 )
 from polynet.backend import Backend, to_numpy
 from polynet.backend.transfer import on_host
 from polynet.data import Feed, feed, inputs, is_device_array
+from polynet.data.given import with_validation
 from polynet.data.named import arrays_of
 from polynet.errors import unknown
 from polynet.history import History

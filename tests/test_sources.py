@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import signal
 import threading
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from one_by_one import OneByOne
 
 from polynet import Trainer, data, losses, metrics, nn, optim
 from polynet.backend import get_backend
+from polynet.data import stacked
 from polynet.testing.suite.test_feeding import weighted_mse
 
 rng = np.random.default_rng(4)
@@ -165,7 +165,7 @@ def test_batches_written_over_one_another() -> None:
 def test_a_call_gets_batches_of_one_shape_as_far_as_they_are_few_bytes(
     most: int, shapes: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.import_module("polynet.data.feed"), "CALL", most)
+    monkeypatch.setattr(stacked, "MOST_BYTES", most)
     backend = get_backend("numpy")
     place = data.Place(backend, backend.device(None), "float32")
     fed = data.feed(place, data.arrays(X, LABELS), None, None, seed=5)

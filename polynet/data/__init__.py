@@ -1,7 +1,8 @@
 """User data on its way in: checked, cast and moved; split, shuffled and augmented by the seed."""
 
 from polynet.data import augment
-from polynet.data.feed import Feed, Resident, Streamed, feed, hold_out, inputs, is_batch, is_batches
+from polynet.data.feeds import Feed, Resident, Streamed
+from polynet.data.given import feed, hold_out, inputs, is_batch, is_batches
 from polynet.data.images import image_folder
 from polynet.data.order import batches, split
 from polynet.data.place import Place, is_device_array

@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from polynet.backend import Array
 from polynet.backend.transfer import on_host
-from polynet.data.named import NAMES, arrays_of, each, same_length, samples
-from polynet.data.order import batches, chunks, count_of, rows_of, split_rows, varied
+from polynet.data.named import NAMES, each, same_length, samples
+from polynet.data.order import batches, chunks, count_of, varied
 from polynet.data.place import Place, check_host, is_device_array, lies_on_the_host
 from polynet.data.prefetch import prefetched
-from polynet.data.source import (
-    Batch,
-    Batches,
-    Source,
-    arrays,
-    batches_in_order,
-    batches_of,
-    training_batches,
-)
-from polynet.tree import leaves, structure
+from polynet.data.source import Batch, Batches, Source, batches_in_order, training_batches
+from polynet.data.stacked import stacked
 from polynet.tree import map as tree_map
 
 Data = tuple[Any, ...]
 """x, y and, where there are any, the samples' weights, on the device; x and y may be dicts."""
-Given = tuple[Any, Any, Any]
-"""x, y and sample_weight, as a user gives them; y is None beside a source."""
 Check = Callable[[np.ndarray, np.ndarray | None], None]
 """A function that checks targets and, where there are any, the samples' weights, on the host."""
-CALL = 1 << 27
-"""The most bytes of batches in one call: a step on large batches is worth a call of its own."""
 
 
 class Call(NamedTuple):
@@ -182,18 +170,18 @@ class Streamed:
             start=start,
             drop_last=self._drop_last,
         )
-        with prefetched(_stacked(self._prepared(made), together)) as chunks_of_batches:
-            for count, stacked in chunks_of_batches:
-                data = self._put(stacked)
-                size = samples(stacked[0]) // count
+        with prefetched(stacked(self._prepared(made), together)) as stacks:
+            for count, stack in stacks:
+                data = self._put(stack)
+                size = samples(stack[0]) // count
                 rows = np.arange(count * size).reshape(count, size)
-                each = stacked[2].reshape(count, size).sum(axis=1) if len(stacked) > 2 else size
-                weights = np.broadcast_to(each, count).tolist()
+                sums = stack[2].reshape(count, size).sum(axis=1) if len(stack) > 2 else size
+                weights = np.broadcast_to(sums, count).tolist()
                 yield Call(data, self._place.index(rows), weights)
 
     def in_order(self, batch_size: int) -> Generator[Data]:
         made = batches_in_order(self._source, batch_size, seed=self._seed)
-        with prefetched(_stacked(self._prepared(made), 1)) as batches_:
+        with prefetched(stacked(self._prepared(made), 1)) as batches_:
             for _, batch in batches_:
                 yield self._put(batch)
 
@@ -241,155 +229,6 @@ def _from_the_host(a: Any, name: str) -> Any:
         f"{name} is a {type(a).__name__} on a device; a source makes arrays on the host: "
         "polynet.to_numpy(x) moves it there"
     )
-
-
-def _is_mapped(given: Sequence[Any]) -> bool:
-    return any(isinstance(a, np.memmap) for x in given for _, a in arrays_of(x))
-
-
-def feed(place: Place, x: Any, y: Any, sample_weight: Any, *, seed: int, prefix: str = "") -> Feed:
-    """The data given to `fit` or `evaluate`, as the step takes it. `y` is None for a source."""
-    if isinstance(x, Source) or callable(x) or (y is None and is_batches(x)):
-        for value, name in ((y, "y"), (sample_weight, "sample_weight")):
-            if value is not None:
-                raise TypeError(
-                    f"{prefix}{name} was given beside a source, whose batches hold it: they are "
-                    "(x, y) or (x, y, sample_weight)"
-                )
-        return Streamed(place, x, seed, prefix)
-    if y is None:
-        raise TypeError(
-            f"{prefix}y is missing: x is a {type(x).__name__}; expected x and y (any y, such as "
-            "zeros, for a loss without targets), or a source of both (polynet.data), a function "
-            "(seed, epoch) -> batches, a list of batches or a DataLoader"
-        )
-    given = (x, y) if sample_weight is None else (x, y, sample_weight)
-    if _is_mapped(given):
-        return Streamed(place, arrays(*given), seed, prefix)
-    return Resident(place, given, seed, prefix)
-
-
-def inputs(place: Place, x: Any, *, seed: int) -> Feed:
-    """The data given to `predict`, as the network takes it; what else batches hold is not read.
-
-    Nested lists are one array, unless each item is a batch; ValueError where they may be either.
-    """
-    if isinstance(x, Source):
-        return Streamed(place, x, seed)
-    made = _are_batches(x) if isinstance(x, Sequence) else callable(x) or is_batches(x)
-    if made:
-        return Streamed(place, lambda seed, epoch: map(_of_x, batches_of(x, seed, epoch)), seed)
-    if _is_mapped([x]):
-        return Streamed(place, arrays(x, np.zeros(samples(x))), seed)
-    return Resident(place, (x,), seed)
-
-
-def _are_batches(x: Sequence[Any]) -> bool:
-    """Whether a list is of batches, and cannot be one array, of two or three arrays a sample."""
-    if not len(x) or not all(map(is_batch, x)):
-        return False
-    shapes = {getattr(a, "shape", None) for batch in x for a in batch}
-    if None not in shapes and len(shapes) == len(set(map(len, x))) == 1:
-        raise ValueError(
-            f"x is a list of {len(x)} times {len(x[0])} arrays of the same shape {shapes.pop()}: "
-            "give np.asarray(x) if it is one array, and lambda seed, epoch: x if it is batches"
-        )
-    return True
-
-
-def _of_x(batch: Any) -> Batch:
-    """A batch for `predict`, which is (x, …) or x alone, as batches (x, y) are taken."""
-    x = batch[0] if isinstance(batch, tuple | list) and batch else batch
-    return x, np.zeros(samples(x))
-
-
-def hold_out(
-    x: Any, y: Any, sample_weight: Any, share: float, *, seed: int, stratify: bool
-) -> tuple[Given, Given]:
-    """The training data and the held-out data, each as x, y and sample_weight."""
-    given = [a for a in (x, y, sample_weight) if a is not None]
-    if isinstance(x, Source):
-        if stratify:
-            raise ValueError("stratify is for arrays: the classes of a source are not known")
-        kept, held = split_rows(len(x), share, seed=seed)
-        return (x.subset(kept), y, sample_weight), (x.subset(held), None, None)
-    if y is None:
-        raise TypeError(
-            "validation_split is for arrays and sources, whose samples can be held out; give "
-            "validation_data"
-        )
-    for a, name in zip(given[1:], NAMES[1:], strict=False):
-        same_length(x, a, ("x", name))
-    kept, held = split_rows(samples(x), share, seed=seed, y=y if stratify else None)
-    if _is_mapped(given):
-        source = arrays(*given)
-        return (source.subset(kept), None, None), (source.subset(held), None, None)
-
-    def part(rows: np.ndarray) -> Given:
-        weights = None if sample_weight is None else rows_of(sample_weight, rows, NAMES[2])
-        return rows_of(x, rows, NAMES[0]), rows_of(y, rows, NAMES[1]), weights
-
-    return part(kept), part(held)
-
-
-def is_batches(x: Any) -> bool:
-    """Whether `x` is an iterable of batches, such as a list or PyTorch's DataLoader: no array."""
-    alone = isinstance(x, str | Mapping) or hasattr(x, "__array__") or is_device_array(x)
-    return isinstance(x, Iterable) and not alone
-
-
-def is_batch(x: Any) -> bool:
-    """Whether `x` is a batch: (x, y) or (x, y, sample_weight), of arrays or dicts of them."""
-    several = isinstance(x, tuple | list) and len(x) in {2, 3}
-    return several and all(getattr(a, "shape", ()) or isinstance(a, Mapping) for a in x)
-
-
-def _stacked(made: Iterable[Batch], together: int) -> Iterator[tuple[int, Batch]]:
-    """Up to `together` consecutive batches of one shape in one array, after their number.
-
-    There are fewer where they would have more bytes than `CALL`. Batches are copied into the
-    array, so that whoever made a batch may write the next one over it.
-    """
-    group: _Group | None = None
-    for batch in made:
-        if group is not None and not group.takes(batch):
-            yield group.joined()
-            group = None
-        group = group or _Group(batch, together)
-        group.add(batch)
-        if group.count == group.room:
-            yield group.joined()
-            group = None
-    if group is not None:
-        yield group.joined()
-
-
-class _Group:
-    """Arrays with room for up to `together` batches of one shape, and the batches added so far."""
-
-    def __init__(self, first: Batch, together: int) -> None:
-        self.count = 0
-        self.room = max(1, min(together, CALL // sum(a.nbytes for a in leaves(first))))
-        self._kind = self._kind_of(first)
-        self._arrays = tree_map(lambda a: np.empty((self.room, *a.shape), a.dtype), first)
-
-    @staticmethod
-    def _kind_of(batch: Batch) -> tuple[Any, ...]:
-        return structure(batch), *((a.shape, a.dtype) for a in leaves(batch))
-
-    def takes(self, batch: Batch) -> bool:
-        return self._kind_of(batch) == self._kind
-
-    def add(self, batch: Batch) -> None:
-        for array, a in zip(leaves(self._arrays), leaves(batch), strict=True):
-            array[self.count] = a
-        self.count += 1
-
-    def joined(self) -> tuple[int, Batch]:
-        """The number of batches, and the samples of all of them."""
-        return self.count, tree_map(
-            lambda a: a[: self.count].reshape(-1, *a.shape[2:]), self._arrays
-        )
 
 
 def _weights(weights: np.ndarray, place: Place, name: str) -> np.ndarray:
