@@ -83,8 +83,8 @@ def load(
     """
     if dtype is not None:
         check_dtype("load", dtype)
-    arrays, facts = _read(path)
-    if RUN in facts:
+    arrays, metadata = _parsed(path, Path(path).read_bytes())
+    if RUN in metadata:
         inside = {n.partition("."): a for n, a in arrays.items()}
         arrays = {n: a for (group, _, n), a in inside.items() if group in ("params", "buffers")}
     described = {**net.parameters(), **net.buffers()}
@@ -103,14 +103,14 @@ def _by_first_name(
     """The arrays by name; a shared one has the name that the network gives it."""
     found: dict[str, np.ndarray] = {}
     given: dict[str, str] = {}
-    for there, array in arrays.items():
-        name = aliases.get(there, there)
+    for in_file, array in arrays.items():
+        name = aliases.get(in_file, in_file)
         if name in found and not np.array_equal(found[name], array, equal_nan=True):
             raise ValueError(
-                f"{path}: {given[name]!r} and {there!r} differ, but in this network they are one "
-                "parameter: this file is of a network that has two"
+                f"{path}: {given[name]!r} and {in_file!r} differ, but in this network they are one "
+                "parameter: the file is of a network that has two"
             )
-        found[name], given[name] = array, there
+        found[name], given[name] = array, in_file
     return found
 
 
@@ -120,20 +120,19 @@ def _in_dtypes(
     described: Mapping[str, Any],
     dtype: str | None,
 ) -> dict[str, np.ndarray]:
-    """The arrays in the network's dtypes; floating numbers are converted if `dtype` asks for it.
+    """The arrays in the network's dtypes; floating-point numbers in `dtype`, if it is given.
 
     A network that is only described takes the dtype of the file, if all its arrays have the same
     one, float32 or float64.
     """
     free = {n for n, thing in described.items() if getattr(thing, "dtype", None) is None}
-    kinds = {arrays[n].dtype.name for n in free}
-    there = kinds.pop() if len(kinds) == 1 else None
-    alike = there if there in ("float32", "float64") else "float32"
+    in_file = {arrays[n].dtype.name for n in free}
+    default = in_file.pop() if in_file in ({"float32"}, {"float64"}) else "float32"
 
     def converted(name: str, thing: Any) -> np.ndarray:
         host = arrays[name]
-        here = alike if name in free else str(thing.dtype).rpartition(".")[2]
-        wanted = dtype if dtype and here.startswith("float") else here
+        own = default if name in free else str(thing.dtype).rpartition(".")[2]
+        wanted = dtype if dtype and own.startswith("float") else own
         if host.dtype.name == wanted:
             return host
         if host.dtype.kind in "iu" and wanted.startswith("int"):
@@ -161,9 +160,9 @@ def save_run(
     identity: Mapping[str, Any],
     keep_previous: bool,
 ) -> None:
-    """Write what `Trainer.save` promises: every leaf of `state` under its name, and the rest.
+    """Write the file of `Trainer.save`: every leaf of `state` under its name, and the rest.
 
-    `identity` holds, by name, what must be the same in a Trainer that goes on with this run.
+    `identity` holds, by name, the settings that a Trainer needs to go on with this run.
     """
     check_folder(path)
     if keep_previous and Path(path).exists():
@@ -222,7 +221,7 @@ def load_run(
 def _found_run(
     path: StrPath, or_previous: bool
 ) -> tuple[StrPath, dict[str, np.ndarray], dict[str, Any]]:
-    """The run at `path`, or else the one before it, after the path at which it was found."""
+    """The path at which a run was found, `path` or the one before it, and the run."""
     try:
         return path, *_parsed_run(path, Path(path).read_bytes())
     except (ValueError, FileNotFoundError) as error:
@@ -238,24 +237,24 @@ def _found_run(
 
 
 def _check_identity(path: StrPath, run: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-    """Refuse a run that the Trainer of this identity cannot go on with."""
+    """Raise ValueError for a run that a Trainer of this identity cannot go on with."""
     if run["version"] != VERSION:
         raise ValueError(
             f"{path} is a run of format {run['version']}, this polynet reads format {VERSION}: "
             "load it with the polynet that saved it"
         )
     for name in {**identity, **run["identity"]}:
-        there, here = run["identity"].get(name), identity.get(name)
-        if there != here:
+        saved, own = run["identity"].get(name), identity.get(name)
+        if saved != own:
             raise ValueError(
-                f"{path} is a run with {name} {there}, this Trainer has {here}; give the Trainer "
+                f"{path} is a run with {name} {saved}, this Trainer has {own}; give the Trainer "
                 "the same to go on with the run, or begin another run with its network: "
                 "Trainer(checkpoint.load(path, net), …)"
             )
 
 
 def _history(numbers: dict[str, list[float]], epochs: int) -> History:
-    """The history of these columns of numbers, which `save_run` wrote after so many epochs."""
+    """The history from the columns of numbers that `save_run` wrote after `epochs` epochs."""
     history = History()
     history.step_losses = numbers.pop("history.step_losses")
     history.step_weights = numbers.pop("history.step_weights")
@@ -271,14 +270,14 @@ def _previous(path: StrPath) -> Path:
 
 
 def _parsed_run(path: StrPath, content: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays of a whole run in the `content` of the file at `path`, and its description."""
-    arrays, facts = _parsed(path, content)
-    if RUN not in facts or CHECKSUM not in facts:
+    """The arrays and the description of the run in the `content` of the file at `path`."""
+    arrays, metadata = _parsed(path, content)
+    if RUN not in metadata or CHECKSUM not in metadata:
         raise ValueError(
             f"{path} is not a run that Trainer.save wrote; for a network's parameters alone, use "
             "polynet.checkpoint.load(path, net)"
         )
-    return arrays, json.loads(facts[RUN])
+    return arrays, json.loads(metadata[RUN])
 
 
 def _check_shapes(
@@ -303,16 +302,16 @@ def _check_shapes(
             )
 
 
-def _write(path: StrPath, arrays: Mapping[str, Array], facts: Mapping[str, str]) -> None:
-    """Write named arrays, and texts about them, in one move."""
+def _write(path: StrPath, arrays: Mapping[str, Array], more: Mapping[str, str]) -> None:
+    """Write named arrays, and `more` metadata, in one move."""
     host = {name: np.asarray(to_numpy(a), order="C") for name, a in arrays.items()}
-    metadata = {"format": "pt", **facts}
+    metadata = {"format": "pt", **more}
     metadata[CHECKSUM] = _sha256(host, metadata)
     replace_file(path, _in_order(safetensors.numpy.save(host, metadata=metadata)))
 
 
 def _in_order(content: bytes) -> list[bytes | memoryview]:
-    """The parts of a file, with a sorted header: safetensors writes texts in changing order."""
+    """The parts of a file, with a sorted header: safetensors writes metadata in varying order."""
     header, end = _header(content)
     ordered = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
     ordered += b" " * (-len(ordered) % 8)
@@ -325,13 +324,11 @@ def _header(content: bytes) -> tuple[dict[str, Any], int]:
     return json.loads(content[8:end]), end
 
 
-def _read(path: StrPath) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays and the texts in `path`; a file of another program may lack the checksum."""
-    return _parsed(path, Path(path).read_bytes())
-
-
 def _parsed(path: StrPath, content: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays and the texts in the `content` of the file at `path`."""
+    """The arrays and the metadata in the `content` of the file at `path`.
+
+    The checksum is compared; a file of another program may lack it.
+    """
     try:
         arrays = safetensors.numpy.load(content)
     except safetensors.SafetensorError as error:

@@ -125,7 +125,7 @@ def test_another_network(tmp_path: Path) -> None:
 
 def rewritten(path: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> Path:
     """The file as somebody might write it who knows how."""
-    arrays, facts = checkpoint._read(path)
+    arrays, facts = checkpoint._parsed(path, path.read_bytes())
     run = json.loads(facts[checkpoint.RUN])
     change(arrays, run)
     checkpoint._write(path, arrays, {checkpoint.RUN: json.dumps(run)})
