@@ -19,8 +19,8 @@ from polynet import (
 )
 from polynet.backend import get_backend
 from polynet.ops import EXTENSIONS, OPS, linalg, namespace
-from polynet.testing.extensions import PROBES
 from polynet.testing.samples import SAMPLES, Sample, functions
+from polynet.testing.samples.of_extensions import PROBES
 from polynet.testing.suite.cases import arrays, weights, with_arrays
 
 FUNCTIONS = functions()

@@ -1,4 +1,4 @@
-"""Calls of complex functions, and of the extensions `linalg` and `fft`, for the samples.
+"""Samples of complex functions, and of the extensions `linalg` and `fft`.
 
 Some functions have several results, complex results, or results whose signs are free; others take
 complex arguments, or arguments meant to be symmetric. For these the suite calls a *probe* instead:
@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from polynet.tensor import composition
-
-Call = tuple[tuple[Any, ...], dict[str, Any]]
+from polynet.testing.samples.sample import Sample
 
 _rng = np.random.default_rng(20241201)
 
@@ -103,12 +102,14 @@ PROBES: dict[str, Callable[..., Any]] = {
 }
 
 
-def _calls(make: Callable[..., np.ndarray], *shapes: tuple[int, ...], **options: Any) -> list[Call]:
-    return [((make(*shape),), options) for shape in shapes]
+def _calls(
+    make: Callable[..., np.ndarray], *shapes: tuple[int, ...], **options: Any
+) -> list[Sample]:
+    return [Sample((make(*shape),), options) for shape in shapes]
 
 
-def _pairs(left: Any, right: Any, *shapes: Any, **options: Any) -> list[Call]:
-    return [((left(*a), right(*b)), options) for a, b in shapes]
+def _pairs(left: Any, right: Any, *shapes: Any, **options: Any) -> list[Sample]:
+    return [Sample((left(*a), right(*b)), options) for a, b in shapes]
 
 
 def _definite(*shape: int) -> np.ndarray:
@@ -119,7 +120,7 @@ def _definite(*shape: int) -> np.ndarray:
 _SQUARES = ((3,), (2, 3), (1,))
 
 
-CALLS: dict[str, list[Call]] = {
+SAMPLES: dict[str, list[Sample]] = {
     "sign": _calls(_normal, (3, 4), ()),
     **{name: _pairs(_normal, _normal, ((3, 4), (3, 4))) for name in ("real", "imag", "conj")},
     "vecdot": [
@@ -145,7 +146,7 @@ CALLS: dict[str, list[Call]] = {
         *(((3,), (3,)), ((3,), (3, 2)), ((2, 3), (3, 1)), ((3,), (2, 3, 2)), ((2, 3), (3,))),
     ),
     "linalg.matrix_power": [
-        ((_square(*s), n), {}) for s, n in (((3,), 3), ((2, 2), -2), ((2,), 0))
+        Sample((_square(*s), n)) for s, n in (((3,), 3), ((2, 2), -2), ((2,), 0))
     ],
     "linalg.matrix_rank": [],  # an integer: tested by hand in tests/test_linear_algebra.py
     "linalg.pinv": _calls(_matrix, (4, 3), (3, 4), (2, 3, 3)),
@@ -161,7 +162,7 @@ CALLS: dict[str, list[Call]] = {
     "linalg.vector_norm": [
         *_calls(_normal, (2, 3, 4), ()),
         *[
-            ((_normal(2, 3, 4),), {"ord": p, "axis": axis, "keepdims": keepdims})
+            Sample((_normal(2, 3, 4),), {"ord": p, "axis": axis, "keepdims": keepdims})
             for p, axis, keepdims in (
                 *((2, 1, True), (1, (0, 2), False), (3, -1, False), (2.5, None, True)),
                 *((math.inf, 1, False), (-math.inf, (0, 1), True), (-1, 2, False)),
@@ -170,7 +171,7 @@ CALLS: dict[str, list[Call]] = {
         *_calls(_normal, (2, 3), ord=0, axis=1),
     ],
     "linalg.matrix_norm": [
-        ((_matrix(*shape),), {"ord": p, "keepdims": keepdims})
+        Sample((_matrix(*shape),), {"ord": p, "keepdims": keepdims})
         for shape in ((3, 4), (2, 4, 3))
         for p, keepdims in (
             *(("fro", True), ("nuc", False), (1, False), (-1, True), (2, True), (-2, False)),
@@ -184,14 +185,14 @@ CALLS: dict[str, list[Call]] = {
     "linalg.outer": _pairs(_normal, _normal, ((3,), (4,))),
     **{
         f"linalg.{name}": [
-            ((_normal(*shape),), {"offset": offset})
+            Sample((_normal(*shape),), {"offset": offset})
             for shape, offset in (((3, 3), 0), ((2, 3, 4), 1), ((4, 3), -2), ((2, 3), -1))
         ]
         for name in ("diagonal", "trace")
     },
     **{
         f"fft.{name}": [
-            ((_normal(3, 6), *([_normal(3, 6)] * (name not in ("rfft", "ihfft")))), options)
+            Sample((_normal(3, 6), *([_normal(3, 6)] * (name not in ("rfft", "ihfft")))), options)
             for options in (
                 *({}, {"axis": 0, "norm": "ortho"}, {"n": 4, "norm": "forward"}),
                 *({"n": 9}, {"n": 5, "axis": -2}),
@@ -201,7 +202,7 @@ CALLS: dict[str, list[Call]] = {
     },
     **{
         f"fft.{name}": [
-            ((_normal(2, 3, 4), *([_normal(2, 3, 4)] * (name != "rfftn"))), options)
+            Sample((_normal(2, 3, 4), *([_normal(2, 3, 4)] * (name != "rfftn"))), options)
             for options in (
                 *({}, {"axes": (0, 1), "norm": "forward"}, {"axes": (-1, 0), "norm": "ortho"}),
                 *({"s": (2, 7), "axes": (1, 2)}, {"s": (5, 2), "axes": (2, 1)}),
@@ -217,4 +218,4 @@ CALLS: dict[str, list[Call]] = {
         for name in ("fftshift", "ifftshift")
     },
 }
-"""Arguments and options, by the name of the function."""
+"""Samples by the name of the function."""
