@@ -139,7 +139,10 @@ def test_the_stand_in_refuses_what_a_device_refuses() -> None:
     for mixed in (lambda: x + host, lambda: host * x, lambda: backend.xp.concat([x, host])):
         with pytest.raises(TypeError, match="it is on the host"):
             mixed()
-    reading = (lambda: float(x[0]), lambda: bool(x[0] > 0), lambda: x[x > 0], lambda: x.tolist())
+    reading = (
+        *(lambda: float(x[0]), lambda: bool(x[0] > 0), lambda: x[x > 0], lambda: x.tolist()),
+        *(lambda: backend.to_host(x), lambda: backend.xp.nonzero(x)),
+    )
     for read in reading:
         with pytest.raises(RuntimeError, match="not permitted"), Capture():
             read()

@@ -98,6 +98,21 @@ def test_clip(low: Any, high: Any, dtype: str) -> None:
     assert not np.shares_memory(found, x)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int64"])
+@pytest.mark.parametrize(("low", "high"), [(-1, 3), (None, 3), (2, None), (-(10**9), 10**9)])
+def test_whole_numbers_are_clipped_without_a_mask(
+    low: Any, high: Any, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Places that an image is read at are clipped in a captured step, where CuPy reads no mask."""
+    x, info = np.asarray([0, 1, 5, 100], dtype=dtype), np.iinfo(dtype)
+    expected = np.clip(x, low, high) if dtype == "int64" else compat.clip(x, low, high)
+    if all(n is None or info.min <= n <= info.max for n in (low, high)):
+        monkeypatch.setattr(XP, "plain_clip", None)
+    found = XP.clip(x, low, high)
+    assert found.dtype == x.dtype
+    assert np.array_equal(found, expected)
+
+
 @pytest.mark.parametrize("axes", [0, 1, 2, ((0,), (1,)), ((1, 0), (0, 1)), ((-1,), (0,))])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex128", "int64"])
 def test_tensordot(axes: Any, dtype: str) -> None:

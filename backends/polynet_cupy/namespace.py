@@ -103,12 +103,20 @@ def memory(array: Any) -> int:
 
 
 def clip(xp: Any, x: Any, /, min: Any = None, max: Any = None) -> Any:  # noqa: A002 (the standard's)
-    """Floats between two bounds, numbers or arrays of their dtype; compat's clip looks for NaN."""
-    like = [a is None or isinstance(a, int | float) or a.dtype == x.dtype for a in (min, max)]
-    if x.dtype.kind != "f" or not all(like) or min is max is None:
+    """Numbers between two bounds, numbers or arrays of their dtype; compat's clip reads a mask."""
+    if min is max is None or not all(a is None or _is_of(xp, a, x.dtype) for a in (min, max)):
         return xp.plain_clip(x, min, max)
     x = x if min is None else xp.maximum(x, min)
     return x if max is None else xp.minimum(x, max)
+
+
+def _is_of(xp: Any, a: Any, dtype: Any) -> bool:
+    """Whether `a` is a number of this dtype, or an array of such, so that nothing is converted."""
+    if dtype.kind not in "fiu" or not isinstance(a, int | float):
+        return bool(dtype.kind in "fiu" and a.dtype == dtype)
+    if dtype.kind == "f":
+        return True
+    return isinstance(a, int) and bool(xp.iinfo(dtype).min <= a <= xp.iinfo(dtype).max)
 
 
 def take(xp: Any, x: Any, indices: Any, /, *, axis: int | None = None) -> Any:

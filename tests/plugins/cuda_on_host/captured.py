@@ -26,6 +26,8 @@ from polynet_cupy.namespace import extended
 from .cuda_on_host import CudaOnHost, empty, gemm, launch, memory, signatures
 
 INQUIRIES = {"isdtype", "finfo", "iinfo", "result_type", "can_cast", "broadcast_shapes"}
+READERS = {"clip", "nonzero", "unique_all", "unique_counts", "unique_inverse", "unique_values"}
+"""Functions that read the device; array-api-compat's `clip` selects by a mask, as the others do."""
 
 
 class Capture:
@@ -102,6 +104,13 @@ def run(f: Callable[..., Any], *args: Any, writes: Sequence[Any] = (), **options
     if capture is not None:
         capture.note(f, args, options, arrays_in([plain(result)]))
     return result
+
+
+def reader(f: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Call a function that reads an array's value, which is an error during a capture."""
+    if Capture.current is not None:
+        raise RuntimeError(f"{f.__name__} reads the device, not permitted when stream is capturing")
+    return run(f, *args, **options)
 
 
 def on_the_device(args: Any) -> None:
@@ -190,7 +199,8 @@ def namespace(precision: str) -> ModuleType:
     for name, value in {**vars(compat), "empty": empty}.items():
         function = callable(value) and not isinstance(value, type)
         function = function and not name.startswith("_") and name not in INQUIRIES
-        setattr(noted, name, partial(run, value) if function else value)
+        how = reader if name in READERS else run
+        setattr(noted, name, partial(how, value) if function else value)
     return extended(
         noted, "captured.xp", precision, launch=launched, gemm=multiplied, memory=memory,
         address=lambda x: x.ctypes.data, contiguous=contiguous,
@@ -219,7 +229,7 @@ class CudaCaptured(CudaOnHost):
         return np.array(array).view(Array)
 
     def to_host(self, array: Any) -> np.ndarray:
-        return np.array(plain(array))
+        return reader(np.array, array).view(np.ndarray)
 
     def is_array(self, x: object) -> bool:
         return isinstance(x, Array)
