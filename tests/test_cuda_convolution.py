@@ -10,12 +10,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from polynet import use_backend, value_and_grad
 from polynet.functional.convolution import convolution, convolution_transpose
+from polynet.ops import OPS
 
 if shutil.which("g++") is None:
     pytest.skip("g++ is not installed, which compiles the CUDA sources", allow_module_level=True)
 
-from beside_definitions import HOST, agree
+from beside_definitions import HOST, agree, total
 
 import polynet_cupy.convolution as by_kernels
 from polynet_cupy import normalisation
@@ -31,8 +33,8 @@ def _layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @st.composite
 def windows(draw: Any) -> dict[str, Any]:
-    """Settings of a window with one or two axes, and of the images that it goes over."""
-    axes = draw(st.integers(1, 2))
+    """Settings of a window with one to three axes, and of the images that it goes over."""
+    axes = draw(st.integers(1, 3))
     each = lambda low, high: tuple(draw(st.integers(low, high)) for _ in range(axes))
     return {
         "batch": draw(st.integers(1, 3)), "groups": draw(st.integers(1, 2)),
@@ -50,14 +52,33 @@ def taken(name: str, args: Any, options: Any) -> None:
 
 
 @pytest.mark.usefixtures("_layout")
+@pytest.mark.parametrize("sizes", [(60, 61), (9, 14, 13)], ids=["images", "volumes"])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("cells", [3, 5])
-def test_windows_of_usual_sizes(cells: int, stride: int) -> None:
+def test_windows_of_usual_sizes(cells: int, stride: int, sizes: tuple[int, ...]) -> None:
     """Loops over them are unrolled. A bias's gradient sums more numbers than one block takes."""
-    args = [rng.normal(size=s) for s in ((2, 2, 60, 61), (3, 2, cells, cells), (3,))]
+    axes = len(sizes)
+    args = [rng.normal(size=s) for s in ((2, 2, *sizes), (3, 2, *(cells,) * axes), (3,))]
     pad = (cells // 2,) * 2
-    one = {"stride": (stride,) * 2, "padding": (pad, pad), "dilation": (1, 1)}
-    taken("convolution", args, one)
+    taken(
+        "convolution", args,
+        {"stride": (stride,) * axes, "padding": (pad,) * axes, "dilation": (1,) * axes},
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("_layout")
+def test_volumes_in_float32_are_near_float64() -> None:
+    """The value and all gradients, beside the definition in float64."""
+    wide = [rng.normal(size=s) for s in ((2, 4, 6, 7, 8), (6, 2, 3, 3, 3), (6,))]
+    options = {"stride": (1, 2, 1), "dilation": (2, 1, 1), "groups": 2,
+               "padding": ((2, 2), (1, 1), (0, 1))}  # fmt: skip
+    with use_backend("numpy"):
+        squares = lambda *a: total(OPS["square"](convolution(*a, **options)))
+        expected = [convolution(*wide, **options), *value_and_grad(squares, (0, 1, 2))(*wide)[1]]
+    y, back = KERNELS["convolution"](HOST.xp, *(a.astype(np.float32) for a in wide), **options)
+    for found, exact in zip([y, *back(2 * y, (True,) * 3)], expected, strict=True):
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, exact, atol=2e-6 * np.abs(exact).max())
 
 
 def test_sums_by_channel(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,8 +87,9 @@ def test_every_source_s_kernel_is_launched(monkeypatch: pytest.MonkeyPatch) -> N
     launched("spin", "float32", 1, 32, 100)  # used while products are timed
     products.turned(XP, np.ones((2, 3)).T)  # used for large products in TF32
     with use_backend(fast):
-        one = {"stride": (1,), "padding": ((0, 0),), "dilation": (1,)}
-        convolution(*(np.ones((1, 1, n), np.float32) for n in (4, 2)), **one)
+        for axes in (1, 3):
+            one = {"stride": (1,) * axes, "padding": ((0, 0),) * axes, "dilation": (1,) * axes}
+            convolution(*(np.ones((1, 1, *(n,) * axes), np.float32) for n in (4, 2)), **one)
         layer = [np.ones(n, np.float32) for n in ((2, 3), (4, 3), 4)]
         value_and_grad(lambda *a: total(functional.linear(*a)), (0, 1, 2))(*layer)
     agree(functional.linear_relu, *(rng.normal(size=s) for s in ((900, 3), (4, 3), 4)), atol=1e-11)
@@ -236,7 +237,7 @@ def test_sums_of_columns(
     assert np.array_equal(sums, launch.column_sum(XP, terms))
 
 
-@given(data=st.data(), largest=st.booleans(), ceil=st.booleans(), axes=st.integers(1, 2))
+@given(data=st.data(), largest=st.booleans(), ceil=st.booleans(), axes=st.integers(1, 3))
 @settings(max_examples=200, deadline=None)
 def test_windows_of_every_kind(data: Any, largest: bool, ceil: bool, axes: int) -> None:
     """Dilated windows, past the end, past the padding, with and without the padding's zeros."""
@@ -379,8 +380,8 @@ def test_a_pullback_keeps_only_what_it_reads(
              {"stride": (stride,), "padding": ((0, pad),), "dilation": (1,)})
             for stride, pad in ((2**40, 0), (2**31 - 1, 2**31))
         ),
-        ("avg_pool", (np.ones(27).reshape(3, 3, 3),),
-         {"window": (2,) * 3, "stride": (1,) * 3, "padding": (0,) * 3}),
+        ("avg_pool", (np.ones((3, 3, 3, 3)),),
+         {"window": (2,) * 4, "stride": (1,) * 4, "padding": (0,) * 4}),
         ("convolution", (np.ones((1, 2, 3)), np.ones((1, 1, 2))),
          {"stride": (1,), "padding": ((0, 0),), "dilation": (1,)}),
         ("convolution", (np.ones((1, 1, 1)), np.ones((1, 1, 2))),

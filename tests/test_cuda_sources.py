@@ -161,17 +161,18 @@ def test_reads_are_under_way_together_and_packs_whole(arch: str, tmp_path: Path)
 def test_the_structures_of_the_sources_are_those_of_the_host() -> None:
     """Field by field, without padding between; the arguments of a launch are at most 4 KiB."""
     structs = {
-        "Table": optimizers.TABLE, "Window": windows.WINDOW, "Numbers": namespace.NUMBERS,
-        "Tiles": winograd.TILES,
+        "Table": optimizers.TABLE, "Axes": windows.AXES, "Window": windows.WINDOW,
+        "Numbers": namespace.NUMBERS, "Tiles": winograd.TILES,
     }  # fmt: skip
     for struct, dtype in structs.items():
         (text,) = (t for t in launch.sources().values() if f"struct {struct}" in t)
         body = re.search(rf"struct {struct} {{(.*?)}};", text, re.DOTALL)[1]
         names = re.findall(r"(\w+)(?:\[MOST\w*\])?[,;]", body)
         assert names == list(dtype.names)
-        for kind, declared in re.findall(r"\b(int|integer) ([^;]+);", body):
+        kinds = {"int": np.int32, "integer": np.int64, "Axes": windows.AXES}
+        for kind, declared in re.findall(r"\b(int|integer|Axes) ([^;]+);", body):
             for name in re.findall(r"\w+", declared.replace("[MOST]", "")):
-                assert dtype[name].base == {"int": "int32", "integer": "int64"}[kind]
+                assert dtype[name].base == kinds[kind]
         assert dtype.itemsize <= 4096 - 128
     for source, module, name in (
         ("optimizers", optimizers, "MOST"),

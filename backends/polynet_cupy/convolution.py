@@ -10,10 +10,17 @@ from typing import Any
 import numpy as np
 
 from polynet_cupy import winograd
-from polynet_cupy.launch import column_sum, elementwise, real
+from polynet_cupy.launch import column_sum, real
 from polynet_cupy.normalisation import channel_sum
 from polynet_cupy.products import product, rounded
-from polynet_cupy.windows import Padding, Sizes, countable, places_along, window_over
+from polynet_cupy.windows import (
+    Padding,
+    Sizes,
+    by_window,
+    countable,
+    places_along,
+    window_over,
+)
 
 FEW = 256
 """Places of a window: with fewer, the matrix of one sample would be too narrow for a GPU."""
@@ -31,7 +38,7 @@ class Matrices:
         self._xp = xp
         self._batch = batch
         self._groups = groups
-        self._window = math.prod(window)
+        self._window = window
         self._places = math.prod(places)
         self._joined = self._places < FEW
 
@@ -67,26 +74,27 @@ class Matrices:
         """The argument `seen` of `window_over`: the layout of what the window sees."""
         if self._joined:
             of_cell = self._batch * self._places
-            return channels, self._places, self._window * of_cell, of_cell
-        of_plane = self._window * self._places
-        return channels, channels * of_plane, of_plane, self._places
+            return channels, self._places, math.prod(self._window) * of_cell, of_cell
+        of_volume = math.prod(self._window) * self._places
+        return channels, channels * of_volume, of_volume, self._places
 
     def seen(self, images: Any, over: np.ndarray) -> Any:
         """What the window sees at each place: one row per channel and cell (im2col)."""
-        xp = self._xp
-        rows = images.shape[1] // self._groups * self._window
+        xp, cells = self._xp, math.prod(self._window)
+        rows = images.shape[1] // self._groups * cells
         shape: Sizes = (self._batch, self._groups, rows, self._places)
         if self._joined:
             shape = (self._groups, rows, self._batch * self._places)
         columns = xp.empty(shape, dtype=images.dtype)
         kernel, dtype = ("im2col", images.dtype) if real(images) else ("im2col_bfloat16", "float32")
-        elementwise(xp, kernel, dtype, columns.size // self._window, images, columns, over)
+        by_window(xp, kernel, dtype, columns.size // cells, self._window, images, columns, over)
         return columns
 
     def met(self, columns: Any, shape: Sizes, over: np.ndarray) -> Any:
         """Images that add up, at each place, what the cells of the windows have there (col2im)."""
         images = self._xp.empty(shape, dtype=columns.dtype)
-        elementwise(self._xp, "col2im", columns.dtype, images.size, columns, images, over)
+        given = (columns, images, over)
+        by_window(self._xp, "col2im", columns.dtype, images.size, self._window, *given)
         return images
 
 
@@ -202,18 +210,18 @@ def convolution_transpose(
 
 def _convolves(x: Any, weight: Any, bias: Any, axes: int, groups: int, outputs: int) -> bool:
     """Whether the kernels can take these arrays, by their axes, sizes, dtype and number."""
-    if axes not in (1, 2) or x.ndim != axes + 2 or weight.ndim != axes + 2:
+    if axes not in (1, 2, 3) or x.ndim != axes + 2 or weight.ndim != axes + 2:
         return False
     if bias is not None and bias.shape != (outputs,):
         return False
     channels = x.shape[1]
-    planes = x.shape[0] * max(channels, weight.shape[1] * groups)
-    whole = countable(planes) and not channels % groups and not weight.shape[0] % groups
+    volumes = x.shape[0] * max(channels, weight.shape[1] * groups)
+    whole = countable(volumes) and not channels % groups and not weight.shape[0] % groups
     return bool(whole and x.size and weight.size and real(x, weight, bias))
 
 
 def _counts(padded: Sizes, out: Sizes, window: Sizes, stride: Sizes, dilation: Sizes) -> bool:
-    """Whether the kernels can count a padded plane, and all that the windows see of it."""
+    """Whether the kernels can count a padded volume, and all that the windows see of it."""
     seen = math.prod(out) * math.prod(window)
     return countable(seen, math.prod(padded), *stride, *dilation)
 

@@ -1,4 +1,4 @@
-"""Pooling, and the description of a window that goes over images."""
+"""Pooling, and the description of a window that goes over sequences, images or volumes."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from polynet_cupy.launch import elementwise, real
 Sizes = tuple[int, ...]
 Padding = tuple[tuple[int, int], ...]
 """Along each axis, the padding before and after."""
+AXES = np.dtype([(name, np.int32) for name in ("z", "y", "x")])
+"""`Axes` in the sources, field by field."""
 WINDOW = np.dtype(
     [
-        *(
-            (name, np.int32)
-            for name in (
-                "planes", "height", "width", "out_height", "out_width", "window_height",
-                "window_width", "stride_y", "stride_x", "pad_y", "pad_x", "dilation_y",
-                "dilation_x", "channels",
-            )
-        ),
-        *((name, np.int64) for name in ("image_step", "plane_step", "cell_step")),
+        *((name, AXES) for name in ("size", "out", "window", "stride", "pad", "dilation")),
+        *((name, np.int32) for name in ("volumes", "channels")),
+        *((name, np.int64) for name in ("image_step", "volume_step", "cell_step")),
     ]
-)  # fmt: skip
+)
 """`Window` in the sources, field by field."""
-ROW = (1, 1, 1, 1, 0, 1)
-"""Size, out, window, stride, pad and dilation along the axis that a sequence does not have."""
+LACKING = (1, 1, 1, 1, 0, 1)
+"""Size, out, window, stride, pad and dilation along an axis that sequences or images lack."""
 MOST = 2**31 - 1
-"""The most planes, places of a padded plane, and steps: the kernels count them in 32 bits."""
+"""The most volumes, places of a padded volume, and steps: the kernels count them in 32 bits."""
+
+
+def by_window(xp: Any, kernel: str, dtype: Any, size: int, window: Sizes, *args: Any) -> None:
+    """Start a kernel of `windows.cu` with one thread per element, as it is for so many axes."""
+    elementwise(xp, f"{kernel}_3d" if len(window) == 3 else kernel, dtype, size, *args)
 
 
 def max_pool(
@@ -45,13 +46,13 @@ def max_pool(
     over = window_over(x.shape, window, stride, padding, dilation, out)
     y = xp.empty((*x.shape[: -len(window)], *out), dtype=x.dtype)
     places = xp.empty(y.shape, dtype=xp.int32)
-    elementwise(xp, "max_pool_forward", x.dtype, y.size, x, y, places, over)
+    by_window(xp, "max_pool_forward", x.dtype, y.size, window, x, y, places, over)
     shape, dtype = x.shape, x.dtype  # so that the pullback does not keep x
 
     def pullback(g: Any) -> Any:
         back = xp.empty(shape, dtype=dtype)
         given = (xp.contiguous(g), places, back, over)
-        elementwise(xp, "max_pool_backward", dtype, back.size, *given)
+        by_window(xp, "max_pool_backward", dtype, back.size, window, *given)
         return back
 
     return y, (pullback,)
@@ -69,13 +70,13 @@ def avg_pool(
     x, with_pad = xp.contiguous(x), int(count_include_pad)
     over = window_over(x.shape, window, stride, padding, ones, out)
     y = xp.empty((*x.shape[: -len(window)], *out), dtype=x.dtype)
-    elementwise(xp, "avg_pool_forward", x.dtype, y.size, x, y, over, with_pad)
+    by_window(xp, "avg_pool_forward", x.dtype, y.size, window, x, y, over, with_pad)
     shape, dtype = x.shape, x.dtype  # so that the pullback does not keep x
 
     def pullback(g: Any) -> Any:
         back = xp.empty(shape, dtype=dtype)
         given = (xp.contiguous(g), back, over, with_pad)
-        elementwise(xp, "avg_pool_backward", dtype, back.size, *given)
+        by_window(xp, "avg_pool_backward", dtype, back.size, window, *given)
         return back
 
     return y, (pullback,)
@@ -95,7 +96,7 @@ def _places(
     x: Any, window: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, *, ceil_mode: bool
 ) -> Sizes | None:
     """How many places the window has along each axis; None if the kernels cannot do this."""
-    if len(window) not in (1, 2) or x.ndim < len(window) or not x.size or not real(x):
+    if len(window) not in (1, 2, 3) or x.ndim < len(window) or not x.size or not real(x):
         return None
     out = []
     sizes = x.shape[-len(window) :]
@@ -109,9 +110,9 @@ def _places(
         if count < 1 or p >= reach:
             return None
         out.append(count)
-    planes = math.prod(x.shape[: -len(window)])
+    volumes = math.prod(x.shape[: -len(window)])
     padded = [n + 2 * p for n, p in zip(sizes, padding, strict=True)]
-    small = countable(planes, math.prod(padded), math.prod(out), *window, *stride, *dilation)
+    small = countable(volumes, math.prod(padded), math.prod(out), *window, *stride, *dilation)
     return tuple(out) if small else None
 
 
@@ -122,9 +123,9 @@ def window_over(
     """The description of a window that goes over the last axes of images of this shape.
 
     `seen` is for convolutions only: how many channels an image has, and the distances in what the
-    window sees from one image, plane and cell to the next.
+    window sees from one image, volume and cell to the next.
     """
-    planes, sizes = math.prod(images[: -len(window)]), tuple(images[-len(window) :])
-    axes = (sizes, out, window, stride, padding, dilation)
-    pairs = [tuple(a) if len(a) == 2 else (n, *a) for n, a in zip(ROW, axes, strict=True)]
-    return np.array((planes, *(n for pair in pairs for n in pair), *seen), dtype=WINDOW)
+    axes, volumes = len(window), math.prod(images[: -len(window)])
+    each = zip(LACKING, (images[-axes:], out, window, stride, padding, dilation), strict=True)
+    triples = ((*(n for _ in range(3 - axes)), *along) for n, along in each)
+    return np.array((*triples, volumes, *seen), dtype=WINDOW)
