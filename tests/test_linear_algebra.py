@@ -185,6 +185,20 @@ def test_no_matrix_at_all(name: str, function: str) -> None:
     assert tuple(grad(f)(x).shape) == (0, 3, 3)
 
 
+@pytest.mark.parametrize("name", ["numpy", "strict"])
+@pytest.mark.parametrize("order", ["fro", "nuc", 1, 2, np.inf])
+@pytest.mark.parametrize("shape", [(0, 0), (0, 3), (3, 0), (2, 0, 3)])
+def test_the_norm_of_a_matrix_without_numbers_is_0(
+    shape: tuple[int, ...], order: Any, name: str
+) -> None:
+    backend = get_backend(name)
+    x = backend.from_host(np.zeros(shape), backend.device(None))
+    y = linalg.matrix_norm(x, ord=order)
+    assert tuple(y.shape) == shape[:-2]
+    assert float(total(y)) == 0
+    assert tuple(grad(lambda a: total(linalg.matrix_norm(a, ord=order)))(x).shape) == shape
+
+
 def test_results_have_the_names_of_the_standard() -> None:
     x = np.asarray([[2.0, 1.0], [1.0, 3.0]])
 

@@ -366,13 +366,13 @@ def matrix_norm(xp, x, /, *, keepdims=False, ord="fro"):  # noqa: A002 (the stan
     if ord == "fro":
         return xp.linalg.vector_norm(x, axis=matrix, keepdims=keepdims)
     if ord in ("nuc", 2, -2):
-        reduced = {"nuc": xp.sum, 2: xp.max, -2: xp.min}[ord]
-        y = reduced(xp.linalg.svdvals(x), axis=-1)
+        norms = xp.linalg.svdvals(x)
     elif ord in (1, -1, math.inf, -math.inf):
-        sums = xp.sum(xp.abs(x), axis=-2 if abs(ord) == 1 else -1)
-        y = xp.max(sums, axis=-1) if ord > 0 else xp.min(sums, axis=-1)
+        norms = xp.sum(xp.abs(x), axis=-2 if abs(ord) == 1 else -1)
     else:
         raise ValueError(f"ord is {ord!r}; expected 'fro', 'nuc', 1, -1, 2, -2, inf or -inf")
+    summed = ord == "nuc" or (ord > 0 and norms.shape[-1] == 0)  # the largest of none is 0
+    y = (xp.sum if summed else xp.max if ord > 0 else xp.min)(norms, axis=-1)
     return _column(xp, _column(xp, y)) if keepdims else y
 
 
