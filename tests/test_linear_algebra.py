@@ -199,6 +199,17 @@ def test_the_norm_of_a_matrix_without_numbers_is_0(
     assert tuple(grad(lambda a: total(linalg.matrix_norm(a, ord=order)))(x).shape) == shape
 
 
+@pytest.mark.parametrize("name", ["numpy", "strict"])
+@pytest.mark.parametrize("shapes", [((5, 2), (5, 2)), ((3,), (2,)), ((2,), (3,))])
+def test_the_cross_product_is_of_three_dimensions(
+    shapes: tuple[tuple[int, ...], ...], name: str
+) -> None:
+    backend = get_backend(name)
+    x, y = (backend.from_host(np.ones(s), backend.device(None)) for s in shapes)
+    with pytest.raises(ValueError, match=r"vectors of 3 numbers, along axis -1 of both"):
+        linalg.cross(x, y)
+
+
 def test_results_have_the_names_of_the_standard() -> None:
     x = np.asarray([[2.0, 1.0], [1.0, 3.0]])
 
