@@ -320,6 +320,22 @@ def test_error_says_what_and_where_and_what_to_do(case: str) -> None:
         action()
 
 
+NORMS: dict[str, Callable[[Any], nn.Module]] = {
+    "BatchNorm1d": lambda eps: nn.BatchNorm1d(3, eps),
+    "GroupNorm": lambda eps: nn.GroupNorm(1, 3, eps),
+    "InstanceNorm2d": lambda eps: nn.InstanceNorm2d(3, eps),
+    "LayerNorm": lambda eps: nn.LayerNorm(3, eps),
+    "RMSNorm": lambda eps: nn.RMSNorm(3, eps),
+}
+
+
+@pytest.mark.parametrize("eps", [-1e-5, np.nan, np.inf, True, "1e-5"])
+@pytest.mark.parametrize("name", NORMS)
+def test_a_variance_gets_no_less_than_0_added(name: str, eps: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^{name}: eps is a number, at least 0; got {eps!r}$"):
+        NORMS[name](eps)
+
+
 ONE_SAMPLE: dict[str, tuple[nn.Module, tuple[int, ...], str]] = {
     "an image": (nn.Conv2d(3, 2, 3), (3, 16, 16), "None, ..."),
     "an image of other channels": (nn.Conv2d(3, 2, 3), (16, 16, 3), ""),

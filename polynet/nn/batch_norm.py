@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from polynet import functional
 from polynet.backend import Array
 from polynet.nn import init
-from polynet.nn.checks import check_same_dtype, positive, wrong_shape
+from polynet.nn.checks import check_same_dtype, epsilon, positive, wrong_shape
 from polynet.nn.described import Buffer, Parameter
 from polynet.nn.module import Module
 
@@ -33,7 +33,7 @@ class _BatchNorm(Module):
                 f"{kind}: momentum is the share of a new batch in the running statistics, from 0 "
                 f"to 1, or None for the mean of all batches; got {momentum!r}"
             )
-        self.eps = float(eps)
+        self.eps = epsilon(kind, eps)
         self.momentum = momentum
         self.weight: Array | None = None
         self.bias: Array | None = None

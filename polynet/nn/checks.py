@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 from polynet import integers
@@ -27,6 +28,13 @@ def signed_integers(layer: str, **settings: Any) -> tuple[int, ...]:
             raise ValueError(f"{layer}: {name} is an integer; got {value!r}")
         numbers.append(number)
     return tuple(numbers)
+
+
+def epsilon(layer: str, eps: Any) -> float:
+    """What is added to a variance, as a float; ValueError unless it is a finite number from 0."""
+    if isinstance(eps, bool) or not isinstance(eps, Real) or not 0 <= float(eps) < math.inf:
+        raise ValueError(f"{layer}: eps is a number, at least 0; got {eps!r}")
+    return float(eps)
 
 
 def per_axis(layer: str, name: str, value: Any, axes: int, *, least: int = 1) -> tuple[int, ...]:

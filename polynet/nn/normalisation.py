@@ -9,7 +9,14 @@ from polynet import functional
 from polynet.backend import Array
 from polynet.integers import several
 from polynet.nn import init
-from polynet.nn.checks import check_images, check_same_dtype, positive, shape_of_images, wrong_shape
+from polynet.nn.checks import (
+    check_images,
+    check_same_dtype,
+    epsilon,
+    positive,
+    shape_of_images,
+    wrong_shape,
+)
 from polynet.nn.described import Parameter
 from polynet.nn.module import Module
 
@@ -62,7 +69,7 @@ class LayerNorm(_LastAxes):
         bias: bool = True,
     ) -> None:
         self._set_shape(normalized_shape)
-        self.eps = float(eps)
+        self.eps = epsilon("LayerNorm", eps)
         self.weight: Array | None = None
         self.bias: Array | None = None
         if elementwise_affine:
@@ -92,7 +99,7 @@ class RMSNorm(_LastAxes):
         elementwise_affine: bool = True,
     ) -> None:
         self._set_shape(normalized_shape)
-        self.eps = None if eps is None else float(eps)
+        self.eps = None if eps is None else epsilon("RMSNorm", eps)
         self.weight: Array | None = (
             Parameter(self.normalized_shape, init.ones) if elementwise_affine else None
         )
@@ -106,7 +113,7 @@ class _Groups(Module):
     """Base of the norms over groups of channels."""
 
     def _describe(self, channels: int, eps: float, *, affine: bool, bias: bool = True) -> None:
-        self.eps = float(eps)
+        self.eps = epsilon(type(self).__name__, eps)
         self.weight: Array | None = Parameter((channels,), init.ones) if affine else None
         self.bias: Array | None = Parameter((channels,), init.zeros) if affine and bias else None
 
