@@ -309,6 +309,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], str]] = {
         AttributeError,
         r"Width has no attribute 'height'",
     ),
+    "JAX's way to ask for the exact GELU": (
+        lambda: functional.gelu(F32, approximate=False),
+        ValueError,
+        r"unknown approximate False\. Expected one of: none, tanh\.",
+    ),
     "SGD by position": (lambda: optim.SGD(0.1, 0.9, 1e-4), TypeError, r"positional arguments"),
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+from polynet.errors import unknown
 from polynet.functional.dropout import SELU_ALPHA, SELU_SCALE
 from polynet.functional.elementary import erf, sigmoid
 from polynet.functional.linear import by_rows, linear
@@ -166,7 +167,9 @@ def gelu(xp, x, /, *, approximate="none"):
     """
     if approximate == "none":
         return x * (erf(x * math.sqrt(0.5)) * 0.5 + 0.5)
-    z = hardtanh(x, min_val=-10.0, max_val=10.0)  # beyond, tanh is ±1, and x³ may overflow
+    if approximate != "tanh":
+        raise ValueError(unknown("approximate", approximate, ("none", "tanh")))
+    z = hardtanh(x, min_val=-10.0, max_val=10.0)  # beyond, tanh is ±1, and z³ may overflow
     return x * (xp.tanh((z + z * z * z * 0.044715) * math.sqrt(2 / math.pi)) * 0.5 + 0.5)
 
 
