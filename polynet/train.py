@@ -234,7 +234,8 @@ class Trainer:
         device must be on this one already. An array that needs none of this is not copied: do not
         change it meanwhile. Instead of `x` and `y`, `x` alone may be a `data.Source`, a function
         `(seed, epoch) -> batches` or a list of batches `(x, y)`. The batches of these, and of an
-        `np.memmap`, are made, checked and moved one by one, in a thread beside the step.
+        `np.memmap`, are made, checked and moved one by one, in a thread beside the step; in a
+        browser, which has no threads, between the steps.
 
         A step takes `accumulate` times `batch_size` samples (by default 1 times 32). Of these,
         `batch_size` at a time go through the network, so only as many need memory. If the loss is a

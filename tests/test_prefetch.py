@@ -7,8 +7,11 @@ import time
 import traceback
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
+from polynet import Trainer, data, losses, nn, optim
+from polynet.data import prefetch
 from polynet.data.prefetch import prefetched
 
 
@@ -96,3 +99,32 @@ def test_leaving_early_ends_the_thread_and_closes_the_generator() -> None:
         raise KeyError
     assert closed == ["polynet-prefetch"]
     assert no_thread_is_left()
+
+
+def test_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a browser: every kind of data trains, with the same bits, and closes its generator."""
+    x = np.linspace(-1, 1, 24, dtype=np.float32)[:, None]
+    closed = []
+
+    def made(seed: int, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        try:
+            yield from ((x[i : i + 8], 2 * x[i : i + 8]) for i in (0, 8, 16))
+        finally:
+            closed.append(epoch)
+
+    def losses_of(kind: object) -> list[float]:
+        trainer = Trainer(nn.Linear(1, 1), losses.mse, optim.SGD(lr=0.1), backend="numpy")
+        trainer.fit(kind, epochs=2, progress=True)
+        return [*trainer.history.step_losses, *trainer.evaluate(kind).values()]
+
+    kinds = data.arrays(x, 2 * x), made
+    expected = list(map(losses_of, kinds))
+    monkeypatch.setattr(threading.Thread, "start", _no_thread)
+    monkeypatch.setattr(prefetch, "THREADS", False)
+    closed.clear()
+    assert list(map(losses_of, kinds)) == expected
+    assert closed == [0, 0, 1, 0]
+
+
+def _no_thread(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")

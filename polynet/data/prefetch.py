@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
 
+THREADS = sys.platform not in {"emscripten", "wasi"}
+"""Whether there are threads: Python in a browser (Pyodide) has none."""
 
-@contextmanager
-def prefetched(items: Iterable[T], ahead: int = 2) -> Iterator[Iterator[T]]:
+
+def prefetched(items: Iterable[T], ahead: int = 2) -> AbstractContextManager[Iterator[T]]:
     """The items in their order, made in a thread that runs up to `ahead` items in front.
 
     The iteration raises an error of the thread after the items before it, with its traceback. At
     the end of the `with` block, however the block is left, the thread has ended: it finishes the
     item that it is making, and closes `items` where that is a generator.
 
+    On a platform without threads, the items are the same; each is made when it is asked for.
+
     >>> with prefetched(range(3)) as numbers:
     ...     list(numbers)
     [0, 1, 2]
     """
+    return _ahead(items, ahead) if THREADS else _one_by_one(items)
+
+
+@contextmanager
+def _one_by_one(items: Iterable[T]) -> Iterator[Iterator[T]]:
+    iterator = iter(items)
+    try:
+        yield iterator
+    finally:
+        getattr(iterator, "close", lambda: None)()
+
+
+@contextmanager
+def _ahead(items: Iterable[T], ahead: int) -> Iterator[Iterator[T]]:
     ready: deque[T] = deque()
     errors: list[BaseException] = []
     changed = threading.Condition()
