@@ -12,8 +12,9 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ import safetensors.numpy
 from polynet.backend import Array, Backend, asarray, common_backend, to_numpy
 from polynet.data import Place
 from polynet.data.place import cast
-from polynet.errors import unknown, warn
+from polynet.errors import did_you_mean, unknown, warn
 from polynet.files import StrPath, check_folder, replace_file
 from polynet.history import History, Position
 from polynet.nn import Module
@@ -62,6 +63,8 @@ def load(
     path: StrPath,
     net: M,
     *,
+    prefix: str = "",
+    without: str | Iterable[str] = (),
     backend: str | Backend | None = None,
     device: str | None = None,
     dtype: str | None = None,
@@ -74,27 +77,107 @@ def load(
     converted to the network's own dtype. A shared parameter may be in the file under any of its
     paths.
 
+    Every name in the file must be one of `net`, and the reverse. For a network that is a part of
+    the one in the file, `prefix` is what its names begin with there, such as "model.encoder.";
+    other names are not read. For networks that differ in a part, `without` is a pattern as in
+    `optim.Groups`, or several: names that fit are not read, and in `net` their parameters stay as
+    they are. Those that are only described are then drawn by `init`, or by a Trainer.
+
+    >>> import tempfile
+    >>> from polynet import checkpoint, nn
+    >>> def network(classes):
+    ...     return nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, classes))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     checkpoint.save(f"{folder}/ten.safetensors", network(10).init(backend="numpy"))
+    ...     net = checkpoint.load(f"{folder}/ten.safetensors", network(3), without="2.*")
+    >>> net.init(seed=1)[2].weight.shape
+    (3, 4)
+
     In PyTorch, `safetensors.torch.save_file(torch_net.state_dict(), path)` writes such a file,
     `save_model(torch_net, path)` also where parameters are shared.
 
     Raises ValueError for a file that is torn, changed since it was written, or no safetensors
-    file, KeyError where its names are not those of `net`, ValueError for another shape, and
-    TypeError for another dtype.
+    file, KeyError where its names are not those of `net` and for a prefix or a pattern that fits
+    no name, ValueError for another shape, and TypeError for another dtype.
     """
     if dtype is not None:
         check_dtype("load", dtype)
-    arrays, metadata = _parsed(path, Path(path).read_bytes())
-    if RUN in metadata:
-        inside = {n.partition("."): a for n, a in arrays.items()}
-        arrays = {n: a for (group, _, n), a in inside.items() if group in ("params", "buffers")}
     described = {**net.parameters(), **net.buffers()}
+    arrays = _under(path, _network_in(path), prefix)
+    patterns = [without] if isinstance(without, str) else list(without)
+    kept, arrays = _without(path, patterns, described, arrays)
+    expected = {n: thing for n, thing in described.items() if n not in kept}
     arrays = _by_first_name(path, arrays, net.aliases())
-    _check_shapes(path, arrays, described, "parameter")
-    arrays = _in_dtypes(path, arrays, described, dtype)
-    drawn = [p for p in described.values() if not isinstance(p, Described)]
+    try:
+        _check_shapes(path, arrays, expected, "parameter")
+    except (KeyError, ValueError) as error:
+        error.add_note(_to_load_a_part(arrays, expected, prefix))
+        raise
+    drawn = {n: p for n, p in described.items() if not isinstance(p, Described)}
+    arrays |= {n: to_numpy(p) for n, p in drawn.items() if n in kept}
+    found = {n: thing for n, thing in described.items() if n in arrays}
+    arrays = _in_dtypes(path, arrays, found, dtype)
     if backend is None and drawn:
-        backend = common_backend(drawn, "the network's parameters")[0]
-    return net.bind({n: asarray(arrays[n], backend=backend, device=device) for n in described})
+        backend = common_backend(drawn.values(), "the network's parameters")[0]
+    moved = {n: asarray(a, backend=backend, device=device) for n, a in arrays.items()}
+    return net.bind({**described, **moved})
+
+
+def _network_in(path: StrPath) -> dict[str, np.ndarray]:
+    """The parameters and buffers in a file, by the names that its network has for them."""
+    arrays, metadata = _parsed(path, Path(path).read_bytes())
+    if RUN not in metadata:
+        return arrays
+    inside = {n.partition("."): a for n, a in arrays.items()}
+    return {n: a for (group, _, n), a in inside.items() if group in ("params", "buffers")}
+
+
+def _under(path: StrPath, arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The arrays whose names begin with `prefix`, by the rest of their names."""
+    found = {n[len(prefix) :]: a for n, a in arrays.items() if n.startswith(prefix)}
+    if not found and prefix:
+        parts = [n.split(".")[:-1] for n in arrays]
+        begins = {".".join(p[:depth]) + ".": None for p in parts for depth in range(1, len(p) + 1)}
+        first = ", ".join(repr(b) for b in begins if b.count(".") == 1) or "nothing alike"
+        raise KeyError(
+            f"{path} has no name that begins with {prefix!r}.{did_you_mean(prefix, begins)} Its "
+            f"names begin with {first}"
+        )
+    return found
+
+
+def _without(
+    path: StrPath,
+    patterns: list[str],
+    described: Mapping[str, Any],
+    arrays: dict[str, np.ndarray],
+) -> tuple[set[str], dict[str, np.ndarray]]:
+    """The network's names that fit a pattern, and the arrays whose names fit none."""
+    for pattern in patterns:
+        if not any(fnmatchcase(n, pattern) for n in (*described, *arrays)):
+            names = ", ".join(map(repr, described))
+            raise KeyError(
+                f"{path}: the pattern {pattern!r} of `without` fits no name in the file or in the "
+                f"network, which has {names}"
+            )
+    kept, left_out = (
+        {n for n in names if any(fnmatchcase(n, p) for p in patterns)}
+        for names in (described, arrays)
+    )
+    return kept, {n: a for n, a in arrays.items() if n not in left_out}
+
+
+def _to_load_a_part(
+    arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any], prefix: str
+) -> str:
+    """What to give `load` where a file and a network differ."""
+    first = next(iter(expected), "")
+    for begin in (n.removesuffix(first) for n in arrays if n.endswith(f".{first}")):
+        if all(f"{begin}{n}" in arrays for n in expected):
+            return (
+                f"The file has all of them under longer names: load(…, prefix={prefix + begin!r})"
+            )
+    return 'To load all but a part, such as a new last layer: load(…, without="head.*")'
 
 
 def _by_first_name(

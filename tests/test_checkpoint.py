@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import time
 import tracemalloc
@@ -216,3 +217,115 @@ def test_loading_holds_a_file_twice_at_most(tmp_path: Path, of: str) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 2.1 * (tmp_path / "file").stat().st_size
+
+
+# A part of a network
+
+
+class Classifier(nn.Module):
+    """A body, and a head that another task has otherwise; the body's weight is at two paths."""
+
+    def __init__(self, classes: int, *, pooler: bool = False) -> None:
+        self.body = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4))
+        self.body[2].weight = self.body[0].weight
+        self.head = nn.Linear(4, classes)
+        if pooler:
+            self.pooler = nn.Linear(4, 4)
+
+    def forward(self, x: Any) -> Any:
+        return self.head(self.body(x))
+
+
+def pretrained(path: Path, **options: Any) -> dict[str, Any]:
+    net = Classifier(5, **options).init(seed=1, backend="numpy")
+    checkpoint.save(path, net)
+    return net.state_dict()
+
+
+def test_all_but_the_head_comes_from_a_file(backend: Backend, tmp_path: Path) -> None:
+    theirs = pretrained(tmp_path / "net")
+    net = checkpoint.load(tmp_path / "net", Classifier(3), backend=backend, without="head.*")
+    x = np.random.default_rng(0).random((12, 4), np.float32)
+    with pytest.raises(RuntimeError, match="Linear has no parameters yet: draw them"):
+        net(backend.from_host(x, backend.device(None)))
+    frozen = optim.Groups({"head.*": optim.Adam()}, others=optim.Frozen())
+    job = Trainer(net, losses.cross_entropy, frozen, seed=7)
+    job.predict(x)
+    drawn = Classifier(3).init(seed=7, backend=backend).state_dict()
+    for found in (job.net, net.init(seed=7, backend=backend)):
+        for name, a in found.state_dict().items():
+            expected = drawn if name.startswith("head.") else theirs
+            assert np.array_equal(to_numpy(a), to_numpy(expected[name])), name
+    assert list(net.aliases()) == ["body.2.weight"]
+    job.fit(x, np.arange(12) % 3, progress=False)
+    assert np.array_equal(to_numpy(job.net.body[0].weight), theirs["body.0.weight"])
+    thawed = Trainer(job.net, losses.cross_entropy, optim.Adam(1e-4), backend=backend)
+    thawed.fit(x, np.arange(12) % 3, progress=False)
+    assert not np.array_equal(to_numpy(thawed.net.body[0].weight), theirs["body.0.weight"])
+
+
+def test_what_without_leaves_stays_as_it_is_where_it_is_drawn(tmp_path: Path) -> None:
+    """And is on the same backend and in the same dtype as the rest."""
+    theirs = pretrained(tmp_path / "net", pooler=True)
+    mine = Classifier(3).init(seed=2, backend="numpy")
+    both = ["head.*", "pooler.*"]  # of which only the file has the second
+    for dtype in (None, "float64"):
+        net = checkpoint.load(tmp_path / "net", mine, without=both, dtype=dtype)
+        assert np.array_equal(net.head.weight, mine.head.weight)
+        assert np.array_equal(net.body[0].weight, theirs["body.0.weight"])
+        assert {a.dtype.name for a in net.parameters().values()} == {dtype or "float32"}
+
+
+def test_a_part_comes_from_the_file_of_a_whole(tmp_path: Path) -> None:
+    theirs = pretrained(tmp_path / "net")
+    body = checkpoint.load(tmp_path / "net", Classifier(3).body, prefix="body.")
+    for name, a in body.state_dict().items():
+        assert np.array_equal(a, theirs[f"body.{name}"])
+    net = Classifier(3)
+    net.body = body
+    assert net.init(seed=0).body[0].weight is body[0].weight
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"prefix": "boddy."}, "no name that begins with 'boddy.'. Did you mean 'body.'.*'head.'"),
+        ({}, r"lacks the parameter.*The file has all of them .*prefix='body.'\)"),
+        ({"prefix": "body"}, r"lacks the parameter.*The file has all of them .*prefix='body.'\)"),
+        ({"prefix": "body.", "without": "haed.*"}, "'haed.*' of `without` fits no name .*'0.bias'"),
+        ({"prefix": "body.", "without": "0.bias"}, None),
+    ],
+)
+def test_nothing_is_left_out_by_mistake(
+    options: dict[str, str], words: str | None, tmp_path: Path
+) -> None:
+    pretrained(tmp_path / "net")
+    if words is None:
+        net = checkpoint.load(tmp_path / "net", Classifier(3).body, **options)
+        with pytest.raises(RuntimeError, match="no parameters yet"):
+            net.state_dict()
+        return
+    with pytest.raises(KeyError) as caught:
+        checkpoint.load(tmp_path / "net", Classifier(3).body, **options)
+    said = " ".join([str(caught.value), *getattr(caught.value, "__notes__", ())])
+    assert re.search(words, said)
+
+
+def test_another_head_is_refused_with_the_way_to_keep_ones_own(tmp_path: Path) -> None:
+    pretrained(tmp_path / "net")
+    with pytest.raises(ValueError, match=r"'head.weight' has shape \(5, 4\)") as caught:
+        checkpoint.load(tmp_path / "net", Classifier(3))
+    assert 'without="head.*"' in caught.value.__notes__[0]
+    trained = checkpoint.load(tmp_path / "net", Classifier(5))
+    with pytest.raises(AttributeError, match=r"anew, .* new.body = trained.body"):
+        trained.head = nn.Linear(4, 3)
+
+
+def test_replace_leaves_the_rest_described() -> None:
+    body = {n: a for n, a in Classifier(5).init(seed=1).state_dict().items() if "head" not in n}
+    net = Classifier(3).replace(body)
+    with pytest.raises(RuntimeError, match="Linear has no parameters yet"):
+        net(np.ones((2, 4), np.float32))
+    assert net.init(seed=0)(np.ones((2, 4), np.float32)).shape == (2, 3)
+    with pytest.raises(TypeError, match=r"'body.1.num_batches_tracked' is int32; got .* int64"):
+        Classifier(3).replace({"body.1.num_batches_tracked": np.asarray(1)})

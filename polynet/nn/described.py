@@ -117,7 +117,7 @@ def check_dtype(who: str, dtype: str) -> None:
 
 
 def check_like(what: str, array: Array, now: Any) -> None:
-    """Refuse an array unless it has the shape of `now` and, where `now` is an array, its dtype."""
+    """Refuse an array unless it has the shape of `now` and, where `now` has one, its dtype."""
     if not hasattr(array, "shape"):
         raise TypeError(
             f"{what} is replaced by an array; got a {type(array).__name__}: make one with "
@@ -127,8 +127,8 @@ def check_like(what: str, array: Array, now: Any) -> None:
         raise ValueError(
             f"{what} has shape {tuple(now.shape)}; got an array of shape {tuple(array.shape)}"
         )
-    if not isinstance(now, Described) and array.dtype != now.dtype:
-        dtype = str(now.dtype).rpartition(".")[2]
+    dtype = str(getattr(now, "dtype", None) or array.dtype).rpartition(".")[2]
+    if str(array.dtype).rpartition(".")[2] != dtype:
         raise TypeError(
             f"{what} is {now.dtype}; got an array of {array.dtype}: convert it, such as by "
             f"polynet.asarray(array, backend=…, dtype={dtype!r})"

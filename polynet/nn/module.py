@@ -101,7 +101,8 @@ class Module:
         if self._path is not None:
             raise AttributeError(
                 f"{self.label()} cannot set {name!r}: a network that has its parameters does not "
-                "change itself; net.replace({name: array}) gives another one"
+                "change itself; net.replace({name: array}) gives another one. For another layer, "
+                "make the network anew, and give it the layers to keep: new.body = trained.body"
             )
         if isinstance(value, list | tuple | dict) and any(
             isinstance(leaf, Described) for leaf in leaves(value)
@@ -246,6 +247,7 @@ class Module:
     def replace(self, arrays: Mapping[str, Array]) -> Self:
         """This network with other arrays for all or some of its parameters and buffers, by name.
 
+        Where the others are only described, they still are, for `init` or a Trainer to draw.
         Names, shapes and dtypes are checked, since the arrays may come from elsewhere. Within a
         training pass the copy trains too (dropout drops), and its buffers are those of the pass;
         `bind` gives a copy that predicts there.
@@ -349,7 +351,8 @@ class Module:
                         del inside[attribute]  # `__getattr__` reads it from the pass instead
             elif context is not None:
                 inside[attribute] = Stream(name, context)
-        inside["_path"] = path
+        undrawn = any(isinstance(inside.get(a), Described) for a in copy._names)
+        inside["_path"] = None if undrawn else path
         inside["_context"] = context
         return copy
 
