@@ -24,7 +24,7 @@ def classes(outputs: np.ndarray) -> np.ndarray:
 
     `outputs` are (batch, classes, …), and the class is the index of the largest along axis 1. For
     two classes, they may also be (batch,) or (batch, 1): the class is 1 where they are above 0. The
-    result has no axis of classes.
+    result has no axis of classes. Where outputs hold NaN it says nothing: look for that first.
 
     >>> classes(np.asarray([[0.1, 0.9], [0.8, 0.2]]))
     array([1, 0])
@@ -43,8 +43,9 @@ def accuracy(targets: np.ndarray, outputs: np.ndarray) -> float:
 
     `outputs` are logits, as for `classes`. `targets` are integers without the axis of classes, or
     one-hot rows. For two classes with a single output, they have the outputs' shape, and are 0 and
-    1, or -1 and 1. Raises ValueError for other shapes, for a label that is no class, such as one
-    that the loss ignores, and for rows that are not one-hot, such as several labels a sample.
+    1, or -1 and 1. A sample with a NaN among its logits counts as wrong. Raises ValueError for
+    other shapes, for a label that is no class, such as one that the loss ignores, and for rows that
+    are not one-hot, such as several labels a sample.
 
     >>> accuracy(np.asarray([1, 0]), np.asarray([[0.1, 0.9], [0.2, 0.8]]))
     0.5
@@ -60,19 +61,20 @@ def accuracy(targets: np.ndarray, outputs: np.ndarray) -> float:
             f"accuracy: targets of shape {targets.shape} do not fit outputs of {outputs.shape}"
         )
     if answers.dtype == bool:
-        truth = _of_two(truth)
+        right = (answers == _of_two(truth)) & ~np.isnan(outputs)
     else:
         _check_classes("accuracy", truth, outputs.shape[1])
-    return float(np.mean(answers == truth))
+        right = (answers == truth) & ~np.isnan(outputs).any(axis=1)
+    return float(np.mean(right))
 
 
 def top_k(k: int) -> Callable[[np.ndarray, np.ndarray], float]:
     """A metric: the share of samples whose class is among the k largest logits.
 
     It takes integer targets (batch,) or one-hot rows, and outputs (batch, classes). Among equal
-    logits, those of the first classes count as the largest. Raises ValueError where k is not a
-    positive integer, where there are fewer than k classes, for other shapes, and for a label that
-    is no class.
+    logits, those of the first classes count as the largest; a sample with a NaN among its logits
+    counts as wrong. Raises ValueError where k is not a positive integer, where there are fewer than
+    k classes, for other shapes, and for a label that is no class.
 
     >>> metric = top_k(2)
     >>> metric(np.asarray([0, 2]), np.asarray([[0.5, 0.4, 0.1], [0.3, 0.5, 0.2]]))
@@ -93,7 +95,8 @@ def top_k(k: int) -> Callable[[np.ndarray, np.ndarray], float]:
         _check_classes(f"top_{k}", truth, outputs.shape[1])
         signed = outputs if outputs.dtype.kind == "f" else outputs.astype(np.float64)
         best = np.argsort(-signed, axis=1, kind="stable")[:, :k]  # of uint8, -1 would be 255
-        return float(np.mean((best == truth[:, None]).any(axis=1)))
+        right = (best == truth[:, None]).any(axis=1) & ~np.isnan(outputs).any(axis=1)
+        return float(np.mean(right))
 
     metric.__name__ = f"top_{k}"
     return metric

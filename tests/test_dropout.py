@@ -9,7 +9,7 @@ import pytest
 from beside_pytorch import DTYPES, numbers, same, torch, total
 
 from polynet import functional, nn, random, value_and_grad
-from polynet.backend import get_backend
+from polynet.backend import Backend, get_backend
 
 OF_CHANNELS = {"Dropout1d": (6, 5, 4), "Dropout2d": (6, 5, 4, 3), "Dropout3d": (6, 5, 4, 3, 2)}
 SHAPES = {"Dropout": (6, 5), **OF_CHANNELS}
@@ -41,6 +41,20 @@ def test_what_pytorch_drops_gives_what_pytorch_gives(kind: str, p: float, dtype:
     same(function(x, kept, keep=1 - p), outputs, dtype)
     same(value, outputs.sum(), dtype)
     same(slope, there.grad, dtype)
+
+
+@pytest.mark.parametrize("name", ["dropout", "alpha_dropout"])
+def test_all_may_be_dropped(backend: Backend, name: str) -> None:
+    """As PyTorch's functions with p=1; the gradient was 0 / 0, and alpha_dropout divided by 0."""
+    host = numbers(6, 5).astype("float32")
+    x, nothing = (backend.from_host(a, backend.device(None)) for a in (host, host > 9))
+    function = getattr(functional, name)
+    value, slope = value_and_grad(lambda a: total(function(a, nothing, keep=0.0)))(x)
+    there = torch.tensor(host, requires_grad=True)
+    outputs = getattr(torch.nn.functional, name)(there, 1.0, True).sum()
+    outputs.backward()
+    same(value, outputs, "float32")
+    same(slope, there.grad, "float32")
 
 
 @pytest.mark.parametrize("kind", OF_CHANNELS)

@@ -368,6 +368,20 @@ def test_equal_logits_are_taken_in_order() -> None:
     assert metrics.top_k(2)(np.asarray([0, 1, 2]), flat) == pytest.approx(2 / 3)
 
 
+def test_a_sample_with_a_nan_counts_as_wrong() -> None:
+    """It was the largest for accuracy, the smallest for top_k, and class 0 as a single output."""
+    nan = float("nan")
+    outputs = np.asarray([[nan, 1.0, 0.0], [0.0, 1.0, nan], [0.0, 2.0, 1.0]])
+    for metric in (metrics.accuracy, metrics.top_k(1), metrics.top_k(3)):
+        for labels in ([0, 1, 1], [1, 2, 1]):
+            assert metric(np.asarray(labels), outputs) == pytest.approx(1 / 3)
+    for shape in ((3,), (3, 1)):
+        single = np.asarray([nan, -1.0, 1.0]).reshape(shape)
+        for label in (0, 1):
+            targets = np.asarray([label, 0, 1]).reshape(shape)
+            assert metrics.accuracy(targets, single) == pytest.approx(2 / 3)
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "bool", "float32"])
 def test_the_largest_is_the_largest_in_any_dtype(dtype: str) -> None:
     """-x of whole numbers wraps round: of uint8, 0 was the largest, and of int8, -128."""
