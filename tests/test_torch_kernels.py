@@ -40,9 +40,10 @@ COMPOSITIONS: dict[str, Any] = {
     "relu": (functional.relu, [(5, 4)]),
     **{
         name: (getattr(functional, name), [(5, 4)])
-        for name in """celu elu erf gelu hardtanh leaky_relu logsigmoid sigmoid silu
-            softplus""".split()
+        for name in """celu elu erf gelu glu hardshrink hardsigmoid hardswish hardtanh leaky_relu
+            logsigmoid mish relu6 selu sigmoid silu softplus softshrink""".split()
     },
+    "prelu": (functional.prelu, [(5, 4), (4,)]),
     "softmax": (functional.softmax, [(5, 4)]),
     "log_softmax": (functional.log_softmax, [(5, 4)]),
     "mse": (losses.mse, [(5, 4), (5, 4)]),
@@ -275,10 +276,25 @@ def test_labels_out_of_range_are_refused_on_the_cpu() -> None:
         ("hardtanh", {"min_val": 1.0, "max_val": -1.0}),
         ("leaky_relu", {"negative_slope": -0.5}),
         ("leaky_relu", {"negative_slope": 0.0}),
+        ("relu6", {}),
+        ("hardsigmoid", {}),
+        ("hardswish", {}),
+        ("hardshrink", {}),
+        ("hardshrink", {"lambd": 1}),
+        ("hardshrink", {"lambd": -1.0}),
+        ("softshrink", {}),
+        ("softshrink", {"lambd": 1}),
+        ("softshrink", {"lambd": -1.0}),
+        ("threshold", {"threshold": 0.5, "value": 20}),
+        ("threshold", {"threshold": -1, "value": -math.inf}),
+        ("selu", {}),
+        ("mish", {}),
+        ("gelu", {"approximate": "tanh"}),
     ],
 )
 def test_activations_at_kinks_and_far_away_are_their_definitions(name: str, settings: Any) -> None:
-    x = torch.asarray([0.0, -0.0, 1.0, -1.0, 0.5, -2.0, 1e5, -1e5, math.inf, -math.inf])
+    numbers = [0.0, -0.0, 1.0, -1.0, 0.5, -2.0, 3, -3, 6, -6, 1e5, -1e5, math.inf, -math.inf]
+    x = torch.asarray(numbers, dtype=torch.float64)
     found = []
     for backend in (get_backend("torch"), get_backend("torch").without_kernels()):
         with use_backend(backend):
@@ -288,7 +304,7 @@ def test_activations_at_kinks_and_far_away_are_their_definitions(name: str, sett
         torch.testing.assert_close(actual, expected, equal_nan=True)
 
 
-@pytest.mark.parametrize("name", ["softmax", "log_softmax", "gelu", "leaky_relu"])
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "gelu", "glu", "leaky_relu"])
 def test_integers_are_left_to_the_definition(name: str) -> None:
     x = torch.asarray([1, 2])
     assert kernel(name)(None, x) is NotImplemented

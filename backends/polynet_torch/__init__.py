@@ -25,11 +25,11 @@ class TorchBackend(Backend):
             import torch
         except ImportError as error:
             raise MissingDependency("PyTorch", INSTALL) from error
-        from polynet_torch import kernels, layers
+        from polynet_torch import activation, kernels, layers
         from polynet_torch.namespace import xp
 
         self.xp = xp
-        self.kernels = {**kernels.KERNELS, **layers.KERNELS}
+        self.kernels = {**kernels.KERNELS, **activation.KERNELS, **layers.KERNELS}
         self.steps_per_call = 16 if torch.cuda.is_available() else 4
         self._torch = torch
         self.version = torch.__version__

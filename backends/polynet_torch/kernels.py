@@ -59,120 +59,6 @@ def linear(xp: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | 
     return y, (lambda g: g.mm(weight), lambda g: g.t().mm(x), lambda g: g.sum(0))[: len(given)]
 
 
-# Activations
-
-
-@on_floats
-def relu(xp: Any, x: torch.Tensor) -> Any:
-    """max(x, 0); the gradient passes where the result is positive."""
-    y = torch.relu(x)
-    return y, (lambda g: torch.ops.aten.threshold_backward(g, y, 0),)
-
-
-@on_floats
-def gelu(xp: Any, x: torch.Tensor, *, approximate: str = "none") -> Any:
-    """x·Φ(x); its derivative is Φ(x) + x·φ(x)."""
-    if approximate != "none":  # far from 0, the derivative of PyTorch's approximation is NaN
-        return NotImplemented
-    return functional.gelu(x), (lambda g: torch.ops.aten.gelu_backward(g, x),)
-
-
-@on_floats
-def sigmoid(xp: Any, x: torch.Tensor) -> Any:
-    """y = 1 / (1 + exp(-x)); the gradient is g·y·(1 - y)."""
-    y = torch.sigmoid(x)
-    return y, (lambda g: torch.ops.aten.sigmoid_backward(g, y),)
-
-
-@on_floats
-def silu(xp: Any, x: torch.Tensor) -> Any:
-    """x·sigmoid(x)."""
-    return functional.silu(x), (lambda g: torch.ops.aten.silu_backward(g, x),)
-
-
-@on_floats
-def softplus(xp: Any, x: torch.Tensor, *, beta: float = 1.0, threshold: float = 20.0) -> Any:
-    """log(1 + exp(beta·x)) / beta, or x beyond; the gradient is g·sigmoid(beta·x), or g."""
-    y = functional.softplus(x, beta, threshold)
-    return y, (lambda g: torch.ops.aten.softplus_backward(g, x, beta, threshold),)
-
-
-@on_floats
-def logsigmoid(xp: Any, x: torch.Tensor) -> Any:
-    """log sigmoid(x); the gradient is g·sigmoid(-x)."""
-    y, buffer = torch.ops.aten.log_sigmoid_forward(x)
-    return y, (lambda g: torch.ops.aten.log_sigmoid_backward(g, x, buffer),)
-
-
-@on_floats
-def erf(xp: Any, x: torch.Tensor) -> Any:
-    """The error function; the gradient is g·2/√π·exp(-x²)."""
-    return torch.erf(x), (lambda g: g * (2 / math.sqrt(math.pi)) * torch.exp(-x * x),)
-
-
-@on_floats
-def leaky_relu(xp: Any, x: torch.Tensor, *, negative_slope: float = 0.01) -> Any:
-    """x where x > 0, else `negative_slope`·x."""
-    y = functional.leaky_relu(x, negative_slope)
-    return y, (lambda g: torch.ops.aten.leaky_relu_backward(g, x, negative_slope, False),)
-
-
-@on_floats
-def hardtanh(xp: Any, x: torch.Tensor, *, min_val: float = -1.0, max_val: float = 1.0) -> Any:
-    """min(max(x, min_val), max_val); the gradient passes between the two."""
-    if min_val > max_val:
-        return NotImplemented
-    y = functional.hardtanh(x, min_val, max_val)
-    return y, (lambda g: torch.ops.aten.hardtanh_backward(g, x, min_val, max_val),)
-
-
-@on_floats
-def elu(xp: Any, x: torch.Tensor, *, alpha: float = 1.0) -> Any:
-    """x where x > 0, else alpha·(exp(x) - 1)."""
-    return _elu(x, alpha, 1.0)
-
-
-@on_floats
-def celu(xp: Any, x: torch.Tensor, *, alpha: float = 1.0) -> Any:
-    """x where x > 0, else alpha·(exp(x / alpha) - 1)."""
-    return _elu(x, alpha, 1 / alpha) if alpha else NotImplemented
-
-
-def _elu(x: torch.Tensor, alpha: float, rate: float) -> Any:
-    """x where x > 0, else alpha·(exp(rate·x) - 1)."""
-    y = torch.ops.aten.elu(x, alpha, 1, rate)
-    return y, (lambda g: torch.ops.aten.elu_backward(g, alpha, 1, rate, False, x),)
-
-
-def dropout(xp: Any, x: torch.Tensor, mask: torch.Tensor, *, keep: float) -> Any:
-    """x / `keep` where `mask` is true, else x · 0; the gradient goes the same way."""
-    if not x.is_floating_point() or mask.dtype != torch.bool or x.shape != mask.shape:
-        return NotImplemented
-    if recorded((x,)) or not keep:
-        return NotImplemented
-    dropped = torch.ops.aten.native_dropout_backward
-    return dropped(x, mask, 1 / keep), (lambda g: dropped(g, mask, 1 / keep), None)
-
-
-@on_floats
-def softmax(xp: Any, x: torch.Tensor, *, axis: int = -1) -> Any:
-    """y = softmax(x); the gradient is y·(g - Σ g·y)."""
-    y = torch.softmax(x, axis)
-
-    def pullback(g: torch.Tensor) -> torch.Tensor:
-        gy = g * y
-        return gy.addcmul_(y, gy.sum(axis, keepdim=True), value=-1)
-
-    return y, (pullback,)
-
-
-@on_floats
-def log_softmax(xp: Any, x: torch.Tensor, *, axis: int = -1) -> Any:
-    """y = log softmax(x); the gradient is g - exp(y)·Σ g."""
-    y = torch.log_softmax(x, axis)
-    return y, (lambda g: torch.addcmul(g, y.exp(), g.sum(axis, keepdim=True), value=-1),)
-
-
 # Losses
 
 
@@ -351,7 +237,6 @@ def adam(
 KERNELS: Mapping[str, Kernel] = {
     kernel.__name__: kernel
     for kernel in (
-        adam, celu, cross_entropy, dropout, elu, erf, gelu, hardtanh, leaky_relu, linear,
-        log_softmax, logsigmoid, mse, relu, rmsprop, sgd, sigmoid, silu, softmax, softplus,
+        adam, cross_entropy, linear, mse, rmsprop, sgd,
     )
 }  # fmt: skip
