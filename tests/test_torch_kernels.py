@@ -46,7 +46,10 @@ COMPOSITIONS: dict[str, Any] = {
     "prelu": (functional.prelu, [(5, 4), (4,)]),
     "softmax": (functional.softmax, [(5, 4)]),
     "log_softmax": (functional.log_softmax, [(5, 4)]),
-    "mse": (losses.mse, [(5, 4), (5, 4)]),
+    **{
+        name: (getattr(losses, name), [(5, 4), (5, 4)])
+        for name in "binary_cross_entropy_with_logits huber mse smooth_l1".split()
+    },
     "cross_entropy": (lambda x: losses.cross_entropy(x, torch.asarray([0, 1, 3])), [(3, 4)]),
 }
 
@@ -239,7 +242,7 @@ def test_an_update_that_pytorch_would_record_for_ever_is_refused() -> None:
 
 def test_places_of_labels_on_a_device_stay_within() -> None:
     """There a place that is not would end the process."""
-    from polynet_torch.kernels import within
+    from polynet_torch.losses import within
 
     for labels, fine in (([0, 2], True), ([0, 3], False), ([-1, 2], False)):
         places, spoilt = within(torch.asarray(labels), 3)
@@ -255,6 +258,59 @@ def test_pytorch_s_functions_say_whose_to_call() -> None:
 
 
 # What comes in
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (3, 5, 2), (2, 4, 3, 2)], ids=str)
+@pytest.mark.parametrize(
+    ("name", "weighted", "options"),
+    [
+        ("cross_entropy", True, {}),
+        ("cross_entropy", False, {"label_smoothing": 0.1}),
+        ("cross_entropy", False, {"label_smoothing": 0.1, "ignore_index": -100}),
+        ("cross_entropy", True, {"ignore_index": -100}),
+        ("nll", False, {}),
+        ("nll", True, {"ignore_index": -100}),
+    ],
+)
+def test_losses_of_labels_with_options_are_their_definitions(
+    name: str, weighted: bool, options: Any, shape: tuple[int, ...]
+) -> None:
+    """Also where a score of a label that does not count is infinite, and where none counts."""
+    rng, (x, w) = np.random.default_rng(0), drawn(shape, shape[1:2])
+    labels = torch.asarray(rng.integers(0, shape[1], (shape[0], *shape[2:])))
+    args = [x.detach(), *([w.detach().abs()] if weighted else [])]
+    targets = [labels]
+    if "ignore_index" in options:
+        targets += [torch.where(labels == 0, -100, labels), torch.full_like(labels, -100)]
+        args[0][0, 0] = -math.inf
+    for target in targets[len(targets) > 1 :]:
+
+        def loss(x: Any, *w: Any, target: Any = target) -> Any:
+            return getattr(losses, name)(x, target, None, *w, **options)
+
+        assert kernel(name)(None, args[0], target, None, *args[1:], **options) is not NotImplemented
+        found = []
+        for backend in (get_backend("torch"), get_backend("torch").without_kernels()):
+            with use_backend(backend):
+                value, slopes = value_and_grad(loss, tuple(range(len(args))))(*args)
+                found.append([value, *slopes])
+        for actual, expected in zip(*found, strict=True):
+            torch.testing.assert_close(actual, expected, equal_nan=True)
+        half = loss(*(a.to(torch.float16) for a in args))
+        assert half.dtype == torch.float16
+
+
+def test_binary_cross_entropy_keeps_small_numbers() -> None:
+    """Where the logits are right and large, as where they are wrong."""
+    x = torch.asarray([30.0, -30.0]).requires_grad_()
+    with torch.no_grad():
+        value, (pullback, _) = kernel("binary_cross_entropy_with_logits")(
+            None, x, torch.asarray([1.0, 0.0])
+        )
+        slope = pullback(torch.ones(()))
+    torch.testing.assert_close(value, torch.asarray(math.exp(-30)), rtol=1e-5, atol=0)
+    expected = torch.asarray([-0.5, 0.5]) * math.exp(-30)
+    torch.testing.assert_close(slope, expected, rtol=1e-5, atol=0)
 
 
 def test_labels_out_of_range_are_refused_on_the_cpu() -> None:

@@ -9,7 +9,6 @@ stays correct.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import Any
@@ -57,62 +56,6 @@ def linear(xp: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | 
         return NotImplemented
     y = functional.linear(x, weight, bias)
     return y, (lambda g: g.mm(weight), lambda g: g.t().mm(x), lambda g: g.sum(0))[: len(given)]
-
-
-# Losses
-
-
-def mse(xp: Any, outputs: torch.Tensor, targets: torch.Tensor, sample_weight: Any = None) -> Any:
-    """Mean of (outputs - targets)²; its gradient is 2·(outputs - targets) / size."""
-    alike = outputs.shape == targets.shape and outputs.dtype == targets.dtype
-    if (
-        sample_weight is not None
-        or not alike
-        or not outputs.is_floating_point()
-        or recorded((outputs, targets))
-    ):
-        return NotImplemented
-    difference = outputs - targets
-    scale = 2 / max(outputs.numel(), 1)
-    value = functional.mse_loss(outputs, targets)
-    return value, (
-        lambda g: difference * (g * scale),
-        lambda g: difference * (g * -scale),
-        None,
-    )
-
-
-def cross_entropy(
-    xp: Any, logits: torch.Tensor, targets: torch.Tensor, *weights: Any, **options: Any
-) -> Any:
-    """Mean of -log softmax(x)[class]; its gradient is (softmax(x) - one-hot) / batch."""
-    if options or any(w is not None for w in weights):
-        return NotImplemented
-    labels = targets.dtype in (torch.int32, torch.int64) and targets.shape == logits.shape[:1]
-    rows = logits.ndim == 2 and logits.is_floating_point()
-    if not labels or not rows or recorded((logits,)):
-        return NotImplemented
-    indices = targets.to(torch.int64).unsqueeze(1)
-    nan_if_outside = None
-    if logits.device.type != "cpu":  # on a GPU, an index out of range breaks more than this call
-        indices, nan_if_outside = within(indices, logits.shape[1])
-    scores = torch.log_softmax(logits, 1)
-    truth = scores.gather(1, indices)
-    value = truth.mean().neg_()
-
-    def pullback(g: torch.Tensor) -> torch.Tensor:
-        out = scores.exp().scatter_(1, indices, truth.expm1())
-        return out.mul_(g / len(logits))
-
-    value = value if nan_if_outside is None else value + nan_if_outside
-    return value, (pullback, None, *weights)
-
-
-def within(indices: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """`indices` clamped to 0 … count - 1; and 0, or NaN if any of them was outside this range."""
-    clamped = indices.clamp(0, count - 1)
-    zero = torch.zeros((), device=indices.device)
-    return clamped, torch.where((clamped == indices).all(), zero, math.nan)
 
 
 # Optimizers: each operation on all parameters at once
@@ -237,6 +180,6 @@ def adam(
 KERNELS: Mapping[str, Kernel] = {
     kernel.__name__: kernel
     for kernel in (
-        adam, cross_entropy, linear, mse, rmsprop, sgd,
+        adam, linear, rmsprop, sgd,
     )
 }  # fmt: skip
