@@ -13,12 +13,12 @@ from polynet_torch.kernels import on_floats, recorded
 aten = torch.ops.aten
 
 
-# Straight lines
+# Piecewise linear
 
 
 @on_floats
 def relu(xp: Any, x: torch.Tensor) -> Any:
-    """max(x, 0); where the result is not above 0, no gradient goes back."""
+    """max(x, 0); the gradient passes where the result is positive."""
     y = torch.relu(x)
     return y, (lambda g: aten.threshold_backward(g, y, 0),)
 
@@ -124,7 +124,8 @@ def _elu(x: torch.Tensor, alpha: float, rate: float, scale: float = 1.0) -> Any:
 def gelu(xp: Any, x: torch.Tensor, *, approximate: str = "none") -> Any:
     """x·Φ(x); its derivative is Φ(x) + x·φ(x).
 
-    PyTorch's slope of the approximation is NaN far from 0. Beyond ±10 it is 0 or 1 to the last bit.
+    Far from 0, the derivative of PyTorch's approximation is NaN. Beyond ±10 it is 0 or 1 to the
+    last bit.
     """
 
     def pullback(g: torch.Tensor) -> torch.Tensor:

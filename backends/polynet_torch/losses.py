@@ -107,17 +107,22 @@ def cross_entropy(
         to_weight = to_weight if isinstance(given, torch.Tensor) else None
         to_logits = aten._log_softmax_backward_data
         return value, (lambda g: to_logits(back(g), scores, 1, scores.dtype), None, None, to_weight)
-    places, spoilt = targets.to(torch.int64).unsqueeze(1), None
+    indices, nan_if_outside = targets.to(torch.int64).unsqueeze(1), None
     if logits.device.type != "cpu":  # on a GPU, an index out of range breaks more than this call
-        places, spoilt = within(places, logits.shape[1])
-    truth = scores.gather(1, places)
+        indices, nan_if_outside = within(indices, logits.shape[1])
+    truth = scores.gather(1, indices)
     value = truth.mean().neg_()
 
     def pullback(g: torch.Tensor) -> torch.Tensor:
-        out = scores.exp().scatter_(1, places, truth.expm1())
+        out = scores.exp().scatter_(1, indices, truth.expm1())
         return out.mul_(g / len(logits))
 
-    return value if spoilt is None else value + spoilt.to(value.dtype), (pullback, None, None, None)
+    return value if nan_if_outside is None else value + nan_if_outside.to(value.dtype), (
+        pullback,
+        None,
+        None,
+        None,
+    )
 
 
 def nll(
@@ -162,10 +167,10 @@ def _of_labels(
     """-Σ w·((1 - ε)·x[class] + ε·mean(x)) / Σ w, over the labels that count, and its gradients."""
     labels = targets.to(torch.int64).unsqueeze(1)
     out = None if ignored is None else labels == ignored
-    places = labels if out is None else labels.masked_fill(out, 0)
-    places, spoilt = within(places, scores.shape[1])
-    truth = scores.gather(1, places)
-    share = torch.ones_like(truth) if weight is None else weight[places]
+    indices = labels if out is None else labels.masked_fill(out, 0)
+    indices, nan_if_outside = within(indices, scores.shape[1])
+    truth = scores.gather(1, indices)
+    share = torch.ones_like(truth) if weight is None else weight[indices]
     each = truth * (1 - smoothing)
     if smoothing:
         each += scores.mean(1, keepdim=True) * smoothing
@@ -179,22 +184,22 @@ def _of_labels(
         each = share * (g / -total)
         rest = each * (smoothing / scores.shape[1])
         back = rest.expand(scores.shape).clone() if smoothing else torch.zeros_like(scores)
-        return back.scatter_(1, places, each * (1 - smoothing) + rest)
+        return back.scatter_(1, indices, each * (1 - smoothing) + rest)
 
     def to_weight(g: torch.Tensor) -> torch.Tensor:
         slopes = (each + value) * (g / -total)
         slopes = slopes if out is None else slopes.masked_fill_(out, 0)
         back = scores.new_zeros(scores.shape[1])
-        return back.index_add_(0, places.flatten(), slopes.flatten())
+        return back.index_add_(0, indices.flatten(), slopes.flatten())
 
-    return value + spoilt.to(value.dtype), to_scores, to_weight
+    return value + nan_if_outside.to(value.dtype), to_scores, to_weight
 
 
-def within(places: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """`places` clamped to 0 … count - 1; and 0, or NaN if any place was outside this range."""
-    found = places.clamp(0, count - 1)
-    nothing = torch.zeros((), device=places.device)
-    return found, torch.where((found == places).all(), nothing, math.nan)
+def within(indices: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """`indices` clamped to 0 … count - 1; and 0, or NaN if any of them was outside this range."""
+    clamped = indices.clamp(0, count - 1)
+    zero = torch.zeros((), device=indices.device)
+    return clamped, torch.where((clamped == indices).all(), zero, math.nan)
 
 
 KERNELS = {
