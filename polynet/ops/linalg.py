@@ -382,7 +382,7 @@ def matrix_norm(xp, x, /, *, keepdims=False, ord="fro"):  # noqa: A002 (the stan
 @op
 def cross(xp, x, y, /, *, axis=-1):
     for vectors in (x, y):
-        if vectors.shape[indexing.place_of(axis, vectors.ndim)] != 3:
+        if vectors.shape[indexing.normalise_axis(axis, vectors.ndim)] != 3:
             raise ValueError(
                 f"linalg.cross takes vectors of 3 numbers, along axis {axis} of both arrays; got "
                 f"{tuple(x.shape)} and {tuple(y.shape)}"
