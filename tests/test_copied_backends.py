@@ -42,7 +42,7 @@ FORKED = """
 import gc, os, signal, sys, threading
 from polynet.backend import registry, static
 
-work = registry._lock if sys.argv[1] == "the registry" else static._nothing_collected
+work = registry._lock if sys.argv[1] == "the registry" else static._collector_off
 inside, done = threading.Event(), threading.Event()
 
 
@@ -58,7 +58,7 @@ assert inside.wait(timeout=60)
 child = os.fork()
 if child == 0:
     signal.alarm(20)  # which ends a process that waits for ever
-    with static._nothing_collected:
+    with static._collector_off:
         fine = not gc.isenabled()
     registry.status("numpy")
     os._exit(0 if fine and gc.isenabled() else 1)

@@ -351,7 +351,9 @@ class Module:
                         del inside[attribute]  # `__getattr__` reads it from the pass instead
             elif context is not None:
                 inside[attribute] = Stream(name, context)
-        undrawn = any(isinstance(inside.get(a), Described) for a in copy._names)
+        undrawn = self._path is None and any(
+            isinstance(inside.get(a), Described) for a in copy._names
+        )
         inside["_path"] = None if undrawn else path
         inside["_context"] = context
         return copy
