@@ -1,4 +1,4 @@
-"""Activations that are curves, in few passes over pieces of memory that stay in the cache."""
+"""Smooth activations, in few passes over memory: pieces of an array stay in the cache."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _of_gelu(x: np.ndarray, share: np.ndarray, g: np.ndarray, out: np.ndarray) -
 
 ONE, HALF = np.float32(1), np.float32(0.5)
 FAR = np.float32(4)
-"""From here on erf is 1 in float32, and so is what follows, cut at 1."""
+"""Beyond ±4 erf is ±1 in float32; the approximation is clipped to that."""
 ABOVE = tuple(map(np.float32, (
     2.0504874504620854e-06, 0.00028483636979681785, 0.0037634945061143644,
     0.052742181853919656, 0.19035688687874797, 1.1283791467003081,

@@ -1,4 +1,4 @@
-"""Calls of NumPy's functions that put their results into existing memory."""
+"""Calls of NumPy's functions whose results are written into existing memory."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def store_all(call: Callable[[], Any], outs: list[np.ndarray]) -> None:
 
 
 def as_arrays(args: list[Any]) -> list[Any]:
-    """Python's numbers converted to arrays of the dtype that all arrays among `args` have.
+    """`args` with Python's numbers converted to arrays, if all arrays among them have one dtype.
 
-    NumPy then does not have to convert them in every replay.
+    This saves NumPy the conversion in every replay.
     """
     dtypes = {a.dtype for a in args if isinstance(a, np.ndarray)}
     if len(dtypes) != 1:
@@ -55,6 +55,6 @@ def gives(call: Callable[[], object], out: np.ndarray, expected: Any) -> bool:
 
 
 def warning(how: Any, call: Callable[[], object]) -> None:
-    """Make a call during which NumPy warns as `np.errstate(**how)` says."""
+    """Make a call under `np.errstate(**how)`."""
     with np.errstate(**how):
         call()

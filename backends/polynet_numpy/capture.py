@@ -1,12 +1,12 @@
-"""A training step that is captured once, and then replayed: only NumPy's calls, on fixed memory.
+"""Capturing a training step as a list of NumPy's calls on fixed memory, which is then replayed.
 
-The work of Python around the calls (layers, derivatives, the record and its sweep) is the same in
-every step, so it is done once, while the step is captured. Meanwhile arrays are `Captured`: every
-operation on them is computed as usual, into memory from a pool, and its call is written down.
-Memory is used again as soon as nothing refers to it any more, in the replay as in the capture.
+What Python does around these calls (layers, derivatives, the record and its sweep) is the same in
+every step, so it is done once, during the capture. Meanwhile arrays are `Captured`: each operation
+on them is computed as usual, into memory from a pool, and its call is added to the list. Memory is
+reused as soon as nothing refers to it any more, in the replay as in the capture.
 
-A capture knows arrays, not the numbers in them. To read a number of an array on the host cannot
-be captured, and raises `Uncapturable`.
+A capture is independent of the values in arrays. An operation that reads one on the host, such as
+float(x), cannot be captured, and raises `Uncapturable`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _thread = threading.local()
 
 
 def active() -> Capture | None:
-    """The capture that is being made in this thread, if one is."""
+    """The capture that is going on in this thread, or None."""
     return getattr(_thread, "capture", None)
 
 
@@ -61,7 +61,7 @@ class Capture:
         self.written: list[np.ndarray] = []
         """Arrays outside the pool that results are written to: that of the loss first."""
         self.elements = 0
-        """How many elements go through calls for which there are loops to compile."""
+        """How many elements go through calls that compiled loops could do."""
         self._pool = pool
         self._warns = np.geterr()
 
@@ -87,7 +87,7 @@ class Capture:
         return self.empty(array.shape, array.dtype, array.strides if is_dense(array) else None)
 
     def constant(self, array: np.ndarray) -> Captured:
-        """An array that stays the same: no replay computes it."""
+        """An array that replays do not compute again."""
         return Captured(array, CONSTANT)
 
     def plain(self, x: Any) -> Any:
@@ -97,18 +97,21 @@ class Capture:
     # Calls
 
     def run(self, function: Callable[..., object], args: tuple, options: dict[str, Any]) -> None:
-        """Call a function that writes into its arguments, and write the call down."""
+        """Call a function that writes into its arguments, and add the call to the list."""
         call = partial(function, *map(_kept, args), **{k: _kept(v) for k, v in options.items()})
         self._add(call)
         call()
 
     def _add(self, call: Callable[[], object]) -> None:
-        """Write a call down; in replays it warns by the settings (`np.errstate`) of this moment."""
+        """Add a call to the list, with the settings of `np.errstate` that hold now."""
         how = np.geterr()
         self.calls.append(call if how == self._warns else partial(warning, how, call))
 
     def repeat(self, make: Callable[..., Callable[[], object]], args: tuple, *, over: bool) -> None:
-        """Get a call from `make`, write it down, and call it, unless it writes `over` the state."""
+        """Add the call that `make` returns, and call it now unless it writes `over` the state.
+
+        `make` is called once, with plain arrays.
+        """
         plain = [_kept(a) for a in args]
         self.elements += sum(a.size for a in tree.leaves(plain) if isinstance(a, np.ndarray))
         call = make(*plain)
@@ -119,13 +122,13 @@ class Capture:
             call()
 
     def write(self, array: np.ndarray, other: Any) -> None:
-        """Write down that a result is copied to an array outside the pool."""
+        """Add a copy of a result to an array outside the pool, which only replays do."""
         self._overwrites()
         self.written.append(array)
         self.calls.append(partial(np.copyto, array, _kept(other)))
 
     def _overwrites(self) -> None:
-        """Write down, once, that the calls from here on may write over the state."""
+        """Announce in the list, once, that the calls after it may write over the state."""
         if overwriting not in self.calls:
             self.calls.append(overwriting)
 
@@ -140,8 +143,8 @@ class Capture:
     ) -> Any:
         """The result of a function, captured.
 
-        `out` says that the function takes `out=`. `numbers` says that Python's numbers among its
-        arguments may be made arrays, as in the call of a ufunc.
+        `out`: whether the function takes `out=`. `numbers`: whether Python's numbers among its
+        arguments may be converted to arrays, as in the call of a ufunc.
         """
         plain = [array_of(a) for a in args]
         found = function(*plain, **{name: array_of(value) for name, value in options.items()})
@@ -184,7 +187,7 @@ class Capture:
 
 
 def _view(found: Any, given: list[Captured]) -> Captured | None:
-    """The result, captured, if it is a view of an argument; None if it was computed."""
+    """The result as a `Captured` array, if it is a view of an argument; else None."""
     for x in given:
         if isinstance(found, np.ndarray) and np.may_share_memory(found, x.array):
             return Captured(found, x.block)
@@ -367,6 +370,7 @@ def _attribute(name: str) -> property:
 
 
 def _method(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of NumPy as a method; ufuncs, such as np.conj, would not bind to the array."""
     return lambda self, *args, **options: function(self, *args, **options)
 
 

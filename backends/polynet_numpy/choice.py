@@ -1,6 +1,6 @@
-"""Choosing between arrays by a mask: by their bits, since `np.where` jumps at every number.
+"""`np.where` by bitwise operations, since NumPy's own has a branch for every element.
 
-Where the mask is random, as dropout's is, a jump that was guessed wrong takes ten times as long.
+With a random mask, as in dropout, mispredicted branches make NumPy's ten times slower.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 MANY = 512
-"""Elements from which the passes over bits take less time than the jumps."""
+"""The number of elements from which bitwise operations are faster than branches."""
 MAKE: Any = [["writeonly", "allocate", "no_subtype"], ["readonly"], ["readonly"], ["readonly"]]
-"""To make the first of an iterator's arrays, in the order in memory of the others."""
+"""Flags by which `np.nditer` allocates its first operand in the memory order of the others."""
 
 
 def where(condition: Any, x: Any, y: Any, /) -> Any:
-    """`np.where`, of NumPy's arrays and numbers; the result lies in memory as that of `np.where`.
+    """`np.where` of NumPy's arrays and numbers; the result has the memory order of `np.where`'s.
 
-    So sums over it have the order, and the bits, that they have where a step is captured.
+    So a sum over it adds in the same order, and gives the same bits, as in a captured step.
     """
     if condition.size < MANY:
         return np.where(condition, x, y)
@@ -48,7 +48,7 @@ def choose(condition: Any, x: Any, y: Any, out: np.ndarray) -> None:
 
 
 def _bits(x: Any, dtype: np.dtype[Any]) -> Any:
-    """The bits of a number or an array, as whole numbers; None of an array of another dtype."""
+    """The bits of a float or an array of floats as integers; None for an array of another dtype."""
     if isinstance(x, np.ndarray) and x.dtype != dtype:
         return None
     if dtype.char not in "fd":

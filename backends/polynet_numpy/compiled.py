@@ -1,10 +1,10 @@
-"""When Numba runs the loops of `loops.py`, where it is installed, and on which threads.
+"""Compiling the loops of `loops.py` by Numba, and running them on several threads.
 
 The results are the same to the last bit with NumPy or Numba, and on any number of threads, so that
-a run that was stopped can continue with the same numbers. Numba keeps the compiled loops on disk
-for the next process. To import Numba and load the loops takes a second; to compile them, once on
-each machine, takes some seconds more. So Numba is not used until it can save as much time: when
-`WORTH` elements have gone through such loops, or the program itself has imported Numba.
+a run that was stopped can continue with the same numbers. Importing Numba and loading compiled
+loops from its cache on disk takes a second; compiling them, once on each machine, takes some
+seconds more. So Numba is used only once it can save as much time: after `WORTH` elements have gone
+through NumPy's functions instead, or if the program itself has imported Numba.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from polynet.errors import warn
 from polynet_numpy import loops
 
 WORTH = 300_000_000
-"""How many elements take a second longer without Numba."""
+"""The number of elements that take a second longer without Numba."""
 SHARE = 1 << 17
-"""The least number of elements for a thread: for fewer, to wake it takes longer than its work."""
+"""The least number of elements for a thread: waking it for fewer takes longer than the work."""
 
 KNOWN = frozenset("?bBhHiIlLqQfd")
 """The dtypes, by NumPy's letters, that loops are compiled for."""
@@ -46,14 +46,14 @@ def version() -> str | None:
         return None
 
 
-def done(elements: int) -> None:
-    """Count elements that went through NumPy's functions, but could have gone through loops."""
+def count_without_numba(elements: int) -> None:
+    """Count elements that went through NumPy's functions and could have gone through loops."""
     global _done  # noqa: PLW0603 (one count for the process)
     _done += elements
 
 
 def wanted() -> bool:
-    """Whether Numba is installed, and it is worth the time of its start by now."""
+    """Whether Numba is installed, and worth the time that its start takes."""
     return (_done >= WORTH or "numba" in sys.modules) and _numba() is not None
 
 
@@ -91,7 +91,7 @@ def bound(loop: Loop, *args: Any) -> Callable[[], Any] | None:
 
 
 def either(loop: Callable[[], bool] | None, otherwise: Callable[[], None]) -> Callable[[], None]:
-    """A call of `loop`, and of `otherwise` if the loop returns False; `otherwise` for no loop."""
+    """A call of `loop`, and of `otherwise` if that returned False, or if there is no loop."""
     if loop is None:
         return otherwise
 
@@ -103,7 +103,7 @@ def either(loop: Callable[[], bool] | None, otherwise: Callable[[], None]) -> Ca
 
 
 def split(loop: Loop, arrays: Sequence[np.ndarray], *numbers: Any) -> Callable[[], Any] | None:
-    """`bound` on several threads, for a loop over elements; all arrays must have equal strides."""
+    """`bound` on several threads, for an elementwise loop; all arrays must have equal strides."""
     flat = [a.ravel(order="K") for a in arrays]
     alike = all(a.strides == arrays[0].strides for a in arrays)
     if not alike or not all(map(np.may_share_memory, flat, arrays)):
@@ -174,7 +174,7 @@ def _say_uncached(why: str) -> None:
 
 @cache
 def _threads() -> int:
-    """As many threads as Numba would use: one for each core, or NUMBA_NUM_THREADS."""
+    """The number of threads that Numba would use: one for each core, or NUMBA_NUM_THREADS."""
     return int(_numba().get_num_threads())
 
 
@@ -223,7 +223,7 @@ class _Alive(partial):
 
 
 def _pieces(row: Sequence[np.ndarray]) -> list[list[int]]:
-    """Addresses and size of each piece of the vectors; pieces are small, to share among threads."""
+    """Addresses and size of each piece of the vectors; small pieces are easy to share out."""
     size, each = row[0].size, row[0].itemsize
     starts = range(0, size, SHARE // 4)
     return [
@@ -234,7 +234,7 @@ def _pieces(row: Sequence[np.ndarray]) -> list[list[int]]:
 
 @cache
 def _adam() -> Loop:
-    """The loop; it is defined in here since only Numba can turn addresses into arrays."""
+    """The loop, which needs Numba for turning addresses into arrays, and so is defined here."""
     numba = _numba()
 
     @numba.extending.intrinsic

@@ -1,4 +1,7 @@
-"""Convolution: matrix products with the numbers that the windows see, gathered piece by piece."""
+"""Convolution by im2col: matrix products with columns that are gathered piece by piece.
+
+A column holds what a window covers at one place. Images are in the layout of `windows.py`, CHWN.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from polynet_numpy.results import empty, run
-from polynet_numpy.windows import Ends, Sizes, as_images, cells_of, laid, places_of
+from polynet_numpy.windows import Ends, Sizes, as_chwn, as_nchw, output_sizes, views
 
 PIECE = 1 << 19
-"""Bytes of the windows' numbers that are gathered at a time, so that they stay in the cache."""
+"""Bytes of columns that are gathered at a time, so that they stay in the cache."""
 LEAST = 1024
-"""The least number of places gathered at a time: matrix products with fewer columns are slow."""
+"""The least number of columns gathered at a time: matrix products with fewer are slow."""
 APART = 64
 """Bytes between rows: rows a power of two apart would evict each other from the cache."""
 
@@ -31,10 +34,7 @@ def convolution(
     dilation: Sizes,
     groups: int = 1,
 ) -> Any:
-    """Matrix products with the numbers that the windows see, gathered piece by piece.
-
-    The backward pass gathers in the same way.
-    """
+    """Convolution by im2col, piece by piece, forward and back."""
     given = [a for a in (x, weight, bias) if a is not None]
     if x.ndim < 3 or weight.ndim != x.ndim or len({a.dtype for a in given}) != 1:
         return NotImplemented
@@ -43,7 +43,7 @@ def convolution(
     if x.shape[1] != groups * weight.shape[1]:
         return NotImplemented
     sizes = tuple(n + sum(ends) for n, ends in zip(x.shape[2:], padding, strict=True))
-    if min(places_of(sizes, weight.shape[2:], stride, dilation)) < 1:
+    if min(output_sizes(sizes, weight.shape[2:], stride, dilation)) < 1:
         return NotImplemented
     return _convolution(x, weight, bias, stride, padding, dilation, groups)
 
@@ -59,119 +59,118 @@ def _convolution(
 ) -> tuple[Any, Callable[..., Any]]:
     channels, sizes = x.shape[1], x.shape[2:]
     out, window = weight.shape[0], weight.shape[2:]
-    inside = laid(x, padding)
+    padded = as_chwn(x, padding)
     matrices = weight.reshape(groups, out // groups, -1)
     how = _How(window, stride, dilation, groups)
-    y = _correlated(inside, matrices, bias, how)
+    y = _convolved(padded, matrices, bias, how)
 
     def pullback(g: Any, needs: tuple[bool, ...]) -> Any:
-        lying = laid(g)
+        chwn = as_chwn(g)
         grads: list[Any] = [None] * len(needs)
         if needs[0]:
-            grads[0] = as_images(of_input(g, lying))
+            grads[0] = as_nchw(input_gradient(g, chwn))
         if needs[1]:
-            grads[1] = _of_weight(inside, lying, how).reshape(weight.shape)
+            grads[1] = _weight_gradient(padded, chwn, how).reshape(weight.shape)
         if needs[2:] and needs[2]:
-            grads[2] = np.sum(lying.reshape(out, -1), axis=1)
+            grads[2] = np.sum(chwn.reshape(out, -1), axis=1)
         return grads
 
-    def of_input(g: Any, lying: Any) -> Any:
+    def input_gradient(g: Any, chwn: Any) -> Any:
         reach = [d * (k - 1) for d, k in zip(dilation, window, strict=True)]
         ends = tuple((r - a, r - b) for r, (a, b) in zip(reach, padding, strict=True))
         if set(stride) == {1} and out <= channels and min(map(min, ends)) >= 0:
-            # To gather from `g` with the window turned around is less work than to scatter `g`.
-            backwards = (..., *(slice(None, None, -1) for _ in window))
-            turned = weight.reshape(groups, out // groups, -1, *window)[backwards].swapaxes(1, 2)
-            turned = turned.reshape(groups, channels // groups, -1)
-            return _correlated(laid(g, ends), turned, None, how)
-        gx = _scattered(inside.shape, matrices, lying, how)
+            # A convolution of `g` with the flipped windows is less work than col2im.
+            flip = (..., *(slice(None, None, -1) for _ in window))
+            flipped = weight.reshape(groups, out // groups, -1, *window)[flip].swapaxes(1, 2)
+            flipped = flipped.reshape(groups, channels // groups, -1)
+            return _convolved(as_chwn(g, ends), flipped, None, how)
+        gx = _col2im(padded.shape, matrices, chwn, how)
         within = (slice(a, a + n) for (a, _), n in zip(padding, sizes, strict=True))
         return gx[(slice(None), *within)]
 
-    return as_images(y), pullback
+    return as_nchw(y), pullback
 
 
 class _How(NamedTuple):
-    """How a window slides over the padded images, which are called `inside` here."""
+    """How a window slides over the padded images, `padded`."""
 
     window: Sizes
     stride: Sizes
     dilation: Sizes
     groups: int
 
-    def places(self, inside: Any) -> Sizes:
-        return places_of(inside.shape[1:-1], self.window, self.stride, self.dilation)
+    def places(self, padded: Any) -> Sizes:
+        return output_sizes(padded.shape[1:-1], self.window, self.stride, self.dilation)
 
-    def is_identity(self, inside: Any) -> bool:
-        """Whether the window has one cell, which sees `inside` as it is."""
-        return set(self.window) == {1} and self.places(inside) == inside.shape[1:-1]
+    def is_identity(self, padded: Any) -> bool:
+        """Whether the window is one cell that covers all of `padded`: im2col is not needed."""
+        return set(self.window) == {1} and self.places(padded) == padded.shape[1:-1]
 
 
-def _matrix(height: int, run_: int, places: Sizes, dtype: Any) -> tuple[int, Any]:
-    """How many rows of places are gathered at a time, and memory for what their windows see.
+def _column_memory(height: int, row_columns: int, places: Sizes, dtype: Any) -> tuple[int, Any]:
+    """How many rows of places are gathered at a time, and memory for their columns.
 
-    The memory is a matrix with `height` rows and a column for each of these places; `run_` columns
-    belong to one row of places.
+    A column has `height` numbers, and each row of places has `row_columns` columns.
     """
-    most = max(PIECE // (height * run_ * dtype.itemsize), -(-LEAST // run_))
+    most = max(PIECE // (height * row_columns * dtype.itemsize), -(-LEAST // row_columns))
     most = -(-places[0] // -(-places[0] // most))  # so that the pieces have nearly equal sizes
-    return most, empty((height, most * run_ + APART // dtype.itemsize), dtype)
+    return most, empty((height, most * row_columns + APART // dtype.itemsize), dtype)
 
 
 def _pieces(
-    places: Sizes, most: int, run_: int, memory: np.ndarray
+    places: Sizes, most: int, row_columns: int, memory: np.ndarray
 ) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    """Some rows of places at a time: the slice of rows, their columns, and a matrix for them.
+    """For some rows of places at a time: the slice of rows, that of their columns, and a matrix.
 
-    The matrix reuses the memory of the piece before.
+    All pieces share the memory of the matrix.
     """
     for start in range(0, places[0], most):
         stop = min(start + most, places[0])
-        columns = slice(start * run_, stop * run_)
-        yield slice(start, stop), columns, memory[:, : (stop - start) * run_]
+        columns = slice(start * row_columns, stop * row_columns)
+        yield slice(start, stop), columns, memory[:, : (stop - start) * row_columns]
 
 
-def _memory_for(inside: Any, how: _How) -> tuple[int, Any]:
-    if how.is_identity(inside):
+def _memory_for(padded: Any, how: _How) -> tuple[int, Any]:
+    if how.is_identity(padded):
         return 0, None
-    places, height = how.places(inside), inside.shape[0] * math.prod(how.window)
-    return _matrix(height, math.prod(places[1:]) * inside.shape[-1], places, inside.dtype)
+    places, height = how.places(padded), padded.shape[0] * math.prod(how.window)
+    return _column_memory(height, math.prod(places[1:]) * padded.shape[-1], places, padded.dtype)
 
 
-def _seen(
-    inside: np.ndarray, how: _How, most: int, memory: np.ndarray
+def _im2col(
+    padded: np.ndarray, how: _How, most: int, memory: np.ndarray
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """A slice of places, and the numbers that cells see there: (groups, channels·cells, places)."""
-    channels, n = inside.shape[0], inside.shape[-1]
-    places, (window, stride, dilation, groups) = how.places(inside), how
-    if how.is_identity(inside):
-        yield slice(None), inside.reshape(groups, channels // groups, -1)
+    """For each piece: the slice of columns, and the columns, (groups, channels·cells, columns)."""
+    channels, n = padded.shape[0], padded.shape[-1]
+    places, (window, stride, dilation, groups) = how.places(padded), how
+    if how.is_identity(padded):
+        yield slice(None), padded.reshape(groups, channels // groups, -1)
         return
-    first, *along, last = inside.strides
+    first, *along, last = padded.strides
     by_cell, by_place = ([a * m for a, m in zip(along, s, strict=True)] for s in (dilation, stride))
     cells = as_strided(
-        inside,
+        padded,
         (channels, *window, *places, n),
         (first, *by_cell, *by_place, last),
         writeable=False,
     )
     every = (slice(None),) * (1 + len(window))
-    for rows, part, matrix in _pieces(places, most, math.prod(places[1:]) * n, memory):
+    for rows, columns, matrix in _pieces(places, most, math.prod(places[1:]) * n, memory):
         some = cells[(*every, rows)]
         matrix.reshape(some.shape)[...] = some
-        yield part, matrix.reshape(groups, len(matrix) // groups, -1)
+        yield columns, matrix.reshape(groups, len(matrix) // groups, -1)
 
 
-def _correlated(inside: Any, matrices: Any, bias: Any, how: _How) -> Any:
-    """The convolution of the images in `inside`."""
-    places, n = how.places(inside), inside.shape[-1]
-    y = empty((*matrices.shape[:2], math.prod(places) * n), inside.dtype)
-    run(_correlate, inside, matrices, bias, how, *_memory_for(inside, how), y)
+def _convolved(padded: Any, matrices: Any, bias: Any, how: _How) -> Any:
+    """The convolution of the images in `padded`, as CHWN."""
+    places, n = how.places(padded), padded.shape[-1]
+    y = empty((*matrices.shape[:2], math.prod(places) * n), padded.dtype)
+    run(_convolve_into, padded, matrices, bias, how, *_memory_for(padded, how), y)
     return y.reshape(-1, *places, n)
 
 
-def _correlate(
-    inside: np.ndarray,
+def _convolve_into(
+    padded: np.ndarray,
     matrices: np.ndarray,
     bias: np.ndarray | None,
     how: _How,
@@ -179,29 +178,25 @@ def _correlate(
     memory: np.ndarray,
     y: np.ndarray,
 ) -> None:
-    for part, seen in _seen(inside, how, most, memory):
-        np.matmul(matrices, seen, out=y[..., part])
+    for part, columns in _im2col(padded, how, most, memory):
+        np.matmul(matrices, columns, out=y[..., part])
         if bias is not None:
             y[..., part] += bias.reshape(*y.shape[:2], 1)
 
 
-def _of_weight(inside: Any, g: Any, how: _How) -> Any:
-    """The gradient of the matrices."""
+def _weight_gradient(padded: Any, g: Any, how: _How) -> Any:
+    """The gradient of the matrices of weights."""
     outs = g.shape[0] // how.groups
-    height = inside.shape[0] // how.groups * math.prod(how.window)
-    shape, dtype = (how.groups, height, outs), g.dtype
-    total, piece, y = (
-        empty(shape, dtype),
-        empty(shape, dtype),
-        empty((shape[0], outs, height), dtype),
-    )
+    height = padded.shape[0] // how.groups * math.prod(how.window)
+    total, piece = (empty((how.groups, height, outs), g.dtype) for _ in range(2))
+    y = empty((how.groups, outs, height), g.dtype)
     flat = g.reshape(how.groups, outs, -1)
-    run(_add_up, inside, flat, how, *_memory_for(inside, how), total, piece, y)
+    run(_weight_gradient_into, padded, flat, how, *_memory_for(padded, how), total, piece, y)
     return y
 
 
-def _add_up(
-    inside: np.ndarray,
+def _weight_gradient_into(
+    padded: np.ndarray,
     g: np.ndarray,
     how: _How,
     most: int,
@@ -211,45 +206,45 @@ def _add_up(
     y: np.ndarray,
 ) -> None:
     total.fill(0)
-    for part, seen in _seen(inside, how, most, memory):
-        total += np.matmul(seen, g[..., part].mT, out=piece)  # twice as fast as its transpose
+    for part, columns in _im2col(padded, how, most, memory):
+        total += np.matmul(columns, g[..., part].mT, out=piece)  # twice as fast as its transpose
     y[...] = total.mT
 
 
-def _scattered(shape: Sizes, matrices: Any, g: Any, how: _How) -> Any:
-    """The gradient of `inside`, which has `shape`: each place adds to the numbers its cells saw."""
+def _col2im(shape: Sizes, matrices: Any, g: Any, how: _How) -> Any:
+    """The gradient of `padded`, which has `shape`: each column is added to where it came from."""
     y = empty(shape, g.dtype)
     if how.is_identity(y):
         flat = g.reshape(how.groups, -1, math.prod(shape[1:]))
         run(np.matmul, matrices.mT, flat, out=y.reshape(how.groups, -1, flat.shape[2]))
         return y
-    run(_scatter, matrices, g, how, *_memory_for(y, how), y)
+    run(_col2im_into, matrices, g, how, *_memory_for(y, how), y)
     return y
 
 
-def _scatter(
+def _col2im_into(
     matrices: np.ndarray, g: np.ndarray, how: _How, most: int, memory: np.ndarray, y: np.ndarray
 ) -> None:
     (window, stride, dilation, groups), channels, n = how, y.shape[0], y.shape[-1]
-    places, run_ = g.shape[1:-1], math.prod(g.shape[2:])
-    turned = np.ascontiguousarray(matrices.mT)
-    flat = g.reshape(groups, -1, places[0] * run_)
+    places, row_columns = g.shape[1:-1], math.prod(g.shape[2:])
+    transposed = np.ascontiguousarray(matrices.mT)
+    flat = g.reshape(groups, -1, places[0] * row_columns)
     y.fill(0)
-    for rows, part, matrix in _pieces(places, most, run_, memory):
-        back = matrix.reshape(groups, len(matrix) // groups, -1)  # splitting axes never copies
-        np.matmul(turned, flat[..., part], out=back)
+    for rows, part, matrix in _pieces(places, most, row_columns, memory):
+        columns = matrix.reshape(groups, len(matrix) // groups, -1)  # splitting axes never copies
+        np.matmul(transposed, flat[..., part], out=columns)
         count = rows.stop - rows.start
         by_cell = matrix.reshape(channels, -1, count, *places[1:], n)
         first = rows.start * stride[0]
         reached = y[:, first : first + (count - 1) * stride[0] + dilation[0] * (window[0] - 1) + 1]
-        cells = cells_of(_channel_first(reached), window, stride, dilation)
+        cells = views(_as_cnhw(reached), window, stride, dilation)
         for i, cell in enumerate(cells):
-            cell += _channel_first(by_cell[:, i])
+            cell += _as_cnhw(by_cell[:, i])
 
 
-def _channel_first(lying: np.ndarray) -> np.ndarray:
-    """(channels, *places, batch) as (channels, batch, *places), as windows slide over the last."""
-    return lying.transpose(0, lying.ndim - 1, *range(1, lying.ndim - 1))
+def _as_cnhw(chwn: np.ndarray) -> np.ndarray:
+    """CHWN as CNHW, since windows slide over the last axes."""
+    return chwn.transpose(0, chwn.ndim - 1, *range(1, chwn.ndim - 1))
 
 
 KERNELS: Mapping[str, Callable[..., Any]] = {"convolution": convolution}

@@ -1,7 +1,4 @@
-"""NumPy's functions that a capture has to treat in a way of their own.
-
-The functions defined here take the capture as their first argument.
-"""
+"""NumPy's functions that a capture treats specially."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from polynet_numpy import compiled, loops
 from polynet_numpy.choice import choose
 
 ABOUT = {np.shape, np.ndim, np.size, np.result_type, np.can_cast, np.iscomplexobj, np.isrealobj}
-"""Functions whose answer does not depend on the numbers in an array."""
+"""Functions whose result does not depend on the values in an array."""
 
 BY_NUMBERS = {
     getattr(np, name)
@@ -25,7 +22,7 @@ BY_NUMBERS = {
         "unique_inverse unique_values"
     ).split()
 }
-"""Functions whose result has a shape that depends on the numbers in an array."""
+"""Functions whose result has a shape that depends on the values in an array."""
 
 IN_PLACE = {np.copyto, np.fill_diagonal, np.place, np.put, np.put_along_axis, np.putmask}
 """Functions that write to their first argument, and return nothing."""
@@ -120,4 +117,7 @@ INTO: dict[Any, Callable[..., Any]] = {
     np.where: _where,
     np.zeros_like: _filled(0),
 }
-"""Functions that are captured by a function of ours, which writes into existing memory."""
+"""Functions that are captured by one of those above, into memory of the capture.
+
+It takes the capture, and then the arguments.
+"""

@@ -32,12 +32,12 @@ Call = Callable[[], object]
 
 
 def linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
-    """y = x Wᵀ + b, with the bias added in place."""
+    """y = x Wᵀ + b; the bias is added in place."""
     return _linear(x, weight, bias, relu=False)
 
 
 def linear_relu(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
-    """max(x Wᵀ + b, 0), computed in place; where the result is 0, no gradient goes back."""
+    """max(x Wᵀ + b, 0), computed in place; the gradient passes where the result is not 0."""
     return _linear(x, weight, bias, relu=True)
 
 
@@ -81,11 +81,11 @@ def relu(xp: Any, x: Any) -> Any:
         return NotImplemented
     y = like(x)
     repeat(_relu, x, y)
-
     return y, (lambda g: _stopped(y, g),)
 
 
 def _stopped(y: Any, g: Any) -> Any:
+    """`g` where the result `y` of a relu is not 0, else 0."""
     mask, back = like(y, bool), like(y, g.dtype)
     repeat(_where_not_0, y, g, mask, back)
     return back
@@ -104,6 +104,7 @@ def _add_bias_relu(y: np.ndarray, bias: np.ndarray) -> Call:
 
 
 def _relu(x: np.ndarray, y: np.ndarray) -> Call:
+    """There is no loop for this; by `repeat`, its elements count towards the start of Numba."""
     return partial(np.maximum, x, x.dtype.type(0), out=y)
 
 
@@ -136,7 +137,7 @@ def cross_entropy(xp: Any, logits: Any, targets: Any, *weights: Any, **options: 
 
 
 FEW = 100
-"""Up to this number of classes loops are faster; for more, NumPy computes long rows faster."""
+"""The number of classes up to which loops are faster than NumPy's functions on whole rows."""
 
 
 def _cross_entropy(
@@ -212,7 +213,7 @@ def _put(x: np.ndarray, part: tuple[slice, ...], out: np.ndarray) -> None:
 
 
 def segment_sum(xp: Any, x: Any, segments: Any, count: int) -> Any:
-    """Rows summed by segment: they are sorted first, so that each sum is over adjacent rows."""
+    """The sum of the rows of each segment; rows are sorted first, so that these are adjacent."""
     y, shape, dtype = empty((count, *x.shape[1:]), x.dtype), x.shape, x.dtype
     repeat(_segment_sum, x, segments, y)
 
@@ -247,13 +248,13 @@ def _segment_sum(x: np.ndarray, segments: np.ndarray, out: np.ndarray) -> Call:
 
 
 PIECE = 16384
-"""How many counters are computed at a time, so that their words stay in the cache."""
+"""The number of counters in a piece, whose words stay in the cache."""
 
 
 def keep_mask(
     xp: Any, key: Any, step: Any, *, shape: tuple[int, ...], keep: float, first: int = 0
 ) -> Any:
-    """Threefry in place, in pieces; in memory, two words are the four halves of four elements."""
+    """Threefry in place, in pieces; two 32-bit words in memory are the bits of four elements."""
     largest = round(keep * 65536) - 1  # the largest half for which an element is kept
     if sys.byteorder != "little" or largest < 0:
         return NotImplemented

@@ -1,7 +1,7 @@
 """Normalisation, in few passes over memory.
 
-The numbers that are normalised together are a row of a matrix: the features of a sample, or the
-numbers of a channel in all samples, in the memory layout of the convolutions.
+What is normalised together is a row of a matrix: the features of a sample, or a channel of all
+samples in the CHWN layout of `windows.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from polynet_numpy import compiled, loops
 from polynet_numpy.results import empty, like, repeat, run
-from polynet_numpy.windows import as_images, laid
+from polynet_numpy.windows import as_chwn, as_nchw
 
 Call = Callable[[], object]
 
@@ -58,21 +58,21 @@ def batch_norm(xp: Any, x: Any, weight: Any = None, bias: Any = None, *, eps: fl
     """
     if weight is None or bias is None or not _fit(x, weight, bias) or x.ndim < 4:
         return NotImplemented
-    lying = laid(x)
-    whole, rows = lying.shape, lying.reshape(len(lying), -1)
+    chwn = as_chwn(x)
+    whole, rows = chwn.shape, chwn.reshape(len(chwn), -1)
     out, y, (mean, variance, r) = like(rows), like(rows), _numbers(rows, 3)
     columns = weight[:, None], bias[:, None]
     repeat(_standardise, rows, *columns, eps, mean, variance, r, y, out)
 
     def pullback(gradients: tuple[Any, Any, Any], needs: tuple[bool, ...]) -> Any:
-        g = laid(gradients[0]).reshape(whole[0], -1)
+        g = as_chwn(gradients[0]).reshape(whole[0], -1)
         work, back, (total, slope) = like(g), like(g), _numbers(g, 2)
         others = (a[:, None] for a in gradients[1:])
         repeat(_of_columns, g, y, r, columns[0], *others, total, slope, work, back)
-        images = as_images(back.reshape(whole))
+        images = as_nchw(back.reshape(whole))
         return images, slope.reshape(-1), total.reshape(-1)
 
-    return (as_images(out.reshape(whole)), mean.reshape(-1), variance.reshape(-1)), pullback
+    return (as_nchw(out.reshape(whole)), mean.reshape(-1), variance.reshape(-1)), pullback
 
 
 def _fit(x: Any, *others: Any) -> bool:
@@ -80,7 +80,7 @@ def _fit(x: Any, *others: Any) -> bool:
 
 
 def _numbers(rows: Any, count: int) -> list[Any]:
-    """Memory for `count` columns, with one number for each row."""
+    """Memory for `count` columns of one number for each row."""
     return [empty((rows.shape[0], 1), rows.dtype) for _ in range(count)]
 
 

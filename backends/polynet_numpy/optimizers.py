@@ -1,4 +1,4 @@
-"""Optimizers: a formula runs on one piece of a parameter at a time, which stays in the cache."""
+"""Optimizers, which update one piece of a parameter at a time, so that it stays in the cache."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from polynet_numpy import compiled
 from polynet_numpy.results import apart, copy, repeat
 
 PIECE = 8192
-"""How many elements a piece has."""
+"""The number of elements in a piece."""
 SMALL = 1 << 15
-"""Vectors of at most so many elements are joined with others."""
+"""The number of elements up to which vectors are joined with others."""
 GRADIENT = 1
-"""The place of g in a row (p, g, *slots)."""
+"""The index of g in a row (p, g, *slots)."""
 Arrays = dict[str, Any]
 Rows = list[list[np.ndarray]]
 Update = Callable[..., None]
@@ -28,10 +28,10 @@ Make = Callable[..., Callable[[], object]]
 def optimizer(rule: Callable[..., tuple[Iterable[str], Make]]) -> Callable[..., Any]:
     """A kernel for a whole tree of parameters.
 
-    `rule(**settings)` returns the names of the slots and a function `make(rows, step, lr)`. This
-    returns a call that updates in place, in each row of vectors (p, g, *slots), `p` and the slots.
-    `step` counts from 0. The vectors are the captured step's state where the kernel may overwrite
-    it, and otherwise copies.
+    `rule(**settings)` returns the names of the slots and a function `make(rows, step, lr)`. Each
+    row is a list of vectors (p, g, *slots), and `make` returns a call that updates `p` and the
+    slots in place. `step` counts from 0. The vectors are the state of the captured step where the
+    kernel may overwrite it, and otherwise copies.
     """
 
     @wraps(rule)
@@ -63,8 +63,8 @@ def optimizer(rule: Callable[..., tuple[Iterable[str], Make]]) -> Callable[..., 
     return kernel
 
 
-def in_pieces(update: Update) -> Callable[[Rows], Update]:
-    """Turn an update of one piece, which has two scratch vectors, into an update of all rows.
+def piecewise(update: Update) -> Callable[[Rows], Update]:
+    """Turn an update of one piece, which takes two scratch vectors too, into one of all rows.
 
     Small vectors are joined, since a call costs as much as some thousand elements. The small
     vectors of a captured step's state lie side by side in memory already.
@@ -74,11 +74,11 @@ def in_pieces(update: Update) -> Callable[[Rows], Update]:
         small = [row for row in rows if row[0].size <= SMALL]
         large = [row for row in rows if row[0].size > SMALL]
         columns = [list(column) for column in zip(*small, strict=True)]
-        lying = [_side_by_side(column) for column in columns]
-        scattered = [i for i, vector in enumerate(lying) if vector is None]
+        joined = [_side_by_side(column) for column in columns]
+        scattered = [i for i, vector in enumerate(joined) if vector is None]
         work = [
             np.concatenate(column) if vector is None else vector
-            for vector, column in zip(lying, columns, strict=True)
+            for vector, column in zip(joined, columns, strict=True)
         ]
         pieces = [p for row in (*large, work) if row for p in _pieces(row)]
 
@@ -105,7 +105,7 @@ def _pieces(row: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
 
 
 def _side_by_side(vectors: list[np.ndarray]) -> np.ndarray | None:
-    """The vector of which `vectors` are adjacent parts in this order; None if there is none."""
+    """One vector over the memory of `vectors`, if they are adjacent in this order; else None."""
     base, size = vectors[0].base, sum(v.size for v in vectors)
     if not isinstance(base, np.ndarray) or any(v.base is not base for v in vectors):
         return None
@@ -131,7 +131,7 @@ def adam(*, betas: Any, eps: Any, weight_decay: Any, decoupled: bool = False) ->
     beta1, beta2 = betas
     decay, shrinking = (0.0, weight_decay) if decoupled else (weight_decay, 0.0)
 
-    @in_pieces
+    @piecewise
     def by_numpy(
         p: Any, g: Any, m: Any, v: Any, s: Any, t: Any, rate: float, floor: float, shrink: float
     ) -> None:
@@ -172,7 +172,7 @@ def adam(*, betas: Any, eps: Any, weight_decay: Any, decoupled: bool = False) ->
 def sgd(*, momentum: Any, nesterov: Any, weight_decay: Any) -> Any:
     """g ← ∇ + λp;  b ← μb + g;  p ← p - η·(g + μb if Nesterov, else b)."""
 
-    @in_pieces
+    @piecewise
     def by_numpy(p: Any, g: Any, *rest: Any) -> None:
         *slots, s, t, lr = rest
         if weight_decay:

@@ -10,7 +10,7 @@ import numpy as np
 
 from polynet_numpy.choice import where
 from polynet_numpy.results import form, like, run
-from polynet_numpy.windows import Ends, Sizes, cells_of, padded, places_of, within
+from polynet_numpy.windows import Ends, Sizes, output_sizes, padded, views, within
 
 
 def max_pool(
@@ -25,44 +25,44 @@ def max_pool(
 ) -> Any:
     """The largest number of each window; of several equal ones, the first gets the gradient."""
     how = (window, stride, dilation or (1,) * len(window))
-    wide, ends = _pooled(x, padding, -math.inf, how)
-    if wide is None or ceil_mode:
+    padded_x, ends = _pooled(x, padding, -math.inf, how)
+    if padded_x is None or ceil_mode:
         return NotImplemented
-    seen = cells_of(wide, *how)
-    y, inner, blank = _folded(np.maximum, seen), within(x, ends), form(wide)
+    cells = views(padded_x, *how)
+    y, unpadded, outline = _folded(np.maximum, cells), within(x, ends), form(padded_x)
 
     def pullback(g: Any) -> Any:
-        back = like(blank)
-        lying, left, found = like(y), like(y, bool), like(y, bool)
-        run(_to_the_largest, seen, y, g, lying, left, found, back, cells_of(back, *how))
-        return back[inner]
+        back = like(outline)
+        gradient, pending, found = like(y), like(y, bool), like(y, bool)
+        run(_to_the_largest, cells, y, g, gradient, pending, found, back, views(back, *how))
+        return back[unpadded]
 
     return y, (pullback,)
 
 
 def _to_the_largest(
-    seen: list[np.ndarray],
+    cells: list[np.ndarray],
     y: np.ndarray,
     g: np.ndarray,
-    lying: np.ndarray,
-    left: np.ndarray,
+    gradient: np.ndarray,
+    pending: np.ndarray,
     found: np.ndarray,
     back: np.ndarray,
     targets: list[np.ndarray],
 ) -> None:
-    lying[...] = g  # in the memory layout of the masks
+    gradient[...] = g  # in the memory layout of the masks
     back.fill(0)
-    left.fill(True)  # true where the largest number has not been met yet
-    for cell, target in zip(seen, targets, strict=True):
+    pending.fill(True)  # true for windows whose largest number has not been met yet
+    for cell, target in zip(cells, targets, strict=True):
         np.equal(cell, y, out=found)
-        found &= left
-        left ^= found
-        target += where(found, lying, 0)
-    if left.any():  # a NaN is equal to nothing; by the definition, the last one wins
-        for cell, target in zip(reversed(seen), reversed(targets), strict=True):
-            np.logical_and(left, np.isnan(cell), out=found)
-            left ^= found
-            target += where(found, lying, 0)
+        found &= pending
+        pending ^= found
+        target += where(found, gradient, 0)
+    if pending.any():  # a NaN is equal to nothing; by the definition, the last one wins
+        for cell, target in zip(reversed(cells), reversed(targets), strict=True):
+            np.logical_and(pending, np.isnan(cell), out=found)
+            pending ^= found
+            target += where(found, gradient, 0)
 
 
 def avg_pool(
@@ -75,22 +75,22 @@ def avg_pool(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Any:
-    """The mean of each window, where all windows count the same number of elements."""
+    """The mean of each window; declines settings with which windows count different elements."""
     how = (window, stride, (1,) * len(window))
-    wide, ends = _pooled(x, padding, 0, how)
-    if wide is None or ceil_mode or (any(padding) and not count_include_pad):
+    padded_x, ends = _pooled(x, padding, 0, how)
+    if padded_x is None or ceil_mode or (any(padding) and not count_include_pad):
         return NotImplemented
-    y = _folded(np.add, cells_of(wide, *how))
+    y = _folded(np.add, views(padded_x, *how))
     y /= math.prod(window)
-    inner, blank = within(x, ends), form(wide)
+    unpadded, outline = within(x, ends), form(padded_x)
 
     def pullback(g: Any) -> Any:
-        back, part = like(blank), like(g)
+        back, part = like(outline), like(g)
         if stride == window and back.size == g.size * math.prod(window):
             run(_to_tiles, g, window, part, back)
         else:
-            run(_to_all, g, math.prod(window), part, back, cells_of(back, *how))
-        return back[inner]
+            run(_to_all, g, math.prod(window), part, back, views(back, *how))
+        return back[unpadded]
 
     return y, (pullback,)
 
@@ -105,7 +105,7 @@ def _to_all(
 
 
 def _to_tiles(g: np.ndarray, window: Sizes, part: np.ndarray, back: np.ndarray) -> None:
-    """`_to_all` for windows that do not overlap: each element belongs to one window."""
+    """`_to_all` for windows that tile the array: each element belongs to one window."""
     np.divide(g, math.prod(window), out=part)
     lead, rest = g.shape[: -len(window)], g.shape[-len(window) :]
     pairs = zip(rest, window, strict=True)
@@ -116,13 +116,13 @@ def _to_tiles(g: np.ndarray, window: Sizes, part: np.ndarray, back: np.ndarray) 
 def _pooled(
     x: np.ndarray, padding: Sizes, value: float, how: tuple[Sizes, Sizes, Sizes]
 ) -> tuple[np.ndarray | None, Ends]:
-    """The padded array that a window slides over, None if the kernel declines; and the padding."""
+    """The padded array, or None if the kernel declines; and the padding as pairs."""
     ends = tuple((p, p) for p in padding)
     if x.dtype.char not in "fd" or not x.size or x.ndim < len(padding):
         return None, ends
-    wide = padded(x, ends, value)
-    fits = min(places_of(wide.shape[-len(padding) :], *how)) > 0
-    return wide if fits else None, ends
+    padded_x = padded(x, ends, value)
+    fits = min(output_sizes(padded_x.shape[-len(padding) :], *how)) > 0
+    return padded_x if fits else None, ends
 
 
 def _folded(combine: np.ufunc, cells: list[Any]) -> Any:

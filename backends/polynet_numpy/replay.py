@@ -1,4 +1,4 @@
-"""The compiled step on NumPy: captured, compared once with the step itself, and replayed."""
+"""`compile` on NumPy: the step is captured, compared once with the step itself, and replayed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def runner(backend: Backend, step: Step) -> StaticRunner:
 
 
 class _Steps:
-    """A step that can be taken as usual, or be captured."""
+    """A step that is taken as usual, or captured while a capture is going on."""
 
     def __init__(self, step: Step, xp: Any) -> None:
         self._step = step
@@ -69,9 +69,9 @@ class _Steps:
 
         In the state returned, a leaf that the step wrote over, or left in place, is the plain array
         itself. A leaf that was moved to another place stays `Captured`, so that each replay moves
-        the numbers that are there then. Only here may the step write over the state. The capture
-        is compared with the step itself, which writes to new arrays: a gradient that was spoilt
-        since it lies in the state's memory shows as a difference.
+        the values of that moment. Only here may the step write over the state. The comparison with
+        the plain step, which writes to new arrays, would show a gradient that lay in the state's
+        memory and was overwritten.
         """
         step = allow_overwrite(self._step)
         new, loss = step(*tree.map(lambda a: Captured(a, None), (state, data, rows)))
@@ -86,9 +86,8 @@ class _Steps:
     def _trial(self, step: Callable[[], None]) -> _Trial:
         """The capture of the step, and the result of the step on the state as it is now.
 
-        The step is captured with other rows than those of the result. So, if numbers of a batch
-        are kept in the capture where there should be arrays, the first replay gives another
-        result.
+        The step is captured with other rows than those of the result, so that the comparison shows
+        a capture that holds values of the batch as constants.
         """
         self._expected = []
         try:
@@ -121,13 +120,13 @@ class _NotCaptured(RuntimeError):
 
 
 class _Trial(NamedTuple):
-    """A capture, the storage of its results (the loss last), and the results to expect once."""
+    """A capture, the storage of its results (the loss last), and the results to expect at first."""
 
     capture: Capture
     results: list[np.ndarray]
     expected: list[np.ndarray]
 
-    def holds(self) -> bool:
+    def passed(self) -> bool:
         """Whether the replay gave what the step gave, to the last bit."""
         return all(map(_same, self.results, self.expected))
 
@@ -136,14 +135,14 @@ class _Replay:
     """A captured step, whose first replay is compared with the step itself."""
 
     def __init__(
-        self, trial: Callable[[], _Trial], step: Callable[[], None], *, required: bool
+        self, prepare: Callable[[], _Trial], step: Callable[[], None], *, required: bool
     ) -> None:
-        self._prepare = trial
+        self._prepare = prepare
         self._required = required
         self._step = step
-        self._trial: _Trial | None = None
-        self._why = ""
-        self._take_over(trial())
+        self._trial: _Trial | None = None  # until the first replay has been compared
+        self._why = ""  # the reason for giving up, until a warning has said it
+        self._take_over(prepare())
 
     def _take_over(self, trial: _Trial) -> None:
         self._trial = trial
@@ -154,7 +153,7 @@ class _Replay:
 
     def __call__(self) -> None:
         if not self._by_loops:
-            compiled.done(self._elements)
+            compiled.count_without_numba(self._elements)
         if self._cut or (not self._by_loops and compiled.wanted()):
             try:
                 self._take_over(self._prepare())
@@ -168,7 +167,7 @@ class _Replay:
             call()
         if trial is not None:
             self._cut = False
-            if not trial.holds():
+            if not trial.passed():
                 for a, b in zip(trial.results, trial.expected, strict=True):
                     a[...] = b
                 self._give_up("from the same numbers its replay computed other results")
@@ -176,8 +175,8 @@ class _Replay:
     def _give_up(self, why: str) -> None:
         """Take the step one operation at a time from now on.
 
-        The warning comes before the next step begins. It may be turned into an error, and here that
-        error would come after the state was written, but before the run has taken it over.
+        The warning is given before the next step begins: a user may turn it into an error, which
+        would come here between the writing of the state and its return.
         """
         self._calls, self._trial, self._cut = [self._step], None, False
         self._by_loops, self._why = True, why
@@ -194,14 +193,14 @@ class _Replay:
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two arrays have the same numbers; the signs of zeros and NaNs do not matter."""
+    """Whether two arrays have equal values; the signs of zeros and NaNs do not matter."""
     return a.tobytes() == np.asarray(b).tobytes() or (
         a.dtype.kind in "fc" and np.array_equal(a, b, equal_nan=True)
     )
 
 
 def side_by_side(branch: Any) -> Any:
-    """A copy of a state; the small arrays of each branch lie in one vector, one after another."""
+    """A copy of a state, in which the small arrays of each branch are parts of one vector."""
     if not isinstance(branch, dict):
         return tree.map(np.array, branch)
     copy = {

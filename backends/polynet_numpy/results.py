@@ -1,6 +1,6 @@
-"""Functions for kernels that work whether or not a step is being captured.
+"""Functions for kernels, which work whether or not a step is being captured.
 
-While a step is captured, results are in memory of the capture's pool, and calls are written down.
+During a capture, results are in memory of the capture's pool, and calls are added to its list.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def run(function: Callable[..., object], *args: Any, **options: Any) -> None:
 def repeat(make: Callable[..., Callable[[], object]], *args: Any, over: bool = False) -> None:
     """`run` the call that `make` returns for the arrays; `make` itself runs once for all replays.
 
-    Where the call writes `over` the state, replays make it, and the capture does not.
+    A call that writes `over` the state is made by replays only, not during the capture.
     """
     capture = active()
     if capture is None:
@@ -52,7 +52,7 @@ def like(x: Any, dtype: Any = None) -> Any:
 
 
 def form(x: Any) -> np.ndarray:
-    """A stand-in for `x`, to pass to `like` later: its shape, dtype and strides, but no memory."""
+    """An array with the shape, dtype and strides of `x`, but no memory, to pass to `like` later."""
     return as_strided(np.empty(1, x.dtype), x.shape, x.strides, writeable=False)
 
 

@@ -1,9 +1,8 @@
 """Windows that slide over images, for convolution and pooling.
 
-In memory, images are laid out as (channels, rows, columns, batch), and sequences and volumes
-likewise. The numbers that one cell of a window sees are then long runs of memory, and so are the
-arrays that pass from one pooling or activation to the next. Results are views of this layout with
-the usual order of axes.
+In memory, images are laid out as CHWN: (channels, rows, columns, batch), and sequences and volumes
+likewise. What one cell of a window covers is then in long contiguous runs. Results are NCHW views
+of this layout, so that it is kept from one layer to the next.
 """
 
 from __future__ import annotations
@@ -19,24 +18,24 @@ Sizes = tuple[int, ...]
 Ends = tuple[tuple[int, int], ...]
 
 
-def places_of(sizes: Sizes, window: Sizes, stride: Sizes, dilation: Sizes) -> Sizes:
-    """How many places a window has along each axis, for axes of `sizes`, padding included."""
+def output_sizes(sizes: Sizes, window: Sizes, stride: Sizes, dilation: Sizes) -> Sizes:
+    """How many places a window takes along each axis, for axes of `sizes`, padding included."""
     axes = zip(sizes, window, stride, dilation, strict=True)
     return tuple((n - d * (k - 1) - 1) // s + 1 for n, k, s, d in axes)
 
 
-def cells_of(x: Any, window: Sizes, stride: Sizes, dilation: Sizes) -> list[Any]:
-    """For each cell of the window, a view of the numbers of `x` that it sees, in reading order.
+def views(x: Any, window: Sizes, stride: Sizes, dilation: Sizes) -> list[Any]:
+    """For each cell of the window, in row-major order, a view of what it covers at all its places.
 
     The window slides over the last axes of `x`.
     """
-    places = places_of(x.shape[-len(window) :], window, stride, dilation)
+    places = output_sizes(x.shape[-len(window) :], window, stride, dilation)
 
-    def part(cell: Sizes) -> Any:
+    def index(cell: Sizes) -> Any:
         axes = zip(cell, places, stride, dilation, strict=True)
         return (..., *(slice(i * d, i * d + (n - 1) * s + 1, s) for i, n, s, d in axes))
 
-    return [x[part(cell)] for cell in product(*map(range, window))]
+    return [x[index(cell)] for cell in product(*map(range, window))]
 
 
 def padded(x: Any, padding: Ends, value: float) -> Any:
@@ -56,8 +55,8 @@ def within(x: np.ndarray, padding: Ends) -> Any:
     return (..., *(slice(a, a + n) for n, (a, _) in zip(sizes, padding, strict=True)))
 
 
-def laid(x: Any, padding: Ends = ()) -> Any:
-    """`x` as (channels, rows, columns, batch), contiguous, zeros around it; a view if possible."""
+def as_chwn(x: Any, padding: Ends = ()) -> Any:
+    """NCHW images as CHWN, contiguous and padded with zeros; a view if possible."""
     x = x.transpose(*range(1, x.ndim), 0)
     if not any(map(any, padding)) and x.flags.c_contiguous:
         return x
@@ -65,17 +64,17 @@ def laid(x: Any, padding: Ends = ()) -> Any:
     padding = padding or ((0, 0),) * len(sizes)
     wide = (size + a + b for size, (a, b) in zip(sizes, padding, strict=True))
     y = empty((channels, *wide, n), x.dtype)
-    run(_lay, x, tuple(a for a, _ in padding), y)
+    run(_pad_into, x, tuple(a for a, _ in padding), y)
     return y
 
 
-def _lay(x: np.ndarray, before: Sizes, y: np.ndarray) -> None:
+def _pad_into(x: np.ndarray, before: Sizes, y: np.ndarray) -> None:
     if y.shape != x.shape:
         y.fill(0)
     places = (slice(a, a + n) for a, n in zip(before, x.shape[1:-1], strict=True))
     y[(slice(None), *places)] = x
 
 
-def as_images(lying: Any) -> Any:
-    """A view of what is laid out so, with the usual order of axes."""
-    return lying.transpose(lying.ndim - 1, *range(lying.ndim - 1))
+def as_nchw(chwn: Any) -> Any:
+    """A view of CHWN images as NCHW."""
+    return chwn.transpose(chwn.ndim - 1, *range(chwn.ndim - 1))
