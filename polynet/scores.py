@@ -165,7 +165,8 @@ def _measured(
         truths, answers = map(joined, zip(*kept, strict=True), (targets, "the network's output"))
     for name, metric in metrics.items():
         with _given(f"metric {name!r}", answers, truths, OF_CLASSES):
-            numbers[name] = _number(name, metric(truths, answers))
+            value = metric(truths, answers)
+        numbers[name] = _number(name, value)
     return numbers
 
 

@@ -73,6 +73,30 @@ class Frame:
         return np.asarray([list(row) for row in rows], dtype or object)
 
 
+class Days(Frame):
+    """A data frame of Polars: beside other numbers, its dates become numbers of days."""
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        columns = (np.asarray(column) for column in self._columns.values())
+        return np.stack([c if c.dtype.kind == "f" else c.astype(float) for c in columns], axis=1)
+
+
+class Lazy:
+    """A lazy frame of Polars."""
+
+    def collect(self) -> None: ...
+
+
+class Dataset:
+    """A map-style Dataset of PyTorch."""
+
+    def __len__(self) -> int:
+        return len(X)
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, int]:
+        return X[i], int(Y[i])
+
+
 def of_weights(weight: Any) -> Trainer:
     return trainer(partial(losses.cross_entropy, weight=weight))
 
@@ -246,12 +270,68 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
     "columns of several dtypes": (
         lambda: trainer().fit(Frame(a=[1.0] * 12, b=[True] * 12), Y),
         TypeError,
-        ["no dtype in common", "x.astype('float64')"],
+        ["no dtype of NumPy in common", "x.astype('float64')"],
     ),
     "columns in which None is": (
         lambda: trainer().fit(Frame(a=[1.0, None] * 6, b=["x"] * 12), Y),
         TypeError,
         ["the columns 'b' hold no numbers: leave them out"],
+    ),
+    "dates, of which Polars makes numbers": (
+        lambda: trainer().fit(Days(a=[1.0] * 12, day=[np.datetime64("2026-01-01")] * 12), Y),
+        TypeError,
+        ["dtype float64", "the columns 'day' hold no numbers: leave them out"],
+    ),
+    "a lazy data frame": (
+        lambda: trainer().fit(Lazy(), Y),
+        TypeError,
+        ["from Lazy", "is computed by x.collect()"],
+    ),
+    "dates": (
+        lambda: trainer().fit(np.arange(12).astype("datetime64[D]")[:, None], Y),
+        TypeError,
+        ["dtype datetime64[D]", "(x - x.min()) / np.timedelta64(1, 'D') makes numbers of dates"],
+    ),
+    "a structured array": (
+        lambda: trainer().fit(np.zeros(12, [("a", "f4"), ("b", "f4")]), Y),
+        TypeError,
+        ["structured_to_unstructured(x) makes columns of its fields"],
+    ),
+    "rows that are dicts": (
+        lambda: trainer().fit([{"a": 1.0}] * 12, Y),
+        TypeError,
+        ["its rows are dicts: give its columns"],
+    ),
+    "samples of several lengths": (
+        lambda: trainer().fit([[1.0] * (i % 3 + 1) for i in range(12)], Y),
+        ValueError,
+        ["x is not one array", "pad samples of different lengths to one"],
+    ),
+    "objects of several lengths": (
+        lambda: trainer().fit(np.asarray([[1.0], [1.0, 2.0]] * 6, object), Y),
+        TypeError,
+        ["rows of equal length: pad rows that are shorter"],
+    ),
+    # what makes no batches
+    "a list of samples": (
+        lambda: trainer().fit(list(zip(X, Y, strict=True))),
+        ValueError,
+        ["batch 0's y is a single number", "x, y = map(np.stack, zip(*samples))", "DataLoader"],
+    ),
+    "a list of rows that are dicts": (
+        lambda: trainer().fit([{"x": X, "y": Y}]),
+        TypeError,
+        ["batch 0 is a dict", "of data in columns give those, fit(data['x'], data['y'])"],
+    ),
+    "a function of nothing": (
+        lambda: trainer().fit(lambda: [(X, Y)]),
+        TypeError,
+        ["is called as <lambda>(seed, epoch), for each epoch anew: too many positional arguments"],
+    ),
+    "a Dataset": (
+        lambda: trainer().fit(Dataset()),
+        TypeError,
+        ["y is missing: x is a Dataset", "a DataLoader, into which a Dataset of PyTorch's goes"],
     ),
     "numbers that are objects": (
         lambda: trainer().fit(X.astype(object), Y),
@@ -341,6 +421,15 @@ def test_an_error_of_a_metric_says_what_it_was_given() -> None:
         "metric 'f1_score' was given targets of shape (12,) and the network's outputs, of shape "
         "(12, 3). A metric of classes takes polynet.metrics.classes(outputs)"
     )
+
+
+def test_the_note_is_of_the_metrics_own_errors() -> None:
+    def nothing(targets: np.ndarray, outputs: np.ndarray) -> Any:
+        return None
+
+    with pytest.raises(TypeError, match="returned a NoneType; expected a number") as caught:
+        trainer(metrics=[nothing]).evaluate(X, Y)
+    assert not hasattr(caught.value, "__notes__")
 
 
 @pytest.mark.parametrize("loss", [constant, of_signs, stopped])

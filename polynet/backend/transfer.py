@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,7 @@ def on_host(x: Any, *, copy: bool | None = None) -> np.ndarray:
     if not isinstance(x, np.ndarray | np.generic) and is_claimed(x):
         return backend_of(x).to_host(x)
     host = np.array(x, copy=copy)
-    if host.dtype.kind not in NUMBERS:
+    if host.dtype.kind not in NUMBERS or _odd_columns(x):  # Polars makes numbers of dates
         raise TypeError(
             f"cannot make an array of numbers from {type(x).__name__} (dtype {host.dtype}); "
             f"{_advice(x, host)}"
@@ -98,26 +99,59 @@ def on_host(x: Any, *, copy: bool | None = None) -> np.ndarray:
     return host.astype(host.dtype.newbyteorder("="), copy=False)
 
 
+def _odd_columns(x: Any) -> list[str]:
+    """The columns of a data frame that hold no numbers; none of anything else."""
+    if not hasattr(x, "columns"):
+        return []
+    names = x.columns if hasattr(x, "iloc") else getattr(x, "column_names", x.columns)  # Arrow's
+    return [repr(c) for c in names if not _can_be_numbers(np.asarray(x[c]))]
+
+
 def _advice(x: Any, host: np.ndarray) -> str:
     """Advice for an array that holds no numbers: for a data frame, it names the columns."""
     if host.ndim == 2 and hasattr(x, "columns"):
-        odd = [repr(c) for c in x.columns if not _can_be_numbers(np.asarray(x[c]))]
-        if not odd:
-            return "its columns have no dtype in common: x.astype('float64') gives them one"
-        more = f" and {len(odd) - 5} more" if len(odd) > 5 else ""
-        return (
-            f"the columns {', '.join(odd[:5])}{more} hold no numbers: leave them out, or turn them "
-            "into numbers, as pandas.get_dummies(x, dtype='float64') does with text"
-        )
-    if host.size and isinstance(host.flat[0], str | bytes):
-        text = "for numbers that are written as text, use np.asarray(x, dtype=float)"
-        labels = "; for labels, use `names, y = np.unique(y, return_inverse=True)`"
-        return text + labels * (host.ndim == 1)
-    if hasattr(x, "toarray"):
-        return "a sparse matrix becomes an array by x.toarray(), or batch by batch in a data.Source"
-    if host.ndim and _can_be_numbers(host):
-        return "np.asarray(x, dtype='float64'), or 'int64' of labels, makes numbers of its objects"
-    return "expected numbers or booleans in rows of equal length"
+        return _advice_on_columns(_odd_columns(x))
+    first = host.flat[0] if host.size else None
+    labels = "; for labels, use `names, y = np.unique(y, return_inverse=True)`" * (host.ndim == 1)
+    advice = (
+        (hasattr(x, "collect"), "a lazy data frame is computed by x.collect()"),
+        (
+            host.dtype.kind in "mM",
+            "(x - x.min()) / np.timedelta64(1, 'D') makes numbers of dates, here of days",
+        ),
+        (
+            host.dtype.names is not None,
+            "numpy.lib.recfunctions.structured_to_unstructured(x) makes columns of its fields",
+        ),
+        (
+            isinstance(first, Mapping),
+            "its rows are dicts: give its columns, as one array or as a dict of arrays",
+        ),
+        (
+            isinstance(first, str | bytes),
+            f"for numbers that are written as text, use np.asarray(x, dtype=float){labels}",
+        ),
+        (
+            hasattr(x, "toarray"),
+            "a sparse matrix becomes an array by x.toarray(), or batch by batch in a data.Source",
+        ),
+        (
+            host.ndim > 0 and _can_be_numbers(host),
+            "np.asarray(x, dtype='float64'), or 'int64' of labels, makes numbers of its objects",
+        ),
+    )
+    otherwise = "expected numbers or booleans in rows of equal length: pad rows that are shorter"
+    return next((text for fits, text in advice if fits), otherwise)
+
+
+def _advice_on_columns(odd: list[str]) -> str:
+    if not odd:
+        return "its columns have no dtype of NumPy in common: x.astype('float64') gives one"
+    more = f" and {len(odd) - 5} more" if len(odd) > 5 else ""
+    return (
+        f"the columns {', '.join(odd[:5])}{more} hold no numbers: leave them out, or turn them "
+        "into numbers, as pandas.get_dummies(x, dtype='float64') does with text"
+    )
 
 
 def _can_be_numbers(host: np.ndarray) -> bool:

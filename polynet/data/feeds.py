@@ -190,11 +190,21 @@ class Streamed:
         for number, batch in enumerate(made):
             if not isinstance(batch, tuple | list) or len(batch) not in {2, 3}:
                 size = f" of {len(batch)}" if isinstance(batch, tuple | list) else ""
+                columns = isinstance(batch, Mapping)
                 raise TypeError(
                     f"{self.names[0]}: a batch is (x, y) or (x, y, sample_weight); batch {number} "
                     f"is a {type(batch).__name__}{size}"
+                    + "; of data in columns give those, fit(data['x'], data['y'])"
+                    * columns
                 )
             names = [f"batch {number}'s {name}" for name in self.names]
+            for a, name in zip(batch, names, strict=False):
+                if np.isscalar(a) or getattr(a, "shape", None) == ():
+                    raise ValueError(
+                        f"{name} is a single number; a batch holds several samples. Of a list of "
+                        "samples make two arrays, x, y = map(np.stack, zip(*samples)); a Dataset "
+                        "of PyTorch's goes into a DataLoader"
+                    )
             pairs = zip(batch, names, strict=False)
             x, y, *others = (each(_from_the_host, a, name) for a, name in pairs)
             found = [self._place.prepare(a, n) for a, n in zip((x, y), names, strict=False)]

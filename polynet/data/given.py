@@ -31,7 +31,8 @@ def feed(place: Place, x: Any, y: Any, sample_weight: Any, *, seed: int, prefix:
         raise TypeError(
             f"{prefix}y is missing: x is a {type(x).__name__}; expected x and y (any y, such as "
             "zeros, for a loss without targets), or a source of both (polynet.data), a function "
-            "(seed, epoch) -> batches, a list of batches or a DataLoader"
+            "(seed, epoch) -> batches, a list of batches or a DataLoader, into which a Dataset of "
+            "PyTorch's goes"
         )
     given = (x, y) if sample_weight is None else (x, y, sample_weight)
     if _is_mapped(given):

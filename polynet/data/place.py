@@ -110,7 +110,8 @@ def host_array(x: Any, name: str) -> np.ndarray:
         raise TypeError(f"{name}: {error}") from None
     except ValueError as error:
         raise ValueError(
-            f"{name} is not one array: {error} Give several arrays as a dict, by their names"
+            f"{name} is not one array: {error} Give several arrays as a dict, by their names, "
+            "and pad samples of different lengths to one"
         ) from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from inspect import signature
 from itertools import islice
 from typing import Any
 
@@ -273,6 +274,8 @@ def _of_each(rows: np.ndarray, batch: Batch) -> Batch:
 
 def batches_of(source: Batches, seed: int, epoch: int) -> Iterator[Batch]:
     """The batches of data that makes its own; TypeError for data that gives them only once."""
+    if callable(source):
+        _check_called_with_epoch(source)
     found = source(seed, epoch) if callable(source) else source
     if not callable(source) and iter(found) is found:
         raise TypeError(
@@ -280,3 +283,16 @@ def batches_of(source: Batches, seed: int, epoch: int) -> Iterator[Batch]:
             "that makes it, or a list of batches"
         )
     return iter(found)
+
+
+def _check_called_with_epoch(source: Callable[..., Any]) -> None:
+    """Refuse a function that does not take two arguments."""
+    try:
+        signature(source).bind(0, 0)
+    except ValueError:  # a function that does not say what it takes
+        return
+    except TypeError as error:
+        raise TypeError(
+            f"{_said(source)} makes batches, and is called as {_said(source)}(seed, epoch), for "
+            f"each epoch anew: {error}"
+        ) from None
