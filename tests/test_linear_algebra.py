@@ -87,6 +87,13 @@ def test_the_determinant_has_a_gradient_where_there_is_no_inverse(rank: int) -> 
     check_grad(linalg.det, x)
 
 
+def test_its_second_derivative_says_that_it_needs_the_inverse() -> None:
+    """NumPy's error is of a matrix that is inverted, which the caller did not ask for."""
+    with pytest.raises(np.linalg.LinAlgError, match="Singular") as caught:
+        hessian(linalg.det)(np.asarray([[1.0, 2.0], [2.0, 4.0]]))
+    assert "second derivatives of linalg.det need the inverse" in caught.value.__notes__[0]
+
+
 def test_a_norm_at_zero_has_slope_zero_and_ties_share() -> None:
     for ord in (1, 2, 3, np.inf):  # noqa: A001 (the standard's name)
         slope = grad(lambda a, p=ord: linalg.vector_norm(a, ord=p))(np.zeros(3))

@@ -98,7 +98,11 @@ def det(xp, x, /):
 
 
 def _of_cofactors(xp, g, out, x):
-    t = xp.linalg.inv(x).mT
+    try:
+        t = xp.linalg.inv(x).mT
+    except Exception as error:  # each library has one of its own
+        error.add_note("second derivatives of linalg.det need the inverse of its matrix")
+        raise
     total = xp.sum(g * out, axis=(-2, -1), keepdims=True)
     return total * t - xp.matmul(out, xp.matmul(g.mT, t))
 
