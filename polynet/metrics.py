@@ -116,7 +116,7 @@ def _of_two(targets: np.ndarray) -> np.ndarray:
 
 
 def _check_classes(name: str, labels: np.ndarray, classes: int) -> None:
-    odd = labels[(labels < 0) | (labels >= classes)]
+    odd = labels[(labels < 0) | (labels >= classes) | (labels % 1 != 0)]
     if odd.size:
         raise ValueError(
             f"{name}: the targets hold {odd.flat[0]}; the outputs are of classes 0 to {classes - 1}"

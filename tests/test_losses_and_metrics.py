@@ -395,6 +395,15 @@ def test_the_largest_is_the_largest_in_any_dtype(dtype: str) -> None:
 # Labels that are no class
 
 
+@pytest.mark.parametrize("label", [0.5, 1.5, np.nan, -1.0, 2.0])
+def test_a_label_between_two_classes_is_none(label: float) -> None:
+    outputs = np.asarray([[1.0, 0.0], [0.0, 1.0]])
+    for metric in (metrics.accuracy, metrics.top_k(1)):
+        assert metric(np.asarray([0.0, 1.0]), outputs) == 1
+        with pytest.raises(ValueError, match=f"targets hold {label}; the outputs are of classes 0"):
+            metric(np.asarray([0.0, label]), outputs)
+
+
 @pytest.mark.parametrize("dtype", ["int32", "int64", "uint8"])
 @pytest.mark.parametrize("label", [-1, 4, 200])
 @pytest.mark.parametrize(
