@@ -309,6 +309,16 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], str]] = {
         AttributeError,
         r"Width has no attribute 'height'",
     ),
+    "LSTM's dropout by position": (
+        lambda: nn.LSTM(4, 3, 2, 0.2),
+        ValueError,
+        r"^LSTM: bias is True or False; got 0\.2$",
+    ),
+    "a word for no": (
+        lambda: nn.GRU(4, 3, batch_first="False"),
+        ValueError,
+        r"^GRU: batch_first is True or False; got 'False'$",
+    ),
     "JAX's way to ask for the exact GELU": (
         lambda: functional.gelu(F32, approximate=False),
         ValueError,

@@ -293,6 +293,6 @@ def _check_called_with_epoch(source: Callable[..., Any]) -> None:
         return
     except TypeError as error:
         raise TypeError(
-            f"{_said(source)} makes batches, and is called as {_said(source)}(seed, epoch), for "
+            f"{_name_of(source)} makes batches, and is called as {_name_of(source)}(seed, epoch), for "
             f"each epoch anew: {error}"
         ) from None

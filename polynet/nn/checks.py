@@ -30,6 +30,13 @@ def signed_integers(layer: str, **settings: Any) -> tuple[int, ...]:
     return tuple(numbers)
 
 
+def yes_or_no(layer: str, **settings: Any) -> None:
+    """ValueError unless every one of the settings is true or false."""
+    for name, value in settings.items():
+        if value not in (True, False):
+            raise ValueError(f"{layer}: {name} is True or False; got {value!r}")
+
+
 def epsilon(layer: str, eps: Any) -> float:
     """What is added to a variance, as a float; ValueError unless it is a finite number from 0."""
     if isinstance(eps, bool) or not isinstance(eps, Real) or not 0 <= float(eps) < math.inf:

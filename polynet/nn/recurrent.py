@@ -10,7 +10,7 @@ from polynet import functional
 from polynet.backend import Array
 from polynet.errors import unknown
 from polynet.nn import init
-from polynet.nn.checks import check_same_dtype, positive, wrong_shape
+from polynet.nn.checks import check_same_dtype, positive, wrong_shape, yes_or_no
 from polynet.nn.described import Parameter
 from polynet.nn.dropout import Dropout
 from polynet.nn.module import Module
@@ -94,6 +94,7 @@ class _Layers(_Recurrent):
         input_size, hidden_size, num_layers = positive(
             kind, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers
         )
+        yes_or_no(kind, bias=bias, batch_first=batch_first, bidirectional=bidirectional)
         if dropout and num_layers == 1:
             raise ValueError(
                 f"{kind}: dropout is between layers, and num_layers is 1; give num_layers=2 or "
