@@ -4,6 +4,7 @@ A file is written under another name in the same folder, and moved to its place 
 A process that is killed meanwhile leaves a hidden file `.polynet-…`, which may be deleted; once it
 is an hour old, the next file that is replaced in this folder deletes it. A file that is replaced
 keeps its permissions. Where `path` is a symbolic link, the file that it points to is replaced.
+Windows replaces no file that a program has open; it is tried again for two seconds.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 
 StrPath = str | os.PathLike[str]
+
+ATTEMPTS, PAUSE = 100, 0.02
+"""How often a file is moved to its place until that succeeds, and the seconds in between."""
 
 
 def check_folder(path: StrPath) -> None:
@@ -52,7 +56,7 @@ def replace_file(
             file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
-        draft.replace(target)
+        _move(draft, target)
     except BaseException as error:
         draft.unlink(missing_ok=True)
         error.add_note(f"{os.fspath(path)!r} is not written; a file that was there is still there")
@@ -66,6 +70,20 @@ def replace_file(
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _move(draft: Path, target: Path) -> None:
+    """Move a file to its place, also where another program reads for a moment what is there."""
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            draft.replace(target)
+        except PermissionError as error:
+            if not left:
+                error.add_note("Another program may have it open: close it, or give another path")
+                raise
+            time.sleep(PAUSE)
+        else:
+            return
 
 
 def _delete_left(folder: Path) -> None:

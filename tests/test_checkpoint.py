@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
 import time
 import tracemalloc
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from runs import FIT, X, Y, saved, trainer
 
 from polynet import Trainer, checkpoint, losses, nn, optim
 from polynet.backend import Backend, backend_of, to_numpy
+from polynet.files import ATTEMPTS, PAUSE
 
 
 def network() -> nn.Module:
@@ -78,6 +81,36 @@ def test_a_failed_save_leaves_what_was_there(
         f"{str(path)!r} is not written; a file that was there is still there"
     ]
     assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("attempts", [3, ATTEMPTS, ATTEMPTS + 1])
+def test_a_file_that_is_read_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attempts: int
+) -> None:
+    """Windows refuses to replace a file that is open; whoever loads it closes it soon."""
+    path, refused, waited = tmp_path / "net", [], []
+    checkpoint.save(path, network().init(seed=0, backend="numpy"))
+    before, replace = path.read_bytes(), Path.replace
+
+    def while_open(draft: Path, target: Path) -> Path:
+        if len(refused) + 1 < attempts:
+            refused.append(draft)
+            raise PermissionError(errno.EACCES, "Access is denied")
+        return replace(draft, target)
+
+    monkeypatch.setattr(Path, "replace", while_open)
+    monkeypatch.setattr(time, "sleep", waited.append)
+    too_long = attempts > ATTEMPTS
+    result = pytest.raises(PermissionError) if too_long else nullcontext()
+    with result as caught:
+        checkpoint.save(path, network().init(seed=1, backend="numpy"))
+    assert (path.read_bytes() == before) == too_long
+    assert caught is None or caught.value.__notes__ == [
+        "Another program may have it open: close it, or give another path",
+        f"{str(path)!r} is not written; a file that was there is still there",
+    ]
+    assert waited == [PAUSE] * (min(attempts, ATTEMPTS) - 1)
     assert list(tmp_path.iterdir()) == [path]
 
 
