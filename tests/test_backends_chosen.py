@@ -236,7 +236,7 @@ def test_rule_08_use_backend_goes_where_its_context_goes(plugins):
 
 def test_rule_14_the_environment_holds_names_and_no_booleans():
     """Whoever adds a variable adds it here; a boolean one must refuse what is not a boolean."""
-    text = "".join(path.read_text() for path in SOURCE.rglob("*.py"))
+    text = "".join(path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py"))
     assert set(re.findall(r"POLYNET_[A-Z_]+", text)) == {"POLYNET_BACKEND", "POLYNET_REQUIRE"}
 
 
