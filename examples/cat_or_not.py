@@ -317,7 +317,7 @@ def show_data(task: Task) -> None:
         print(f"  {name:<9} {yes:4} {task.yes} (1), {len(part.y) - yes:4} {task.no} (0)")
     channels, height, width = task.train.x.shape[1:]
     names, count = ", ".join(channel_names(task.train.x[0])), task.train.x[0].size
-    print(f"A picture is {height} × {width} pixels × {channels} ({names}) = {count} numbers.")
+    print(f"A picture is {height} x {width} pixels x {channels} ({names}) = {count} numbers.")
 
 
 def show_numbers(picture: np.ndarray, truth: str, answer: float) -> None:

@@ -189,15 +189,15 @@ def sources(line):
 
 
 def shown(array, most=3):
-    """The first numbers of an array, and "…" if it has more."""
+    """The first numbers of an array, and "..." if it has more."""
     numbers = " ".join(f"{n:7.3f}" for n in array.ravel()[:most])
-    return numbers + (" …" if array.size > most else "")
+    return numbers + (" ..." if array.size > most else "")
 
 
 def print_record(record):
     print("line  op        from      shape    value                       gradient of the loss")
     for i, (line, g) in enumerate(zip(record, backward(record), strict=True)):
-        shape = "×".join(map(str, line.value.shape))
+        shape = "x".join(map(str, line.value.shape))
         row = f"{i:4}  {title(i, line):<8}  {sources(line):<8}  {shape:<5}  {shown(line.value):<26}"
         print(f"{row}  {shown(g)}")
 
@@ -252,7 +252,7 @@ def main(argv=None):
     print("line to the last; backward propagation found the gradients from the last to the first.")
     print('"from" names the lines that a line was computed from; "data" stands for the inputs and')
     print(
-        'the targets, which have no line. A "leaf" is a parameter. "…" stands for more numbers.\n'
+        'the targets, which have no line. A "leaf" is a parameter. "..." stands for more numbers.\n'
     )
     print_record(record)
 

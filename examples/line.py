@@ -235,11 +235,11 @@ def show_loss(params: Params, x: Array, y: Array, where: dict[str, Any]) -> None
     heading("A loss tells how wrong an answer is")
     answer, right = polynet.asarray([0.32], **where), polynet.asarray([1.0], **where)
     loss = float(losses.mse(answer, right))
-    print(f"If an answer is 0.32 and 1 would be right, the loss is (0.32 - 1)² = {loss:.4f}.")
+    print(f"If an answer is 0.32 and 1 would be right, the loss is (0.32 - 1)**2 = {loss:.4f}.")
     a, b, count = float(params["a"]), float(params["b"]), x.shape[0]
     print(f"\n{count} measurements: an elastic cord that carries x kilograms is y metres long.")
     print(f"We start with a guess, the line y = {a:.1f} x + {b:.1f}. Four of its answers:\n")
-    print("  weight x   length y   answer ax + b   error   loss = error²")
+    print("  weight x   length y   answer ax + b   error   loss = error**2")
     answers = predict(params, x)
     for i in (0, 10, 20, 29):
         loss = float(losses.mse(answers[i : i + 1], y[i : i + 1]))
@@ -298,19 +298,19 @@ def duration(s: float) -> str:
     """A time in the unit that is easiest to read."""
     units = ("days", 86_400), ("hours", 3600), ("min", 60), ("s", 1), ("ms", 1e-3)
     return next(
-        (f"{s / size:.1f} {unit}" for unit, size in units if s >= size), f"{s * 1e6:.0f} µs"
+        (f"{s / size:.1f} {unit}" for unit, size in units if s >= size), f"{s * 1e6:.0f} us"
     )
 
 
 def show_update(params: Params, x: Array, y: Array, step: float) -> None:
-    heading("A step downhill: parameter - step · gradient")
+    heading("A step downhill: parameter - step * gradient")
     _, gradient = polynet.value_and_grad(mean_loss)(params, x, y)
     after = step_downhill(params, gradient, step)
     print("The gradient points uphill, so minus goes down, and plus would climb.")
     print("The step size is also called the learning rate.\n")
     for name in params:
         old, slope, new = float(params[name]), float(gradient[name]), float(after[name])
-        print(f"  {name} = {old:.4f} - {step} · {slope:+.4f} = {new:.4f}")
+        print(f"  {name} = {old:.4f} - {step} * {slope:+.4f} = {new:.4f}")
     down = walk(params, x, y, step, count=5).losses
     up = walk(params, x, y, -step, count=5).losses  # minus a negative step is plus
     print("\n  loss after step  " + "".join(f"{i:9}" for i in range(6)))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from printed import ASCII
 
 from polynet import random
 
@@ -274,7 +275,7 @@ def test_the_program(run_python, tmp_path, data, least):
     for library in ("skimage", "matplotlib"):
         pytest.importorskip(library, reason="the example needs it")
     options = ["--data", data, "--epochs", "10", "--seed", "5", "--out", tmp_path / "a" / "b"]
-    result = run_python("-W", "error", FILE, "--backend", "numpy", *options)
+    result = run_python("-W", "error", FILE, "--backend", "numpy", *options, **ASCII)
     assert (result.returncode, result.stderr) == (0, "")
     before, after = accuracies(result.stdout)
     assert before < 0.75

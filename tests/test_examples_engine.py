@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from printed import ASCII
 
 import polynet
 
@@ -139,7 +140,7 @@ def test_the_program(run_python, tmp_path):
     pytest.importorskip("matplotlib", reason="the picture is drawn with matplotlib")
     from matplotlib.image import imread
 
-    result = run_python("-W", "error", FILE, "--out", tmp_path / "pictures")
+    result = run_python("-W", "error", FILE, "--out", tmp_path / "pictures", **ASCII)
     assert (result.returncode, result.stderr) == (0, "")
     rows = [row.split()[:2] for row in result.stdout.splitlines()]
     assert ["4", "matmul"] in rows

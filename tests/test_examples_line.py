@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from printed import ASCII
 
 import polynet
 from polynet import losses
@@ -137,7 +138,7 @@ def test_the_update_by_hand(example):
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [
-        (2e-4, "200 µs"),
+        (2e-4, "200 us"),
         (0.25, "250.0 ms"),
         (90, "1.5 min"),
         (7200, "2.0 hours"),
@@ -174,7 +175,7 @@ def test_the_program_on_every_backend(example, name, monkeypatch, capsys, tmp_pa
     first, second = said.splitlines()[:2]
     assert first.startswith(f"backend {name}, device ")
     assert ("float32" in first) == second.startswith("(This backend")
-    assert "(0.32 - 1)² = 0.4624" in said
+    assert "(0.32 - 1)**2 = 0.4624" in said
     assert re.search(r"0\.2 +good +0\.8179 +0\.9733 +0\.00854 +arrived", said)
     assert re.search(r"0\.5 +too large .* diverges", said)
     assert [(p, t) for p, t, _ in table_of_costs(said)] == [(2, 4), (22, 44), (1021, 2042)]
@@ -183,7 +184,8 @@ def test_the_program_on_every_backend(example, name, monkeypatch, capsys, tmp_pa
 
 def test_the_whole_program(run_python, tmp_path):
     pytest.importorskip("matplotlib", reason="the picture is drawn with matplotlib")
-    result = run_python("-W", "error", FILE, "--backend", "numpy", "--out", tmp_path / "pictures")
+    options = ["--out", tmp_path / "pictures"]
+    result = run_python("-W", "error", FILE, "--backend", "numpy", *options, **ASCII)
     assert (result.returncode, result.stderr) == (0, "")
     rows = table_of_costs(result.stdout)
     assert rows[0] == (2, 4, "measured")
