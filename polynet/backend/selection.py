@@ -93,7 +93,8 @@ def use_backend(backend: str | Backend) -> Iterator[Backend]:
     """Choose a backend within a `with` block.
 
     It holds for this thread or task. A thread started inside the block has a context of its
-    own: run it in `contextvars.copy_context()`, or choose with `set_backend`.
+    own, except on free-threaded Python: run it in `contextvars.copy_context()`, or choose with
+    `set_backend`.
 
     >>> import polynet
     >>> with polynet.use_backend("numpy") as backend:
