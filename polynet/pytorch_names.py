@@ -94,6 +94,14 @@ OF_FUNCTIONAL = {
     "one_hot": "use xp.astype(codes[..., None] == xp.arange(classes), xp.float32)",
 }
 """By the name in torch.nn.functional."""
+OF_A_CALL = {
+    "dim": "the standard's name is axis",
+    "keepdim": "the standard's name is keepdims",
+    "inplace": "no function writes over its arguments",
+    "reduction": "every loss is a mean; times the number of its terms it is the sum, and "
+    "sample_weight weighs each sample",
+}
+"""By the name of an argument of PyTorch's functions."""
 OF_OPTIM = {
     "lr_scheduler": "a schedule stands where lr does: optim.SGD(optim.schedules.StepLR(0.1, 30))",
     "swa_utils": "optim.EMA averages the parameters of an optimizer",

@@ -7,8 +7,9 @@ import re
 import numpy as np
 import pytest
 
-from polynet import functional, losses, namespace, nn, optim
+from polynet import functional, grad, losses, namespace, nn, op, optim
 from polynet.pytorch_names import (
+    OF_A_CALL,
     OF_A_MODULE,
     OF_FUNCTIONAL,
     OF_LOSSES,
@@ -82,3 +83,62 @@ def test_formulas_that_stand_for_functions_are_theirs() -> None:
     y = eval(formula, {"x": x, "xp": namespace("numpy")})
     theirs = torch.nn.functional.normalize(torch.asarray(x))
     np.testing.assert_allclose(y, theirs.numpy(), rtol=1e-12)
+
+
+BY_NAME = "too many positional arguments; what stands after * is given by its name"
+MISFITS = {
+    "softmax by position": (
+        lambda xp, x: functional.softmax(x, 1),
+        f"softmax(x, /, *, axis=-1): {BY_NAME}",
+    ),
+    "an option of a loss": (
+        lambda xp, x: losses.mse(x, x, reduction="sum"),
+        (
+            "mse(outputs, targets, /, sample_weight=None): got an unexpected keyword argument "
+            f"'reduction', as PyTorch has: {OF_A_CALL['reduction']}"
+        ),
+    ),
+    "a loss of one array": (
+        lambda xp, x: losses.mse(x),
+        "mse(outputs, targets, /, sample_weight=None): missing a required argument: 'targets'",
+    ),
+    "an option of a function": (
+        lambda xp, x: functional.relu(x, inplace=True),
+        (
+            "relu(x, /): got an unexpected keyword argument 'inplace', as PyTorch has: "
+            f"{OF_A_CALL['inplace']}"
+        ),
+    ),
+    "the axis of the standard's function": (
+        lambda xp, x: xp.sum(x, 0),
+        f"sum(x, /, *, axis=None, dtype=None, keepdims=False): {BY_NAME}",
+    ),
+    "an option of the standard's function": (
+        lambda xp, x: xp.mean(x, dim=0),
+        (
+            "mean(x, /, *, axis=None, keepdims=False): got an unexpected keyword argument 'dim', "
+            f"as PyTorch has: {OF_A_CALL['dim']}"
+        ),
+    ),
+    "sizes by position": (
+        lambda xp, x: xp.reshape(x, 1, -1),
+        f"reshape(x, /, shape, *, copy=None): {BY_NAME}",
+    ),
+    "an op of a user": (lambda xp, x: doubled(x, 2), "doubled(x): too many positional arguments"),
+}
+
+
+@op
+def doubled(xp, x):
+    return 2 * x, (lambda g: 2 * g,)
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_a_call_that_does_not_fit_is_told_the_signature(name: str) -> None:
+    """Python's own error counts the namespace, which no caller gives: 2 arguments were 3."""
+    call, said = MISFITS[name]
+    xp = namespace("numpy")
+    with pytest.raises(TypeError, match=f"^{re.escape(said)}$"):
+        call(xp, xp.asarray([1.0, 2.0]))
+    with pytest.raises(TypeError, match=f"^{re.escape(said)}$"):
+        grad(lambda x: call(xp, x))(np.ones(2))

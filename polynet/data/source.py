@@ -292,7 +292,8 @@ def _check_called_with_epoch(source: Callable[..., Any]) -> None:
     except ValueError:  # a function that does not say what it takes
         return
     except TypeError as error:
+        name = _name_of(source)
         raise TypeError(
-            f"{_name_of(source)} makes batches, and is called as {_name_of(source)}(seed, epoch), for "
-            f"each epoch anew: {error}"
+            f"{name} makes batches, and is called as {name}(seed, epoch), for each epoch anew: "
+            f"{error}"
         ) from None

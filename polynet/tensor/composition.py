@@ -9,7 +9,7 @@ from typing import Any, Concatenate
 
 from polynet.tensor.arguments import highest_level, lifted, plain_backend
 from polynet.tensor.recording import P, R, apply_at, named_parameters, to_positional
-from polynet.tensor.rules import check_kernel, refuse_complex
+from polynet.tensor.rules import check_call, check_kernel, refuse_complex
 from polynet.tensor.values import Tensor
 
 
@@ -49,33 +49,38 @@ def _composed(
     signature = inspect.signature(definition)
     parameters = list(signature.parameters.values())[1:]
     by_name = named_parameters(parameters)
+    public = signature.replace(parameters=parameters)
 
     def call(*args: Any, **options: Any) -> Any:
-        if options:
-            args, options = to_positional(args, options, by_name)
-        level = highest_level((*args, *options.values()) if options else args)
-        if level is None:
-            backend = plain_backend(args)
+        try:
+            if options:
+                args, options = to_positional(args, options, by_name)
+            level = highest_level((*args, *options.values()) if options else args)
+            if level is None:
+                backend = plain_backend(args)
+                if check is not None:
+                    check(backend.xp, args[0])
+                kernel = backend.kernels.get(name)
+                if kernel is not None:
+                    result = kernel(backend.xp, *args, **options)
+                    if result is not NotImplemented:
+                        check_kernel(name, backend, result, ())
+                        return result[0]
+                return definition(backend.xp, *args, **options)
             if check is not None:
-                check(backend.xp, args[0])
-            kernel = backend.kernels.get(name)
-            if kernel is not None:
-                result = kernel(backend.xp, *args, **options)
+                check(level.xp, args[0])
+            kernel = level.kernels.get(name)
+            if kernel is not None and dict not in map(type, args) and not _some_recorded(options):
+                result = apply_at(level, kernel, args, options, name)
                 if result is not NotImplemented:
-                    check_kernel(name, backend, result, ())
-                    return result[0]
-            return definition(backend.xp, *args, **options)
-        if check is not None:
-            check(level.xp, args[0])
-        kernel = level.kernels.get(name)
-        if kernel is not None and dict not in map(type, args) and not _some_recorded(options):
-            result = apply_at(level, kernel, args, options, name)
-            if result is not NotImplemented:
-                return result
-        return definition(level.namespace, *lifted(level, args), **options)
+                    return result
+            return definition(level.namespace, *lifted(level, args), **options)
+        except TypeError:
+            check_call(name, public, args, options)
+            raise
 
     wrapped: Any = update_wrapper(call, definition)  # Any: the function is given attributes
-    wrapped.__signature__ = signature.replace(parameters=parameters)
+    wrapped.__signature__ = public
     wrapped.definition = definition
     return wrapped
 

@@ -17,7 +17,7 @@ from polynet.tensor.arguments import (
     plain_backend,
     unwrapped,
 )
-from polynet.tensor.rules import check_count, check_kernel, checked
+from polynet.tensor.rules import check_call, check_count, check_kernel, checked
 from polynet.tensor.values import Level, Parts, Tensor
 
 P = ParamSpec("P")
@@ -68,18 +68,19 @@ def _recorded(
     parameters = list(signature.parameters.values())[1:]
     positional = _positional(signature)
     by_name = named_parameters(parameters)
+    public = signature.replace(parameters=parameters)
     call: Any  # a function, which is given attributes
     if hasattr(rule, "of_a_user"):
-        call = _general(rule, by_name)
+        call = _general(rule, by_name, public)
     elif len(parameters) == len(positional) == 1:
         call = _unary(rule, static)
     elif len(parameters) == len(positional) == 2 and not by_name:
         call = _binary(rule, static)
     elif len(positional) == 1 and static is None:
-        call = _unary_with_options(rule)
+        call = _unary_with_options(rule, public)
     else:
-        call = _general(rule, by_name)
-    call.__signature__ = signature.replace(parameters=parameters)
+        call = _general(rule, by_name, public)
+    call.__signature__ = public
     call.rule = rule
     return update_wrapper(call, rule)
 
@@ -196,11 +197,17 @@ def to_positional(
     return tuple(filled), rest
 
 
-def _general(rule: Callable[..., Any], by_name: dict[str, tuple[int, Any]]) -> Callable[..., Any]:
+def _general(
+    rule: Callable[..., Any], by_name: dict[str, tuple[int, Any]], public: inspect.Signature
+) -> Callable[..., Any]:
     def call(*args: Any, **options: Any) -> Any:
-        if options:
-            args, options = to_positional(args, options, by_name)
-        return apply(rule, args, options)
+        try:
+            if options:
+                args, options = to_positional(args, options, by_name)
+            return apply(rule, args, options)
+        except TypeError:
+            check_call(rule.__name__, public, args, options)
+            raise
 
     return call
 
@@ -235,14 +242,18 @@ def _unary(rule: Callable[..., Any], static: _Static | None) -> Callable[..., An
     return call
 
 
-def _unary_with_options(rule: Callable[..., Any]) -> Callable[..., Any]:
-    def call(x: Any, /, **options: Any) -> Any:
-        if type(x) is Tensor:
-            level = x._level
-            if level.plain:
-                value, pullbacks = rule(level.xp, x._value, **options)
-                return _written(level, value, (x._line,), pullbacks, None)
-        return apply(rule, (x,), options)
+def _unary_with_options(rule: Callable[..., Any], public: inspect.Signature) -> Callable[..., Any]:
+    def call(x: Any, /, *more: Any, **options: Any) -> Any:
+        try:
+            if type(x) is Tensor and not more:
+                level = x._level
+                if level.plain:
+                    value, pullbacks = rule(level.xp, x._value, **options)
+                    return _written(level, value, (x._line,), pullbacks, None)
+            return apply(rule, (x, *more), options)
+        except TypeError:
+            check_call(rule.__name__, public, (x, *more), options)
+            raise
 
     return call
 

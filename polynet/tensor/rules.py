@@ -1,13 +1,14 @@
-"""Checks of what a user's rule or a kernel returns, so that no gradient is lost in silence."""
+"""Checks of calls, and of what a user's rule or a kernel returns, which would lose a gradient."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any
 
 from polynet.backend import Backend
+from polynet.pytorch_names import OF_A_CALL, instead
 from polynet.tensor.sweep import needs
 from polynet.tensor.values import Tensor
 
@@ -83,6 +84,23 @@ def _giving_arrays(name: str, pullback: Callable[[Any], Any]) -> Callable[[Any],
         return back
 
     return giving
+
+
+def check_call(
+    name: str, signature: inspect.Signature, args: Sequence[Any], options: Mapping[str, Any]
+) -> None:
+    """Raise TypeError, with the signature, for arguments that do not fit it.
+
+    It is called where a call has failed: Python's own error would count the namespace too.
+    """
+    try:
+        signature.bind(*args, **options)
+    except TypeError as misfit:
+        strange = next((option for option in options if option not in signature.parameters), "")
+        todo = instead(strange, OF_A_CALL)
+        if "too many positional" in str(misfit) and "*, " in str(signature):
+            todo = "; what stands after * is given by its name"
+        raise TypeError(f"{name}{signature}: {misfit}{todo}") from None
 
 
 def check_count(rule: Callable[..., Any], result: Any, inputs: Sequence[Any]) -> None:
