@@ -21,7 +21,7 @@ Made = Callable[[Callable[[int], Any]], Any]
 
 BY_NUMBERS: dict[str, Made] = {
     "Linear": lambda n: nn.Linear(n(4), n(6)),
-    "Embedding": lambda n: nn.Embedding(n(3), n(4)),
+    "Embedding": lambda n: nn.Embedding(n(3), n(4), n(2)),
     "Conv2d": lambda n: nn.Conv2d(n(4), n(6), (n(3), n(1)), n(2), n(1), n(1), n(2)),
     "ConvTranspose1d": lambda n: nn.ConvTranspose1d(n(4), n(6), n(3), n(2), n(1), n(1)),
     "Conv3d": lambda n: nn.Conv3d(n(4), n(6), (n(3), n(1), n(2)), n(2), n(1)),
@@ -291,6 +291,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], str]] = {
         lambda: attention(attn_mask=np.zeros((2, 3, 3), bool)),
         ValueError,
         r"attn_mask has shape \(2, 3, 3\); expected \(3, 3\)",
+    ),
+    "padding beyond the table": (
+        lambda: nn.Embedding(3, 2, 3),
+        ValueError,
+        "Embedding: padding_idx is from -3 to 2; got 3",
     ),
     "looking up booleans": (
         lambda: drawn(nn.Embedding(3, 2))(np.ones(2, bool)),

@@ -248,6 +248,16 @@ def test_embedding(shape: tuple[int, ...], dtype: str) -> None:
     compare(nn.Embedding(4, 3), torch.nn.Embedding(4, 3), [rows], dtype)
 
 
+@pytest.mark.parametrize("padding_idx", [0, 2, -1])
+def test_embedding_of_padded_sequences(padding_idx: int) -> None:
+    ours, theirs = (m.Embedding(4, 3, padding_idx) for m in (nn, torch.nn))
+    drawn = ours.init(seed=2, backend="numpy").weight
+    assert not drawn[padding_idx].any()
+    assert np.count_nonzero(drawn) == 9
+    assert ours.padding_idx == theirs.padding_idx
+    compare(ours, theirs, [np.asarray([[3, 0, 0], [1, 2, 2]])], "float64")
+
+
 IGNORE = np.triu(np.ones((5, 5), dtype=bool), 1)
 PADDING = np.asarray([[False] * 5, [False, False, False, True, True]])
 

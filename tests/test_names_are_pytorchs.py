@@ -46,7 +46,6 @@ THEIRS = {
     "InstanceNorm3d.track_running_stats": "likewise",
     "TransformerEncoder.enable_nested_tensor": "how PyTorch skips what is padded",
     "TransformerEncoder.mask_check": "likewise",
-    "Embedding.padding_idx": "not there yet",
     "Embedding.max_norm": "it changes the weight in a forward pass",
     "Embedding.norm_type": "likewise",
     "Embedding.scale_grad_by_freq": "not there yet",
