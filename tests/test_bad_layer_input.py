@@ -100,6 +100,11 @@ def attention(**masks: Any) -> Any:
     return drawn(nn.MultiheadAttention(4, 2, batch_first=True))(F32, F32, F32, **masks)
 
 
+class Halved(nn.Module):
+    def forward(self, x: Any) -> Any:
+        return x / np.sqrt(4.0)
+
+
 class Width(nn.Module):
     weight = None
 
@@ -306,6 +311,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], str]] = {
         lambda: drawn(nn.Embedding(3, 2))(np.ones(2)),
         TypeError,
         r"the inputs are float64; expected integers",
+    ),
+    "a NumPy number between two layers": (
+        lambda: drawn(nn.Sequential(Halved(), nn.Linear(4, 2)))(F32),
+        TypeError,
+        r"layer '1', Linear\(4, 2\): the inputs are float64.*write float\(np\.sqrt\(2\)\) for",
     ),
     "a property's own error": (lambda: Width().width, AttributeError, r"'NoneType'.*'shape'"),
     "a property's missing attribute": (lambda: Width().depth, AttributeError, r"Width.*'layers'$"),

@@ -64,6 +64,11 @@ def check_same_dtype(layer: Module, x: Array, parameter: Array) -> None:
     if x.dtype != parameter.dtype:
         xp = array_namespace(parameter)
         todo = "convert the inputs, or draw the parameters with init(dtype=…)"
+        if x.dtype == getattr(xp, "float64", None):
+            todo += (
+                ". Where the network made them so, a number of NumPy's did: write "
+                "float(np.sqrt(2)) for np.sqrt(2)"
+            )
         if not xp.isdtype(x.dtype, "real floating"):
             todo = (
                 "convert the inputs, np.asarray(x, dtype='float32'), and divide pixels by 255; "
