@@ -227,7 +227,8 @@ class Tensor:
         name = getattr(function, "__name__", function)
         raise TypeError(
             f"PyTorch's {name} was given a polynet Tensor, whose gradient it would lose; functions "
-            "with a gradient are those of xp = polynet.array_namespace(x)"
+            "with a gradient are those of xp = polynet.array_namespace(x), called within the "
+            "function that is differentiated"
         )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
