@@ -61,10 +61,19 @@ ELSEWHERE = {
 }
 """Methods of NumPy's arrays that are not in the standard, with what to write instead."""
 OF_PYTORCH = {
+    **{name: f"xp.{name}(x)" for name in ("abs", "exp", "log", "sqrt", "tanh")},
+    **{name: f"polynet.functional.{name}(x)" for name in ("relu", "sigmoid", "softmax")},
     "backward": "polynet.value_and_grad(f)(p) returns the gradients",
+    "clamp": "xp.clip(x, low, high)",
+    "clone": "xp.asarray(x, copy=True)",
     "detach": "polynet.stop_gradient(x)",
+    "float": "xp.astype(x, xp.float32)",
+    "gather": "xp.take_along_axis(x, indices, axis=axis)",
     "masked_fill": "xp.where(mask, value, x)",
+    "matmul": "xp.matmul(x, y)",
+    "norm": "xp.linalg.vector_norm(x)",
     "permute": "xp.permute_dims(x, axes)",
+    "pow": "xp.pow(x, y)",
     "unsqueeze": "xp.expand_dims(x, axis=axis)",
     "view": "xp.reshape(x, shape)",
 }
