@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from polynet.backend import Backend, get_backend
+from polynet.backend import Backend, get_backend, use_backend
 from polynet.ops import OPS
 from polynet.testing.assertions import supports_float64
 from polynet.testing.samples import Sample, functions, is_differentiable
@@ -53,7 +53,7 @@ def dtypes(backend: Backend) -> list[str]:
 
 @contextmanager
 def about(what: str) -> Iterator[None]:
-    """Say of whatever goes wrong inside that `what` went wrong, in the first line."""
+    """Begin the message of every error inside with `what`, in an AssertionError."""
     try:
         yield
     except AssertionError as error:
@@ -63,7 +63,7 @@ def about(what: str) -> Iterator[None]:
 
 
 def what(name: str, sample: Sample, backend: Backend) -> str:
-    """One call in words: of the plug-in's kernel, or of polynet's rule on the plug-in's `xp`."""
+    """A call as text: of the plug-in's kernel, or of polynet's rule on the plug-in's `xp`."""
     who = f"the kernel {name!r}" if name in backend.kernels else f"{name!r} by xp"
     return f"{who} of {sample}"
 
@@ -117,10 +117,7 @@ def weights(shape: tuple[int, ...]) -> np.ndarray:
 
 def reference(function: Callable[..., Any], sample: Sample) -> np.ndarray:
     """The function by its definition on NumPy in float64."""
-    numpy = get_backend("numpy").without_kernels()
-    from polynet.backend import use_backend
-
-    with use_backend(numpy):
+    with use_backend(get_backend("numpy").without_kernels()):
         return np.asarray(function(*sample.args, **sample.options))
 
 

@@ -62,6 +62,10 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-11}
 square, total = OPS["square"], OPS["sum"]
 
 
+def step_number(backend: Backend, number: int) -> Any:
+    return backend.from_host(np.full(1, number, dtype=np.int32), backend.device(None))
+
+
 def parabola(p: dict[str, Any]) -> Any:
     return total(square(p["a"] - 1)) + total(square(p["b"] + 0.5)) + square(p["c"])
 
@@ -77,7 +81,7 @@ def descend(
     params = {n: to_backend(p, backend, dtype) for n, p in start.items()}
     state = optimizer.init(params)
     for t in range(steps):
-        step = backend.from_host(np.full(1, t, dtype=np.int32), backend.device(None))
+        step = step_number(backend, t)
         grads = value_and_grad(f)(params)[1]
         grads = {n: grads[n] for n in optimizer.trains(params)}
         params, state = optimizer.update(params, grads, state, step)
@@ -105,7 +109,7 @@ def test_state_has_the_structure_it_had(backend: Backend, name: str) -> None:
     optimizer = OPTIMIZERS[name]
     params = {n: to_backend(p, backend, "float32") for n, p in START.items()}
     before = optimizer.init(params)
-    step = backend.from_host(np.zeros(1, dtype=np.int32), backend.device(None))
+    step = step_number(backend, 0)
     grads = {n: params[n] for n in optimizer.trains(params)}
     _, after = optimizer.update(params, grads, before, step)
     old, new = dict(named_leaves(before)), dict(named_leaves(after))
@@ -123,7 +127,7 @@ def test_each_parameter_keeps_its_own_dtype(backend: Backend, name: str) -> None
     kinds = dict(zip(START, (dtypes(backend)[-1], "float32", dtypes(backend)[-1]), strict=True))
     params = {n: to_backend(p, backend, kinds[n]) for n, p in START.items()}
     grads = {n: params[n] for n in optimizer.trains(params)}
-    step = backend.from_host(np.zeros(1, dtype=np.int32), backend.device(None))
+    step = step_number(backend, 0)
     new, state = optimizer.update(params, grads, optimizer.init(params), step)
     for key, p in [*new.items(), *optimizer.averages(state).items()]:
         assert p.dtype == params[key].dtype, key
@@ -135,7 +139,7 @@ def test_inputs_stay_as_they_are(backend: Backend, name: str) -> None:
     optimizer = OPTIMIZERS[name]
     state = optimizer.init(params)
     before = {path: to_numpy(a) for path, a in named_leaves(state)}
-    step = backend.from_host(np.zeros(1, dtype=np.int32), backend.device(None))
+    step = step_number(backend, 0)
     optimizer.update(params, {n: params[n] for n in optimizer.trains(params)}, state, step)
     for key, p in params.items():
         assert np.array_equal(to_numpy(p), START[key].astype("float32"))
@@ -148,7 +152,7 @@ def test_inputs_stay_as_they_are(backend: Backend, name: str) -> None:
 def test_arrays_that_lie_transposed_in_memory(backend: Backend, name: str, who: str) -> None:
     """As the gradient of a weight that is used transposed may: only the numbers count."""
     optimizer = OPTIMIZERS[name]
-    step = backend.from_host(np.full(1, 2, dtype=np.int32), backend.device(None))
+    step = step_number(backend, 2)
 
     def updated(turned: str) -> list[Any]:
         def array(i: int, kind: str) -> Any:
@@ -171,7 +175,7 @@ def test_arrays_that_lie_transposed_in_memory(backend: Backend, name: str, who: 
 
 def test_a_factor_multiplies_the_rate_of_a_schedule(backend: Backend) -> None:
     params = {n: to_backend(p, backend, "float32") for n, p in START.items()}
-    step = backend.from_host(np.full(1, 2, dtype=np.int32), backend.device(None))
+    step = step_number(backend, 2)
     scheduled = optim.SGD(schedules.ExponentialLR(0.5, 0.5))
     halved = scheduled.with_lr_factor(scheduled.init(params), 0.25)
     found = scheduled.update(params, params, halved, step)[0]
@@ -187,7 +191,7 @@ def test_an_update_within_a_derivative_is_differentiated(backend: Backend, name:
     """As where it is learnt how to learn; no kernel, which has no derivative, may stand in."""
     optimizer = OPTIMIZERS[name]
     dtype = dtypes(backend)[-1]
-    step = backend.from_host(np.full(1, 3, dtype=np.int32), backend.device(None))
+    step = step_number(backend, 3)
     params = {n: to_backend(p, backend, dtype) for n, p in START.items()}
     before = {n: to_numpy(p) for n, p in params.items()}
     state = optimizer.init(params)
