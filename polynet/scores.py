@@ -12,7 +12,7 @@ from polynet.arguments import Metric
 from polynet.backend import Array, backend_of, to_numpy, use_backend
 from polynet.data import Feed
 from polynet.data.named import arrays_of, samples
-from polynet.targets import check_outputs, target_check, what_counts
+from polynet.targets import check_outputs, target_check, total_weight
 from polynet.tree import map as tree_map
 
 Loss = Callable[..., Array]
@@ -52,7 +52,7 @@ def applied(forward: Forward, x: Any, first: int = 0) -> Any:
 
 
 def check_rows(outputs: Any, count: int) -> None:
-    """Refuse outputs in a dict that lack a row for each sample, since they cannot be joined."""
+    """Raise ValueError for outputs in a dict that have no row for each sample, and cannot be joined."""
     for name, a in arrays_of(outputs, "the network's output"):
         if isinstance(outputs, dict) and tuple(a.shape[:1]) != (count,):
             raise ValueError(
@@ -88,7 +88,7 @@ def loss_of(loss: Loss, outputs: Any, targets: Any, weights: Sequence[Array], na
             f"{name} was given, which the loss {loss!r} does not take; give it an argument "
             "sample_weight=None, of shape (batch,)"
         )
-    with _given("the loss", outputs, targets):
+    with _noting_arguments("the loss", outputs, targets):
         value = loss(outputs, targets, **dict(zip(["sample_weight"], weights, strict=False)))
     shape = getattr(value, "shape", None)
     if shape is None or tuple(shape) != ():
@@ -105,9 +105,9 @@ def whole_batches(size: int) -> int:
 
 
 def _with_the_rest(batches: Iterator[Any], size: int) -> Iterator[Any]:
-    """The batches, with a last one that is shorter joined to the one before it.
+    """The batches, of which a shorter last one is joined to the one before it.
 
-    A loss that looks across the batch has no value for a single sample.
+    A loss that looks across the batch may have no value for a single sample.
     """
     held = None
     for batch in batches:
@@ -142,7 +142,7 @@ def scores(
                 check_rows(outputs, count)
                 kept.append((targets, tree_map(to_numpy, outputs)))
             seen += count
-            size = what_counts(loss, targets, weights)
+            size = total_weight(loss, targets, weights)
             if size:  # else the loss is a mean of nothing
                 values.append(loss_of(loss, outputs, y, weights, data.names[2]))
                 sizes.append(size)
@@ -159,25 +159,23 @@ def scores(
 def _measured(
     metrics: Mapping[str, Metric], kept: Sequence[tuple[Any, Any]], targets: str
 ) -> dict[str, float]:
-    """The metrics by name, of each batch's targets, which are called `targets`, and its outputs."""
+    """The metrics by name, of the (targets, outputs) of all batches; `targets` is a name."""
     numbers = {}
     with use_backend("numpy"):
         truths, answers = map(joined, zip(*kept, strict=True), (targets, "the network's output"))
     for name, metric in metrics.items():
-        with _given(f"metric {name!r}", answers, truths, OF_CLASSES):
+        advice = "A metric of classes takes polynet.metrics.classes(outputs)"
+        with _noting_arguments(f"metric {name!r}", answers, truths, advice):
             value = metric(truths, answers)
         numbers[name] = _number(name, value)
     return numbers
 
 
-OF_CLASSES = "A metric of classes takes polynet.metrics.classes(outputs)"
-
-
 @contextmanager
-def _given(who: str, outputs: Any, targets: Any, advice: str = "") -> Iterator[None]:
-    """Add a note to an error of a function that may expect other arrays, or arrays for dicts.
+def _noting_arguments(who: str, outputs: Any, targets: Any, advice: str = "") -> Iterator[None]:
+    """Add what a loss or metric was given to its errors: it may expect something else.
 
-    Arrays are told of where there is `advice` about them.
+    Dicts are always described, arrays only where there is `advice` about them.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Checks that targets and outputs are what a loss takes them for, such as labels or scores."""
+"""Checks that targets and outputs are what the loss expects, such as labels or scores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from polynet.backend import Array, backend_of, to_numpy
 from polynet.data.feeds import Check
 from polynet.data.named import samples
 
-BEFORE: dict[Any, dict[Any, str]] = {
+REFUSED_LAST: dict[Any, dict[Any, str]] = {
     losses.binary_cross_entropy_with_logits: {
         nn.Sigmoid: "",
         nn.LogSigmoid: "",
@@ -25,14 +25,14 @@ BEFORE: dict[Any, dict[Any, str]] = {
         nn.LogSigmoid: ". For several labels a sample, use binary_cross_entropy_with_logits",
     },
 }
-"""By loss, the last layers whose outputs it cannot take, each with more advice for the error."""
+"""By loss, the layers that a network may not end in, each with more advice for the error."""
 
 
 def check_last_layer(net: nn.Module, loss: Any, measured: Iterable[Callable[..., float]]) -> None:
-    """Raise ValueError where the loss or accuracy should get the inputs of the last layer."""
+    """Raise ValueError if the loss or accuracy expects the scores before the last layer."""
     function, _ = parts_of(loss)
     *_, before, last = [net, net, *_one_after_another(net)]
-    layers = next((layers for known, layers in BEFORE.items() if known is function), {})
+    layers = next((layers for known, layers in REFUSED_LAST.items() if known is function), {})
     if type(last) in layers:
         raise ValueError(
             f"Trainer: the network ends in {last.label()}, and {function.__name__} takes the "
@@ -50,14 +50,14 @@ def check_last_layer(net: nn.Module, loss: Any, measured: Iterable[Callable[...,
 
 
 def _one_after_another(net: nn.Module) -> list[nn.Module]:
-    """The layers in the order in which arrays pass them, or, if that is unknown, the network."""
+    """The layers in the order of their calls or, where that is unknown, the network."""
     if not isinstance(net, nn.Sequential) or type(net).forward is not nn.Sequential.forward:
         return [net]
     return [layer for part in net for layer in _one_after_another(part)]
 
 
 def check_outputs(loss: Any, outputs: Any) -> None:
-    """Raise ValueError for outputs that a loss takes, but that cannot be what it takes them for."""
+    """Raise ValueError for outputs that the loss accepts, but that cannot be what it expects."""
     function, _ = parts_of(loss)
     if function is losses.nll and not isinstance(outputs, dict):
         host = to_numpy(outputs)
@@ -103,7 +103,7 @@ def target_check(loss: Any, outputs: Any, targets: Any, name: str) -> Check | No
     return lambda host, weights: check(host if weights is None else host[weights != 0])
 
 
-def what_counts(loss: Any, targets: Any, weights: list[Any]) -> float:
+def total_weight(loss: Any, targets: Any, weights: list[Any]) -> float:
     """The total weight in a batch's loss: the number of its samples, or the sum of their weights.
 
     For losses of labels with `weight` or `ignore_index`, it is the sum of the labels' weights.

@@ -46,9 +46,9 @@ COMPILE = ("auto", "require")
 
 
 class Trainer:
-    """Trains a network: `fit`, `evaluate`, `predict`; `save` and `load` stop a run and go on.
+    """Trains a network: `fit`, `evaluate` and `predict`; `save` and `load` resume a run later.
 
-    `net` may be only described, or have its parameters already. It stays as it is; `trainer.net`
+    `net` may have its parameters already, or be only described. It is not changed; `trainer.net`
     is the trained network. `loss(outputs, targets)` is one of `polynet.losses` or your own.
     `optimizer` is one of `polynet.optim`. `metrics` are functions `(targets, outputs) -> number`
     of NumPy arrays.
@@ -127,7 +127,7 @@ class Trainer:
 
     @property
     def optimizer(self) -> Optimizer:
-        """The optimizer that takes the steps: the one given, to which the run's state belongs."""
+        """The optimizer, which cannot be exchanged, since the run's state belongs to it."""
         return self._run.optimizer
 
     @optimizer.setter
