@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(_warning() + _table([heading, *map(_row, statuses)]))
     for status in statuses:
         if not status.available:
-            print(_complaint(status))
+            print(_reason(status))
     print(f"What chooses the backend, in order of precedence: {', '.join(PRECEDENCE)}.")
     print(
         f'"auto" takes the first of {", ".join(AUTO_ORDER)} that has more than a CPU, else numpy.'
@@ -52,7 +52,7 @@ def _table(rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _complaint(status: Status) -> str:
+def _reason(status: Status) -> str:
     todo = f"  to install it: {status.install}\n" if status.install else ""
     return f"{status.name}: {status.state}: {status.reason}\n{todo}"
 

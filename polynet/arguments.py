@@ -36,13 +36,13 @@ def metrics_by_name(given: Iterable[Metric]) -> dict[str, Metric]:
         if name is None or name == "loss" or names.count(name) > 1:
             raise ValueError(
                 f"Trainer: metrics are kept under their functions' names, which must differ "
-                f"from one another and from 'loss'; got {name or repr(metric)!r}: def a function"
+                f"from one another and from 'loss'; got {name or repr(metric)!r}: write a `def`"
             )
     return dict(zip(map(str, names), metrics, strict=True))
 
 
 def functions(given: Any, what: str) -> list[Callable[..., Any]]:
-    """`given`, an iterable of functions, as a list; else a TypeError that begins with `what`."""
+    """`given` as a list of functions; TypeError, which begins with `what`, for anything else."""
     several = isinstance(given, Iterable) and not isinstance(given, str) and not callable(given)
     found = list(given) if several else [given]
     others = [f for f in found if not callable(f)]
@@ -52,10 +52,7 @@ def functions(given: Any, what: str) -> list[Callable[..., Any]]:
 
 
 def callbacks_in_order(given: Any) -> list[Callback]:
-    """The callbacks in their order, except that those with `last` come after the others.
-
-    They save what the others have changed.
-    """
+    """The callbacks in their order, except that those which save the run come last."""
     callbacks = functions(given, "fit: callbacks is a list of functions (trainer) -> bool or None")
     for callback in callbacks:
         if isinstance(callback, type):
@@ -67,16 +64,16 @@ def callbacks_in_order(given: Any) -> list[Callback]:
 
 
 def check_each(callbacks: Sequence[Callback], trainer: Any, numbers: Collection[str]) -> None:
-    """Let callbacks raise now, before the first step, what they would raise after an epoch.
+    """Let callbacks raise before the first step what they would otherwise raise after an epoch.
 
-    `numbers` are the names of the numbers that each epoch of this `fit` will keep.
+    `numbers` are the names of the numbers that the history will get from each epoch of this `fit`.
     """
     for callback in callbacks:
         getattr(callback, "check_before_fit", lambda *_: None)(trainer, numbers)
 
 
 def call_each(callbacks: Sequence[Callback], trainer: Any) -> bool:
-    """Call every callback; whether one returned True. Other values, such as 1, do not count."""
+    """Call every callback; return whether one returned True, not a number such as 1."""
     answers = [callback(trainer) for callback in callbacks]
     return any(isinstance(a, bool | np.bool_) and a for a in answers)
 

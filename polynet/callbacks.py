@@ -37,7 +37,7 @@ __all__ = ["Checkpoint", "EarlyStopping", "ReduceLROnPlateau"]
 
 
 class _Best:
-    """Which epoch was the best, by a number of the history."""
+    """Base of the callbacks that watch a number of the history, and know its best epoch."""
 
     min_delta = 0.0
 
@@ -85,7 +85,7 @@ class _Best:
 
 
 class EarlyStopping(_Best):
-    """Ends training once `patience` epochs in a row were no better than the best before them.
+    """Ends training after `patience` epochs in a row that were no better than the best before.
 
     An epoch is better where `monitor` falls by more than `min_delta` (rises, with mode="max";
     mode may be left out for a loss). With `restore_best_weights`, the network then gets the weights
@@ -164,7 +164,7 @@ class Checkpoint(_Best):
     True
     """
 
-    last = True
+    last = True  # `fit` calls it after the other callbacks
 
     def __init__(
         self,

@@ -23,9 +23,9 @@ ATTEMPTS, PAUSE = 100, 0.02
 
 
 def check_folder(path: StrPath) -> None:
-    """Raise FileNotFoundError where the folder of `path` is missing.
+    """Raise FileNotFoundError if the folder of `path` is missing.
 
-    Raise FileExistsError where something other than a regular file is at `path`.
+    Raise FileExistsError if something other than a regular file is at `path`.
     """
     folder = Path(os.path.realpath(path)).parent
     if not folder.is_dir():

@@ -52,7 +52,7 @@ def applied(forward: Forward, x: Any, first: int = 0) -> Any:
 
 
 def check_rows(outputs: Any, count: int) -> None:
-    """Raise ValueError for outputs in a dict that have no row for each sample, and cannot be joined."""
+    """Raise ValueError if an output in a dict lacks a row for each sample, as joining needs."""
     for name, a in arrays_of(outputs, "the network's output"):
         if isinstance(outputs, dict) and tuple(a.shape[:1]) != (count,):
             raise ValueError(

@@ -24,10 +24,10 @@ Check = Callable[[np.ndarray, np.ndarray | None], None]
 
 
 class Call(NamedTuple):
-    """What one call of the compiled step is given: `data`, and `rows`, which has one row per step.
+    """One call of the compiled step: its arguments `data` and `rows`, and the steps' weights.
 
-    A row of `rows` has the indices of a step's samples in `data`. `weights` has the weight of each
-    step in the epoch's mean: the number of its samples, or the sum of their weights.
+    `rows` has one row per step, with the indices of its samples in `data`. `weights` has the weight
+    of each step in the epoch's mean: the number of its samples, or the sum of their weights.
     """
 
     data: Data
@@ -96,7 +96,7 @@ class Resident:
         return len(rows) if self._weights is None else float(self._weights[rows].sum())
 
     def in_order(self, batch_size: int) -> Generator[Data]:
-        """All samples in their order, cut into batches, for evaluation and prediction."""
+        """All samples in their order, in batches, for evaluation and prediction."""
         for start in range(0, self.samples, batch_size):
             yield self._copied(start, start + batch_size)
 
@@ -107,9 +107,9 @@ class Resident:
 
 
 class Streamed:
-    """Batches of a source, or of data that makes its own; made in a thread, moved when needed.
+    """Batches of a source, or of data that makes its own, made in a thread and moved when needed.
 
-    Its methods are those of `Resident`.
+    The methods are those of `Resident`.
     """
 
     def __init__(self, place: Place, source: Source | Batches, seed: int, prefix: str = "") -> None:

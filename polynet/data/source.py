@@ -1,4 +1,4 @@
-"""Sources: data that is made batch by batch on the host, since it is large or always made anew."""
+"""Sources: data that is made batch by batch on the host, because it is large or generated."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ class Source:
         return _Augmented(self, augmentation)
 
     def map(self, function: Callable[[np.ndarray, np.ndarray], tuple[Any, Any]]) -> Source:
-        """This source with `function(x, y)` in place of each batch (x, y), not only in training."""
+        """This source with `function(x, y)` in place of each batch (x, y), in evaluation too."""
         return _Mapped(self, function)
 
     def subset(self, rows: Any) -> Source:
         """A source of some samples: those at indices, those where a mask is true, or a slice.
 
-        Raises IndexError where there is no such sample, and for indices that are no list of them.
+        Raises IndexError if there is no such sample, and unless `rows` has one dimension.
         """
         try:
             found = np.arange(len(self))[rows if isinstance(rows, slice) else np.asarray(rows)]
@@ -247,7 +247,7 @@ def training_batches(
     all_rows = batches(len(source), batch_size, seed=seed, epoch=epoch, drop_last=drop_last)
     for rows in islice(all_rows, start, None):
         rng = random.SampleStream(random.key(seed, "augment", epoch), rows)
-        yield _of_each(rows, source.training_batch(rows, rng))
+        yield _checked(rows, source.training_batch(rows, rng))
 
 
 def batches_in_order(source: Source | Batches, batch_size: int, *, seed: int) -> Iterator[Batch]:
@@ -257,11 +257,11 @@ def batches_in_order(source: Source | Batches, batch_size: int, *, seed: int) ->
         return
     for start in range(0, len(source), batch_size):
         rows = np.arange(start, min(start + batch_size, len(source)))
-        yield _of_each(rows, source.batch(rows))
+        yield _checked(rows, source.batch(rows))
 
 
-def _of_each(rows: np.ndarray, batch: Batch) -> Batch:
-    """The batch; raises ValueError unless it has one sample for each row, as training counts on."""
+def _checked(rows: np.ndarray, batch: Batch) -> Batch:
+    """The batch; raises ValueError unless it has one sample for each row."""
     given = batch[0] if isinstance(batch, tuple | list) and batch else rows  # feed refuses the rest
     found = [np.shape(a) for _, a in arrays_of(given)[:1]]
     if found and found[0] and found[0][0] != len(rows):
