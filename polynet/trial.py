@@ -10,7 +10,8 @@ import numpy as np
 
 from polynet.backend import Array, backend_of, to_numpy
 from polynet.data import Feed
-from polynet.data.named import samples
+from polynet.data.named import NAMES, samples
+from polynet.data.order import rows_of
 from polynet.errors import advising_on_memory, warn
 from polynet.scores import Forward, Loss, applied, check_rows, joined, loss_of
 from polynet.targets import check_outputs, target_check
@@ -64,12 +65,8 @@ def _weighted(data: tuple[Any, ...]) -> tuple[Any, ...]:
     """The samples whose weight is not 0; the targets of the others need not be valid."""
     if len(data) < 3:
         return data
-    kept = [_part(data, i, i + 1) for i in np.flatnonzero(to_numpy(data[2])).tolist()]
-    if not kept:
-        return _part(data, 0, 0)
-    xp = backend_of(data[2]).xp
-    together: tuple[Any, ...] = tree_map(lambda *a: xp.concat(a, axis=0), *kept)
-    return together
+    rows = np.flatnonzero(to_numpy(data[2]))
+    return tuple(rows_of(a, rows, name) for a, name in zip(data, NAMES, strict=True))
 
 
 def _ones(weights: Sequence[Array]) -> list[Array]:

@@ -40,10 +40,6 @@ _OWN = frozenset({"_described", "_names", "_path", "_context"})
 """The attributes that Module itself keeps in an instance."""
 
 
-def _arrays_among(options: dict[str, Any]) -> list[Array]:
-    return [a for a in leaves(options) if hasattr(a, "shape")]
-
-
 class Module:
     """A layer, or a network of layers.
 
@@ -77,16 +73,17 @@ class Module:
         if self._path is None and any(isinstance(t, Described) for t in self._described.values()):
             self.state_dict()  # raises an error, for the layer has no parameters yet
         if self._path == "" and not self.training:
-            self._check_place((*inputs, *_arrays_among(options)))
+            arrays = [a for a in leaves(options) if hasattr(a, "shape")]
+            self._check_place([*leaves(inputs), *arrays])
         return self.forward(*inputs, **options)
 
-    def _check_place(self, inputs: tuple[Array, ...]) -> None:
-        """Refuse plain inputs on another backend or device than the parameters."""
+    def _check_place(self, inputs: list[Array]) -> None:
+        """Raise MixedBackendsError for plain inputs that are not where the parameters are."""
         arrays = (getattr(m, a) for _, m, a, t in self._places() if isinstance(t, Described))
         first = next(arrays, None)
         if first is None or type(first) is Tensor:
             return
-        for x in leaves(inputs):
+        for x in inputs:
             if type(x) is not Tensor:
                 common_backend((first, x), f"the parameters of {type(self).__name__} and its input")
 
