@@ -12,6 +12,7 @@ from polynet.backend import Array, Backend, common_backend
 from polynet.data.named import each, samples
 from polynet.derivative import differentiated
 from polynet.nn import Context, Module
+from polynet.ops import array_namespace
 from polynet.optim import Optimizer
 from polynet.optim.base import updated
 from polynet.tensor import is_recorded
@@ -63,7 +64,7 @@ def make_step(
             bound = net.bind({**state["params"], **trained, **buffers}, context)
             value = loss(call(bound, x), y, **options)
             _check_reached(value)
-            return value if not weights and share == 1 else value * share, context.buffers
+            return _weighted(value, share), context.buffers
 
         trained = {name: state["params"][name] for name in optimizer.trains(state["params"])}
         return differentiated(objective, has_aux=True, unshared=False)(trained)
@@ -101,6 +102,13 @@ def _weighed(xp: Any, weights: list[Array], count: int, whole: Any) -> tuple[dic
     n = xp.sum(weights[0])  # may be 0: then ones stand in, and the loss is multiplied by 0
     options = {"sample_weight": xp.where(n > 0, weights[0], xp.ones_like(weights[0]))}
     return options, n / xp.where(whole > 0, whole, xp.ones_like(whole))
+
+
+def _weighted(value: Array, share: Any) -> Array:
+    """A part's loss times its share; 0 for a share of 0, whatever the loss of padding may be."""
+    if isinstance(share, float):
+        return value if share == 1 else value * share
+    return array_namespace(value).where(share == 0, 0, value * share)
 
 
 def make_forward(net: Module, xp: Any) -> Callable[..., Any]:
