@@ -165,17 +165,64 @@ def test_pytorchs_own_record_stays_right(name: str) -> None:
         nn.AvgPool3d((2, 1, 3), 2, ceil_mode=True),
         nn.MaxPool1d(2),
         nn.AvgPool1d(2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.AdaptiveAvgPool1d(3),
+        nn.AdaptiveMaxPool3d((2, 4, 1)),
+        nn.GroupNorm(3, 3),
+        nn.BatchNorm2d(3),
     ],
     ids=str,
 )
 def test_pytorchs_own_record_stays_right_through_layers(layer: nn.Module) -> None:
     net = layer.init(0, backend="torch", device="cpu", dtype="float64")
-    (x,) = drawn((2, 3, 7, 6, 4)[: 2 + int(type(layer).__name__[-2])])
+    axes = type(layer).__name__[-2]
+    (x,) = drawn((2, 3, 7, 6, 4)[: 2 + int(axes) if axes.isdigit() else 4])
     y = net(x)
     (y**2).sum().backward()
     torch.testing.assert_close(y, net(x.detach()))
     slope = value_and_grad(lambda a: OPS["sum"](net(a) ** 2))(x.detach())[1]
     torch.testing.assert_close(x.grad, slope, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "options"),
+    [
+        ("adaptive_avg_pool", [(2, 3, 7)], {"sizes": (3,)}),
+        ("adaptive_avg_pool", [(2, 3, 7, 4)], {"sizes": (3, 2)}),
+        ("adaptive_avg_pool", [(2, 3, 7, 4)], {"sizes": (1, 1)}),
+        ("adaptive_avg_pool", [(2, 3, 5, 4, 3)], {"sizes": (2, 3, 7)}),
+        ("adaptive_max_pool", [(2, 3, 7)], {"sizes": (9,)}),
+        ("adaptive_max_pool", [(2, 3, 7, 4)], {"sizes": (3, 2)}),
+        ("adaptive_max_pool", [(2, 3, 5, 4, 3)], {"sizes": (2, 3, 1)}),
+        ("group_norm", [(2, 4, 3, 2)], {"groups": 2, "eps": 0.1}),
+        ("group_norm", [(3, 6, 2, 5), (6,), (6,)], {"groups": 1, "eps": 0.1}),
+        ("batch_norm_inference", [(2, 3, 4, 2), (3,), (3,)], {"eps": 0.1}),
+        ("batch_norm_inference", [(5, 3, 2, 2), *[(3,)] * 4], {"eps": 0.1}),
+    ],
+)
+def test_layers_are_their_definitions(name: str, shapes: Any, options: Any) -> None:
+    """For numbers of which several are equal, in any order of memory."""
+    x, *others = (a.detach().mul(2).round() for a in drawn(*shapes))
+    lying = x.transpose(0, -1).contiguous().transpose(0, -1)
+    for given in (x, lying):
+        args = [given, *(a.abs() + 0.5 for a in others)]
+        assert kernel(name)(None, *args, **options) is not NotImplemented
+        found = []
+        for backend in (get_backend("torch"), get_backend("torch").without_kernels()):
+            with use_backend(backend):
+                value, pullback = vjp(lambda *a: getattr(functional, name)(*a, **options), *args)
+                weights = torch.arange(value.numel(), dtype=value.dtype).reshape(value.shape)
+                found.append([value, *pullback(torch.sin(weights))])
+        for actual, expected in zip(*found, strict=True):
+            torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_the_sign_of_nan_is_nan(dtype: str) -> None:
+    numbers = [0.0, -0.0, -0.5, 2.0, -3.0, math.inf, -math.inf, math.nan]
+    signs = [0.0, 0.0, -1.0, 1.0, -1.0, 1.0, -1.0, math.nan]
+    found, expected = (torch.asarray(a, dtype=getattr(torch, dtype)) for a in (numbers, signs))
+    torch.testing.assert_close(get_backend("torch").xp.sign(found), expected, equal_nan=True)
 
 
 @pytest.mark.parametrize("function", [functional.max_pool, functional.avg_pool])

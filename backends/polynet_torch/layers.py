@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -157,6 +158,46 @@ def avg_pool(
     return pool(x, *how), (lambda g: back(g, x, *how),)
 
 
+def adaptive_avg_pool(xp: Any, x: torch.Tensor, *, sizes: Sizes) -> Any:
+    """The mean of each window; of one window, a sum."""
+    axes = tuple(range(-len(sizes), 0))
+    if set(sizes) == {1} and x.numel() and x.is_floating_point() and not recorded((x,)):
+        count = math.prod(x.shape[a] for a in axes)
+        return x.mean(axes, keepdim=True), (lambda g: (g / count).expand(x.shape),)
+    pools = aten._adaptive_avg_pool2d, aten._adaptive_avg_pool3d
+    backs = aten._adaptive_avg_pool2d_backward, aten._adaptive_avg_pool3d_backward
+    return _adaptive(x, sizes, lambda *a: (pools[len(sizes) > 2](*a),), backs[len(sizes) > 2])
+
+
+def adaptive_max_pool(xp: Any, x: torch.Tensor, *, sizes: Sizes) -> Any:
+    """The largest number of each window."""
+    pools = aten.adaptive_max_pool2d, aten.adaptive_max_pool3d
+    backs = aten.adaptive_max_pool2d_backward, aten.adaptive_max_pool3d_backward
+    return _adaptive(x, sizes, pools[len(sizes) > 2], backs[len(sizes) > 2])
+
+
+def _adaptive(
+    x: torch.Tensor, sizes: Sizes, pool: Callable[..., Any], back: Callable[..., Any]
+) -> Any:
+    """Windows of several sizes on the CPU; those of one size are left to the other kernels.
+
+    On CUDA, PyTorch sums gradients in another order every time.
+    """
+    axes = len(sizes)
+    if x.ndim != 2 + axes or not x.numel() or x.device.type != "cpu" or recorded((x,)):
+        return NotImplemented
+    if x.dtype not in (torch.float32, torch.float64) or not all(n > 0 for n in sizes):
+        return NotImplemented
+    if not any(n % m for n, m in zip(x.shape[2:], sizes, strict=True)):
+        return NotImplemented
+    if axes == 1:  # a sequence is an image of one row
+        row = x.unsqueeze(2)
+        y, *places = pool(row, (1, *sizes))
+        return y.squeeze(2), (lambda g: back(g.unsqueeze(2), row, *places).squeeze(2),)
+    y, *places = pool(x, sizes)
+    return y, (lambda g: back(g, x, *places),)
+
+
 def layer_norm(
     xp: Any,
     x: torch.Tensor,
@@ -176,6 +217,34 @@ def layer_norm(
     def pullback(g: torch.Tensor, needs: tuple[bool, ...]) -> Any:
         wanted = [*needs, False, False][:3]
         return aten.native_layer_norm_backward(g, x, shape, mean, scale, weight, bias, wanted)
+
+    return y, pullback
+
+
+def group_norm(
+    xp: Any,
+    x: torch.Tensor,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    *,
+    groups: int,
+    eps: float,
+) -> Any:
+    """Normalisation of each group of channels in one pass, on the CPU."""
+    given = [a for a in (x, weight, bias) if a is not None]
+    if recorded(given) or len({a.dtype for a in given}) != 1 or x.device.type != "cpu":
+        return NotImplemented
+    if not x.numel() or not x.is_floating_point() or x.shape[1] % groups:
+        return NotImplemented
+    x = x.contiguous()
+    sizes = (*x.shape[:2], math.prod(x.shape[2:]), groups)
+    y, mean, scale = aten.native_group_norm(x, weight, bias, *sizes, eps)
+
+    def pullback(g: torch.Tensor, needs: tuple[bool, ...]) -> Any:
+        wanted = [*needs, False, False][:3]
+        return aten.native_group_norm_backward(
+            g.contiguous(), x, mean, scale, weight, *sizes, wanted
+        )
 
     return y, pullback
 
@@ -217,6 +286,41 @@ def batch_norm(
         return (gx, *others)[: len(needs)]
 
     return (y, mean, variance), pullback
+
+
+def batch_norm_inference(
+    xp: Any,
+    x: torch.Tensor,
+    mean: torch.Tensor,
+    variance: torch.Tensor,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    *,
+    eps: float,
+) -> Any:
+    """Batch normalisation by a mean and a variance that are given, in one pass, on the CPU.
+
+    With r = 1 / √(variance + eps), Σ g goes back to the bias, and s = Σ g·(x - mean)·r to the
+    weight. So -Σ g·weight·r goes to the mean, and -s·weight·r² / 2 to the variance.
+    """
+    given = [a for a in (x, mean, variance, weight, bias) if a is not None]
+    if recorded(given) or len({a.dtype for a in given}) != 1 or x.device.type != "cpu":
+        return NotImplemented
+    if (
+        not x.numel()
+        or not x.is_floating_point()
+        or any(a.shape != x.shape[1:2] for a in given[1:])
+    ):
+        return NotImplemented
+    w = torch.ones_like(mean) if weight is None else weight
+    known = mean, variance, None, None, False, eps
+
+    def pullback(g: torch.Tensor, needs: tuple[bool, ...]) -> Any:
+        gx, s, total = aten.native_batch_norm_backward(g, x, w, *known, [True] * 3)
+        r = (variance + eps).rsqrt_()
+        return (gx, -total * w * r, s * w * r * r * -0.5, s, total)[: len(needs)]
+
+    return aten.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, eps)[0], pullback
 
 
 def put_slice(xp: Any, x: torch.Tensor, places: tuple[range, ...], shape: Sizes) -> Any:
@@ -273,10 +377,14 @@ def scaled_dot_product_attention(
 KERNELS = {
     kernel.__name__: kernel
     for kernel in (
+        adaptive_avg_pool,
+        adaptive_max_pool,
         avg_pool,
         batch_norm,
+        batch_norm_inference,
         convolution,
         convolution_transpose,
+        group_norm,
         layer_norm,
         max_pool,
         put_slice,
