@@ -267,6 +267,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], str]] = {
         ValueError,
         r"interpolate: expected shape \(batch, channels, width\) or .*width\), got \(3, 4\)",
     ),
+    "pooling an axis without numbers": (
+        lambda: nn.AdaptiveAvgPool1d(2)(F32[:, :, :0]),
+        ValueError,
+        r"adaptive pooling into \(2,\) needs a number .* axes; got .* shape \(2, 3, 0\)",
+    ),
     "keys of one sample": (
         lambda: drawn(nn.MultiheadAttention(4, 2, batch_first=True))(F32, F32[:1], F32[:1]),
         ValueError,

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from polynet import functional, optim, use_backend, vjp
+from polynet import functional, nn, optim, use_backend, vjp
 from polynet.backend import Backend, to_numpy
 from polynet.testing.suite.cases import to_backend
 
@@ -37,6 +37,25 @@ def test_erf_of_half_precision_is_a_number(backend: Backend) -> None:
     np.testing.assert_allclose(found, wanted, rtol=2e-3)
     wanted = numbers * (0.5 + 0.5 * np.asarray([math.erf(v / math.sqrt(2)) for v in numbers]))
     np.testing.assert_allclose(linear, wanted, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool"])
+def test_whole_numbers_are_pooled(backend: Backend, dtype: str, axes: int) -> None:
+    """Nothing in the padding is above a number, and a mean is no whole number."""
+    if backend.name == "strict" and dtype == "bool":
+        pytest.skip("the standard compares no booleans")
+    host = (np.arange(2 * 3**axes) % 5 - 2).astype(dtype).reshape(2, 1, *[3] * axes)
+    x = backend.from_host(host, backend.device(None))
+    largest = to_numpy(getattr(nn, f"MaxPool{axes}d")(2, padding=1)(x))
+    wide = np.pad(host, [(0, 0), (0, 0), *[(1, 0)] * axes], mode="edge")
+    cells = wide.reshape(2, 1, *[2, 2] * axes)
+    inner = tuple(range(3, 3 + 2 * axes, 2))
+    assert largest.dtype == dtype
+    np.testing.assert_array_equal(largest, cells.max(axis=inner))
+    if backend.name != "strict":  # the standard divides no whole numbers
+        means = to_numpy(getattr(nn, f"AvgPool{axes}d")(3)(x))
+        np.testing.assert_allclose(means.ravel(), host.reshape(2, -1).mean(axis=1), rtol=1e-6)
 
 
 @pytest.mark.parametrize("gamma", [0.1, 1e-9])

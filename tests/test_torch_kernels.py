@@ -415,6 +415,24 @@ def test_integers_are_left_to_the_definition(name: str) -> None:
     assert kernel(name)(None, x) is NotImplemented
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_layers_of_other_numbers_are_their_definitions(dtype: Any) -> None:
+    """PyTorch's own refuse them, or cut the means of int64 off."""
+    x = (torch.arange(18).reshape(1, 2, 3, 3) % 5).to(dtype)
+    one, none = (1, 1), ((0, 0), (0, 0))
+    window = {"window": (2, 2), "stride": one, "padding": (0, 0)}
+    found = [functional.avg_pool(x, **window), functional.adaptive_avg_pool(x, sizes=one)]
+    if dtype != torch.bool:
+        how = {"stride": one, "padding": none, "dilation": one}
+        found.append(functional.convolution(x, x[:, :, :2, :2], **how))
+    if not dtype.is_complex:
+        found += [functional.max_pool(x, **window)]
+        found += [functional.scaled_dot_product_attention(x, x, x)]
+    assert all(torch.isfinite(y).all() for y in found)
+    wide = x.to(torch.complex64 if dtype.is_complex else torch.float32)
+    torch.testing.assert_close(found[1], wide.mean((2, 3), keepdim=True))
+
+
 def test_what_kernels_do_not_cover_is_left_to_the_definition() -> None:
     (x,) = drawn((2, 3))
     x = x.detach()

@@ -58,7 +58,7 @@ def _convolved(
 ) -> Any:
     """PyTorch's convolution in one call; its three gradients share work."""
     given = [x, weight] if bias is None else [x, weight, bias]
-    if recorded(given) or len({a.dtype for a in given}) != 1:
+    if recorded(given) or len({a.dtype for a in given}) != 1 or not takes(x):
         return NotImplemented
     with deterministic(x):
         y = aten.convolution(x, weight, bias, *how)
@@ -90,6 +90,11 @@ def deterministic(x: torch.Tensor) -> Iterator[None]:
             cudnn.deterministic = before
 
 
+def takes(x: torch.Tensor) -> bool:
+    """Whether PyTorch's layers take these numbers: of integers, it cuts means off, or refuses."""
+    return x.is_floating_point() and 0 not in x.shape[1:]
+
+
 def on_images(kernel: Callable[..., Any]) -> Callable[..., Any]:
     """A pooling kernel for images and volumes, used for sequences too: as images with one row.
 
@@ -100,7 +105,7 @@ def on_images(kernel: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(kernel)
     def call(xp: Any, x: torch.Tensor, **settings: Any) -> Any:
         axes = len(settings["window"])
-        if x.ndim != 2 + axes or axes > 3 or recorded((x,)):
+        if x.ndim != 2 + axes or axes > 3 or recorded((x,)) or not takes(x):
             return NotImplemented
         if axes == 3 and (x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64)):
             return NotImplemented
@@ -209,9 +214,11 @@ def layer_norm(
 ) -> Any:
     """Layer normalisation in one pass; its three gradients share work."""
     given = [a for a in (x, weight, bias) if a is not None]
-    if recorded(given) or len({a.dtype for a in given}) != 1:
-        return NotImplemented
     shape = x.shape[-axes:]
+    if recorded(given) or len({a.dtype for a in given}) != 1 or not x.is_floating_point():
+        return NotImplemented
+    if any(a.shape != shape for a in given[1:]):
+        return NotImplemented
     y, mean, scale = aten.native_layer_norm(x, shape, weight, bias, eps)
 
     def pullback(g: torch.Tensor, needs: tuple[bool, ...]) -> Any:
@@ -361,7 +368,9 @@ def scaled_dot_product_attention(
         return NotImplemented
     if mask is not None or query.ndim != 4 or query.shape[-1] != value.shape[-1]:
         return NotImplemented
-    if not all(a.numel() for a in given) or key.shape[:2] != query.shape[:2]:
+    if not all(a.numel() and a.is_floating_point() for a in given):
+        return NotImplemented
+    if key.shape[:2] != query.shape[:2]:
         return NotImplemented
     y, log_sum = aten._scaled_dot_product_flash_attention_for_cpu(*given, 0.0, is_causal)
     y.add_(query.mul(0).sum(-1, keepdim=True))

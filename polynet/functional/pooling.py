@@ -23,7 +23,7 @@ def max_pool(xp, x, /, *, window, stride, padding, dilation=None, ceil_mode=Fals
     """
     dilation = dilation or (1,) * len(window)
     reach = ends(x, window, stride, padding, dilation, ceil_mode=ceil_mode)
-    return _largest(xp, views(padded(xp, x, reach, -math.inf), window, stride, dilation))
+    return _largest(xp, views(padded(xp, x, reach, _least(xp, x)), window, stride, dilation))
 
 
 @composition
@@ -34,7 +34,7 @@ def avg_pool(xp, x, /, *, window, stride, padding, ceil_mode=False, count_includ
     `ceil_mode`, windows that begin within `x` may end beyond it; what lies beyond the padding never
     counts.
     """
-    ones = (1,) * len(window)
+    x, ones = _floating(xp, x), (1,) * len(window)
     reach = ends(x, window, stride, padding, ones, ceil_mode=ceil_mode)
     total = reduce(add, views(padded(xp, x, reach), window, stride, ones))
     if not ceil_mode and (count_include_pad or not any(padding)):
@@ -64,7 +64,19 @@ def adaptive_avg_pool(xp, x, /, *, sizes):
     window = _even_windows(x, sizes)
     if window is not None:
         return avg_pool(x, window=window, stride=window, padding=(0,) * len(sizes))
-    return _adaptive(xp, x, sizes, lambda part, axis: xp.mean(part, axis=axis))
+    return _adaptive(xp, _floating(xp, x), sizes, lambda part, axis: xp.mean(part, axis=axis))
+
+
+def _floating(xp, x):
+    """`x`, whole numbers as floating ones: their sums may not fit into their dtype."""
+    return x if xp.isdtype(x.dtype, ("real floating", "complex floating")) else x * 1.0
+
+
+def _least(xp, x):
+    """What no number in an array of this dtype is below."""
+    if xp.isdtype(x.dtype, "bool"):
+        return False
+    return xp.iinfo(x.dtype).min if xp.isdtype(x.dtype, "integral") else -math.inf
 
 
 def _largest(xp, cells):
@@ -76,6 +88,11 @@ def _largest(xp, cells):
 
 def _even_windows(x, sizes):
     """The window that tiles the last axes of `x` exactly into `sizes` parts; None if none does."""
+    if 0 in x.shape[-len(sizes) :]:
+        raise ValueError(
+            f"adaptive pooling into {sizes} needs a number along each of these axes; got an array "
+            f"of shape {tuple(x.shape)}"
+        )
     found = [divmod(n, m) for n, m in zip(x.shape[-len(sizes) :], sizes, strict=True)]
     return None if any(rest for _, rest in found) else tuple(n for n, _ in found)
 

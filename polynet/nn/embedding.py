@@ -8,7 +8,7 @@ from typing import Any
 from polynet.backend import Array
 from polynet.derivative import stop_gradient
 from polynet.nn import init
-from polynet.nn.checks import of_either_sign, positive
+from polynet.nn.checks import positive, signed_integers
 from polynet.nn.described import Parameter
 from polynet.nn.module import Module
 from polynet.ops import array_namespace
@@ -43,7 +43,7 @@ class Embedding(Module):
         drawn = init.normal(0.0, 1.0) if weight_init is None else weight_init
         self.padding_idx: int | None = None
         if padding_idx is not None:
-            (row,) = of_either_sign("Embedding", padding_idx=padding_idx)
+            (row,) = signed_integers("Embedding", padding_idx=padding_idx)
             if not -shape[0] <= row < shape[0]:
                 raise ValueError(
                     f"Embedding: padding_idx is from {-shape[0]} to {shape[0] - 1}; got {row}"
