@@ -98,6 +98,7 @@ DEPENDENCIES = {
         "ops.manipulation",
         "optim.base",
         "random",
+        "tensor.recording",
     },
     "PIL": {"data.images"},
     "ndonnx": {"onnx", "onnx.graphs", "onnx.kernels"},

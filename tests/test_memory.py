@@ -117,6 +117,22 @@ def test_a_pullback_keeps_no_array_for_its_shape_or_dtype(name: str) -> None:
         pullback(np.ones_like(value))
 
 
+def test_of_several_results_none_is_kept_for_its_shape() -> None:
+    """As of batch_norm, whose output the next op need not keep."""
+    made: list[Any] = []
+
+    @op
+    def both(xp, x):
+        y = np.array(2 * x)
+        made.append(weakref.ref(y))
+        return (y, 3 * x), lambda g, needs: (g[0] * 2 + g[1] * 3,)
+
+    with no_collection():
+        _, pullback = vjp(lambda x: total(both(x)[1]), np.ones(3))
+        assert made[0]() is None
+        assert pullback(np.asarray(1.0))[0].tolist() == [3.0] * 3
+
+
 def test_the_sweep_needs_no_more_memory_than_the_record() -> None:
     x = np.linspace(0.1, 0.2, 100_000)
     size, length = x.nbytes, 30

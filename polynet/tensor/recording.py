@@ -8,6 +8,8 @@ from functools import update_wrapper, wraps
 from operator import itemgetter
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
+import array_api_compat
+
 from polynet import tree
 from polynet.backend import Array
 from polynet.tensor.arguments import (
@@ -363,9 +365,11 @@ def _written(level: Level, value: Any, inputs: tuple[Any, ...], pullbacks: Any, 
     if not recorded:
         return tree.map(lambda v: Tensor(v, level), value)
     xp = level.xp if level.plain else level.namespace
+    where = array_api_compat.device(value[0])
+    like = [(v.shape, {"dtype": v.dtype, "device": where}) for v in value]  # not the arrays
 
     def joint(parts: Parts, needs: tuple[bool, ...]) -> Any:
-        gs = (parts[i] if i in parts else xp.zeros_like(v) for i, v in enumerate(value))
+        gs = (parts[i] if i in parts else xp.zeros(s, **how) for i, (s, how) in enumerate(like))
         return pullbacks(tuple(gs), needs)
 
     at = level.write(None, inputs, joint, None)
