@@ -217,6 +217,45 @@ def test_layers_are_their_definitions(name: str, shapes: Any, options: Any) -> N
             torch.testing.assert_close(actual, expected)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("state", [False, True])
+def test_the_lstm_is_its_definition(reverse: bool, bias: bool, state: bool) -> None:
+    """In any order of memory; the bits of a traced step are those of the step itself."""
+    x, h, c, *weights = (
+        a.detach().to(torch.float32)
+        for a in drawn((5, 4, 3), (4, 6), (4, 6), (24, 3), (24, 6), (24,), (24,))
+    )
+    states, weights = [h, c] if state else [], weights if bias else weights[:2]
+
+    def layer(x: Any, *given: Any) -> Any:
+        start = given[:2] if state else (None, None)
+        weights = given[2:] if state else given
+        return functional.lstm(x, *start, *weights, reverse=reverse)
+
+    lying = x.transpose(0, 1).contiguous().transpose(0, 1)
+    start = states or [None, None]
+    assert kernel("lstm")(None, lying, *start, *weights) is not NotImplemented
+    found = []
+    for backend in (get_backend("torch"), get_backend("torch").without_kernels()):
+        with use_backend(backend):
+            values, pullback = vjp(layer, lying, *states, *weights)
+            found.append([*values, *pullback(tuple(torch.cos(v) for v in values))])
+    for actual, expected in zip(*found, strict=True):
+        torch.testing.assert_close(actual, expected)
+
+
+def test_the_lstm_leaves_other_sequences_to_its_definition() -> None:
+    x, *weights = (a.detach() for a in drawn((5, 4, 3), (24, 3), (24, 6)))
+    short = [a.to(torch.float32) for a in (x, *weights)]
+    lengths = torch.asarray([5, 2, 3, 1])
+    for args in (
+        (x, None, None, *weights),
+        (*short[:1], None, None, *short[1:], None, None, lengths),
+    ):
+        assert kernel("lstm")(None, *args) is NotImplemented
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_the_sign_of_nan_is_nan(dtype: str) -> None:
     numbers = [0.0, -0.0, -0.5, 2.0, -3.0, math.inf, -math.inf, math.nan]

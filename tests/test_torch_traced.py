@@ -101,6 +101,32 @@ FITS: dict[str, Callable[[Trainer], Any]] = {
 }
 
 
+class Reader(nn.Module):
+    """A sequence read both ways by two layers, whose kernel is an operation of polynet's own."""
+
+    def __init__(self) -> None:
+        self.layers = nn.LSTM(3, 4, num_layers=2, batch_first=True, bidirectional=True)
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, x: Any) -> Any:
+        return self.last(self.layers(x)[0][:, -1])
+
+
+@pytest.mark.usefixtures("at_once")
+def test_an_lstm_is_traced_with_the_bits_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run() -> Trainer:
+        job = Trainer(Reader(), losses.cross_entropy, optim.Adam(), backend="torch")
+        job.fit(x, Y, epochs=4, batch_size=8)
+        return job
+
+    x = np.random.default_rng(1).normal(size=(40, 5, 3))
+    job = run()
+    assert all(kind.program for kind in _kinds(job))
+    backend = get_backend("torch")
+    monkeypatch.setattr(backend, "compile", lambda step: looped(backend, step))
+    same_run(job, run())
+
+
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("name", FITS)
 def test_whatever_is_fitted_has_the_bits_of_the_loop(

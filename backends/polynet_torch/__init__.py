@@ -25,11 +25,11 @@ class TorchBackend(Backend):
             import torch
         except ImportError as error:
             raise MissingDependency("PyTorch", INSTALL) from error
-        from polynet_torch import activation, kernels, layers, losses
+        from polynet_torch import activation, kernels, layers, losses, recurrent
         from polynet_torch.namespace import xp
 
         self.xp = xp
-        parts = kernels, activation, layers, losses
+        parts = kernels, activation, layers, losses, recurrent
         self.kernels = {name: k for part in parts for name, k in part.KERNELS.items()}
         self.steps_per_call = 16 if torch.cuda.is_available() else 4
         self._torch = torch
