@@ -95,7 +95,7 @@ MISFITS = {
         lambda xp, x: losses.mse(x, x, reduction="sum"),
         (
             "mse(outputs, targets, /, sample_weight=None): got an unexpected keyword argument "
-            f"'reduction', as PyTorch has: {OF_A_CALL['reduction']}"
+            f"'reduction', which PyTorch has; here, {OF_A_CALL['reduction']}"
         ),
     ),
     "a loss of one array": (
@@ -105,7 +105,7 @@ MISFITS = {
     "an option of a function": (
         lambda xp, x: functional.relu(x, inplace=True),
         (
-            "relu(x, /): got an unexpected keyword argument 'inplace', as PyTorch has: "
+            "relu(x, /): got an unexpected keyword argument 'inplace', which PyTorch has; here, "
             f"{OF_A_CALL['inplace']}"
         ),
     ),
@@ -117,7 +117,7 @@ MISFITS = {
         lambda xp, x: xp.mean(x, dim=0),
         (
             "mean(x, /, *, axis=None, keepdims=False): got an unexpected keyword argument 'dim', "
-            f"as PyTorch has: {OF_A_CALL['dim']}"
+            f"which PyTorch has; here, {OF_A_CALL['dim']}"
         ),
     ),
     "sizes by position": (
