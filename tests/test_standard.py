@@ -6,6 +6,8 @@ inquiry; or it refuses recorded arrays by name, for a reason that is given here.
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -147,6 +149,14 @@ def test_a_function_beside_the_standard_says_what_has_a_derivative(name):
         for part in rest:
             found = getattr(found, part)
         assert callable(found)
+
+
+@pytest.mark.parametrize("name", ["cat", "clamp", "softmax"])
+def test_a_function_that_the_library_lacks_says_what_to_use(name):
+    use = re.escape(INSTEAD[name])
+    with pytest.raises(AttributeError, match=f"'polynet_numpy.xp' has no .*'{name}'; use {use}"):
+        getattr(namespace("numpy"), name)
+    assert not hasattr(namespace("numpy"), name)
 
 
 @pytest.mark.parametrize("name", CHAPTERS["set"].split())

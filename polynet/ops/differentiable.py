@@ -91,6 +91,7 @@ INSTEAD = {
     "amax": "xp.max",
     "amin": "xp.min",
     "array": "xp.asarray",
+    "clamp": "xp.clip",
     "cumprod": "xp.cumulative_prod",
     "cumsum": "xp.cumulative_sum",
     "inner": "xp.vecdot",
@@ -138,7 +139,12 @@ class Functions:
         vars(self).update(ops)
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(self.xp, name)
+        try:
+            value = getattr(self.xp, name)
+        except AttributeError as error:
+            if name not in INSTEAD:
+                raise
+            raise AttributeError(f"{error}; use {INSTEAD[name]}", name=name) from None
         if callable(value) and not isinstance(value, type):
             value = self._inquiry(value) if name in INQUIRIES else self._constant(name, value)
         setattr(self, name, value)
