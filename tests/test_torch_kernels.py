@@ -256,6 +256,34 @@ def test_the_lstm_leaves_other_sequences_to_its_definition() -> None:
         assert kernel("lstm")(None, *args) is NotImplemented
 
 
+@pytest.mark.parametrize(
+    ("name", "shapes", "options"),
+    [
+        ("lstm", [(5, 4, 2), (4, 6), (4, 6), (24, 3), (24, 6)], {}),
+        ("lstm", [(5, 4, 3), (4, 6), (4, 6), (18, 3), (18, 6)], {}),
+        ("lstm", [(5, 4, 3), (4, 6), (4, 6), (24, 3), (24, 6), (6,), (24,)], {}),
+        ("batch_norm", [(4, 3, 2), (2,), (3,)], {"eps": 0.1}),
+        ("batch_norm", [(4, 3, 2), (3,), (1,)], {"eps": 0.1}),
+        ("scaled_dot_product_attention", [(1, 2, 4, 8), (1, 2, 4, 8), (1, 2, 3, 8)], {}),
+        ("scaled_dot_product_attention", [(1, 2, 4, 8), (1, 2, 4, 8), (1, 1, 4, 8)], {}),
+        (
+            "max_pool",
+            [(2, 3, 4, 1)],
+            {"window": (1, 2), "stride": (1, 1), "padding": (0, 1), "dilation": (1, 2)},
+        ),
+        (
+            "max_pool",
+            [(2, 3, 1)],
+            {"window": (2,), "stride": (1,), "padding": (1,), "dilation": (2,)},
+        ),
+    ],
+)
+def test_shapes_that_do_not_fit_reach_no_kernel(name: str, shapes: Any, options: Any) -> None:
+    """PyTorch's operations below its public functions do not check them, and read other memory."""
+    args = [a.detach().to(torch.float32) for a in drawn(*shapes)]
+    assert kernel(name)(None, *args, **options) is NotImplemented
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_the_sign_of_nan_is_nan(dtype: str) -> None:
     numbers = [0.0, -0.0, -0.5, 2.0, -3.0, math.inf, -math.inf, math.nan]

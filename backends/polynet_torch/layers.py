@@ -109,6 +109,8 @@ def on_images(kernel: Callable[..., Any]) -> Callable[..., Any]:
             return NotImplemented
         if axes == 3 and (x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64)):
             return NotImplemented
+        if not _windows_fit(x.shape[2:], **settings):
+            return NotImplemented
         if axes > 1:
             return kernel(xp, x, **settings)
         row = {name: (int(name != "padding"), n) for name, (n,) in _sizes(settings)}
@@ -116,6 +118,20 @@ def on_images(kernel: Callable[..., Any]) -> Callable[..., Any]:
         return y.squeeze(2), (lambda g: pullback(g.unsqueeze(2)).squeeze(2),)
 
     return call
+
+
+def _windows_fit(
+    lengths: Sizes, *, window: Sizes, padding: Sizes, dilation: Sizes | None = None, **_: Any
+) -> bool:
+    """Whether there is a window on each axis, and none that holds padding alone.
+
+    Of such a window, PyTorch's index of the largest number is outside of the array.
+    """
+    dilation = dilation or (1,) * len(window)
+    return all(
+        (w - 1) * d < n + 2 * p and (d <= n or not p)
+        for n, w, p, d in zip(lengths, window, padding, dilation, strict=True)
+    )
 
 
 def _sizes(settings: dict[str, Any]) -> Iterator[tuple[str, Sizes]]:
@@ -274,8 +290,8 @@ def batch_norm(
     if recorded(given) or len({a.dtype for a in given}) != 1 or x.device.type != "cpu":
         return NotImplemented
     n = x.numel() // x.shape[1] if x.numel() else 0
-    if n < 2 or not x.is_floating_point():
-        return NotImplemented
+    if n < 2 or not x.is_floating_point() or any(a.shape != x.shape[1:2] for a in given[1:]):
+        return NotImplemented  # PyTorch would read beyond the end of a weight that is too short
     mean, variance = x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1])
     y, *kept = aten.native_batch_norm(x, weight, bias, mean, variance, True, 1.0, eps)
     variance = variance * ((n - 1) / n)  # PyTorch's running variance has n - 1 in the denominator
@@ -370,8 +386,8 @@ def scaled_dot_product_attention(
         return NotImplemented
     if not all(a.numel() and a.is_floating_point() for a in given):
         return NotImplemented
-    if key.shape[:2] != query.shape[:2]:
-        return NotImplemented
+    if key.shape[:2] != query.shape[:2] or value.shape[:3] != key.shape[:3]:
+        return NotImplemented  # of values for other keys, PyTorch would read beyond the end
     y, log_sum = aten._scaled_dot_product_flash_attention_for_cpu(*given, 0.0, is_causal)
     y.add_(query.mul(0).sum(-1, keepdim=True))
 

@@ -59,16 +59,18 @@ def lstm(
 def _fit(
     x: Any, hidden: Any, cell: Any, weight_ih: Any, weight_hh: Any, bias_ih: Any, bias_hh: Any
 ) -> bool:
-    """Whether oneDNN takes these inputs as they are."""
+    """Whether oneDNN takes these inputs as they are: it reads beyond the end of other shapes."""
     given = (x, hidden, cell, weight_ih, weight_hh, bias_ih, bias_hh)
     tensors = [a for a in given if a is not None]
     if x.device.type != "cpu" or not torch.backends.mkldnn.is_available() or recorded(tensors):
         return False
     if x.ndim != 3 or not x.numel() or any(a.dtype != torch.float32 for a in tensors):
         return False
-    states = (s for s in (hidden, cell) if s is not None)
-    whole = all(s.shape == (x.shape[1], weight_hh.shape[1]) for s in states)
-    return whole and (bias_ih is None) == (bias_hh is None)
+    (_, batch, inputs), size = x.shape, weight_hh.shape[-1]
+    state, bias = (batch, size), (4 * size,)
+    shapes = x.shape, state, state, (4 * size, inputs), (4 * size, size), bias, bias
+    fit = all(a is None or a.shape == s for a, s in zip(given, shapes, strict=True))
+    return fit and (bias_ih is None) == (bias_hh is None)
 
 
 KERNELS = {"lstm": lstm}
