@@ -312,6 +312,16 @@ def test_kernels_run_where_pytorch_does_not_record(name: str) -> None:
     assert not value.requires_grad
 
 
+def test_the_lstm_leaves_no_record_where_pytorch_keeps_none() -> None:
+    """PyTorch's LSTM needs gradients enabled, to keep what its backward pass reads."""
+    x, *weights = (
+        a.detach().to(torch.float32).requires_grad_() for a in drawn((5, 4, 3), (24, 3), (24, 6))
+    )
+    with torch.no_grad():
+        values, _ = kernel("lstm")(None, x, None, None, *weights)
+    assert not any(v.requires_grad for v in values)
+
+
 @COPIES
 def test_gradients_of_parameters_that_pytorch_records_are_the_same() -> None:
     """Kernels decline, the definitions answer; nothing is lost, and PyTorch's record goes on."""

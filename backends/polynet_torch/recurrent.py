@@ -23,8 +23,9 @@ def _forward(x: Any, weights: Any, h: Any, c: Any, reverse: bool, bias: bool) ->
     """oneDNN's layer: the outputs, h, c, and what its backward pass needs.
 
     PyTorch keeps the last only where gradients are enabled, which they are not in a step. An
-    operation of our own enables them in a traced step too.
+    operation of our own enables them in a traced step too. Detached inputs are not recorded.
     """
+    x, h, c, *weights = (a.detach() for a in (x, h, c, *weights))
     with torch.enable_grad():
         return torch.ops.aten.mkldnn_rnn_layer(
             x, *weights, h, c, reverse, [], LSTM, h.shape[1], 1, bias, False, False, True
