@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from beside_pytorch import TOLERANCE, compare, numbers, same, torch, total
 
-from polynet import functional, nn, value_and_grad
+from polynet import array_namespace, functional, grad, nn, value_and_grad
+from polynet.backend import Backend, to_numpy
 
 
 def convolutions() -> Iterator[tuple[Any, ...]]:
@@ -256,6 +257,15 @@ def test_embedding_of_padded_sequences(padding_idx: int) -> None:
     assert np.count_nonzero(drawn) == 9
     assert ours.padding_idx == theirs.padding_idx
     compare(ours, theirs, [np.asarray([[3, 0, 0], [1, 2, 2]])], "float64")
+
+
+@pytest.mark.parametrize("code", [2, -2])
+def test_no_gradient_changes_padding(code: int, backend: Backend) -> None:
+    """Also where it is counted from the end, as Python does."""
+    net = nn.Embedding(4, 3, padding_idx=-2).init(seed=2, backend=backend)
+    codes = backend.from_host(np.asarray([1, code, 3], dtype="int32"), backend.device(None))
+    slope = grad(lambda w: array_namespace(w).sum(net.bind({"weight": w})(codes)))(net.weight)
+    np.testing.assert_array_equal(to_numpy(slope)[:, 0], [0, 1, 0, 1])
 
 
 IGNORE = np.triu(np.ones((5, 5), dtype=bool), 1)

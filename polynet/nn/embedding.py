@@ -12,6 +12,7 @@ from polynet.nn.checks import positive, signed_integers
 from polynet.nn.described import Parameter
 from polynet.nn.module import Module
 from polynet.ops import array_namespace
+from polynet.ops.indexing import arange_along, widened
 
 
 class Embedding(Module):
@@ -66,7 +67,11 @@ class Embedding(Module):
             )
             raise
         if self.padding_idx is not None:
-            rows = xp.where((flat == self.padding_idx)[:, None], stop_gradient(rows), rows)
+            count = self.num_embeddings
+            numbers = arange_along(xp, widened(xp, flat, count), (count,), 0)
+            # looked up as the rows are: an integer from the end may stand for padding too
+            padding = xp.take(numbers == self.padding_idx, flat, axis=0)
+            rows = xp.where(padding[:, None], stop_gradient(rows), rows)
         return xp.reshape(rows, (*x.shape, self.embedding_dim))
 
     def settings(self) -> str:
