@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,17 @@ def test_a_function_of_seed_and_epoch() -> None:
     assert_same_run(job, fit(X, LABELS))
     job.fit(batches_of, validation_data=batches_of)
     assert job.history["val_loss"][-1] == pytest.approx(job.evaluate(X, LABELS)["loss"], rel=1e-6)
+
+
+def test_a_decorated_function_is_called_as_its_decorator_says() -> None:
+    def by_epoch(make: Callable[[int], Any]) -> Callable[[int, int], Any]:
+        return functools.wraps(make)(lambda seed, epoch: make(epoch))
+
+    @by_epoch
+    def made(epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return batches_of(5, epoch)
+
+    assert_same_run(fit(made, batch_size=None), fit(X, LABELS))
 
 
 def test_a_list_of_batches_is_taken_in_its_order() -> None:

@@ -287,8 +287,8 @@ def batches_of(source: Batches, seed: int, epoch: int) -> Iterator[Batch]:
 
 def _check_called_with_epoch(source: Callable[..., Any]) -> None:
     """Refuse a function that does not take two arguments."""
-    try:
-        signature(source).bind(0, 0)
+    try:  # what is called is the decorated function, whatever the one inside takes
+        signature(source, follow_wrapped=False).bind(0, 0)
     except ValueError:  # a function that does not say what it takes
         return
     except TypeError as error:
