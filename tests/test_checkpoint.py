@@ -354,6 +354,16 @@ def test_another_head_is_refused_with_the_way_to_keep_ones_own(tmp_path: Path) -
         trained.head = nn.Linear(4, 3)
 
 
+def test_a_call_of_a_network_that_is_partly_drawn(tmp_path: Path) -> None:
+    """Also where the layer that is not drawn is the first, or declared first."""
+    pretrained(tmp_path / "net")
+    x = np.ones((2, 4), np.float32)
+    for pattern in ("body.*", "head.*"):
+        net = checkpoint.load(tmp_path / "net", Classifier(5), without=pattern)
+        with pytest.raises(RuntimeError, match="Linear has no parameters yet: draw them"):
+            net(x)
+
+
 def test_replace_leaves_the_rest_described() -> None:
     body = {n: a for n, a in Classifier(5).init(seed=1).state_dict().items() if "head" not in n}
     net = Classifier(3).replace(body)

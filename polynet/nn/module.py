@@ -80,7 +80,7 @@ class Module:
     def _check_place(self, inputs: list[Array]) -> None:
         """Raise MixedBackendsError for plain inputs that are not where the parameters are."""
         arrays = (getattr(m, a) for _, m, a, t in self._places() if isinstance(t, Described))
-        first = next(arrays, None)
+        first = next((a for a in arrays if not isinstance(a, Described)), None)
         if first is None or type(first) is Tensor:
             return
         for x in inputs:
