@@ -81,7 +81,8 @@ def load(
     the one in the file, `prefix` is what its names begin with there, such as "model.encoder.";
     other names are not read. For networks that differ in a part, `without` is a pattern as in
     `optim.Groups`, or several: names that fit are not read, and in `net` their parameters stay as
-    they are. Those that are only described are then drawn by `init`, or by a Trainer.
+    they are. A shared parameter is read if the file has it under another path, which does not fit.
+    Parameters that are only described are then drawn by `init`, or by a Trainer.
 
     >>> import tempfile
     >>> from polynet import checkpoint, nn
@@ -105,9 +106,8 @@ def load(
     described = {**net.parameters(), **net.buffers()}
     arrays = _under(path, _network_in(path), prefix)
     patterns = [without] if isinstance(without, str) else list(without)
-    kept, arrays = _without(path, patterns, described, arrays)
+    kept, arrays = _without(path, patterns, described, net.aliases(), arrays)
     expected = {n: thing for n, thing in described.items() if n not in kept}
-    arrays = _by_first_name(path, arrays, net.aliases())
     try:
         _check_shapes(path, arrays, expected, "parameter")
     except (KeyError, ValueError) as error:
@@ -150,21 +150,27 @@ def _without(
     path: StrPath,
     patterns: list[str],
     described: Mapping[str, Any],
-    arrays: dict[str, np.ndarray],
+    aliases: Mapping[str, str],
+    arrays: Mapping[str, np.ndarray],
 ) -> tuple[set[str], dict[str, np.ndarray]]:
-    """The network's names that fit a pattern, and the arrays whose names fit none."""
+    """The network's names that stay as they are, and the arrays to read, by the network's names.
+
+    A shared parameter is read if the file has it under a path that fits no pattern.
+    """
+    paths = [*described, *aliases]
     for pattern in patterns:
-        if not any(fnmatchcase(n, pattern) for n in (*described, *arrays)):
+        if not any(fnmatchcase(n, pattern) for n in (*paths, *arrays)):
             names = ", ".join(map(repr, described))
             raise KeyError(
                 f"{path}: the pattern {pattern!r} of `without` fits no name in the file or in the "
                 f"network, which has {names}"
             )
-    kept, left_out = (
-        {n for n in names if any(fnmatchcase(n, p) for p in patterns)}
-        for names in (described, arrays)
+    fit, left_out = (
+        {n for n in names if any(fnmatchcase(n, p) for p in patterns)} for names in (paths, arrays)
     )
-    return kept, {n: a for n, a in arrays.items() if n not in left_out}
+    read = {n: a for n, a in arrays.items() if n not in left_out}
+    read = _by_first_name(path, read, aliases)
+    return {aliases.get(n, n) for n in fit} - read.keys(), read
 
 
 def _to_load_a_part(
