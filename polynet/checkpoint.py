@@ -136,12 +136,13 @@ def _under(path: StrPath, arrays: dict[str, np.ndarray], prefix: str) -> dict[st
     """The arrays whose names begin with `prefix`, by the rest of their names."""
     found = {n[len(prefix) :]: a for n, a in arrays.items() if n.startswith(prefix)}
     if not found and prefix:
-        parts = [n.split(".")[:-1] for n in arrays]
+        parts = [n.split(".")[:-1] for n in sorted(arrays)]
         begins = {".".join(p[:depth]) + ".": None for p in parts for depth in range(1, len(p) + 1)}
-        first = ", ".join(repr(b) for b in begins if b.count(".") == 1) or "nothing alike"
+        first = [b for b in begins if b.count(".") == 1]
+        names = ", ".join(map(repr, first or sorted(arrays)))
         raise KeyError(
             f"{path} has no name that begins with {prefix!r}.{did_you_mean(prefix, begins)} Its "
-            f"names begin with {first}"
+            f"names {'begin with' if first else 'are'} {names}"
         )
     return found
 

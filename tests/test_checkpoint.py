@@ -404,3 +404,9 @@ def test_replace_leaves_the_rest_described() -> None:
     assert net.init(seed=0)(np.ones((2, 4), np.float32)).shape == (2, 3)
     with pytest.raises(TypeError, match=r"'body.1.num_batches_tracked' is int32; got .* int64"):
         Classifier(3).replace({"body.1.num_batches_tracked": np.asarray(1)})
+
+
+def test_a_prefix_for_a_file_of_one_layer(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "net", nn.Linear(4, 2).init(backend="numpy"))
+    with pytest.raises(KeyError, match=r"begins with 'body\.'\. Its names are 'bias', 'weight'"):
+        checkpoint.load(tmp_path / "net", nn.Linear(4, 2), prefix="body.")
