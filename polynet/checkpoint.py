@@ -179,11 +179,15 @@ def _to_load_a_part(
 ) -> str:
     """What to give `load` where a file and a network differ."""
     first = next(iter(expected), "")
-    for begin in (n.removesuffix(first) for n in arrays if n.endswith(f".{first}")):
-        if all(f"{begin}{n}" in arrays for n in expected):
-            return (
-                f"The file has all of them under longer names: load(…, prefix={prefix + begin!r})"
-            )
+    begins = [n.removesuffix(first) for n in sorted(arrays) if n.endswith(f".{first}")]
+    begins = [begin for begin in begins if all(f"{begin}{n}" in arrays for n in expected)]
+
+    def misfits(begin: str) -> int:
+        return sum(arrays[f"{begin}{n}"].shape != tuple(a.shape) for n, a in expected.items())
+
+    if begins:
+        begin = prefix + min(begins, key=misfits)
+        return f"The file has all of them under longer names: load(…, prefix={begin!r})"
     return 'To load all but a part, such as a new last layer: load(…, without="head.*")'
 
 

@@ -376,6 +376,16 @@ def test_nothing_is_left_out_by_mistake(
     assert re.search(words, said)
 
 
+@pytest.mark.parametrize(("layer", "begin"), [((4, 4), "body.0."), ((4, 5), "head.")])
+def test_of_several_parts_with_the_names_of_a_layer_one_of_its_shapes_is_advised(
+    layer: tuple[int, int], begin: str, tmp_path: Path
+) -> None:
+    pretrained(tmp_path / "net")
+    with pytest.raises(KeyError) as caught:
+        checkpoint.load(tmp_path / "net", nn.Linear(*layer))
+    assert caught.value.__notes__[0].endswith(f"load(…, prefix={begin!r})")
+
+
 def test_another_head_is_refused_with_the_way_to_keep_ones_own(tmp_path: Path) -> None:
     pretrained(tmp_path / "net")
     with pytest.raises(ValueError, match=r"'head.weight' has shape \(5, 4\)") as caught:
