@@ -406,6 +406,20 @@ def test_a_call_of_a_network_that_is_partly_drawn(tmp_path: Path) -> None:
             net(x)
 
 
+def test_a_network_that_is_partly_drawn_changes_as_one_that_is_not(tmp_path: Path) -> None:
+    """Only its layers that are drawn stay as they are."""
+    pretrained(tmp_path / "net")
+    net, other = (
+        checkpoint.load(tmp_path / "net", Classifier(5), without="head.*") for _ in range(2)
+    )
+    net.head = nn.Linear(4, 3)
+    assert net.init(seed=7).head(np.ones((2, 4), np.float32)).shape == (2, 3)
+    other.head.scale = nn.Parameter((5,), nn.init.ones)
+    assert "head.scale" in other.init(seed=7).parameters()
+    with pytest.raises(AttributeError, match=r"new\.body = trained\.body"):
+        net.body[0].scale = nn.Parameter((4,), nn.init.ones)
+
+
 def test_replace_leaves_the_rest_described() -> None:
     body = {n: a for n, a in Classifier(5).init(seed=1).state_dict().items() if "head" not in n}
     net = Classifier(3).replace(body)

@@ -80,7 +80,7 @@ class Module:
     def _check_place(self, inputs: list[Array]) -> None:
         """Raise MixedBackendsError for plain inputs that are not where the parameters are."""
         arrays = (getattr(m, a) for _, m, a, t in self._places() if isinstance(t, Described))
-        first = next((a for a in arrays if not isinstance(a, Described)), None)
+        first = next(arrays, None)
         if first is None or type(first) is Tensor:
             return
         for x in inputs:
@@ -348,8 +348,9 @@ class Module:
                         del inside[attribute]  # `__getattr__` reads it from the pass instead
             elif context is not None:
                 inside[attribute] = Stream(name, context)
-        undrawn = self._path is None and any(
-            isinstance(inside.get(a), Described) for a in copy._names
+        undrawn = self._path is None and (
+            any(isinstance(inside.get(a), Described) for a in copy._names)
+            or any(child._path is None for _, child in copy._children())
         )
         inside["_path"] = None if undrawn else path
         inside["_context"] = context
