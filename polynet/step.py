@@ -58,7 +58,7 @@ def make_step(
         """
         x, y, *weights = tree_map(lambda a: xp.take(a, rows, axis=0), data)
         context = Context(xp, state["step"], state["keys"], first, rows.shape[0])
-        options, share = _weighed(xp, weights, rows.shape[0], whole)
+        options, share = _options_and_share(xp, weights, rows.shape[0], whole)
 
         def objective(trained: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
             bound = net.bind({**state["params"], **trained, **buffers}, context)
@@ -95,11 +95,13 @@ def make_step(
     return step
 
 
-def _weighed(xp: Any, weights: list[Array], count: int, whole: Any) -> tuple[dict[str, Array], Any]:
+def _options_and_share(
+    xp: Any, weights: list[Array], count: int, whole: Any
+) -> tuple[dict[str, Array], Any]:
     """The options for a part's loss, and the part's share of the batch, whose weight is `whole`."""
     if not weights:
         return {}, count / whole
-    n = xp.sum(weights[0])  # may be 0: then ones stand in, and the loss is multiplied by 0
+    n = xp.sum(weights[0])  # may be 0: then ones stand in, and the loss is not used
     options = {"sample_weight": xp.where(n > 0, weights[0], xp.ones_like(weights[0]))}
     return options, n / xp.where(whole > 0, whole, xp.ones_like(whole))
 
