@@ -81,7 +81,7 @@ def load(
     the one in the file, `prefix` is what its names begin with there, such as "model.encoder.";
     other names are not read. For networks that differ in a part, `without` is a pattern as in
     `optim.Groups`, or several: names that fit are not read, and in `net` their parameters stay as
-    they are. A shared parameter is read if the file has it under another path, which does not fit.
+    they are. A shared parameter is read if the file has it under a path that fits no pattern.
     Parameters that are only described are then drawn by `init`, or by a Trainer.
 
     >>> import tempfile

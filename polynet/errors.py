@@ -105,7 +105,7 @@ def _is_inner(module: str) -> bool:
 
 @contextmanager
 def advising_on_memory(samples: int) -> Iterator[None]:
-    """A context in which a MemoryError says what to lower: `samples` samples do not fit."""
+    """A context whose MemoryErrors say what to lower, for training steps of `samples` samples."""
     try:
         yield
     except MemoryError as error:

@@ -4,7 +4,7 @@ A file is written under another name in the same folder, and moved to its place 
 A process that is killed meanwhile leaves a hidden file `.polynet-…`, which may be deleted; once it
 is an hour old, the next file that is replaced in this folder deletes it. A file that is replaced
 keeps its permissions. Where `path` is a symbolic link, the file that it points to is replaced.
-Windows replaces no file that a program has open; it is tried again for two seconds.
+Windows refuses to replace a file that a program has open; moving is then retried for two seconds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 StrPath = str | os.PathLike[str]
 
 ATTEMPTS, PAUSE = 100, 0.02
-"""How often a file is moved to its place until that succeeds, and the seconds in between."""
+"""How many times moving a file to its place is tried, and the seconds between two attempts."""
 
 
 def check_folder(path: StrPath) -> None:
@@ -73,13 +73,16 @@ def replace_file(
 
 
 def _move(draft: Path, target: Path) -> None:
-    """Move a file to its place, also where another program reads for a moment what is there."""
+    """Move a file to its place; where another program reads what is there, wait until it closes."""
     for left in reversed(range(ATTEMPTS)):
         try:
             draft.replace(target)
         except PermissionError as error:
             if not left:
-                error.add_note("Another program may have it open: close it, or give another path")
+                error.add_note(
+                    "Another program may have it open, or it belongs to somebody else: close it, "
+                    "or give another path"
+                )
                 raise
             time.sleep(PAUSE)
         else:

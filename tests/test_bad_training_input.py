@@ -316,12 +316,12 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
     "a list of samples": (
         lambda: trainer().fit(list(zip(X, Y, strict=True))),
         ValueError,
-        ["batch 0's y is a single number", "x, y = map(np.stack, zip(*samples))", "DataLoader"],
+        ["batch 0's y is a single value", "x, y = map(np.stack, zip(*samples))", "DataLoader"],
     ),
     "a list of rows that are dicts": (
         lambda: trainer().fit([{"x": X, "y": Y}]),
         TypeError,
-        ["batch 0 is a dict", "of data in columns give those, fit(data['x'], data['y'])"],
+        ["batch 0 is a dict", "of data in columns, give the columns: fit(data['x'], data['y'])"],
     ),
     "a function of nothing": (
         lambda: trainer().fit(lambda: [(X, Y)]),

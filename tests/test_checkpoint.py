@@ -107,7 +107,10 @@ def test_a_file_that_is_read_meanwhile(
         checkpoint.save(path, network().init(seed=1, backend="numpy"))
     assert (path.read_bytes() == before) == too_long
     assert caught is None or caught.value.__notes__ == [
-        "Another program may have it open: close it, or give another path",
+        (
+            "Another program may have it open, or it belongs to somebody else: close it, or give "
+            "another path"
+        ),
         f"{str(path)!r} is not written; a file that was there is still there",
     ]
     assert waited == [PAUSE] * (min(attempts, ATTEMPTS) - 1)

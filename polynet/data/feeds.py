@@ -194,16 +194,16 @@ class Streamed:
                 raise TypeError(
                     f"{self.names[0]}: a batch is (x, y) or (x, y, sample_weight); batch {number} "
                     f"is a {type(batch).__name__}{size}"
-                    + "; of data in columns give those, fit(data['x'], data['y'])"
+                    + "; of data in columns, give the columns: fit(data['x'], data['y'])"
                     * columns
                 )
             names = [f"batch {number}'s {name}" for name in self.names]
             for a, name in zip(batch, names, strict=False):
                 if np.isscalar(a) or getattr(a, "shape", None) == ():
                     raise ValueError(
-                        f"{name} is a single number; a batch holds several samples. Of a list of "
-                        "samples make two arrays, x, y = map(np.stack, zip(*samples)); a Dataset "
-                        "of PyTorch's goes into a DataLoader"
+                        f"{name} is a single value; a batch holds several samples. Make two arrays "
+                        "of a list of samples, x, y = map(np.stack, zip(*samples)); a Dataset of "
+                        "PyTorch's goes into a DataLoader"
                     )
             pairs = zip(batch, names, strict=False)
             x, y, *others = (each(_from_the_host, a, name) for a, name in pairs)
