@@ -475,6 +475,19 @@ def test_samples_that_do_not_fit_say_what_to_lower():
     job.fit(X, SEVERAL, batch_size=5, accumulate=2)
 
 
+class Picture:
+    """An array of one's own, with its number of columns."""
+
+    columns = 4
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return X
+
+
+def test_what_has_columns_may_be_no_data_frame() -> None:
+    assert np.array_equal(polynet.to_numpy(Picture()), X)
+
+
 def test_targets_that_do_not_count_may_hold_anything() -> None:
     """Padding has the weight 0."""
     y = np.where(np.arange(len(X)) % 2, 1.0, -1.0)[:, None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -101,7 +101,7 @@ def on_host(x: Any, *, copy: bool | None = None) -> np.ndarray:
 
 def _odd_columns(x: Any) -> list[str]:
     """The columns of a data frame that hold no numbers; none of anything else."""
-    if not hasattr(x, "columns"):
+    if not isinstance(getattr(x, "columns", None), Iterable):  # an image may have their number
         return []
     names = x.columns if hasattr(x, "iloc") else getattr(x, "column_names", x.columns)  # Arrow's
     return [repr(c) for c in names if not _can_be_numbers(np.asarray(x[c]))]
