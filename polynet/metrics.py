@@ -24,7 +24,7 @@ def classes(outputs: np.ndarray) -> np.ndarray:
 
     `outputs` are (batch, classes, …), and the class is the index of the largest along axis 1. For
     two classes, they may also be (batch,) or (batch, 1): the class is 1 where they are above 0. The
-    result has no axis of classes. Where outputs hold NaN it says nothing: look for that first.
+    result has no axis of classes. Of a sample whose logits hold NaN, the class means nothing.
 
     >>> classes(np.asarray([[0.1, 0.9], [0.8, 0.2]]))
     array([1, 0])
@@ -116,7 +116,7 @@ def _of_two(targets: np.ndarray) -> np.ndarray:
 
 
 def _check_classes(name: str, labels: np.ndarray, classes: int) -> None:
-    odd = labels[(labels < 0) | (labels >= classes) | (labels % 1 != 0)]
+    odd = labels[(labels < 0) | (labels >= classes) | (labels != np.floor(labels))]
     if odd.size:
         raise ValueError(
             f"{name}: the targets hold {odd.flat[0]}; the outputs are of classes 0 to {classes - 1}"

@@ -395,7 +395,7 @@ def test_the_largest_is_the_largest_in_any_dtype(dtype: str) -> None:
 # Labels that are no class
 
 
-@pytest.mark.parametrize("label", [0.5, 1.5, np.nan, -1.0, 2.0])
+@pytest.mark.parametrize("label", [0.5, 1.5, np.nan, np.inf, -1.0, 2.0])
 def test_a_label_between_two_classes_is_none(label: float) -> None:
     outputs = np.asarray([[1.0, 0.0], [0.0, 1.0]])
     for metric in (metrics.accuracy, metrics.top_k(1)):
