@@ -36,7 +36,7 @@ def metrics_by_name(given: Iterable[Metric]) -> dict[str, Metric]:
         if name is None or name == "loss" or names.count(name) > 1:
             raise ValueError(
                 f"Trainer: metrics are kept under their functions' names, which must differ "
-                f"from one another and from 'loss'; got {name or repr(metric)!r}: write a `def`"
+                f"from one another and from 'loss'; got {name or repr(metric)!r}: use `def`"
             )
     return dict(zip(map(str, names), metrics, strict=True))
 

@@ -133,7 +133,7 @@ def _labels(name: str, targets: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     if not single.all():
         raise ValueError(
             f"{name}: row {single.argmin()} of the targets is not one-hot, a single 1 among zeros. "
-            "For several labels a sample write a metric such as np.mean((outputs > 0) == targets), "
+            "For several labels a sample, write a metric such as np.mean((outputs > 0) == targets) "
             "or scikit-learn's f1_score of outputs > 0; for probabilities, one that compares with "
             "targets.argmax(axis=1)"
         )

@@ -1,4 +1,4 @@
-"""Where tests run a program, what its standard output can hold."""
+"""The encoding of the standard output of programs that tests run."""
 
 ASCII = {"PYTHONIOENCODING": "ascii"}
-"""The letters that every file has into which a program's output is redirected on Windows."""
+"""What every encoding can write, also that of a file to which Windows redirects the output."""
