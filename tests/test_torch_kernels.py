@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -443,6 +444,31 @@ def test_labels_out_of_range_are_refused_on_the_cpu() -> None:
     for label in (3, -1, -100):
         with pytest.raises(RuntimeError, match="out of bounds"):
             losses.cross_entropy(torch.zeros(2, 3), torch.asarray([0, label]))
+
+
+@pytest.mark.parametrize(
+    ("function", "setting"),
+    [
+        (functional.celu, "alpha"),
+        (functional.elu, "alpha"),
+        (functional.hardshrink, "lambd"),
+        (functional.leaky_relu, "negative_slope"),
+        (functional.softplus, "beta"),
+    ],
+)
+def test_a_setting_may_be_an_array(function: Any, setting: str) -> None:
+    """A learnt one is an array: in training it is recorded, and in a prediction it is not."""
+    x = torch.linspace(-2, 2, 4)
+    expected, back = vjp(partial(function, **{setting: 0.3}), x)
+    found, pullback = vjp(partial(function, **{setting: torch.asarray(0.3)}), x)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(pullback(torch.ones(4)), back(torch.ones(4)))
+
+
+def test_an_unknown_approximation_is_refused() -> None:
+    for unknown in (True, "erf"):
+        with pytest.raises(ValueError, match=r"unknown approximate .* none, tanh"):
+            functional.gelu(torch.ones(3), approximate=unknown)
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,8 @@ def gelu(xp: Any, x: torch.Tensor, *, approximate: str = "none") -> Any:
     Far from 0, the derivative of PyTorch's approximation is NaN. Beyond ±10 it is 0 or 1 to the
     last bit.
     """
+    if approximate not in ("none", "tanh"):
+        return NotImplemented
 
     def pullback(g: torch.Tensor) -> torch.Tensor:
         at = x if approximate == "none" else x.clamp(-10, 10)

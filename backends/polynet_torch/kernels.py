@@ -31,13 +31,16 @@ def recorded(tensors: Iterable[torch.Tensor]) -> bool:
 
 
 def on_floats(kernel: Kernel) -> Kernel:
-    """`kernel` for one floating-point tensor and one axis at most; it declines everything else."""
+    """`kernel` for one floating-point tensor and options of Python; it declines everything else.
+
+    An option may be an array, such as a learnt slope, a number of NumPy, or a tuple of axes.
+    """
 
     @wraps(kernel)
     def call(xp: Any, x: torch.Tensor, **options: Any) -> Any:
         if not x.is_floating_point() or recorded((x,)):
             return NotImplemented
-        if not isinstance(options.get("axis", -1), int):
+        if not all(isinstance(value, int | float | str) for value in options.values()):
             return NotImplemented
         return kernel(xp, x, **options)
 
