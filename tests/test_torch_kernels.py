@@ -115,6 +115,15 @@ def test_optimizers_decline_parameters_of_several_dtypes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_gradient_may_be_broadcast(name: str) -> None:
+    params, grads, *rest = optimizing(name, (torch.float64,) * 2)
+    row = grads["a"][:1]
+    narrow, wide = ({**grads, "a": a} for a in (row, row.expand(3, 2)))
+    found, expected = (OPTIMIZERS[name].update(params, g, *rest)[0] for g in (narrow, wide))
+    torch.testing.assert_close(found["a"], expected["a"])
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_learning_rate_of_zero_changes_no_parameter(name: str) -> None:
     params, _, state, step = optimizing(name, (torch.float64,) * 2)
     zeros = {n: torch.zeros_like(a) for n, a in params.items()}

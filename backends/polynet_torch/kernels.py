@@ -159,9 +159,12 @@ def adam(
     """m ← β₁m + (1-β₁)g;  v ← β₂v + (1-β₂)g²;  p ← p - η/(1-β₁ᵗ) · m / (√v/√(1-β₂ᵗ) + ε).
 
     PyTorch's fused Adam updates in one pass, in place. It is given copies, unless the state may be
-    written over. It ignores strides, so all tensors must be contiguous.
+    written over. It ignores strides, so all tensors must be contiguous, and sizes: of a gradient
+    that is to be broadcast it would read beyond the end.
     """
     if p[0].device.type not in FUSED or not _takes(lr):
+        return NotImplemented
+    if any(old.shape != a.shape for old, a in zip(p, g, strict=True)):
         return NotImplemented
     count = [step.to(torch.float32).add_(1)] * len(p)  # on the device: the host reads nothing
     m, v = slots["exp_avg"], slots["exp_avg_sq"]
