@@ -365,7 +365,7 @@ def _written(level: Level, value: Any, inputs: tuple[Any, ...], pullbacks: Any, 
     if not recorded:
         return tree.map(lambda v: Tensor(v, level), value)
     xp = level.xp if level.plain else level.namespace
-    where = array_api_compat.device(value[0])
+    where = array_api_compat.device(value[0]) if value else None
     like = [(v.shape, {"dtype": v.dtype, "device": where}) for v in value]  # not the arrays
 
     def joint(parts: Parts, needs: tuple[bool, ...]) -> Any:
