@@ -10,8 +10,8 @@ import numpy as np
 
 from polynet.backend import Array, backend_of, to_numpy
 from polynet.data import Feed
-from polynet.data.named import NAMES, samples
-from polynet.data.order import rows_of
+from polynet.data.named import samples
+from polynet.data.order import rows_of_native
 from polynet.errors import advising_on_memory, warn
 from polynet.scores import Forward, Loss, applied, check_rows, joined, loss_of
 from polynet.targets import check_outputs, target_check
@@ -66,7 +66,8 @@ def _weighted(data: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(data) < 3:
         return data
     rows = np.flatnonzero(to_numpy(data[2]))
-    return tuple(rows_of(a, rows, name) for a, name in zip(data, NAMES, strict=True))
+    weighted: tuple[Any, ...] = tree_map(lambda a: rows_of_native(a, rows), data)
+    return weighted
 
 
 def _ones(weights: Sequence[Array]) -> list[Array]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from polynet import random
-from polynet.backend import common_backend
+from polynet.backend import Array, common_backend
 from polynet.backend.transfer import on_host
 from polynet.data.named import arrays_of, each, same_length
 from polynet.data.place import host_array, is_device_array
@@ -22,6 +22,11 @@ def rows_of(x: Any, rows: np.ndarray, name: str) -> Any:
 def _rows_of(x: Any, rows: np.ndarray, name: str) -> Any:
     if not is_device_array(x):
         return host_array(x, name)[rows]
+    return rows_of_native(x, rows)
+
+
+def rows_of_native(x: Array, rows: np.ndarray) -> Array:
+    """These rows of a backend's own array."""
     backend, device = common_backend([x])
     places = backend.from_host(rows.astype(backend.index_dtype(device)), device)
     return backend.xp.take(x, places, axis=0)
