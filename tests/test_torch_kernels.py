@@ -264,6 +264,13 @@ def test_the_lstm_leaves_other_sequences_to_its_definition() -> None:
         (*short[:1], None, None, *short[1:], None, None, lengths),
     ):
         assert kernel("lstm")(None, *args) is NotImplemented
+    fits = short[0], None, None, *short[1:]
+    assert kernel("lstm")(None, *fits) is not NotImplemented
+    torch._C._set_mkldnn_enabled(False)  # as torch.backends.mkldnn.flags(enabled=False) does
+    try:
+        assert kernel("lstm")(None, *fits) is NotImplemented
+    finally:
+        torch._C._set_mkldnn_enabled(True)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,10 @@ def _fit(
     """Whether oneDNN takes these inputs as they are: it reads beyond the end of other shapes."""
     given = (x, hidden, cell, weight_ih, weight_hh, bias_ih, bias_hh)
     tensors = [a for a in given if a is not None]
-    if x.device.type != "cpu" or not torch.backends.mkldnn.is_available() or recorded(tensors):
+    onednn = torch.backends.mkldnn
+    if x.device.type != "cpu" or not (onednn.is_available() and onednn.enabled):
+        return False
+    if recorded(tensors):
         return False
     if x.ndim != 3 or not x.numel() or any(a.dtype != torch.float32 for a in tensors):
         return False
