@@ -115,7 +115,7 @@ CONTRACT = {"polynet.backend", "polynet.errors", "polynet.random", "polynet.tree
 """What a plug-in may import of polynet."""
 
 PLUGINS = {
-    "polynet_numpy": {"numpy", "array_api_compat.numpy", "numba"},  # where it is installed
+    "polynet_numpy": {"numpy", "array_api_compat.numpy", "numba", "llvmlite"},  # where installed
     "polynet_cupy": {"numpy", "cupy", "cuda.pathfinder", "cupyx", "array_api_compat"},
     "polynet_strict": {"numpy", "array_api_strict"},
     "polynet_torch": {"numpy", "torch", "array_api_compat"},

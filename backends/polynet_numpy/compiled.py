@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from polynet.errors import warn
-from polynet_numpy import loops
+from polynet_numpy import loops, vectors
 
 WORTH = 300_000_000
 """The number of elements that take a second longer without Numba."""
@@ -72,6 +72,7 @@ def _numba() -> Any:
         return None
     for inner in (loops.summed_by_8, loops.summed, loops.standardise_row):  # other loops call these
         numba.extending.register_jitable(inner)
+    vectors.register(numba)
     return numba
 
 

@@ -61,21 +61,16 @@ def summed_by_8(x, start, n):
         for i in range(start, start + n):
             total += x[i]
         return total
-    a, b, c, d = x[start], x[start + 1], x[start + 2], x[start + 3]
-    e, f, g, h = x[start + 4], x[start + 5], x[start + 6], x[start + 7]
-    for i in range(start + 8, start + n - n % 8, 8):
-        a += x[i]
-        b += x[i + 1]
-        c += x[i + 2]
-        d += x[i + 3]
-        e += x[i + 4]
-        f += x[i + 5]
-        g += x[i + 6]
-        h += x[i + 7]
+    a, b, c, d, e, f, g, h = sums_by_8(x, start, n // 8)
     total = ((a + b) + (c + d)) + ((e + f) + (g + h))
     for i in range(start + n - n % 8, start + n):
         total += x[i]
     return total
+
+
+def sums_by_8(x, start, count):
+    """Eight sums of 8·count numbers; number i is in sum i mod 8. For Numba, see `vectors.py`."""
+    return tuple(np.add.accumulate(x[start : start + 8 * count].reshape(count, 8))[-1])
 
 
 def segment_sum(x, segments, order, ends, row, out):
