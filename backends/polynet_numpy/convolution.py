@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from polynet_numpy.results import empty, run
+from polynet_numpy.results import empty, repeat, run
 from polynet_numpy.windows import Ends, Sizes, as_chwn, as_nchw, output_sizes, views
 
 PIECE = 1 << 19
 """Bytes of columns that are gathered at a time, so that they stay in the cache."""
-LEAST = 1024
+LEAST = 512
 """The least number of columns gathered at a time: matrix products with fewer are slow."""
 APART = 64
 """Bytes between rows: rows a power of two apart would evict each other from the cache."""
+SMALL = 10**6
+"""Products of as many multiplications OpenBLAS computes without packing the factors (AVX-512)."""
+
+Call = Callable[[], object]
 
 
 def convolution(
@@ -78,7 +83,7 @@ def _convolution(
     def input_gradient(g: Any, chwn: Any) -> Any:
         reach = [d * (k - 1) for d, k in zip(dilation, window, strict=True)]
         ends = tuple((r - a, r - b) for r, (a, b) in zip(reach, padding, strict=True))
-        if set(stride) == {1} and out <= channels and min(map(min, ends)) >= 0:
+        if set(stride) == {1} and out <= 2 * channels and min(map(min, ends)) >= 0:
             # A convolution of `g` with the flipped windows is less work than col2im.
             flip = (..., *(slice(None, None, -1) for _ in window))
             flipped = weight.reshape(groups, out // groups, -1, *window)[flip].swapaxes(1, 2)
@@ -107,12 +112,14 @@ class _How(NamedTuple):
         return set(self.window) == {1} and self.places(padded) == padded.shape[1:-1]
 
 
-def _column_memory(height: int, row_columns: int, places: Sizes, dtype: Any) -> tuple[int, Any]:
-    """How many rows of places are gathered at a time, and memory for their columns.
-
-    A column has `height` numbers, and each row of places has `row_columns` columns.
-    """
-    most = max(PIECE // (height * row_columns * dtype.itemsize), -(-LEAST // row_columns))
+def _memory_for(padded: Any, how: _How, least: int = LEAST) -> tuple[int, Any]:
+    """How many rows of places are gathered at a time, and memory for their columns."""
+    if how.is_identity(padded):
+        return 0, None
+    places, dtype = how.places(padded), padded.dtype
+    height = padded.shape[0] * math.prod(how.window)
+    row_columns = math.prod(places[1:]) * padded.shape[-1]
+    most = max(PIECE // (height * row_columns * dtype.itemsize), -(-least // row_columns))
     most = -(-places[0] // -(-places[0] // most))  # so that the pieces have nearly equal sizes
     return most, empty((height, most * row_columns + APART // dtype.itemsize), dtype)
 
@@ -130,21 +137,17 @@ def _pieces(
         yield slice(start, stop), columns, memory[:, : (stop - start) * row_columns]
 
 
-def _memory_for(padded: Any, how: _How) -> tuple[int, Any]:
-    if how.is_identity(padded):
-        return 0, None
-    places, height = how.places(padded), padded.shape[0] * math.prod(how.window)
-    return _column_memory(height, math.prod(places[1:]) * padded.shape[-1], places, padded.dtype)
-
-
 def _im2col(
     padded: np.ndarray, how: _How, most: int, memory: np.ndarray
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """For each piece: the slice of columns, and the columns, (groups, channels·cells, columns)."""
+) -> Iterator[tuple[list[Call], slice, np.ndarray]]:
+    """For each piece: calls that gather it, the slice of its columns, and the columns.
+
+    The columns are (groups, channels·cells, columns).
+    """
     channels, n = padded.shape[0], padded.shape[-1]
     places, (window, stride, dilation, groups) = how.places(padded), how
     if how.is_identity(padded):
-        yield slice(None), padded.reshape(groups, channels // groups, -1)
+        yield [], slice(None), padded.reshape(groups, channels // groups, -1)
         return
     first, *along, last = padded.strides
     by_cell, by_place = ([a * m for a, m in zip(along, s, strict=True)] for s in (dilation, stride))
@@ -155,21 +158,48 @@ def _im2col(
         writeable=False,
     )
     every = (slice(None),) * (1 + len(window))
-    for rows, columns, matrix in _pieces(places, most, math.prod(places[1:]) * n, memory):
+    for rows, part, matrix in _pieces(places, most, math.prod(places[1:]) * n, memory):
         some = cells[(*every, rows)]
-        matrix.reshape(some.shape)[...] = some
-        yield columns, matrix.reshape(groups, len(matrix) // groups, -1)
+        gather = partial(np.copyto, matrix.reshape(some.shape), some)  # splitting axes never copies
+        yield [gather], part, matrix.reshape(groups, len(matrix) // groups, -1)
+
+
+def _products(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> Iterator[Call]:
+    """Calls that put `a @ b` into `out`, some columns at a time.
+
+    Packing its factors takes OpenBLAS as long as the product itself where `a` has few rows.
+    """
+    each = SMALL // math.prod(a.shape[1:]) // 64 * 64
+    whole = b.shape[-1] // each * each if each else 0
+    if whole:
+        split = partial(_split, whole=whole, each=each)
+        yield partial(np.matmul, a[:, None], split(b), out=split(out))
+    if whole < b.shape[-1]:
+        yield partial(np.matmul, a, b[..., whole:], out=out[..., whole:])
+
+
+def _split(x: np.ndarray, whole: int, each: int) -> np.ndarray:
+    """The first `whole` columns of matrices as a stack with `each` columns at a time, a view."""
+    return x[..., :whole].reshape(*x.shape[:-1], -1, each).swapaxes(1, 2)
+
+
+def _in_turn(calls: list[Call]) -> Call:
+    def call() -> None:
+        for each in calls:
+            each()
+
+    return call
 
 
 def _convolved(padded: Any, matrices: Any, bias: Any, how: _How) -> Any:
     """The convolution of the images in `padded`, as CHWN."""
     places, n = how.places(padded), padded.shape[-1]
     y = empty((*matrices.shape[:2], math.prod(places) * n), padded.dtype)
-    run(_convolve_into, padded, matrices, bias, how, *_memory_for(padded, how), y)
+    repeat(_convolve, padded, matrices, bias, how, *_memory_for(padded, how), y)
     return y.reshape(-1, *places, n)
 
 
-def _convolve_into(
+def _convolve(
     padded: np.ndarray,
     matrices: np.ndarray,
     bias: np.ndarray | None,
@@ -177,11 +207,14 @@ def _convolve_into(
     most: int,
     memory: np.ndarray,
     y: np.ndarray,
-) -> None:
-    for part, columns in _im2col(padded, how, most, memory):
-        np.matmul(matrices, columns, out=y[..., part])
+) -> Call:
+    calls: list[Call] = []
+    for gather, part, columns in _im2col(padded, how, most, memory):
+        some = y[..., part]
+        calls += [*gather, *_products(matrices, columns, some)]
         if bias is not None:
-            y[..., part] += bias.reshape(*y.shape[:2], 1)
+            calls.append(partial(np.add, some, bias.reshape(*y.shape[:2], 1), out=some))
+    return _in_turn(calls)
 
 
 def _weight_gradient(padded: Any, g: Any, how: _How) -> Any:
@@ -191,11 +224,11 @@ def _weight_gradient(padded: Any, g: Any, how: _How) -> Any:
     total, piece = (empty((how.groups, height, outs), g.dtype) for _ in range(2))
     y = empty((how.groups, outs, height), g.dtype)
     flat = g.reshape(how.groups, outs, -1)
-    run(_weight_gradient_into, padded, flat, how, *_memory_for(padded, how), total, piece, y)
+    repeat(_sum_of_weight_gradients, padded, flat, how, *_memory_for(padded, how), total, piece, y)
     return y
 
 
-def _weight_gradient_into(
+def _sum_of_weight_gradients(
     padded: np.ndarray,
     g: np.ndarray,
     how: _How,
@@ -204,11 +237,12 @@ def _weight_gradient_into(
     total: np.ndarray,
     piece: np.ndarray,
     y: np.ndarray,
-) -> None:
-    total.fill(0)
-    for part, columns in _im2col(padded, how, most, memory):
-        total += np.matmul(columns, g[..., part].mT, out=piece)  # twice as fast as its transpose
-    y[...] = total.mT
+) -> Call:
+    calls: list[Call] = [partial(total.fill, 0)]
+    for gather, part, columns in _im2col(padded, how, most, memory):
+        product = partial(np.matmul, columns, g[..., part].mT, out=piece)  # faster than transposed
+        calls += [*gather, product, partial(np.add, total, piece, out=total)]
+    return _in_turn([*calls, partial(np.copyto, y, total.mT)])
 
 
 def _col2im(shape: Sizes, matrices: Any, g: Any, how: _How) -> Any:
@@ -218,28 +252,35 @@ def _col2im(shape: Sizes, matrices: Any, g: Any, how: _How) -> Any:
         flat = g.reshape(how.groups, -1, math.prod(shape[1:]))
         run(np.matmul, matrices.mT, flat, out=y.reshape(how.groups, -1, flat.shape[2]))
         return y
-    run(_col2im_into, matrices, g, how, *_memory_for(y, how), y)
+    transposed = empty(matrices.mT.shape, g.dtype)
+    repeat(_add_columns, matrices, transposed, g, how, *_memory_for(y, how, 2 * LEAST), y)
     return y
 
 
-def _col2im_into(
-    matrices: np.ndarray, g: np.ndarray, how: _How, most: int, memory: np.ndarray, y: np.ndarray
-) -> None:
+def _add_columns(
+    matrices: np.ndarray,
+    transposed: np.ndarray,
+    g: np.ndarray,
+    how: _How,
+    most: int,
+    memory: np.ndarray,
+    y: np.ndarray,
+) -> Call:
     (window, stride, dilation, groups), channels, n = how, y.shape[0], y.shape[-1]
     places, row_columns = g.shape[1:-1], math.prod(g.shape[2:])
-    transposed = np.ascontiguousarray(matrices.mT)
     flat = g.reshape(groups, -1, places[0] * row_columns)
-    y.fill(0)
+    calls: list[Call] = [partial(np.copyto, transposed, matrices.mT), partial(y.fill, 0)]
     for rows, part, matrix in _pieces(places, most, row_columns, memory):
         columns = matrix.reshape(groups, len(matrix) // groups, -1)  # splitting axes never copies
-        np.matmul(transposed, flat[..., part], out=columns)
+        calls.append(partial(np.matmul, transposed, flat[..., part], out=columns))
         count = rows.stop - rows.start
         by_cell = matrix.reshape(channels, -1, count, *places[1:], n)
         first = rows.start * stride[0]
         reached = y[:, first : first + (count - 1) * stride[0] + dilation[0] * (window[0] - 1) + 1]
         cells = views(_as_cnhw(reached), window, stride, dilation)
         for i, cell in enumerate(cells):
-            cell += _as_cnhw(by_cell[:, i])
+            calls.append(partial(np.add, cell, _as_cnhw(by_cell[:, i]), out=cell))
+    return _in_turn(calls)
 
 
 def _as_cnhw(chwn: np.ndarray) -> np.ndarray:
