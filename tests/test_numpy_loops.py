@@ -17,6 +17,7 @@ from polynet_numpy import (
     normalisation,
     optimizers,
     pool,
+    softmax,
 )
 from polynet_numpy.replay import _Replay
 
@@ -102,6 +103,33 @@ def test_cross_entropy(ways, dtype, count, classes):
     )
     p[np.arange(count), labels] -= 1
     np.testing.assert_allclose(slope, 0.7 * p / count, rtol=1e-5, atol=1e-6)
+
+
+@needs_numba
+@both_dtypes
+@pytest.mark.parametrize("shape", [(1,), (5, 1), (3, 7), (4, 8), (2, 3, 31), (300, 100), (2, 1000)])
+def test_softmax(ways, dtype, shape):
+    x = normal(dtype, *shape) * 5
+    assert loops.largest(x.reshape(-1), 0, x.size) == x.max()
+    y, slope = ways(of_kernel(softmax.softmax, x))
+    expected = np.exp(x.astype(float) - x.max(axis=-1, keepdims=True))
+    expected /= expected.sum(axis=-1, keepdims=True)
+    small = 100 * np.finfo(dtype).eps
+    np.testing.assert_allclose(y, expected, rtol=small)
+    g = (slope / y).astype(float)  # which is g - Σ g·y, whose mean, weighted by y, is 0
+    np.testing.assert_allclose((g * y).sum(axis=-1), 0, atol=small)
+
+
+@needs_numba
+@pytest.mark.parametrize("extreme", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("whole", [True, False])
+def test_softmax_of_what_is_not_finite(ways, extreme, whole):
+    x = normal("float32", 3, 20)
+    x[1, slice(None) if whole else 13] = extreme
+    with np.errstate(invalid="ignore"):
+        y, _ = ways(of_kernel(softmax.softmax, x))
+    assert np.isfinite(y[[0, 2]]).all()
+    assert np.isnan(y[1]).all() == (whole or extreme != -np.inf)
 
 
 @needs_numba

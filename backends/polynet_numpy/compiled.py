@@ -29,6 +29,8 @@ WORTH = 300_000_000
 SHARE = 1 << 17
 """The least number of elements for a thread: waking it for fewer takes longer than the work."""
 
+INNER = (loops.summed_by_8, loops.summed, loops.largest)
+"""Loops that other loops call."""
 KNOWN = frozenset("?bBhHiIlLqQfd")
 """The dtypes, by NumPy's letters, that loops are compiled for."""
 
@@ -70,7 +72,7 @@ def _numba() -> Any:
             f"slower: {error}",
         )
         return None
-    for inner in (loops.summed_by_8, loops.summed, loops.standardise_row):  # other loops call these
+    for inner in INNER:
         numba.extending.register_jitable(inner)
     vectors.register(numba)
     return numba

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from polynet_numpy.results import empty, repeat, run
+from polynet_numpy.results import empty, in_turn, repeat, run
 from polynet_numpy.windows import Ends, Sizes, as_chwn, as_nchw, output_sizes, views
 
 PIECE = 1 << 19
@@ -183,14 +183,6 @@ def _split(x: np.ndarray, whole: int, each: int) -> np.ndarray:
     return x[..., :whole].reshape(*x.shape[:-1], -1, each).swapaxes(1, 2)
 
 
-def _in_turn(calls: list[Call]) -> Call:
-    def call() -> None:
-        for each in calls:
-            each()
-
-    return call
-
-
 def _convolved(padded: Any, matrices: Any, bias: Any, how: _How) -> Any:
     """The convolution of the images in `padded`, as CHWN."""
     places, n = how.places(padded), padded.shape[-1]
@@ -214,7 +206,7 @@ def _convolve(
         calls += [*gather, *_products(matrices, columns, some)]
         if bias is not None:
             calls.append(partial(np.add, some, bias.reshape(*y.shape[:2], 1), out=some))
-    return _in_turn(calls)
+    return in_turn(calls)
 
 
 def _weight_gradient(padded: Any, g: Any, how: _How) -> Any:
@@ -242,7 +234,7 @@ def _sum_of_weight_gradients(
     for gather, part, columns in _im2col(padded, how, most, memory):
         product = partial(np.matmul, columns, g[..., part].mT, out=piece)  # faster than transposed
         calls += [*gather, product, partial(np.add, total, piece, out=total)]
-    return _in_turn([*calls, partial(np.copyto, y, total.mT)])
+    return in_turn([*calls, partial(np.copyto, y, total.mT)])
 
 
 def _col2im(shape: Sizes, matrices: Any, g: Any, how: _How) -> Any:
@@ -280,7 +272,7 @@ def _add_columns(
         cells = views(_as_cnhw(reached), window, stride, dilation)
         for i, cell in enumerate(cells):
             calls.append(partial(np.add, cell, _as_cnhw(by_cell[:, i]), out=cell))
-    return _in_turn(calls)
+    return in_turn(calls)
 
 
 def _as_cnhw(chwn: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ from polynet_numpy import (
     normalisation,
     optimizers,
     pooling,
+    softmax,
 )
 from polynet_numpy.choice import choose
 from polynet_numpy.functions import taken
@@ -302,6 +303,7 @@ KERNELS: Mapping[str, Callable[..., Any]] = {
     **normalisation.KERNELS,
     **optimizers.KERNELS,
     **pooling.KERNELS,
+    **softmax.KERNELS,
     "cross_entropy": cross_entropy,
     "keep_mask": keep_mask,
     "linear": linear,

@@ -73,6 +73,22 @@ def sums_by_8(x, start, count):
     return tuple(np.add.accumulate(x[start : start + 8 * count].reshape(count, 8))[-1])
 
 
+def largest(x, start, n):
+    """The largest of numbers, of which none is NaN."""
+    top = x[start]
+    if n >= 8:
+        a, b, c, d, e, f, g, h = largest_by_8(x, start, n // 8)
+        top = max(a, b, c, d, e, f, g, h)
+    for i in range(start + n - n % 8, start + n):
+        top = max(top, x[i])
+    return top
+
+
+def largest_by_8(x, start, count):
+    """As `sums_by_8`, the largest of each eighth number."""
+    return tuple(np.maximum.reduce(x[start : start + 8 * count].reshape(count, 8)))
+
+
 def segment_sum(x, segments, order, ends, row, out):
     """Sum rows by segment; False if a segment is out of range. `order`, `ends`, `row` are scratch.
 
@@ -127,8 +143,40 @@ def shift(logits, targets, e, truth):
 
 
 def sum_columns(x, out):
+    flat, n = x.reshape(x.size), x.shape[1]
     for i in range(x.shape[0]):
-        out[i, 0] = x.dtype.type(0) + summed(x[i], 0, x.shape[1])
+        out[i, 0] = x.dtype.type(0) + summed(flat, i * n, n)
+
+
+def shift_rows(x, out):
+    """x - max x of each row; returns False where one is not finite, but for -∞ beside others."""
+    flat, n, wrong = x.reshape(x.size), x.shape[1], False
+    for i in range(x.shape[0]):
+        top = largest(flat, i * n, n)
+        wrong |= top == -math.inf
+        for j in range(n):
+            out[i, j] = x[i, j] - top
+            wrong |= out[i, j] != out[i, j]
+    return not wrong
+
+
+def share_rows(x):
+    """Divide each row by its sum."""
+    flat, n = x.reshape(x.size), x.shape[1]
+    for i in range(x.shape[0]):
+        total = x.dtype.type(0) + summed(flat, i * n, n)
+        for j in range(n):
+            x[i, j] /= total
+
+
+def of_softmax(g, y, out):
+    flat, n = out.reshape(out.size), out.shape[1]
+    for i in range(g.shape[0]):
+        for j in range(n):
+            out[i, j] = g[i, j] * y[i, j]
+        total = g.dtype.type(0) + summed(flat, i * n, n)
+        for j in range(n):
+            out[i, j] = (g[i, j] - total) * y[i, j]
 
 
 def mean_of_difference(x, y, out):
@@ -167,55 +215,62 @@ def add_bias_relu(x, bias):
 # Normalisation
 
 
-def standardise_row(x, i, eps, mean, variance, r, y, work):
-    """The mean, variance and r of row i, and y = x - mean; `work` holds the squares."""
-    n = x.dtype.type(x.shape[1])
-    zero = x.dtype.type(0)
-    mean[i, 0] = (zero + summed(x[i], 0, x.shape[1])) / n
-    for j in range(x.shape[1]):
-        y[i, j] = x[i, j] - mean[i, 0]
-        work[i, j] = y[i, j] * y[i, j]
-    variance[i, 0] = (zero + summed(work[i], 0, x.shape[1])) / n
-    r[i, 0] = x.dtype.type(1) / math.sqrt(variance[i, 0] + eps)
-
-
-def standardise_rows(x, weight, bias, eps, mean, variance, r, y, out):
+def standardise(x, eps, mean, variance, r, y, work):
+    """y = (x - mean)·r of each row, where r = 1 / √(variance + eps); `work` holds the squares."""
+    size, n, zero = x.shape[1], x.dtype.type(x.shape[1]), x.dtype.type(0)
+    flat, squares = x.reshape(x.size), work.reshape(x.size)
     for i in range(x.shape[0]):
-        standardise_row(x, i, eps, mean, variance, r, y, out)
-        for j in range(x.shape[1]):
-            y[i, j] *= r[i, 0]
+        middle = (zero + summed(flat, i * size, size)) / n
+        for j in range(size):
+            difference = x[i, j] - middle
+            y[i, j] = difference
+            work[i, j] = difference * difference
+        spread = (zero + summed(squares, i * size, size)) / n
+        scale = x.dtype.type(1) / math.sqrt(spread + eps)
+        for j in range(size):
+            y[i, j] *= scale
+        mean[i, 0], variance[i, 0], r[i, 0] = middle, spread, scale
+
+
+def scale_columns(y, weight, bias, out):
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
             out[i, j] = y[i, j] * weight[j] + bias[j]
 
 
-def standardise_columns(x, weight, bias, eps, mean, variance, r, y, out):
-    for i in range(x.shape[0]):
-        standardise_row(x, i, eps, mean, variance, r, y, out)
-        for j in range(x.shape[1]):
-            y[i, j] *= r[i, 0]
-            out[i, j] = y[i, j] * weight[i, 0] + bias[i, 0]
+def scale_rows(y, weight, bias, out):
+    for i in range(y.shape[0]):
+        slope, level = weight[i, 0], bias[i, 0]
+        for j in range(y.shape[1]):
+            out[i, j] = y[i, j] * slope + level
 
 
 def of_standardised_rows(g, y, r, weight, work, out):
     n, size = g.dtype.type(g.shape[1]), g.shape[1]
-    zero = g.dtype.type(0)
+    zero, flat_out, flat_work = g.dtype.type(0), out.reshape(g.size), work.reshape(g.size)
     for i in range(g.shape[0]):
         for j in range(size):
             out[i, j] = g[i, j] * weight[j]
             work[i, j] = out[i, j] * y[i, j]
-        level = (zero + summed(out[i], 0, size)) / n
-        slope = (zero + summed(work[i], 0, size)) / n
+        level = (zero + summed(flat_out, i * size, size)) / n
+        slope = (zero + summed(flat_work, i * size, size)) / n
         for j in range(size):
             out[i, j] = (out[i, j] - level - y[i, j] * slope) * r[i, 0]
 
 
 def of_standardised_columns(g, y, r, weight, to_mean, to_variance, total, slope, work, out):
     n, size = g.dtype.type(g.shape[1]), g.shape[1]
-    zero, two = g.dtype.type(0), g.dtype.type(2)
+    zero, two, flat, flat_work = (
+        g.dtype.type(0),
+        g.dtype.type(2),
+        g.reshape(g.size),
+        work.reshape(g.size),
+    )
     for i in range(g.shape[0]):
         for j in range(size):
             work[i, j] = g[i, j] * y[i, j]
-        total[i, 0] = zero + summed(g[i], 0, size)
-        slope[i, 0] = zero + summed(work[i], 0, size)
+        total[i, 0] = zero + summed(flat, i * size, size)
+        slope[i, 0] = zero + summed(flat_work, i * size, size)
         scale = r[i, 0] * weight[i, 0]
         level = (to_mean[i, 0] - scale * total[i, 0]) / n
         tilt = (two * to_variance[i, 0] / r[i, 0] - scale * slope[i, 0]) / n

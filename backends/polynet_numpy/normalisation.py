@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from polynet_numpy import compiled, loops
-from polynet_numpy.results import empty, like, repeat, run
+from polynet_numpy.results import empty, in_turn, like, repeat, run
 from polynet_numpy.windows import as_chwn, as_nchw
 
 Call = Callable[[], object]
@@ -115,9 +115,11 @@ def _standardise(
         np.multiply(y, weight, out=out)
         np.add(out, bias, out=out)
 
-    loop = loops.standardise_rows if weight.ndim == 1 else loops.standardise_columns
-    found = compiled.bound(loop, x, weight, bias, small, mean, variance, r, y, out)
-    return found or by_numpy
+    standardise = compiled.bound(loops.standardise, x, small, mean, variance, r, y, out)
+    scale = compiled.bound(
+        loops.scale_columns if weight.ndim == 1 else loops.scale_rows, y, weight, bias, out
+    )
+    return by_numpy if standardise is None or scale is None else in_turn([standardise, scale])
 
 
 def _of_rows(

@@ -5,7 +5,7 @@ During a capture, results are in memory of the capture's pool, and calls are add
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,16 @@ def repeat(make: Callable[..., Callable[[], object]], *args: Any, over: bool = F
         make(*args)()
     else:
         capture.repeat(make, args, over=over)
+
+
+def in_turn(calls: Sequence[Callable[[], object]]) -> Callable[[], None]:
+    """One call that makes all the calls, one after the other."""
+
+    def call() -> None:
+        for each in calls:
+            each()
+
+    return call
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> Any:
