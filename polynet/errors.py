@@ -24,6 +24,10 @@ __all__ = [
 ]
 
 
+A_NUMBER_DID = "a number of NumPy's did: write float(np.sqrt(2)) for np.sqrt(2)"
+"""What makes float64 of float32 unasked, on NumPy, and the remedy."""
+
+
 class BackendError(RuntimeError):
     """A backend that was asked for cannot be used."""
 

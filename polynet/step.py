@@ -11,6 +11,7 @@ from polynet import random
 from polynet.backend import Array, Backend, common_backend
 from polynet.data.named import each, samples
 from polynet.derivative import differentiated
+from polynet.errors import A_NUMBER_DID
 from polynet.nn import Context, Module
 from polynet.ops import array_namespace
 from polynet.optim import Optimizer
@@ -64,6 +65,7 @@ def make_step(
             bound = net.bind({**state["params"], **trained, **buffers}, context)
             value = loss(call(bound, x), y, **options)
             _check_reached(value)
+            _check_width(value, state["params"], xp)
             return _weighted(value, share), context.buffers
 
         trained = {name: state["params"][name] for name in optimizer.trains(state["params"])}
@@ -163,6 +165,18 @@ def _check_reached(value: Any) -> None:
             "the loss does not depend on the parameters that are trained: no gradient reaches "
             f"them from the {type(value).__name__} that it returned. Compute the loss from the "
             "network's outputs by functions that have a derivative, without stop_gradient"
+        )
+
+
+def _check_width(value: Array, params: dict[str, Array], xp: Any) -> None:
+    """Refuse a loss in float64 of parameters that are not: NumPy's own numbers make it so."""
+    wide = getattr(xp, "float64", None)
+    if value.dtype == wide and all(p.dtype != wide for p in params.values()):
+        raise TypeError(
+            f"the loss is {value.dtype}, and no parameter is; expected "
+            f"{next(iter(params.values())).dtype}, since a step in float64 takes twice as long. "
+            f"Where no array of the loss or of forward is float64, {A_NUMBER_DID}. What is to be "
+            "computed in float64 is cast back: xp.astype(loss, xp.float32)"
         )
 
 

@@ -90,6 +90,52 @@ def test_numpy_numbers_as_settings_change_no_dtype():
         assert {p.dtype for p in trainer.net.parameters().values()} == {np.dtype("float32")}
 
 
+class TimesRoot(nn.Module):
+    """A network that NumPy's number makes float64: in training, or also where it predicts."""
+
+    def __init__(self, always):
+        self.layer, self.always = nn.Linear(3, 2), always
+
+    def forward(self, x):
+        y = self.layer(x)
+        return y * np.sqrt(2.0) if self.always or self.training else y
+
+
+def root_of_mse(outputs, targets):
+    return losses.mse(outputs, targets) * np.sqrt(2.0)
+
+
+def in_float64(outputs, targets):
+    xp = array_namespace(outputs)
+    wide = xp.mean(xp.square(xp.astype(outputs, xp.float64) - xp.astype(targets, xp.float64)))
+    return xp.astype(wide, xp.float32)
+
+
+@pytest.mark.parametrize(
+    ("net", "loss", "y"),
+    [
+        (nn.Linear(3, 2), root_of_mse, Y),
+        (TimesRoot(always=True), losses.mse, Y),
+        (TimesRoot(always=True), losses.cross_entropy, LABELS),
+        (TimesRoot(always=False), losses.cross_entropy, LABELS),
+    ],
+)
+def test_a_number_of_numpy_makes_no_step_float64(net, loss, y):
+    job = Trainer(net, loss, optim.SGD(), backend="numpy")
+    with pytest.raises(
+        TypeError,
+        match=r"float64.* expected float32.*write float\(np.sqrt\(2\)\)|"
+        r"expected float64, as the outputs.*write float\(np.sqrt\(2\)\)",
+    ):
+        job.fit(X, y)
+    assert job.history.step_losses == []
+    Trainer(net, loss, optim.SGD(), backend="numpy", dtype="float64").fit(X, y)
+
+
+def test_a_loss_may_be_computed_in_float64_and_cast_back():
+    Trainer(nn.Linear(3, 2), in_float64, optim.SGD(), backend="numpy").fit(X, Y)
+
+
 def test_labels_beyond_the_index_type_are_refused():
     pytest.importorskip("jax", reason="JAX is not installed")
     import jax

@@ -6,6 +6,8 @@ import math
 
 import array_api_compat
 
+from polynet.errors import A_NUMBER_DID
+
 
 def batch_mean(xp, name, values, sample_weight):
     """The mean of a loss's values, weighted by sample: Σ s·l / Σ s."""
@@ -116,7 +118,11 @@ def check_like(name, outputs, targets):
 def check_dtype(name, outputs, targets):
     """Raise TypeError unless the targets have the outputs' dtype."""
     if targets.dtype != outputs.dtype:
+        kind = str(outputs.dtype).rpartition(".")[2]  # "float32", of torch.float32 too
+        todo = f"convert them, such as y.astype({kind!r})"
+        if kind == "float64":
+            todo += f". Where the network made the outputs so, {A_NUMBER_DID}"
         raise TypeError(
             f"{name}: targets are {targets.dtype}; expected {outputs.dtype}, as the outputs are: "
-            "convert them, such as y.astype('float32')"
+            f"{todo}"
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from polynet import integers
 from polynet.backend import Array
+from polynet.errors import A_NUMBER_DID
 from polynet.nn.module import Module
 from polynet.ops import array_namespace
 
@@ -65,10 +66,7 @@ def check_same_dtype(layer: Module, x: Array, parameter: Array) -> None:
         xp = array_namespace(parameter)
         todo = "convert the inputs, or draw the parameters with init(dtype=…)"
         if x.dtype == getattr(xp, "float64", None):
-            todo += (
-                ". Where the network made them so, a number of NumPy's did: write "
-                "float(np.sqrt(2)) for np.sqrt(2)"
-            )
+            todo += f". Where the network made them so, {A_NUMBER_DID}"
         if not xp.isdtype(x.dtype, "real floating"):
             todo = (
                 "convert the inputs, np.asarray(x, dtype='float32'), and divide pixels by 255; "
