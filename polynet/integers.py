@@ -15,6 +15,8 @@ def integer(value: Any, *, least: float = 1) -> int | None:
     >>> integer(3), integer(0), integer(True), integer(2.0)
     (3, None, None, None)
     """
+    if type(value) is int:
+        return None if value < least else value
     if isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool":
         return None
     try:

@@ -3,11 +3,48 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from polynet.functional.windows import overlapped, padded, views
-from polynet.tensor import composition
+from polynet.functional.windows import check_each, overlapped, padded, views
+from polynet.integers import positive, several
+from polynet.tensor import checking, composition
 
 
+def _check(name, x, weight, bias=None, *, stride, padding, dilation, groups=1):
+    axes = _check_shapes(name, x, weight, groups, transposed=False)
+    check_each(name, axes, 1, stride=stride, dilation=dilation)
+    ends = padding if isinstance(padding, Sequence) else (padding,)
+    if len(ends) != axes or any(several(pair, least=0) is None or len(pair) != 2 for pair in ends):
+        raise ValueError(
+            f"{name}: padding is a tuple of {axes} pairs of integers from 0, one for each axis of "
+            f"the window; got {padding!r}"
+        )
+
+
+def _check_transpose(
+    name, x, weight, bias=None, *, stride, padding, output_padding, dilation, groups=1
+):
+    axes = _check_shapes(name, x, weight, groups, transposed=True)
+    check_each(name, axes, 1, stride=stride, dilation=dilation)
+    check_each(name, axes, 0, padding=padding, output_padding=output_padding)
+
+
+def _check_shapes(name, x, weight, groups, *, transposed):
+    """Raise ValueError unless `x` has the channels of the weight; return the window's axes."""
+    positive(f"{name}: groups", groups)
+    shapes = f"x has shape {tuple(x.shape)}, weight {tuple(weight.shape)}, in {groups} groups"
+    if x.ndim < 3 or x.ndim != weight.ndim:
+        raise ValueError(f"{name}: {shapes}; expected as many axes of both, 3 or more")
+    channels = weight.shape[0] if transposed else weight.shape[1] * groups
+    if x.shape[1] != channels or weight.shape[0] % groups:
+        raise ValueError(
+            f"{name}: {shapes}; expected {channels} channels along axis 1 of x, and groups that "
+            "divide the first axis of the weight"
+        )
+    return x.ndim - 2
+
+
+@checking(_check)
 @composition
 def convolution(xp, x, weight, bias=None, *, stride, padding, dilation, groups=1):
     """Cross-correlation of images with windows of weights, in any number of dimensions.
@@ -32,6 +69,7 @@ def convolution(xp, x, weight, bias=None, *, stride, padding, dilation, groups=1
     return y if bias is None else y + xp.reshape(bias, (out, *(1 for _ in places)))
 
 
+@checking(_check_transpose)
 @composition
 def convolution_transpose(
     xp, x, weight, bias=None, *, stride, padding, output_padding, dilation, groups=1

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import reduce
 from operator import add
 
 import array_api_compat
 
-from polynet.functional.windows import ends, padded, views
-from polynet.tensor import composition, real_composition
+from polynet.functional.windows import check_each, ends, padded, views
+from polynet.tensor import checking, composition, real_composition
 
 
+def _check_windows(
+    name, x, /, *, window, stride, padding, dilation=None, ceil_mode=False, count_include_pad=True
+):
+    axes = len(window) if isinstance(window, Sequence) else x.ndim - 2
+    check_each(name, axes, 1, window=window, stride=stride, dilation=dilation or (1,) * axes)
+    check_each(name, axes, 0, padding=padding)
+    if any(2 * p > n for p, n in zip(padding, window, strict=True)):
+        raise ValueError(f"{name}: padding is at most half of window {window}; got {padding}")
+
+
+def _check_sizes(name, x, /, *, sizes):
+    check_each(name, len(sizes) if isinstance(sizes, Sequence) else x.ndim - 2, 1, sizes=sizes)
+
+
+@checking(_check_windows)
 @real_composition
 def max_pool(xp, x, /, *, window, stride, padding, dilation=None, ceil_mode=False):
     """The largest number in each window, over the last axes of `x`, one for each of `window`.
@@ -26,6 +42,7 @@ def max_pool(xp, x, /, *, window, stride, padding, dilation=None, ceil_mode=Fals
     return _largest(xp, views(padded(xp, x, reach, _least(xp, x)), window, stride, dilation))
 
 
+@checking(_check_windows)
 @composition
 def avg_pool(xp, x, /, *, window, stride, padding, ceil_mode=False, count_include_pad=True):
     """The mean of each window, over the last axes of `x`.
@@ -46,6 +63,7 @@ def avg_pool(xp, x, /, *, window, stride, padding, ceil_mode=False, count_includ
     return total / reduce(add, views(padded(xp, counted, beyond), window, stride, ones))
 
 
+@checking(_check_sizes)
 @real_composition
 def adaptive_max_pool(xp, x, /, *, sizes):
     """The largest number of each of `sizes` windows, which cover the last axes of `x` evenly.
@@ -58,6 +76,7 @@ def adaptive_max_pool(xp, x, /, *, sizes):
     return _adaptive(xp, x, sizes, lambda part, axis: _largest(xp, xp.unstack(part, axis=axis)))
 
 
+@checking(_check_sizes)
 @composition
 def adaptive_avg_pool(xp, x, /, *, sizes):
     """The mean of each of `sizes` windows, the same as in `adaptive_max_pool`."""

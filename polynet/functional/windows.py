@@ -14,9 +14,21 @@ from typing import Any
 import array_api_compat
 
 from polynet.backend import Array
+from polynet.integers import several
 from polynet.ops.indexing import put_slice
 
 Sizes = tuple[int, ...]
+
+
+def check_each(name: str, axes: int, least: int, **settings: Any) -> None:
+    """Raise ValueError unless each setting is a sequence of `axes` integers from `least` up."""
+    for setting, value in settings.items():
+        numbers = several(value, least=least)
+        if numbers is None or len(numbers) != axes:
+            raise ValueError(
+                f"{name}: {setting} is a tuple of {axes} integers from {least}, one for each axis "
+                f"of the window; got {value!r}"
+            )
 
 
 def output_sizes(x: Array, window: Sizes, stride: Sizes, dilation: Sizes) -> Sizes:

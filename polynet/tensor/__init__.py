@@ -11,7 +11,7 @@ are array code too, so they can be differentiated, to any order.
 """
 
 from polynet.tensor.arguments import highest_level, plain_backend
-from polynet.tensor.composition import composition, real_composition
+from polynet.tensor.composition import checking, composition, real_composition
 from polynet.tensor.recording import op, with_pullbacks
 from polynet.tensor.rules import refuse_complex
 from polynet.tensor.sweep import sweep
@@ -29,6 +29,7 @@ __all__ = [
     "LINE",
     "Level",
     "Tensor",
+    "checking",
     "composition",
     "highest_level",
     "is_recorded",

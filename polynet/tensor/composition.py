@@ -42,6 +42,30 @@ def real_composition(definition: Callable[Concatenate[Any, P], R]) -> Callable[P
     return _composed(definition, refuse_complex(definition.__name__))
 
 
+def checking(check: Callable[..., None]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a composition whose calls are checked before a kernel or the definition sees them.
+
+    `check` takes the name of the composition, and then what the composition takes.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        name, public = function.__name__, inspect.signature(function)
+
+        def call(*args: P.args, **options: P.kwargs) -> R:
+            try:
+                check(name, *args, **options)
+            except AttributeError:  # of what is no array, which the function refuses itself
+                pass
+            except TypeError:
+                check_call(name, public, args, options)
+                raise
+            return function(*args, **options)
+
+        return update_wrapper(call, function)
+
+    return decorate
+
+
 def _composed(
     definition: Callable[Concatenate[Any, P], R], check: Callable[[Any, Any], None] | None
 ) -> Callable[P, R]:
