@@ -29,6 +29,7 @@ from polynet.errors import did_you_mean, unknown
 from polynet.files import check_folder
 from polynet.integers import at_least_0, positive
 from polynet.optim.checks import number, settings_of
+from polynet.tensor import told_class
 
 if TYPE_CHECKING:
     from polynet.train import Trainer
@@ -84,6 +85,7 @@ class _Best:
         return [sign * value for value in trainer.history[self.monitor]]
 
 
+@told_class
 class EarlyStopping(_Best):
     """Ends training after `patience` epochs in a row that were no better than the best before.
 
@@ -146,6 +148,7 @@ class EarlyStopping(_Best):
         trainer.restore_weights(self._name)
 
 
+@told_class
 class Checkpoint(_Best):
     """Saves the run to `path` after every `every` epochs, as `trainer.save` does.
 
@@ -193,6 +196,7 @@ class Checkpoint(_Best):
             trainer.save(self.path)
 
 
+@told_class
 class ReduceLROnPlateau(_Best):
     """Lowers `trainer.lr_factor` where a number no longer improves.
 

@@ -100,8 +100,16 @@ OF_A_CALL = {
     "inplace": "no function writes over its arguments",
     "reduction": "every loss is a mean; times the number of its terms it is the sum, and "
     "sample_weight weighs each sample",
+    **dict.fromkeys(
+        ("device", "dtype"), "net.init(device=…, dtype=…) or a Trainer puts a whole network there"
+    ),
+    "padding_mode": "a padding layer goes before it, such as nn.ReflectionPad2d",
+    "last_epoch": "a run that goes on, trainer.load(path), knows its step",
+    "maximize": "a loss is minimised: return its negative",
 }
-"""By the name of an argument of PyTorch's functions."""
+"""By the name of an argument of PyTorch's functions, layers and schedules."""
+NO_PARAMETERS = "; an optimizer is given none: a Trainer hands it the parameters of its network"
+"""Of an optimizer that is given parameters before its `lr`."""
 OF_OPTIM = {
     "lr_scheduler": "a schedule stands where lr does: optim.SGD(optim.schedules.StepLR(0.1, 30))",
     "swa_utils": "optim.EMA averages the parameters of an optimizer",

@@ -17,7 +17,9 @@ import array_api_compat
 import numpy as np
 
 from polynet.backend import Array
+from polynet.integers import integer
 from polynet.tensor.composition import composition
+from polynet.tensor.rules import told
 
 __all__ = [
     "SampleStream",
@@ -38,6 +40,7 @@ HALVES_PER_BLOCK = 4
 """A block of 64 random bits serves four elements of a dropout mask."""
 
 
+@told
 def key(seed: int, *names: str | int) -> np.ndarray:
     """The key, int32 of shape (2,), of the stream that belongs to `names` and `seed`.
 
@@ -157,16 +160,38 @@ def _side_by_side(xp: Any, pairs: tuple[Array, Array], shape: tuple[int, ...]) -
 # On the host
 
 
+def _counted(name: str, key: Any, count: Any) -> int:
+    """How many numbers are to be drawn, once it and the key are known to be what they must be."""
+    if getattr(key, "shape", None) != (2,) or key.dtype != np.int32:
+        raise TypeError(
+            f"random.{name}: a key is an int32 array of shape (2,), which random.key(seed) makes; "
+            f"got {key!r}"
+        )
+    number = integer(count, least=0)
+    if number is None:
+        raise ValueError(
+            f"random.{name}: count is an integer, at least 0; got {count!r}. For a shape, draw "
+            f"that many and reshape them: random.{name}(key, 12).reshape(3, 4)"
+        )
+    return number
+
+
+@told
 def bits(key: np.ndarray, count: int) -> np.ndarray:
-    """`count` words of 32 random bits, as int32."""
+    """`count` words of 32 random bits, as int32.
+
+    Raises TypeError for what is no key, ValueError for a `count` that is no integer from 0.
+    """
+    count = _counted("bits", key, count)
     blocks = np.arange(-(-count // 2), dtype=np.int32)
     pair = threefry2x32(key, blocks, np.zeros(1, dtype=np.int32))
     return np.stack(pair, axis=-1).reshape(-1)[:count]
 
 
+@told
 def uniform(key: np.ndarray, count: int) -> np.ndarray:
-    """`count` numbers in [0, 1), multiples of 2**-24, as float64."""
-    return _doubles(bits(key, count))
+    """`count` numbers in [0, 1), multiples of 2**-24, as float64; errors as of `bits`."""
+    return _doubles(bits(key, _counted("uniform", key, count)))
 
 
 def _doubles(words: np.ndarray) -> np.ndarray:
@@ -174,22 +199,26 @@ def _doubles(words: np.ndarray) -> np.ndarray:
     return _fractions(array_api_compat.array_namespace(words), words, np.float64)
 
 
+@told
 def normal(key: np.ndarray, count: int) -> np.ndarray:
-    """`count` standard normal numbers, as float64.
+    """`count` standard normal numbers, as float64; errors as of `bits`.
 
     Where a processor or system has another logarithm or cosine, they may differ in the last place,
     which rounding to float32 nearly always hides. All other numbers here are the same everywhere.
 
     Box and Muller, "A Note on the Generation of Random Normal Deviates" (1958).
     """
+    count = _counted("normal", key, count)
     pairs = -(-count // 2)
     u = uniform(key, 2 * pairs)
     radius, angle = _polar(np, u[:pairs], u[pairs:])
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
 
 
+@told
 def permutation(key: np.ndarray, count: int) -> np.ndarray:
-    """The numbers 0 to `count` - 1 in random order, as int64."""
+    """The numbers 0 to `count` - 1 in random order, as int64; errors as of `bits`."""
+    count = _counted("permutation", key, count)
     words = bits(key, 2 * count).reshape(count, 2).astype(np.int64)
     return np.argsort((words[:, 0] << 32) ^ (words[:, 1] & 0xFFFFFFFF), kind="stable")
 

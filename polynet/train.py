@@ -37,6 +37,7 @@ from polynet.optim.checks import number, text_of
 from polynet.run import Run
 from polynet.scores import AT_ONCE, Loss, outputs_of, scores, whole_batches
 from polynet.targets import check_last_layer
+from polynet.tensor import told_class
 from polynet.tree import map as tree_map
 from polynet.trial import try_out
 
@@ -45,6 +46,7 @@ __all__ = ["Trainer"]
 COMPILE = ("auto", "require")
 
 
+@told_class
 class Trainer:
     """Trains a network: `fit`, `evaluate` and `predict`; `save` and `load` resume a run later.
 

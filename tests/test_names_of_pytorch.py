@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from typing import Any
 
 import numpy as np
 import pytest
 
-from polynet import functional, grad, losses, namespace, nn, op, optim
+from polynet import callbacks, data, functional, grad, losses, namespace, nn, op, optim, random
 from polynet.pytorch_names import (
+    NO_PARAMETERS,
     OF_A_CALL,
     OF_A_MODULE,
     OF_FUNCTIONAL,
@@ -126,6 +129,107 @@ MISFITS = {
     ),
     "an op of a user": (lambda xp, x: doubled(x, 2), "doubled(x): too many positional arguments"),
 }
+
+
+CLASSES = {
+    "a layer without settings": (
+        lambda: nn.ReLU(inplace=True),
+        (
+            "ReLU(): got an unexpected keyword argument 'inplace', which PyTorch has; here, "
+            f"{OF_A_CALL['inplace']}"
+        ),
+    ),
+    "a layer whose base takes them": (
+        lambda: nn.AvgPool1d(),
+        (
+            "AvgPool1d(kernel_size, stride=None, padding=0, ceil_mode=False, "
+            "count_include_pad=True): missing a required argument: 'kernel_size'"
+        ),
+    ),
+    "a setting that is unlike any": (
+        lambda: nn.Dropout(probability=0.1),
+        "Dropout(p=0.5): got an unexpected keyword argument 'probability'",
+    ),
+    "a setting that is missing, and one that is strange": (
+        lambda: Flatten2(in_feature=3),
+        (
+            "Flatten2(in_features): missing a required argument: 'in_features', and got an "
+            "unexpected 'in_feature'. Did you mean 'in_features'?"
+        ),
+    ),
+    "parameters before the rate": (
+        lambda: optim.RMSprop([], lr=0.1),
+        (
+            "RMSprop(lr=0.01, alpha=0.99, eps=1e-08, weight_decay=0.0, momentum=0.0): multiple "
+            f"values for argument 'lr'{NO_PARAMETERS}"
+        ),
+    ),
+    "a schedule's position": (
+        lambda: optim.schedules.StepLR(0.1, 3, last_epoch=-1),
+        (
+            "StepLR(lr, step_size, gamma=0.1): got an unexpected keyword argument 'last_epoch', "
+            f"which PyTorch has; here, {OF_A_CALL['last_epoch']}"
+        ),
+    ),
+    "a callback": (
+        lambda: callbacks.Checkpoint(evry=2),
+        (
+            "Checkpoint(path, *, every=1, save_best_only=False, monitor='val_loss', mode=None): "
+            "missing a required argument: 'path', and got an unexpected 'evry'. Did you mean "
+            "'every'?"
+        ),
+    ),
+    "an augmentation": (
+        lambda: data.augment.RandomCrop(),
+        "RandomCrop(size, padding=0): missing a required argument: 'size'",
+    ),
+    "a shape of random numbers": (
+        lambda: random.normal(random.key(0), shape=(3, 4)),
+        ("normal(key, count): missing a required argument: 'count', and got an unexpected 'shape'"),
+    ),
+}
+
+
+class Flatten2(nn.Module):
+    """A layer of a user."""
+
+    def __init__(self, in_features: int) -> None:
+        self.in_features = in_features
+
+
+class Inner(Flatten2):
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[call-arg]  # what is missing is told
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_that_is_called_otherwise_is_told_its_signature(name: str) -> None:
+    call, said = CLASSES[name]
+    with pytest.raises(TypeError, match=f"^{re.escape(said)}$"):
+        call()
+
+
+def test_the_class_is_named_whose_signature_is_told() -> None:
+    with pytest.raises(TypeError, match=r"^Flatten2\(in_features\): missing"):
+        Inner()
+    with pytest.raises(TypeError, match=r"^Sequential: layer 0 is a int"):  # its own error
+        nn.Sequential(3)  # type: ignore[arg-type]
+    assert str(inspect.signature(nn.Dropout)) == "(p: 'float' = 0.5) -> 'None'"
+
+
+DRAWN = (random.bits, random.uniform, random.normal, random.permutation)
+
+
+@pytest.mark.parametrize("draw", DRAWN)
+def test_random_numbers_are_drawn_by_key_and_count(draw: Any) -> None:
+    key = random.key(0)
+    for count in ((3, 4), [3], 2.0, -1, True):
+        with pytest.raises(ValueError, match=rf"^random.{draw.__name__}: count is an .* reshape"):
+            draw(key, count)
+    for seed in (0, np.zeros(2), np.zeros(3, "int32")):
+        with pytest.raises(TypeError, match=rf"^random.{draw.__name__}: a key is an int32 array"):
+            draw(seed, 3)
+    assert draw(key, np.int64(3)).tolist() == draw(key, 3).tolist()
 
 
 @op

@@ -22,6 +22,7 @@ from typing import Protocol
 import numpy as np
 
 from polynet.integers import integer, sides
+from polynet.tensor import told_class
 
 __all__ = ["Augmentation", "ColorJitter", "Compose", "Draws", "RandomCrop", "RandomHorizontalFlip"]
 
@@ -42,6 +43,7 @@ class Draws(Protocol):
 Augmentation = Callable[[np.ndarray, Draws], np.ndarray]
 
 
+@told_class
 class Compose:
     """One augmentation after the other."""
 
@@ -63,6 +65,7 @@ class Compose:
         return f"Compose({list(self.augmentations)!r})"
 
 
+@told_class
 @dataclass(frozen=True)
 class RandomHorizontalFlip:
     """Left and right exchanged, with probability `p`.
@@ -84,6 +87,7 @@ class RandomHorizontalFlip:
         return np.where(flipped[:, None, None, None], images[..., ::-1], images)
 
 
+@told_class
 @dataclass(frozen=True)
 class RandomCrop:
     """A part of `size` (height, width, or one number for both), at a random place in the image.
@@ -123,6 +127,7 @@ class RandomCrop:
         return windows[np.arange(len(images)), :, places[:, 0], places[:, 1]]
 
 
+@told_class
 @dataclass(frozen=True)
 class ColorJitter:
     """Brightness, contrast and saturation changed by factors from [1 - s, 1 + s] for setting s.

@@ -19,6 +19,9 @@ class _Activation(Module):
 
     _function: ClassVar[Callable[..., Any]]
 
+    def __init__(self) -> None:
+        """Most functions have no options."""
+
     def _options(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 

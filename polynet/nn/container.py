@@ -123,6 +123,9 @@ def _refuse_pair(layer: Module, before: Module | None) -> None:
 class Identity(Module):
     """The inputs, unchanged."""
 
+    def __init__(self) -> None:
+        """Without settings."""
+
     def forward(self, x: Array) -> Array:
         return x
 

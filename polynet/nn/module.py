@@ -33,7 +33,7 @@ from polynet.nn.described import (
     check_like,
 )
 from polynet.pytorch_names import OF_A_MODULE, instead
-from polynet.tensor import Tensor
+from polynet.tensor import Tensor, told_class
 from polynet.tree import leaves
 
 _OWN = frozenset({"_described", "_names", "_path", "_context"})
@@ -64,6 +64,11 @@ class Module:
     _names: Mapping[str, str] = {}
     _path: str | None = None
     _context: Context | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            told_class(cls)
 
     def forward(self, *inputs: Any, **options: Any) -> Array:
         """The output for the inputs; a subclass defines it."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from polynet.backend import Array
 from polynet.optim.base import Arrays, Formula, Rule, State, in_dtype, single, update_each
 from polynet.optim.schedules import Schedule
-from polynet.tensor import composition
+from polynet.tensor import composition, told_class
 
 
 @composition
@@ -51,6 +51,7 @@ def _one_minus_power(xp, beta, t):
     return -xp.expm1(t * math.log(beta)) if beta else t * 0 + 1
 
 
+@told_class
 @dataclass(frozen=True)
 class Adam(Rule):
     """Steps along the running mean of the gradient, divided by its running root mean square.
@@ -87,6 +88,7 @@ def adamw(xp, params, grads, state, step, lr, /, **settings):
     return adam(params, grads, state, step, lr, decoupled=True, **settings)
 
 
+@told_class
 @dataclass(frozen=True)
 class AdamW(Adam):
     """Adam with decoupled weight decay.
@@ -139,6 +141,7 @@ def nadam(
     return params, {"exp_avg": m, "exp_avg_sq": v, "mu_product": product}
 
 
+@told_class
 @dataclass(frozen=True)
 class NAdam(Adam):
     """Adam with Nesterov's momentum, which grows towards β₁.

@@ -9,7 +9,7 @@ from polynet.backend import Array
 from polynet.ops import array_namespace
 from polynet.optim.base import Arrays, Optimizer, State, Wrapper, consuming, update_each, updated
 from polynet.optim.checks import set_number
-from polynet.tensor import composition
+from polynet.tensor import composition, told_class
 
 
 @composition
@@ -23,6 +23,7 @@ def moving_average(xp, averages, params, step, /, *, decay):
     return update_each([averages, params], update)[0]
 
 
+@told_class
 @dataclass(frozen=True)
 class EMA(Wrapper):
     """`optimizer`, with an exponential moving average of the parameters that it trains.

@@ -14,6 +14,7 @@ from polynet.backend import Array, overwriting
 from polynet.ops import array_namespace
 from polynet.optim.checks import settings_of
 from polynet.optim.schedules import Schedule
+from polynet.tensor import told_class
 
 Arrays = dict[str, Array]
 State = dict[str, Any]
@@ -144,6 +145,7 @@ def _same_names(what: str, before: Any, after: Any) -> None:
         )
 
 
+@told_class
 @dataclass(frozen=True)
 class Rule(Optimizer):
     """An optimizer that applies one formula to every parameter.
@@ -237,6 +239,7 @@ def _expected(name: str, value: Any) -> str:
     return f"a number, at least 0, or a schedule; got {given}{todo}"
 
 
+@told_class
 @dataclass(frozen=True)
 class Wrapper(Optimizer):
     """An optimizer around another one, to which it passes every call that it does not change."""

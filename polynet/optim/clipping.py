@@ -8,7 +8,7 @@ from polynet import tree
 from polynet.backend import Array
 from polynet.optim.base import Arrays, Optimizer, State, Wrapper, consuming, in_dtype, updated
 from polynet.optim.checks import set_number
-from polynet.tensor import composition
+from polynet.tensor import composition, told_class
 
 
 @composition
@@ -27,6 +27,7 @@ def clip_value(xp, grads, /, *, clip_value):
     return tree.map(lambda g: xp.clip(g, -clip_value, clip_value), grads)
 
 
+@told_class
 @dataclass(frozen=True)
 class ClipNorm(Wrapper):
     """`optimizer`, with the gradients scaled so that their norm is at most `max_norm`.
@@ -57,6 +58,7 @@ class ClipNorm(Wrapper):
         return updated(self.optimizer, params, grads, state, step)
 
 
+@told_class
 @dataclass(frozen=True)
 class ClipValue(Wrapper):
     """`optimizer`, with every number of the gradients clipped to [-clip_value, clip_value].

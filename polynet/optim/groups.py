@@ -8,8 +8,10 @@ from fnmatch import fnmatchcase
 
 from polynet.backend import Array
 from polynet.optim.base import Arrays, Optimizer, State, check_optimizer, consuming, updated
+from polynet.tensor import told_class
 
 
+@told_class
 @dataclass(frozen=True)
 class Frozen(Optimizer):
     """Leaves parameters as they are, and computes no gradients for them. For use in `Groups`.
@@ -33,6 +35,7 @@ class Frozen(Optimizer):
         return []
 
 
+@told_class
 @dataclass(frozen=True)
 class Groups(Optimizer):
     """An optimizer for each group of parameters, by patterns of their names; `others` for the rest.

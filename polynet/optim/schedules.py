@@ -23,6 +23,7 @@ from polynet.integers import positive
 from polynet.ops import array_namespace
 from polynet.optim.checks import set_number, settings_of
 from polynet.pytorch_names import named_in
+from polynet.tensor import told_class
 
 __all__ = [
     "ChainedScheduler",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 
+@told_class
 @dataclass(frozen=True)
 class Schedule:
     """A learning rate as a function of the step: the base class of all schedules.
@@ -94,6 +96,7 @@ class Schedule:
             raise ValueError(f"{type(self).__name__}: milestones must rise; got {milestones!r}")
 
 
+@told_class
 @dataclass(frozen=True)
 class Constant(Schedule):
     """Always `lr`: unlike a plain number, the rate can be changed by `trainer.lr_factor`."""
@@ -107,6 +110,7 @@ class Constant(Schedule):
         return xp.astype(xp.ones_like(step), dtype) * self.lr
 
 
+@told_class
 @dataclass(frozen=True)
 class StepLR(Schedule):
     """lr · γ^⌊t / step_size⌋: the rate is multiplied by γ after every `step_size` steps."""
@@ -124,6 +128,7 @@ class StepLR(Schedule):
         return self.lr * power(xp, self.gamma, step // self.step_size, dtype)
 
 
+@told_class
 @dataclass(frozen=True)
 class MultiStepLR(Schedule):
     """lr · γ^(number of `milestones` reached)."""
@@ -143,6 +148,7 @@ class MultiStepLR(Schedule):
         return y
 
 
+@told_class
 @dataclass(frozen=True)
 class ExponentialLR(Schedule):
     """lr · γᵗ."""
@@ -158,6 +164,7 @@ class ExponentialLR(Schedule):
         return self.lr * power(xp, self.gamma, step, dtype)
 
 
+@told_class
 @dataclass(frozen=True)
 class ConstantLR(Schedule):
     """lr · factor for `total_iters` steps, then lr; `Constant` is the same at all steps."""
@@ -175,6 +182,7 @@ class ConstantLR(Schedule):
         return xp.where(step < self.total_iters, self.lr * self.factor, y)
 
 
+@told_class
 @dataclass(frozen=True)
 class LinearLR(Schedule):
     """From lr · start_factor to lr · end_factor, in a line of `total_iters` steps."""
@@ -194,6 +202,7 @@ class LinearLR(Schedule):
         return xp.astype(self.total_iters - done, dtype) * start + xp.astype(done, dtype) * end
 
 
+@told_class
 @dataclass(frozen=True)
 class PolynomialLR(Schedule):
     """lr · (1 - t / total_iters)^power, and 0 from step `total_iters` on."""
@@ -211,6 +220,7 @@ class PolynomialLR(Schedule):
         return (xp.astype(left, dtype) / self.total_iters) ** self.power * self.lr
 
 
+@told_class
 @dataclass(frozen=True)
 class CosineAnnealingLR(Schedule):
     """η + (lr - η)·(1 + cos(π t / T_max)) / 2 with η = `eta_min`; after `T_max` it rises again.
@@ -232,6 +242,7 @@ class CosineAnnealingLR(Schedule):
         return _swing(xp, self.eta_min, self.lr, xp.astype(left, dtype), self.T_max)
 
 
+@told_class
 @dataclass(frozen=True)
 class OneCycleLR(Schedule):
     """From max_lr / div_factor up to max_lr in the first `pct_start` of the steps, then down.
@@ -281,6 +292,7 @@ class OneCycleLR(Schedule):
         )
 
 
+@told_class
 @dataclass(frozen=True)
 class SequentialLR(Schedule):
     """One schedule after another: at each milestone, the next schedule begins at its own step 0.
@@ -315,6 +327,7 @@ class SequentialLR(Schedule):
         return y
 
 
+@told_class
 @dataclass(frozen=True)
 class ChainedScheduler(Schedule):
     """The product of several schedules at the same step: give all but one of them lr = 1."""

@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 
 from polynet.optim.base import Rule, in_dtype, update_each
 from polynet.optim.schedules import Schedule
-from polynet.tensor import composition
+from polynet.tensor import composition, told_class
 
 
 @composition
@@ -27,6 +27,7 @@ def sgd(xp, params, grads, state, step, lr, /, *, momentum, nesterov, weight_dec
     return params, {"momentum_buffer": buffer}
 
 
+@told_class
 @dataclass(frozen=True)
 class SGD(Rule):
     """Stochastic gradient descent, with momentum, Nesterov's momentum and weight decay.

@@ -8,7 +8,7 @@ from polynet.backend import Array
 from polynet.ops import array_namespace
 from polynet.optim.base import Rule, in_dtype, update_each
 from polynet.optim.schedules import Schedule
-from polynet.tensor import composition
+from polynet.tensor import composition, told_class
 
 
 @composition
@@ -30,6 +30,7 @@ def rmsprop(xp, params, grads, state, step, lr, /, *, alpha, eps, weight_decay, 
     return params, dict(zip(names, slots, strict=True))
 
 
+@told_class
 @dataclass(frozen=True)
 class RMSprop(Rule):
     """Steps divided by a running root mean square of the gradient.
@@ -68,6 +69,7 @@ def adagrad(
     return params, {"sum": total}
 
 
+@told_class
 @dataclass(frozen=True)
 class Adagrad(Rule):
     """Steps divided by the root of the sum of all squared gradients so far.

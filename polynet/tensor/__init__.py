@@ -13,7 +13,7 @@ are array code too, so they can be differentiated, to any order.
 from polynet.tensor.arguments import highest_level, plain_backend
 from polynet.tensor.composition import checking, composition, real_composition
 from polynet.tensor.recording import op, with_pullbacks
-from polynet.tensor.rules import refuse_complex
+from polynet.tensor.rules import refuse_complex, told, told_class
 from polynet.tensor.sweep import sweep
 from polynet.tensor.values import (
     LINE,
@@ -40,6 +40,8 @@ __all__ = [
     "real_composition",
     "refuse_complex",
     "sweep",
+    "told",
+    "told_class",
     "with_pullbacks",
     "without_level",
 ]

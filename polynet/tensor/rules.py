@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from polynet.backend import Backend
-from polynet.pytorch_names import OF_A_CALL, instead
+from polynet.errors import did_you_mean
+from polynet.pytorch_names import NO_PARAMETERS, OF_A_CALL, instead
 from polynet.tensor.sweep import needs
 from polynet.tensor.values import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+K = TypeVar("K")
 
 EXPECTED = (
     "a rule is rule(xp, *arrays, **options) and returns its result and a tuple of pullbacks, one "
@@ -96,11 +101,55 @@ def check_call(
     try:
         signature.bind(*args, **options)
     except TypeError as misfit:
-        strange = next((option for option in options if option not in signature.parameters), "")
-        todo = instead(strange, OF_A_CALL)
-        if "too many positional" in str(misfit) and "*, " in str(signature):
+        names = signature.parameters
+        bare = [p.replace(annotation=p.empty) for p in names.values()]
+        shown = signature.replace(parameters=bare, return_annotation=signature.empty)
+        strange = next((option for option in options if option not in names), "")
+        todo = _about(strange, str(misfit), names) if strange else ""
+        if "too many positional" in str(misfit) and "*, " in str(shown):
             todo = "; what stands after * is given by its name"
-        raise TypeError(f"{name}{signature}: {misfit}{todo}") from None
+        if "multiple values for argument 'lr'" in str(misfit):
+            todo = NO_PARAMETERS
+        raise TypeError(f"{name}{shown}: {misfit}{todo}") from None
+
+
+def _about(strange: str, misfit: str, names: Iterable[str]) -> str:
+    """What an error of `misfit` says about an option that is not among these names."""
+    near = did_you_mean(strange, names)
+    also = "" if repr(strange) in misfit else f", and got an unexpected {strange!r}"
+    return also + (instead(strange, OF_A_CALL) or (near and f".{near}"))
+
+
+def told(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, whose calls that do not fit are told the signature."""
+
+    @wraps(function)
+    def call(*args: P.args, **options: P.kwargs) -> R:
+        try:
+            return function(*args, **options)
+        except TypeError:
+            check_call(function.__name__, inspect.signature(function), args, options)
+            raise
+
+    return call
+
+
+def told_class(kind: type[K]) -> type[K]:
+    """The class itself, whose calls that do not fit are told the signature."""
+    init: Any = kind.__init__
+
+    @wraps(init)
+    def call(self: Any, *args: Any, **options: Any) -> None:
+        try:
+            init(self, *args, **options)
+        except TypeError:
+            name = (type(self) if type(self).__init__ is call else kind).__name__
+            signature = inspect.signature(init.__get__(self))
+            check_call(name, signature, args, options)
+            raise
+
+    kind.__init__ = call  # type: ignore[method-assign]  # of this class alone
+    return kind
 
 
 def check_count(rule: Callable[..., Any], result: Any, inputs: Sequence[Any]) -> None:
