@@ -25,7 +25,7 @@ import safetensors.numpy
 from polynet.backend import Array, Backend, asarray, common_backend, to_numpy
 from polynet.data import Place
 from polynet.data.place import cast
-from polynet.errors import did_you_mean, unknown, warn
+from polynet.errors import did_you_mean, listed, unknown, warn
 from polynet.files import StrPath, check_folder, replace_file
 from polynet.history import History, Position
 from polynet.nn import Module
@@ -139,7 +139,7 @@ def _under(path: StrPath, arrays: dict[str, np.ndarray], prefix: str) -> dict[st
         parts = [n.split(".")[:-1] for n in sorted(arrays)]
         begins = {".".join(p[:depth]) + ".": None for p in parts for depth in range(1, len(p) + 1)}
         first = [b for b in begins if b.count(".") == 1]
-        names = ", ".join(map(repr, first or sorted(arrays)))
+        names = listed(map(repr, first or sorted(arrays)), prefix)
         raise KeyError(
             f"{path} has no name that begins with {prefix!r}.{did_you_mean(prefix, begins)} Its "
             f"names {'begin with' if first else 'are'} {names}"
@@ -161,7 +161,7 @@ def _without(
     paths = [*described, *aliases]
     for pattern in patterns:
         if not any(fnmatchcase(n, pattern) for n in (*paths, *arrays)):
-            names = ", ".join(map(repr, described))
+            names = listed(map(repr, described), pattern)
             raise KeyError(
                 f"{path}: the pattern {pattern!r} of `without` fits no name in the file or in the "
                 f"network, which has {names}"

@@ -28,6 +28,10 @@ A_NUMBER_DID = "a number of NumPy's did: write float(np.sqrt(2)) for np.sqrt(2)"
 """What makes float64 of float32 unasked, on NumPy, and the remedy."""
 
 
+DOZEN = 12
+"""How many names an error lists in full."""
+
+
 class BackendError(RuntimeError):
     """A backend that was asked for cannot be used."""
 
@@ -82,8 +86,23 @@ def unknown(kind: str, given: object, choices: Iterable[str]) -> str:
     names = list(choices)
     return (
         f"unknown {kind} {given!r}.{did_you_mean(given, names)} "
-        f"Expected one of: {', '.join(names) or '(none)'}."
+        f"Expected one of: {listed(names, given) or '(none)'}."
     )
+
+
+def listed(names: Iterable[str], near: object = None) -> str:
+    """The names, with commas; of more than a dozen, five, and how many more there are.
+
+    The five are those nearest to `near` or, where that is not given, the first.
+
+    >>> listed([f"{i}.weight" for i in range(100)], "40.wieght")
+    '40.weight, 4.weight, 0.weight, 94.weight, 90.weight and 95 more'
+    """
+    several = list(names)
+    if len(several) <= DOZEN:
+        return ", ".join(several)
+    few = several[:5] if near is None else difflib.get_close_matches(str(near), several, 5, 0)
+    return f"{', '.join(few)} and {len(several) - len(few)} more"
 
 
 def did_you_mean(given: object, choices: Iterable[str], near: float = 0.6) -> str:

@@ -11,6 +11,7 @@ import array_api_compat
 
 from polynet import tree
 from polynet.backend import Array, overwriting
+from polynet.errors import listed
 from polynet.ops import array_namespace
 from polynet.optim.checks import settings_of
 from polynet.optim.schedules import Schedule
@@ -138,8 +139,8 @@ def _same_names(what: str, before: Any, after: Any) -> None:
     old, new = (dict(tree.named_leaves(leaves)) for leaves in (before, after))
     lacking, more = ([n for n in a if n not in b] for a, b in ((old, new), (new, old)))
     if lacking or more:
-        found = [f"without {', '.join(map(repr, lacking))}"] if lacking else []
-        found += [f"with {', '.join(map(repr, more))}, which it was not given"] if more else []
+        found = [f"without {listed(map(repr, lacking))}"] if lacking else []
+        found += [f"with {listed(map(repr, more))}, which it was not given"] if more else []
         raise ValueError(
             f"{what} {' and '.join(found)}; expected all names that it was given, and no others"
         )
@@ -198,7 +199,7 @@ class Rule(Optimizer):
     ) -> tuple[Arrays, State]:
         if set(grads) != set(params):
             odd = sorted(set(grads) ^ set(params))
-            raise KeyError(f"parameters and gradients have different names: {', '.join(odd)}")
+            raise KeyError(f"parameters and gradients have different names: {listed(odd)}")
         if tuple(getattr(step, "shape", ())) != (1,):
             raise TypeError(
                 f"{type(self).__name__}.update: step is the number of steps so far, an int32 array "

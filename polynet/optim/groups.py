@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from polynet.backend import Array
+from polynet.errors import listed
 from polynet.optim.base import Arrays, Optimizer, State, check_optimizer, consuming, updated
 from polynet.tensor import told_class
 
@@ -132,7 +133,7 @@ class Groups(Optimizer):
         rest = [n for n, patterns in fits.items() if not patterns]
         if rest and self.others is None:
             raise ValueError(
-                f"Groups: no pattern fits {', '.join(map(repr, rest))}; give others=, such as "
+                f"Groups: no pattern fits {listed(map(repr, rest))}; give others=, such as "
                 "others=optim.Frozen()"
             )
         fitting = [[n for n in names if fits[n] == [p]] for p in self.groups]
@@ -140,7 +141,7 @@ class Groups(Optimizer):
             if not part:
                 raise ValueError(
                     f"Groups: the pattern {pattern!r} fits no parameter; there are "
-                    f"{', '.join(map(repr, names))}"
+                    f"{listed(map(repr, names), pattern)}"
                 )
         return [
             (key, optimizer, part)
