@@ -96,3 +96,22 @@ def test_what_gives_its_batches_once_is_refused_everywhere(verb: str) -> None:
         getattr(trainer(), verb)(batch for batch in by_8(X, LABELS))
     with pytest.raises(ValueError, match="no batch"):
         getattr(trainer(), verb)(lambda seed, epoch: [])
+
+
+class Dataset:
+    """A map-style Dataset of PyTorch."""
+
+    def __len__(self) -> int:
+        return len(X)
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, int]:
+        return X[i], int(LABELS[i])
+
+
+@pytest.mark.parametrize("verb", ["fit", "evaluate", "predict"])
+def test_a_dataset_of_samples_is_sent_to_a_loader(verb: str) -> None:
+    """An iterable one gave predictions of its first sample, taken for a batch."""
+    act = getattr(trainer(), verb)
+    for samples in (Dataset(), lambda seed, epoch: [(X[0], 0), (X[1], 1)]):
+        with pytest.raises((TypeError, ValueError), match=r"Dataset of PyTorch's goes"):
+            act(samples)

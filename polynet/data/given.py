@@ -54,7 +54,17 @@ def inputs(place: Place, x: Any, *, seed: int) -> Feed:
         )
     if _is_mapped([x]):
         return Streamed(place, arrays(x, np.zeros(samples(x))), seed)
-    return Resident(place, (x,), seed)
+    try:
+        return Resident(place, (x,), seed)
+    except (TypeError, ValueError) as error:
+        of_samples = hasattr(x, "__getitem__") and not isinstance(x, Sequence | Mapping)
+        if not of_samples or hasattr(x, "shape") or hasattr(x, "__array__"):
+            raise
+        raise TypeError(
+            f"x is a {type(x).__name__}, of which no array can be made; expected an array, a dict "
+            "of arrays, a source (polynet.data), a function (seed, epoch) -> batches, a list of "
+            "batches or a DataLoader, into which a Dataset of PyTorch's goes"
+        ) from error
 
 
 def with_validation(
@@ -141,7 +151,9 @@ def _are_batches(x: Sequence[Any]) -> bool:
 
 def _without_y(batch: Any) -> Batch:
     """A batch for `predict`, (x, …) or x alone, as a batch (x, y) whose y is zeros."""
-    x = batch[0] if isinstance(batch, tuple | list) and batch else batch
+    x, *others = batch if isinstance(batch, tuple | list) and batch else [batch]
+    if any(map(np.isscalar, others)):  # one sample, refused as in `fit`
+        return x, others[0]
     return x, np.zeros(samples(x))
 
 
