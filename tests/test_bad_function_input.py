@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from polynet import functional
+import polynet
+from polynet import functional, namespace, op
 from polynet.backend import Backend, asarray, to_numpy
 
 X = np.ones((2, 4, 8, 8), "float32")
@@ -66,6 +68,62 @@ def test_convolutions_have_the_channels_of_their_weight(name: str, x: Any, weigh
     settings = WINDOWS[name][1]
     with pytest.raises(ValueError, match=rf"^{name}: x has shape .* weight .*; expected"):
         getattr(functional, name)(np.ones(x), np.ones(weight), **settings)
+
+
+ALONG: dict[str, Callable[[Any, Any, Any], Any]] = {
+    **{
+        name: lambda xp, x, axis, name=name: getattr(xp, name)(x, axis=axis)
+        for name in (
+            "all any argmax argsort count_nonzero cumulative_prod cumulative_sum diff expand_dims "
+            "flip max mean min prod sort std sum var"
+        ).split()
+    },
+    **{
+        name: lambda _, x, axis, name=name: getattr(functional, name)(x, axis=axis)
+        for name in ("glu", "log_softmax", "logsumexp", "softmax", "softmin")
+    },
+    "expand_dims by position": lambda xp, x, axis: xp.expand_dims(x, axis),
+    "squeeze": lambda xp, x, axis: xp.squeeze(x[:, :1], axis),
+    "concat": lambda xp, x, axis: xp.concat([x, x], axis=axis),
+    "stack": lambda xp, x, axis: xp.stack([x, x], axis=axis),
+    "unstack": lambda xp, x, axis: xp.unstack(x, axis=axis)[0],
+    "repeat": lambda xp, x, axis: xp.repeat(x, 2, axis=axis),
+    "roll": lambda xp, x, axis: xp.roll(x, 1, axis=axis),
+    "take": lambda xp, x, axis: xp.take(x, xp.argmax(x, axis=0), axis=axis),
+    "take_along_axis": lambda xp, x, axis: xp.take_along_axis(x, xp.argsort(x), axis=axis),
+    "vector_norm": lambda xp, x, axis: xp.linalg.vector_norm(x, axis=axis),
+    "rfft": lambda xp, x, axis: xp.fft.rfft(x, axis=axis),
+}
+"""By function of an axis: a call of it."""
+
+
+@pytest.mark.parametrize("name", ALONG)
+def test_an_axis_is_an_integer_of_whatever_type(backend: Backend, name: str) -> None:
+    """Not on every library: PyTorch refused NumPy's integers, and JAX took True for 1."""
+    xp, call = namespace(backend), ALONG[name]
+    x = asarray(np.linspace(0.5, 1.0, 16, dtype="float32").reshape(4, 4), backend=backend)
+    wanted = to_numpy(polynet.stop_gradient(call(xp, xp.asarray(x), 1)))
+    for axis in (np.int64(1), np.uint8(1), np.asarray(1)):
+        assert to_numpy(call(xp, xp.asarray(x), axis)).tolist() == wanted.tolist()
+    function = name.partition(" ")[0]
+    for wrong in (True, np.True_, 1.0, "1", [1], (0, 1.0)):
+        with pytest.raises(TypeError, match=rf"^{function}: axis is an integer, .*; got"):
+            call(xp, xp.asarray(x), wrong)
+
+
+@pytest.mark.parametrize("name", ["sum", "max", "var", "logsumexp"])
+def test_several_axes_are_integers_of_whatever_type(backend: Backend, name: str) -> None:
+    xp, call = namespace(backend), ALONG[name]
+    x = xp.asarray(asarray(np.ones((2, 3, 4), "float32"), backend=backend))
+    assert call(xp, x, (np.int64(0), np.int32(-1))).shape == call(xp, x, (0, -1)).shape == (3,)
+
+
+def test_an_op_of_a_user_may_have_axes_by_name() -> None:
+    @op
+    def total(xp, x, *, axis):
+        return xp.sum(x) * (axis == "time"), (lambda g: g * xp.ones_like(x),)
+
+    assert float(total(np.ones(3), axis="time")) == 3.0
 
 
 def test_padding_of_more_than_half_a_window_is_refused() -> None:

@@ -30,6 +30,7 @@ from polynet.tensor import (
     mixed,
     plain_backend,
     plain_value,
+    with_axis,
 )
 from polynet.tree import leaves
 from polynet.tree import map as tree_map
@@ -161,6 +162,7 @@ class Functions:
 
     def _constant(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:
+            options = with_axis(name, options)
             given = [a for a in leaves([*args, *options.values()]) if type(a) is Tensor]
             if name not in LOCALLY_CONSTANT and any(map(is_recorded, given)):
                 raise _no_derivative(name)

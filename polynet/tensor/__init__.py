@@ -10,7 +10,7 @@ inside: plain arrays, or Tensors of lower levels, whose ops are recorded there i
 are array code too, so they can be differentiated, to any order.
 """
 
-from polynet.tensor.arguments import highest_level, plain_backend
+from polynet.tensor.arguments import highest_level, plain_backend, with_axis
 from polynet.tensor.composition import checking, composition, real_composition
 from polynet.tensor.recording import op, with_pullbacks
 from polynet.tensor.rules import refuse_complex, told, told_class
@@ -42,6 +42,7 @@ __all__ = [
     "sweep",
     "told",
     "told_class",
+    "with_axis",
     "with_pullbacks",
     "without_level",
 ]

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from polynet import tree
 from polynet.backend import Backend, backend_of
 from polynet.errors import RecordError
+from polynet.integers import integer
 from polynet.tensor.values import Level, Tensor, mixed, without_level
 
 CONTAINERS = frozenset({list, tuple, dict})
 """The types of arguments in which an op looks for arrays."""
 _PYTHON_SCALARS = frozenset({bool, int, float, complex, str})
+
+
+_AXIS = (int, type(None))
+
+
+def with_axis(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of function `name`, in which `axis` is an int of Python, a tuple of them or None.
+
+    Not every library takes NumPy's integers, and some take True for 1. Raises TypeError for
+    anything that is no integer.
+    """
+    axis = options.get("axis")
+    if type(axis) in _AXIS:
+        return options
+    several = axis if isinstance(axis, tuple) else (axis,)
+    numbers = tuple(integer(a, least=-math.inf) for a in several)
+    if None in numbers:
+        raise TypeError(f"{name}: axis is an integer, or a tuple of integers; got {axis!r}")
+    return {**options, "axis": numbers if isinstance(axis, tuple) else numbers[0]}
 
 
 def members(args: Iterable[Any]) -> Iterator[Any]:

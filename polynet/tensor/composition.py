@@ -7,9 +7,9 @@ from collections.abc import Callable
 from functools import update_wrapper
 from typing import Any, Concatenate
 
-from polynet.tensor.arguments import highest_level, lifted, plain_backend
+from polynet.tensor.arguments import highest_level, lifted, plain_backend, with_axis
 from polynet.tensor.recording import P, R, apply_at, named_parameters, to_positional
-from polynet.tensor.rules import check_call, check_kernel, refuse_complex
+from polynet.tensor.rules import check_call, check_kernel, is_own, refuse_complex
 from polynet.tensor.values import Tensor
 
 
@@ -74,10 +74,12 @@ def _composed(
     parameters = list(signature.parameters.values())[1:]
     by_name = named_parameters(parameters)
     public = signature.replace(parameters=parameters)
+    own = is_own(definition)
 
     def call(*args: Any, **options: Any) -> Any:
         try:
             if options:
+                options = with_axis(name, options) if own else options
                 args, options = to_positional(args, options, by_name)
             level = highest_level((*args, *options.values()) if options else args)
             if level is None:

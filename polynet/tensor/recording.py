@@ -18,6 +18,7 @@ from polynet.tensor.arguments import (
     members,
     plain_backend,
     unwrapped,
+    with_axis,
 )
 from polynet.tensor.rules import check_call, check_count, check_kernel, checked
 from polynet.tensor.values import Level, Parts, Tensor
@@ -202,9 +203,15 @@ def to_positional(
 def _general(
     rule: Callable[..., Any], by_name: dict[str, tuple[int, Any]], public: inspect.Signature
 ) -> Callable[..., Any]:
+    place, own = by_name.get("axis", (None,))[0], not hasattr(rule, "of_a_user")
+
     def call(*args: Any, **options: Any) -> Any:
         try:
+            if own and place is not None and len(args) > place:
+                axis = with_axis(rule.__name__, {"axis": args[place]})["axis"]
+                args = (*args[:place], axis, *args[place + 1 :])
             if options:
+                options = with_axis(rule.__name__, options) if own else options
                 args, options = to_positional(args, options, by_name)
             return apply(rule, args, options)
         except TypeError:
@@ -247,6 +254,7 @@ def _unary(rule: Callable[..., Any], static: _Static | None) -> Callable[..., An
 def _unary_with_options(rule: Callable[..., Any], public: inspect.Signature) -> Callable[..., Any]:
     def call(x: Any, /, *more: Any, **options: Any) -> Any:
         try:
+            options = with_axis(rule.__name__, options)
             if type(x) is Tensor and not more:
                 level = x._level
                 if level.plain:

@@ -23,9 +23,14 @@ EXPECTED = (
 )
 
 
+def is_own(function: Callable[..., Any]) -> bool:
+    """Whether a rule or a definition is polynet's, not a user's."""
+    return str(getattr(function, "__module__", "")).partition(".")[0] == "polynet"
+
+
 def checked(rule: Callable[..., Any]) -> Callable[..., Any]:
     """The rule with checks around it. polynet's own rules are tested, and returned unchanged."""
-    if str(getattr(rule, "__module__", "")).partition(".")[0] == "polynet":
+    if is_own(rule):
         return rule
     signature, name = inspect.signature(rule), f"op {rule.__name__}"
     if not _takes_arrays(signature):
