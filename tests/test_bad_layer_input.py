@@ -55,6 +55,7 @@ BY_NUMBERS: dict[str, Made] = {
     "ConstantLR": lambda n: schedules.ConstantLR(0.1, total_iters=n(3)),
     "PolynomialLR": lambda n: schedules.PolynomialLR(0.1, n(3)),
     "OneCycleLR": lambda n: schedules.OneCycleLR(0.1, n(30)),
+    "WarmRestarts": lambda n: schedules.CosineAnnealingWarmRestarts(0.1, n(9), n(2)),
     "CosineAnnealingLR": lambda n: schedules.CosineAnnealingLR(0.1, T_max=n(9)),
 }
 

@@ -314,6 +314,8 @@ def test_settings_are_plain_numbers_that_say_what_they_are() -> None:
         (lambda: schedules.PolynomialLR(0.1, 5, -1), r"power is a number, at least 0; got -1"),
         (lambda: schedules.MultiStepLR(0.1, [5, 2]), r"milestones must rise"),
         (lambda: schedules.CosineAnnealingLR(float("nan"), 3), r"lr is a number"),
+        (lambda: schedules.CosineAnnealingWarmRestarts(0.1, 0), r"Restarts: T_0.*got 0"),
+        (lambda: schedules.CosineAnnealingWarmRestarts(0.1, 3, 0.5), r"T_mult.*got 0\.5"),
         (lambda: schedules.OneCycleLR(0.1, 3), r"OneCycleLR.*no step to go up"),
         (lambda: schedules.OneCycleLR(0.1, 9, anneal_strategy="sin"), r'"cos" or "linear".*sin'),
         (lambda: schedules.SequentialLR([schedules.Constant(1)], [3]), r"1 schedules.*got 1"),

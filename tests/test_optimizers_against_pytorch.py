@@ -107,6 +107,14 @@ SCHEDULES: dict[str, tuple[Callable[[float], schedules.Schedule], Callable[[Any]
         lambda lr: schedules.CosineAnnealingLR(lr, T_max=4, eta_min=1e-4),
         lambda o: LR.CosineAnnealingLR(o, T_max=4, eta_min=1e-4),
     ),
+    "cosine, again and again": (
+        lambda lr: schedules.CosineAnnealingWarmRestarts(lr, 3, eta_min=1e-4),
+        lambda o: LR.CosineAnnealingWarmRestarts(o, 3, eta_min=1e-4),
+    ),
+    "cosine, longer and longer": (
+        lambda lr: schedules.CosineAnnealingWarmRestarts(lr, 2, 3),
+        lambda o: LR.CosineAnnealingWarmRestarts(o, 2, 3),
+    ),
     "one cycle": (
         lambda lr: schedules.OneCycleLR(lr, 12),
         lambda o: LR.OneCycleLR(o, peak(o), 12, cycle_momentum=False),
@@ -288,6 +296,14 @@ LONG: dict[str, tuple[schedules.Schedule, Callable[[Any], Any]]] = {
         lambda o: LR.CosineAnnealingLR(o, 110_000),
     ),
     "cosines": (schedules.CosineAnnealingLR(0.1, 777), lambda o: LR.CosineAnnealingLR(o, 777)),
+    "restarts": (
+        schedules.CosineAnnealingWarmRestarts(0.1, 777),
+        lambda o: LR.CosineAnnealingWarmRestarts(o, 777),
+    ),
+    "rarer restarts": (
+        schedules.CosineAnnealingWarmRestarts(0.1, 7, 2),
+        lambda o: LR.CosineAnnealingWarmRestarts(o, 7, 2),
+    ),
     "one cycle": (
         schedules.OneCycleLR(0.1, 110_001),
         lambda o: LR.OneCycleLR(o, 0.1, 110_001, cycle_momentum=False),

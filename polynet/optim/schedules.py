@@ -13,7 +13,7 @@ The rate is computed on the device, so a new rate needs no step to be compiled o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ __all__ = [
     "Constant",
     "ConstantLR",
     "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts",
     "ExponentialLR",
     "LinearLR",
     "MultiStepLR",
@@ -244,6 +245,45 @@ class CosineAnnealingLR(Schedule):
 
 @told_class
 @dataclass(frozen=True)
+class CosineAnnealingWarmRestarts(Schedule):
+    """`CosineAnnealingLR` that restarts at lr after T_0 steps, after T_0·T_mult steps, and so on.
+
+    Each cycle is `T_mult` times as long as the one before.
+
+    Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
+    """
+
+    lr: float
+    T_0: int
+    T_mult: int = 1
+    eta_min: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._check("lr", "eta_min")
+        self._check_steps("T_0")
+        self._check_steps("T_mult")
+
+    def rate(self, xp: Any, step: Array, dtype: Any) -> Array:
+        if self.T_mult == 1:
+            start, length = step - step % self.T_0, self.T_0
+        else:
+            start = xp.zeros_like(step)
+            for begin in self._begins():
+                start = xp.where(step >= begin, begin, start)
+            length = xp.astype(start, dtype) * (self.T_mult - 1) + self.T_0
+        left = length - xp.astype(step - start, dtype)
+        return _swing(xp, self.eta_min, self.lr, left, length)
+
+    def _begins(self) -> Iterator[int]:
+        """The steps at which a cycle begins, as far as 32 bits count; the first is 0."""
+        begin = self.T_0
+        while begin < 2**31:
+            yield begin
+            begin = begin * self.T_mult + self.T_0
+
+
+@told_class
+@dataclass(frozen=True)
 class OneCycleLR(Schedule):
     """From max_lr / div_factor up to max_lr in the first `pct_start` of the steps, then down.
 
@@ -369,7 +409,7 @@ def power(xp: Any, base: float, exponent: Array, dtype: Any) -> Array:
     return xp.exp(xp.clip(rest, -1.0, 1.0)) * high  # beyond, `high` is 0 or infinite
 
 
-def _swing(xp: Any, low: float, high: float, left: Array, length: float) -> Array:
+def _swing(xp: Any, low: float, high: float, left: Array, length: float | Array) -> Array:
     """Half a cosine wave, from `low` where `left` is 0 to `high` where `left` is `length`.
 
     low·cos² + high·sin² over a quarter turn adds no negative terms, so no digits cancel.
