@@ -145,6 +145,23 @@ def test_initialisers_have_their_spread(initialiser: nn.init.Initialiser, spread
     assert w.std() == pytest.approx(spread, rel=0.02)
 
 
+@pytest.mark.parametrize("shape", [(8, 8), (12, 3), (3, 12), (6, 2, 3, 3), (40, 2, 3, 3), (1, 4)])
+def test_an_orthogonal_weight_has_right_angles(shape: tuple[int, ...]) -> None:
+    w = nn.init.orthogonal(gain=0.5)(random.key(4), shape)
+    assert w.shape == shape
+    flat = w.reshape(shape[0], -1)
+    products = flat @ flat.T if flat.shape[0] <= flat.shape[1] else flat.T @ flat
+    np.testing.assert_allclose(products, 0.25 * np.eye(len(products)), atol=1e-14)
+
+
+def test_orthogonal_weights_are_spread_evenly() -> None:
+    """Without the signs of R, the first column would lean to one side, as LAPACK's does."""
+    drawn = [nn.init.orthogonal()(random.key(i), (3, 3)) for i in range(2000)]
+    np.testing.assert_allclose(np.mean(drawn, axis=0), np.zeros((3, 3)), atol=0.06)
+    with pytest.raises(ValueError, match=r"orthogonal needs a weight of two axes .*\(3,\)"):
+        nn.init.orthogonal()(random.key(0), (3,))
+
+
 def test_constant_initialisers() -> None:
     assert nn.init.zeros(random.key(0), (2,)).tolist() == [0.0, 0.0]
     assert nn.init.ones(random.key(0), (2,)).tolist() == [1.0, 1.0]

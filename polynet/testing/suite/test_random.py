@@ -137,9 +137,12 @@ def test_a_layer_called_twice_draws_two_masks(backend: Backend) -> None:
 
 
 def test_initial_weights_are_those_of_numpy(backend: Backend) -> None:
-    net = nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 2, weight_init=nn.init.xavier_normal()))
+    drawn = nn.init.xavier_normal(), nn.init.orthogonal()
+    net = nn.Sequential(nn.Linear(5, 7), *(nn.Linear(7, 7, weight_init=how) for how in drawn))
     here = net.init(seed=11, backend=backend).parameters()
     there = net.init(seed=11, backend="numpy").parameters()
-    assert list(here) == list(there) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    assert (
+        list(here) == list(there) == [f"{i}.{kind}" for i in "012" for kind in ("weight", "bias")]
+    )
     for name in here:
         assert np.array_equal(to_numpy(here[name]), there[name]), name
