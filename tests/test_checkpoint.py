@@ -409,6 +409,19 @@ def test_a_call_of_a_network_that_is_partly_drawn(tmp_path: Path) -> None:
             net(x)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_rest_of_a_network_is_drawn_in_the_dtype_that_is_there(
+    tmp_path: Path, dtype: str
+) -> None:
+    """By init as by a Trainer; it drew float32, and only a call said that they do not fit."""
+    checkpoint.save(tmp_path / "net", Classifier(3).init(0, backend="numpy", dtype=dtype))
+    net = checkpoint.load(tmp_path / "net", Classifier(5), without="head.*")
+    drawn = net.init(seed=1)
+    assert {str(a.dtype) for a in drawn.parameters().values()} == {dtype}
+    other = net.init(seed=1, dtype="float64").parameters()["head.weight"]
+    assert other.dtype == "float64"
+
+
 def test_a_network_that_is_partly_drawn_changes_as_one_that_is_not(tmp_path: Path) -> None:
     """Only its layers that are drawn stay as they are."""
     pretrained(tmp_path / "net")

@@ -181,15 +181,17 @@ class Module:
         *,
         backend: str | Backend | None = None,
         device: str | None = None,
-        dtype: str = "float32",
+        dtype: str | None = None,
     ) -> Self:
         """This network with its parameters and buffers drawn.
 
         The same seed gives the same bits on every backend; each parameter has a random stream of
         its own, named by its path. Parameters that are arrays already stay as they are. The
         backend is the one given, else the one chosen, else numpy. The default device is the
-        backend's first. `dtype` is "float32" or "float64".
+        backend's first. `dtype` is "float32" or "float64"; by default that of the parameters that
+        are arrays already, as in a Trainer, else "float32".
         """
+        dtype = self._own_dtype() if dtype is None else dtype
         check_dtype("init", dtype)
         target = get_backend(backend)
         native = target.device(device)
@@ -207,6 +209,12 @@ class Module:
             with use_backend(target):  # which made these arrays, even if others take such arrays
                 common_backend(drawn.values(), "the network's parameters")
         return self._bound(drawn, None, self._names_by_identity())
+
+    def _own_dtype(self) -> str:
+        """The dtype in which parameters are drawn beside those that are arrays."""
+        drawn = (p for p in self.parameters().values() if not isinstance(p, Described))
+        first = next(drawn, None)
+        return "float64" if str(getattr(first, "dtype", None)).endswith("float64") else "float32"
 
     def parameters(self) -> dict[str, Array]:
         """The parameters by name, in order of declaration; a shared one appears once.
