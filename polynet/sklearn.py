@@ -46,6 +46,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
     """Base of both estimators: their settings, as scikit-learn wants them, and training."""
 
     _loss: Loss
+    net_: Module
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         validation_split: float | None = None,
         callbacks: Sequence[Callback] = (),
         random_state: Any = 0,
+        warm_start: bool = False,
         backend: str | Backend | None = None,
         device: str | None = None,
         dtype: str | None = None,
@@ -70,6 +72,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         self.validation_split = validation_split
         self.callbacks = callbacks
         self.random_state = random_state
+        self.warm_start = warm_start
         self.backend = backend
         self.device = device
         self.dtype = dtype
@@ -98,6 +101,10 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
             self.optimizer = replace(self._optimizer(), **changed)
         return self
 
+    def _goes_on(self) -> bool:
+        """Whether `fit` goes on with the network that was trained before."""
+        return self.warm_start and hasattr(self, "net_")
+
     def _optimizer(self) -> Any:
         return optim.Adam(1e-3) if self.optimizer is None else self.optimizer
 
@@ -109,7 +116,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
     def _train(
         self, x: np.ndarray, y: np.ndarray, outputs: int, sample_weight: Any, *, stratify: bool
     ) -> None:
-        net = self.net
+        net = self.net_ if self._goes_on() else self.net
         if not isinstance(net, Module):
             if not callable(net):
                 raise TypeError(
@@ -178,8 +185,9 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]  # scikit-l
     numbers, unless the network has an `nn.Embedding`, which looks words or categories up by their
     numbers: then an X of integers goes into the network as it is. `predict` gives labels;
     `predict_proba` gives probabilities (samples, classes) in the order of `classes_`. The trained
-    network is `net_`, and its History is `history_`. To train it further, as `partial_fit` of other
-    estimators does, give `net_` as the `net` of an estimator; the optimizer begins anew.
+    network is `net_`, and its History is `history_`. With `warm_start`, `fit` goes on with `net_`,
+    on samples with as many features and of the same classes; the optimizer and the History begin
+    anew.
 
     Raises ValueError for fewer than two classes, and, as scikit-learn does, for `X` that is not an
     array of finite numbers. It needs scikit-learn: `pip install 'polynet-array[sklearn]'`.
@@ -198,6 +206,7 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]  # scikit-l
     """
 
     _loss = staticmethod(losses.cross_entropy)
+    classes_: np.ndarray
 
     def __init__(
         self,
@@ -211,6 +220,7 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]  # scikit-l
         validation_split: float | None = None,
         callbacks: Sequence[Callback] = (),
         random_state: Any = 0,
+        warm_start: bool = False,
         backend: str | Backend | None = None,
         device: str | None = None,
         dtype: str | None = None,
@@ -218,13 +228,14 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]  # scikit-l
         super().__init__(
             net, loss=loss, optimizer=optimizer, epochs=epochs, batch_size=batch_size,
             validation_split=validation_split, callbacks=callbacks, random_state=random_state,
-            backend=backend, device=device, dtype=dtype,
+            warm_start=warm_start, backend=backend, device=device, dtype=dtype,
         )  # fmt: skip
         self.class_weight = class_weight
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train a new network on the samples; returns this estimator."""
-        X, y = validate_data(self, X, y, multi_output=True, allow_nd=True)
+        """Train a network on the samples, a new one unless `warm_start`; returns this estimator."""
+        first = not self._goes_on()
+        X, y = validate_data(self, X, y, reset=first, multi_output=True, allow_nd=True)
         check_classification_targets(y)
         if y.ndim > 1 and y.shape[1] > 1:
             raise ValueError(
@@ -234,7 +245,13 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]  # scikit-l
                 "or a Trainer with losses.binary_cross_entropy_with_logits"
             )
         y = column_or_1d(y, warn=True)
-        self.classes_, labels = np.unique(y, return_inverse=True)
+        classes, labels = np.unique(y, return_inverse=True)
+        if not first and not np.array_equal(classes, self.classes_):
+            raise ValueError(
+                f"Classifier: with warm_start, y has the classes of the fit before, "
+                f"{self.classes_}; got {classes}"
+            )
+        self.classes_ = classes
         if len(self.classes_) < 2:
             (label,) = self.classes_.tolist()
             raise ValueError(f"Classifier: y holds one class, {label!r}; expected two or more")
@@ -280,8 +297,10 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]  # scikit-lea
         return tags
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train a new network on the samples; returns this estimator."""
-        X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, allow_nd=True)
+        """Train a network on the samples, a new one unless `warm_start`; returns this estimator."""
+        X, y = validate_data(
+            self, X, y, reset=not self._goes_on(), multi_output=True, y_numeric=True, allow_nd=True
+        )
         targets = np.asarray(y, float).reshape(len(y), -1)
         self._target_shape = y.shape[1:]
         self._train(X, targets, targets.shape[1], sample_weight, stratify=False)

@@ -8,6 +8,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris
 from sklearn.model_selection import GridSearchCV, cross_val_predict
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -127,6 +128,47 @@ def test_a_trained_network_is_trained_on():
     trainer = Trainer(model.net_, losses.cross_entropy, optim.Adam(1e-2))
     assert more.history_.step_losses == trainer.fit(x, y, epochs=2).step_losses
     assert more.history_.step_losses[0] < model.history_.step_losses[0] / 3
+
+
+WARM = [
+    (Classifier(Net, **HOW, warm_start=True), MLPClassifier(warm_start=True, max_iter=40)),
+    (Regressor(Net, **HOW, warm_start=True), MLPRegressor(warm_start=True, max_iter=40)),
+]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), WARM, ids=["Classifier", "Regressor"])
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer:sklearn.exceptions.ConvergenceWarning")
+def test_a_warm_start_goes_on_as_in_scikit_learns_networks(ours, theirs):
+    """Both begin where they were, and refuse other features and classes; cold ones begin anew."""
+    x, y = load_iris(return_X_y=True)
+    begin = {}
+    for name, model in (("ours", clone(ours)), ("theirs", clone(theirs))):
+        first, second = (losses_of(model.fit(x, y)) for _ in range(2))
+        begin[name] = second[0] < 0.7 * first[0]
+        with pytest.raises(ValueError, match="features"):
+            model.fit(x[:, :3], y)
+        if hasattr(model, "classes_"):
+            with pytest.raises(ValueError, match="classes"):
+                model.fit(x, np.minimum(y, 1))
+            assert list(model.classes_) == [0, 1, 2]
+        cold = losses_of(model.set_params(warm_start=False, random_state=0).fit(x[:, :3], y))
+        assert cold[0] > second[0]
+    assert begin == {"ours": True, "theirs": True}
+
+
+def losses_of(model):
+    """The losses of the epochs of the fit that was last."""
+    if isinstance(model, Classifier | Regressor):
+        return model.history_["loss"]
+    return model.loss_curve_[-model.max_iter :]
+
+
+def test_a_warm_start_trains_on_the_network_that_is_there():
+    x, y = load_iris(return_X_y=True)
+    model = Classifier(Net, **HOW).fit(x, y)
+    more = clone(model).set_params(net=model.net_, epochs=2).fit(x, y)
+    model.set_params(warm_start=True, epochs=2).fit(x, y)
+    assert model.history_.step_losses == more.history_.step_losses
 
 
 def test_random_state_is_the_seed():
