@@ -28,7 +28,7 @@ def outputs_of(forward: Forward, data: Feed, batch_size: int) -> Any:
     with closing(data.in_order(batch_size)) as batches:
         for x, *_ in batches:
             outputs, count = applied(forward, x, seen), samples(x)
-            check_rows(outputs, count)
+            check_rows(outputs, count, of_rows=not data.makes_batches)
             parts.append(outputs)
             seen += count
     if not parts:
@@ -51,14 +51,22 @@ def applied(forward: Forward, x: Any, first: int = 0) -> Any:
     return outputs
 
 
-def check_rows(outputs: Any, count: int) -> None:
-    """Raise ValueError if an output in a dict lacks a row for each sample, as joining needs."""
+def check_rows(outputs: Any, count: int, *, of_rows: bool = False) -> None:
+    """Raise ValueError if an output in a dict lacks a row for each sample, as joining needs.
+
+    Where the samples are the rows `of_rows` of an array, also an output alone must have these rows.
+    """
     for name, a in arrays_of(outputs, "the network's output"):
-        if isinstance(outputs, dict) and tuple(a.shape[:1]) != (count,):
-            raise ValueError(
-                f"{name} has shape {tuple(a.shape)} for {count} samples; outputs that are joined, "
-                "for metrics, predict or a step in parts, have a row for each sample: broadcast it"
+        several = isinstance(outputs, dict)
+        if (several or of_rows) and tuple(a.shape[:1]) != (count,):
+            todo = (
+                "outputs that are joined, for metrics, predict or a step in parts, have a row for "
+                "each sample: broadcast it"
+                if several
+                else "expected a row for each, as x has. One sample is a batch of one, x[None]; a "
+                "batch that is a whole goes into a list, [(x, y)]"
             )
+            raise ValueError(f"{name} has shape {tuple(a.shape)} for {count} samples; {todo}")
 
 
 def joined(parts: Sequence[Any], what: str = "the network's output") -> Any:

@@ -37,7 +37,7 @@ from polynet.optim.checks import number, text_of
 from polynet.run import Run
 from polynet.scores import AT_ONCE, Loss, outputs_of, scores, whole_batches
 from polynet.targets import check_last_layer
-from polynet.tensor import told_class
+from polynet.tensor import told, told_class
 from polynet.tree import map as tree_map
 from polynet.trial import try_out
 
@@ -209,6 +209,7 @@ class Trainer:
 
     # The three verbs
 
+    @told
     def fit(
         self,
         x: Any,
@@ -339,6 +340,7 @@ class Trainer:
         run.end_epoch(numbers)
         return numbers
 
+    @told
     def evaluate(
         self, x: Any, y: Any = None, *, sample_weight: Any = None, batch_size: int = AT_ONCE
     ) -> dict[str, float]:
@@ -357,6 +359,7 @@ class Trainer:
             data = feed(place, x, y, sample_weight, seed=self.seed)
             return scores(self._run.forward(), data, self.loss, self.metrics, batch_size)
 
+    @told
     def predict(self, x: Any, *, batch_size: int = AT_ONCE) -> Any:
         """The network's outputs for the rows of `x`, on the host for host data, else on the device.
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from polynet import Trainer, losses, nn, optim
+from polynet import Trainer, array_namespace, losses, nn, optim
 
 rng = np.random.default_rng(4)
 X = rng.normal(size=(50, 4)).astype(np.float32)
@@ -96,6 +96,27 @@ def test_what_gives_its_batches_once_is_refused_everywhere(verb: str) -> None:
         getattr(trainer(), verb)(batch for batch in by_8(X, LABELS))
     with pytest.raises(ValueError, match="no batch"):
         getattr(trainer(), verb)(lambda seed, epoch: [])
+
+
+def test_one_sample_is_no_batch_of_its_numbers() -> None:
+    """A Linear takes it, and gave one row for what predict counts as four samples."""
+    job = trainer()
+    with pytest.raises(ValueError, match=r"shape \(3,\) for 4 samples; .* x\[None\]"):
+        job.predict(X[0])
+    assert job.predict(X[0][None]).shape == (1, 3)
+
+
+class Pooled(nn.Module):
+    def __init__(self) -> None:
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x: Any) -> Any:
+        return array_namespace(x, self.last.weight).mean(self.last(x), axis=0, keepdims=True)
+
+
+def test_a_batch_that_is_a_whole_may_have_one_output() -> None:
+    job = Trainer(Pooled(), losses.mse, optim.SGD())
+    assert job.predict([(X, X[:, :3])]).shape == (1, 3)
 
 
 class Dataset:

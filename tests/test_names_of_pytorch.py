@@ -9,7 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from polynet import callbacks, data, functional, grad, losses, namespace, nn, op, optim, random
+from polynet import (
+    Trainer,
+    callbacks,
+    data,
+    functional,
+    grad,
+    losses,
+    namespace,
+    nn,
+    op,
+    optim,
+    random,
+)
 from polynet.pytorch_names import (
     NO_PARAMETERS,
     OF_A_CALL,
@@ -178,6 +190,17 @@ CLASSES = {
             "missing a required argument: 'path', and got an unexpected 'evry'. Did you mean "
             "'every'?"
         ),
+    ),
+    "the place of a network by position": (
+        lambda: nn.Linear(1, 1).init(0, "numpy"),
+        (
+            "init(seed=0, *, backend=None, device=None, dtype=None): too many positional "
+            "arguments; what stands after * is given by its name"
+        ),
+    ),
+    "predict without data": (
+        lambda: Trainer(nn.Linear(1, 1), losses.mse, optim.SGD()).predict(),
+        "predict(x, *, batch_size=256): missing a required argument: 'x'",
     ),
     "an augmentation": (
         lambda: data.augment.RandomCrop(),

@@ -33,7 +33,7 @@ from polynet.nn.described import (
     check_like,
 )
 from polynet.pytorch_names import OF_A_MODULE, instead
-from polynet.tensor import Tensor, told_class
+from polynet.tensor import Tensor, told, told_class
 from polynet.tree import leaves
 
 _OWN = frozenset({"_described", "_names", "_path", "_context"})
@@ -175,6 +175,7 @@ class Module:
 
     # Parameters and buffers
 
+    @told
     def init(
         self,
         seed: int = 0,
@@ -375,6 +376,7 @@ class Module:
             path for path, _, _, thing in self._first_places() if isinstance(thing, RandomStream)
         )
 
+    @told
     def to(
         self,
         *,

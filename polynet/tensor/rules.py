@@ -133,7 +133,10 @@ def told(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **options)
         except TypeError:
-            check_call(function.__name__, inspect.signature(function), args, options)
+            public, given = inspect.signature(function), list(args)
+            if "self" in public.parameters:  # of a method, whose caller does not give it
+                public = inspect.signature(function.__get__(given.pop(0)))
+            check_call(function.__name__, public, given, options)
             raise
 
     return call
