@@ -55,6 +55,7 @@ def save(path: StrPath, net: Module) -> None:
     PyTorch's own files. A PyTorch network that shares parameters loads the file by
     `safetensors.torch.load_model(torch_net, path)`.
     """
+    _check_network("save", net)
     host = {name: to_numpy(a) for name, a in net.state_dict().items()}
     _write(path, {n: a.astype(np.int64) if a.dtype.kind == "i" else a for n, a in host.items()}, {})
 
@@ -101,6 +102,7 @@ def load(
     file, KeyError where its names are not those of `net` and for a prefix or a pattern that fits
     no name, ValueError for another shape, and TypeError for another dtype.
     """
+    _check_network("load", net)
     if dtype is not None:
         check_dtype("load", dtype)
     described = {**net.parameters(), **net.buffers()}
@@ -130,6 +132,16 @@ def _network_in(path: StrPath) -> dict[str, np.ndarray]:
         return arrays
     inside = {n.partition("."): a for n, a in arrays.items()}
     return {n: a for (group, _, n), a in inside.items() if group in ("params", "buffers")}
+
+
+def _check_network(verb: str, net: Any) -> None:
+    """Raise TypeError for what is no network."""
+    if not isinstance(net, Module):
+        came = f"the class {net.__name__}" if isinstance(net, type) else f"a {type(net).__name__}"
+        raise TypeError(
+            f"checkpoint.{verb}(path, net): net is {came}; expected a polynet.nn.Module. That of a "
+            "Trainer is trainer.net, and its whole run goes by trainer.save(path) and load(path)"
+        )
 
 
 def _under(path: StrPath, arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

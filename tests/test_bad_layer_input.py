@@ -406,6 +406,17 @@ def test_one_sample_is_told_apart_from_a_batch(case: str) -> None:
         assert 1 in first.shape[:2]
 
 
+def test_channels_that_are_last_are_told_where_to_go() -> None:
+    net, x = drawn(nn.Conv2d(3, 2, 3)), np.ones((2, 8, 9, 3), "float32")
+    with pytest.raises(ValueError, match=r"expected .*, got \(2, 8, 9, 3\)") as caught:
+        net(x)
+    (note,) = caught.value.__notes__
+    assert net(eval(note.rpartition(": ")[2], {"np": np, "x": x})).shape == (2, 2, 6, 7)
+    with pytest.raises(ValueError, match="expected") as caught:
+        net(x[..., :2])
+    assert not hasattr(caught.value, "__notes__")
+
+
 def test_a_layer_of_ones_own_may_take_what_a_recurrent_layer_returns() -> None:
     class Last(nn.Module):
         def forward(self, pair: Any) -> Any:

@@ -450,3 +450,14 @@ def test_a_prefix_for_a_file_of_one_layer(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "net", nn.Linear(4, 2).init(backend="numpy"))
     with pytest.raises(KeyError, match=r"begins with 'body\.'\. Its names are 'bias', 'weight'"):
         checkpoint.load(tmp_path / "net", nn.Linear(4, 2), prefix="body.")
+
+
+@pytest.mark.parametrize(
+    "given", ["net", nn.Linear, Trainer(nn.Linear(1, 1), losses.mse, optim.SGD())]
+)
+def test_what_is_no_network_is_told_so(tmp_path: Path, given: Any) -> None:
+    for verb in (checkpoint.save, checkpoint.load):
+        with pytest.raises(
+            TypeError, match=rf"^checkpoint.{verb.__name__}\(path, net\): net is .*"
+        ):
+            verb(tmp_path / "net", given)

@@ -165,3 +165,8 @@ def test_orthogonal_weights_are_spread_evenly() -> None:
 def test_constant_initialisers() -> None:
     assert nn.init.zeros(random.key(0), (2,)).tolist() == [0.0, 0.0]
     assert nn.init.ones(random.key(0), (2,)).tolist() == [1.0, 1.0]
+
+
+def test_a_split_of_a_number_is_told_which_one() -> None:
+    with pytest.raises(TypeError, match=r"^y is a float; expected an array with a row for each"):
+        data.split(np.ones((4, 2)), 0.5, np.ones(4))

@@ -39,6 +39,10 @@ def arrays_of(x: Any, name: str = "x") -> list[tuple[str, Any]]:
 def samples(x: Any, name: str = "x") -> int:
     """The number of samples. Raises ValueError where arrays of a dict have different numbers."""
     (first, whole), *others = arrays_of(each(lambda a, _: a, x, name), name)
+    if not hasattr(whole, "shape") and not hasattr(whole, "__len__"):
+        raise TypeError(
+            f"{first} is a {type(whole).__name__}; expected an array with a row for each sample"
+        )
     for other, a in others:
         same_length(whole, a, (first, other))
     return whole.shape[0] if hasattr(whole, "shape") else len(whole)

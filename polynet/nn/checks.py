@@ -83,7 +83,11 @@ def check_images(layer: Module, x: Array, axes: int, channels: int | None = None
     Where `channels` is given, the inputs must have that number of channels.
     """
     if len(x.shape) != 2 + axes or channels not in (None, x.shape[1]):
-        raise wrong_shape(layer, shape_of_images(axes, channels), x)
+        error = wrong_shape(layer, shape_of_images(axes, channels), x)
+        if len(x.shape) == 2 + axes and x.shape[-1] == channels:
+            order = (0, axes + 1, *range(1, axes + 1))
+            error.add_note(f"Where the channels are last: np.transpose(x, {order})")
+        raise error
 
 
 def shape_of_images(axes: int, channels: int | None = None) -> str:
