@@ -43,6 +43,20 @@ _LOSSES = {
     "BCEWithLogitsLoss": "use losses.binary_cross_entropy_with_logits",
     "BCELoss": "use losses.binary_cross_entropy_with_logits, of outputs without the sigmoid",
 }
+_FORMULAS = {
+    "gaussian_nll": "xp.mean(xp.log(variance) + (mean - y) ** 2 / variance) / 2",
+    "triplet_margin": "xp.mean(functional.relu("
+    "xp.linalg.vector_norm(anchor - positive, axis=1)"
+    " - xp.linalg.vector_norm(anchor - negative, axis=1) + 1))",
+}
+_OF_SEVERAL = {
+    name: f"a loss of several outputs is your own function of their dict: {_FORMULAS[ours]}"
+    for ours, *theirs in (
+        ("gaussian_nll", "gaussian_nll_loss", "GaussianNLLLoss"),
+        ("triplet_margin", "triplet_margin_loss", "TripletMarginLoss"),
+    )
+    for name in (ours, *theirs)
+}
 _LOSS_FUNCTIONS = {
     **{
         f"{name}_loss": f"use losses.{name}"
@@ -61,13 +75,15 @@ OF_NN = {
     "utils": "optim.ClipNorm and optim.ClipValue clip gradients around an optimizer, and recurrent "
     "layers take lengths, lstm(x, lengths=lengths)",
     **_LOSSES,
+    **_OF_SEVERAL,
 }
 """By the name in torch.nn."""
 
-OF_LOSSES = {**_LOSSES, **_LOSS_FUNCTIONS}
+OF_LOSSES = {**_LOSSES, **_LOSS_FUNCTIONS, **_OF_SEVERAL}
 """By the name in torch.nn, and in torch.nn.functional."""
 OF_FUNCTIONAL = {
     **_LOSS_FUNCTIONS,
+    **_OF_SEVERAL,
     **{
         name: f"use losses.{name}"
         for name in ("binary_cross_entropy_with_logits", "cross_entropy", "kl_div")

@@ -100,6 +100,24 @@ def test_formulas_that_stand_for_functions_are_theirs() -> None:
     np.testing.assert_allclose(y, theirs.numpy(), rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("name", "outputs"),
+    [
+        ("gaussian_nll", ("mean", "y", "variance")),
+        ("triplet_margin", ("anchor", "positive", "negative")),
+    ],
+)
+def test_losses_of_several_outputs_are_formulas(name: str, outputs: tuple[str, ...]) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    given = dict(zip(outputs, np.random.default_rng(0).random((3, 5, 4)) + 0.1, strict=True))
+    formula = OF_LOSSES[name].rpartition(": ")[2]
+    ours = eval(formula, {**given, "xp": namespace("numpy"), "functional": functional})
+    theirs = getattr(torch.nn.functional, f"{name}_loss")(*map(torch.asarray, given.values()))
+    np.testing.assert_allclose(float(ours), theirs.item(), rtol=1e-5)
+    with pytest.raises(AttributeError, match=rf"losses has no '{name}', which PyTorch has; here, "):
+        getattr(losses, name)
+
+
 BY_NAME = "too many positional arguments; what stands after * is given by its name"
 MISFITS = {
     "softmax by position": (
