@@ -63,6 +63,7 @@ def environment(packages: Sequence[str]) -> str:
         f"- date: {datetime.datetime.now(datetime.UTC):%Y-%m-%d}\n"
         f"- hardware: {_processor()}, {os.cpu_count()} cores (shared, noisy)\n"
         f"- versions: Python {platform.python_version()}, {versions}\n"
+        f"- NumPy's matrix products: {_blas()}\n"
     )
 
 
@@ -84,6 +85,16 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "(absent)"
+
+
+def _blas() -> str:
+    """The library that multiplies NumPy's matrices, and the processor that its kernels are for."""
+    import numpy as np  # noqa: F401 (which loads the library)
+    from threadpoolctl import threadpool_info
+
+    found = [i for i in threadpool_info() if i["user_api"] == "blas" and "numpy" in i["filepath"]]
+    kernels = [f"{i['internal_api']} {i['version']} for {i.get('architecture')}" for i in found]
+    return ", ".join(kernels) or "unknown"
 
 
 def _processor() -> str:
