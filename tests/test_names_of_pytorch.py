@@ -181,9 +181,10 @@ CLASSES = {
         "Dropout(p=0.5): got an unexpected keyword argument 'probability'",
     ),
     "a setting that is missing, and one that is strange": (
-        lambda: Flatten2(in_feature=3),
+        lambda: nn.Linear(in_feature=3, out_features=1),
         (
-            "Flatten2(in_features): missing a required argument: 'in_features', and got an "
+            "Linear(in_features, out_features, bias=True, *, weight_init=None, bias_init=None): "
+            "missing a required argument: 'in_features', and got an "
             "unexpected 'in_feature'. Did you mean 'in_features'?"
         ),
     ),
@@ -231,16 +232,11 @@ CLASSES = {
 }
 
 
-class Flatten2(nn.Module):
+class Widened(nn.Linear):
     """A layer of a user."""
 
-    def __init__(self, in_features: int) -> None:
-        self.in_features = in_features
-
-
-class Inner(Flatten2):
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[call-arg]  # what is missing is told
+    def __init__(self, width: int) -> None:
+        super().__init__(width)  # type: ignore[call-arg]  # what is missing is told
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -251,8 +247,10 @@ def test_a_class_that_is_called_otherwise_is_told_its_signature(name: str) -> No
 
 
 def test_the_class_is_named_whose_signature_is_told() -> None:
-    with pytest.raises(TypeError, match=r"^Flatten2\(in_features\): missing"):
-        Inner()
+    with pytest.raises(TypeError, match=r"^Linear\(in_features, .*\): missing"):
+        Widened(3)
+    with pytest.raises(TypeError, match=r"^Widened.__init__\(\) missing"):  # Python's words
+        Widened()  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"^Sequential: layer 0 is a int"):  # its own error
         nn.Sequential(3)  # type: ignore[arg-type]
     assert str(inspect.signature(nn.Dropout)) == "(p: 'float' = 0.5) -> 'None'"
