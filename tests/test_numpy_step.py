@@ -22,7 +22,7 @@ from polynet.step import initial_state, make_step
 from polynet.testing.suite.test_optimizers import OPTIMIZERS
 from polynet.tree import leaves
 from polynet_numpy.optimizers import SMALL
-from polynet_numpy.replay import _Replay, _Steps
+from polynet_numpy.replay import _Replay
 
 # A compiled step beside the step itself
 
@@ -198,8 +198,8 @@ def test_what_is_done_between_fits(use):
 @pytest.mark.parametrize("use", [look, slower, back])
 def test_what_is_done_between_fits_captures_nothing_anew(use, monkeypatch):
     """What changed of the state is written to where the capture reads it."""
-    captures, capture = [], _Steps.capture
-    monkeypatch.setattr(_Steps, "capture", lambda *given: captures.append(1) or capture(*given))
+    captures, take_up = [], _Replay._take_up
+    monkeypatch.setattr(_Replay, "_take_up", lambda self: captures.append(1) or take_up(self))
     trainer = Trainer(Net(), losses.cross_entropy, optim.Adam(schedules.Constant(0.01)))
     trainer.fit(*DATA, epochs=5, batch_size=20, progress=False)
     assert len(captures) == 2, "those of whole batches, and of the last"

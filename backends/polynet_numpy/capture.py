@@ -58,8 +58,6 @@ class Capture:
         self.xp = xp
         """The namespace of its arrays."""
         self.calls: list[Callable[[], object]] = []
-        self.written: list[np.ndarray] = []
-        """Arrays outside the pool that results are written to: that of the loss first."""
         self.elements = 0
         """How many elements go through calls that compiled loops could do."""
         self._pool = pool
@@ -124,7 +122,6 @@ class Capture:
     def write(self, array: np.ndarray, other: Any) -> None:
         """Add a copy of a result to an array outside the pool, which only replays do."""
         self._overwrites()
-        self.written.append(array)
         self.calls.append(partial(np.copyto, array, _kept(other)))
 
     def _overwrites(self) -> None:

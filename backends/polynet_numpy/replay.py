@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -11,10 +13,13 @@ from polynet import tree
 from polynet.backend import (
     Array,
     Backend,
+    DifferentReplayError,
     StaticRunner,
+    StaticStep,
     allow_overwrite,
     left_alone,
     not_captured,
+    why_not,
 )
 from polynet_numpy import compiled
 from polynet_numpy.capture import Capture, Captured, active
@@ -28,168 +33,124 @@ INNER = ("polynet_numpy", "numpy", "array_api_compat")
 
 def runner(backend: Backend, step: Step) -> StaticRunner:
     """What `Backend.compile` returns."""
-    steps = _Steps(step, backend.xp)
+    required, begin = getattr(step, "required", False), partial(Capture, Pool(), backend.xp)
+
+    def take(state: Any, data: Any, rows: Array) -> tuple[Any, Array]:
+        return (step if active() is None else partial(_on_captured, step))(state, data, rows)
+
+    def capture(static: StaticStep) -> _Replay:
+        return _Replay(static, lambda: _checked(step, static, begin), required=required)
+
     return StaticRunner(
-        backend, steps, capture=steps.capture, memory=_memory, write=_write,
-        copy_state=side_by_side, required=steps.required, inner=INNER,
+        backend, take, capture=capture, memory=_memory, write=_write,
+        copy_state=side_by_side, required=required, inner=INNER,
     )  # fmt: skip
 
 
-class _Steps:
-    """A step that is taken as usual, or captured while a capture is going on."""
+def _on_captured(step: Step, state: Any, data: Any, rows: np.ndarray) -> tuple[Any, Array]:
+    """The step with `Captured` arrays.
 
-    def __init__(self, step: Step, xp: Any) -> None:
-        self._step = step
-        self._xp = xp
-        self.required = getattr(step, "required", False)
-        self._pool = Pool()
-        self._storage: list[np.ndarray] = []
-        self._rows = np.empty(0)
-        self._expected: list[np.ndarray] | None = None
+    In the state returned, a leaf that the step wrote over, or left in place, is the plain array
+    itself. A leaf that was moved to another place stays `Captured`, so that each replay moves the
+    values of that moment. Only here may the step write over the state. The comparison with the
+    plain step, which writes to new arrays, would show a gradient that lay in the state's memory and
+    was overwritten.
+    """
+    given = tree.map(lambda a: Captured(a, None), (state, data, rows))
+    new, loss = allow_overwrite(step)(*given)
+    stays = lambda kept, a: kept if getattr(a, "array", None) is kept else a  # noqa: E731
+    return tree.map(stays, state, new), loss
 
-    def __call__(self, state: Any, data: Any, rows: np.ndarray) -> tuple[Any, Array]:
-        if active() is not None:
-            return self._captured(state, data, rows)
-        if self._expected is None:
-            return self._step(state, data, rows)
-        self._storage, self._rows = tree.leaves(state), rows
-        before = list(map(np.array, self._storage))  # a user's own step may write over it
-        try:
-            new, loss = self._step(tree.map(lambda a: a, state), data, rows)
-            places = set(map(_memory, self._storage))
-            found = tree.leaves(tree.map(lambda _, a: a, state, new))  # in the order of the state
-            self._expected = [np.array(a) if _memory(a) in places else a for a in [*found, loss]]
-        finally:
-            for kept, a in zip(self._storage, before, strict=True):
-                kept[...] = a
-        return state, loss
 
-    def _captured(self, state: Any, data: Any, rows: np.ndarray) -> tuple[Any, Array]:
-        """The step with `Captured` arrays.
+@left_alone()
+def _checked(step: Step, static: StaticStep, begin: Callable[[], Capture]) -> Capture:
+    """The capture of a step whose replay gave what the step gives, to the last bit.
 
-        In the state returned, a leaf that the step wrote over, or left in place, is the plain array
-        itself. A leaf that was moved to another place stays `Captured`, so that each replay moves
-        the values of that moment. Only here may the step write over the state. The comparison with
-        the plain step, which writes to new arrays, would show a gradient that lay in the state's
-        memory and was overwritten.
-        """
-        step = allow_overwrite(self._step)
-        new, loss = step(*tree.map(lambda a: Captured(a, None), (state, data, rows)))
-        stays = lambda kept, a: kept if getattr(a, "array", None) is kept else a  # noqa: E731
-        return tree.map(stays, state, new), loss
+    All storage is left as it was. Raises RuntimeError if the step cannot be captured.
+    """
+    new, loss = step(side_by_side(static.state), static.data, static.rows)
+    expected = [*tree.leaves(tree.map(lambda _, a: a, static.state, new)), loss]
+    capture = _captured(static, begin)
+    results = [*tree.leaves(static.state), static.loss]
+    with _restored(results):
+        for call in capture.calls:
+            call()
+        if not all(map(_same, results, expected)):
+            raise DifferentReplayError(
+                "from the same numbers its replay computed other results. A step that can be "
+                "captured depends on its state and data alone: random numbers come from layers "
+                "such as nn.Dropout, and nothing in Python changes from step to step"
+            )
+    return capture
 
-    def capture(self, step: Callable[[], None]) -> Callable[[], object]:
-        """Capture the step, and return its replay; this leaves the state as it is."""
-        return _Replay(lambda: self._trial(step), step, required=self.required)
 
-    @left_alone()
-    def _trial(self, step: Callable[[], None]) -> _Trial:
-        """The capture of the step, and the result of the step on the state as it is now.
+def _captured(static: StaticStep, begin: Callable[[], Capture]) -> Capture:
+    """The capture of a step with other rows: half of the samples, each of them twice.
 
-        The step is captured with other rows than those of the result, so that the comparison shows
-        a capture that holds values of the batch as constants.
-        """
-        self._expected = []
-        try:
-            step()
-        finally:
-            expected, self._expected = self._expected, None
-        rows = np.array(self._rows)
-        try:
-            self._rows[...] = np.resize(rows[: -(-len(rows) // 2)], rows.shape)
-            capture = self._capture(step)
-        except _NotCaptured:  # a step may fail on half of the samples, each given twice
-            self._rows[...] = rows
-            capture = self._capture(step)
-        finally:
-            self._rows[...] = rows
-        return _Trial(capture, [*self._storage, capture.written[0]], expected)
+    So the comparison with the step shows a capture that holds values of the batch as constants. A
+    step that fails on such rows is captured with its own.
+    """
 
-    def _capture(self, step: Callable[[], None]) -> Capture:
-        capture = Capture(self._pool, self._xp)
-        try:
-            with capture.on():
-                step()
-        except Exception as error:  # the plain step did not raise it, so capturing did
-            raise _NotCaptured(f"{type(error).__name__}: {error}") from error
+    def attempt() -> Capture:
+        capture = begin()
+        with capture.on():
+            static()
         return capture
 
+    rows = static.rows
+    with suppress(Exception), _restored([rows]):
+        rows[...] = np.resize(rows[: -(-len(rows) // 2)], rows.shape)
+        return attempt()
+    try:
+        return attempt()
+    except Exception as error:  # the plain step did not raise it, so capturing did
+        raise RuntimeError("the step cannot be captured") from error
 
-class _NotCaptured(RuntimeError):
-    """A step was taken, but not captured."""
 
-
-class _Trial(NamedTuple):
-    """A capture, the storage of its results (the loss last), and the results to expect at first."""
-
-    capture: Capture
-    results: list[np.ndarray]
-    expected: list[np.ndarray]
-
-    def passed(self) -> bool:
-        """Whether the replay gave what the step gave, to the last bit."""
-        return all(map(_same, self.results, self.expected))
+@contextmanager
+def _restored(arrays: list[np.ndarray]) -> Iterator[None]:
+    """A context at whose end the arrays have the values that they had at its beginning."""
+    before = list(map(np.array, arrays))
+    try:
+        yield
+    finally:
+        for array, values in zip(arrays, before, strict=True):
+            array[...] = values
 
 
 class _Replay:
-    """A captured step, whose first replay is compared with the step itself."""
+    """A captured step, which is captured anew once compiled loops are wanted."""
 
     def __init__(
-        self, prepare: Callable[[], _Trial], step: Callable[[], None], *, required: bool
+        self, static: StaticStep, capture: Callable[[], Capture], *, required: bool
     ) -> None:
-        self._prepare = prepare
+        self._static = static
+        self._capture = capture
         self._required = required
-        self._step = step
-        self._trial: _Trial | None = None  # until the first replay has been compared
-        self._why = ""  # the reason for giving up, until a warning has said it
-        self._take_over(prepare())
+        self._take_up()
 
-    def _take_over(self, trial: _Trial) -> None:
-        self._trial = trial
-        self._calls = trial.capture.calls
-        self._elements = trial.capture.elements
-        self._by_loops = compiled.wanted()
-        self._cut = False
+    def _take_up(self) -> None:
+        by_loops = compiled.wanted()
+        capture = self._capture()
+        self._calls = capture.calls
+        self._elements = capture.elements
+        self._by_loops = by_loops
 
     def __call__(self) -> None:
         if not self._by_loops:
             compiled.count_without_numba(self._elements)
-        if self._cut or (not self._by_loops and compiled.wanted()):
-            try:
-                self._take_over(self._prepare())
-            except _NotCaptured as error:
-                self._give_up(str(error))
-        if self._why:
-            self._say_why()
-        trial, self._trial = self._trial, None
-        self._cut = trial is not None  # after an error in the first replay, the trial is made again
+            if compiled.wanted():
+                self._capture_anew()
         for call in self._calls:
             call()
-        if trial is not None:
-            self._cut = False
-            if not trial.passed():
-                for a, b in zip(trial.results, trial.expected, strict=True):
-                    a[...] = b
-                self._give_up("from the same numbers its replay computed other results")
 
-    def _give_up(self, why: str) -> None:
-        """Take the step one operation at a time from now on.
-
-        The warning is given before the next step begins: a user may turn it into an error, which
-        would come here between the writing of the state and its return.
-        """
-        self._calls, self._trial, self._cut = [self._step], None, False
-        self._by_loops, self._why = True, why
-
-    def _say_why(self) -> None:
-        """Warn once of giving up, or raise at every step where a capture is required."""
-        why, self._why = self._why, self._why if self._required else ""
-        not_captured(
-            f"{why}. A step that can be captured depends on its state and data alone: random "
-            "numbers come from layers such as nn.Dropout, and nothing in Python changes from step "
-            "to step",
-            required=self._required,
-        )
+    def _capture_anew(self) -> None:
+        """Capture with compiled loops; where that fails, go on one operation at a time."""
+        try:
+            self._take_up()
+        except RuntimeError as error:
+            not_captured(why_not(error.__context__ or error, INNER), required=self._required)
+            self._calls, self._by_loops = [self._static], True
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:

@@ -21,7 +21,14 @@ from polynet.backend.selection import (
     set_backend,
     use_backend,
 )
-from polynet.backend.static import StaticRunner, not_captured, why_not
+from polynet.backend.static import (
+    ArrayRefs,
+    DifferentReplayError,
+    StaticRunner,
+    StaticStep,
+    not_captured,
+    why_not,
+)
 from polynet.backend.transfer import asarray, to_numpy
 
 __all__ = [
@@ -29,8 +36,11 @@ __all__ = [
     "CONTRACT",
     "PRECEDENCE",
     "Array",
+    "ArrayRefs",
     "Backend",
+    "DifferentReplayError",
     "StaticRunner",
+    "StaticStep",
     "Status",
     "allow_overwrite",
     "asarray",

@@ -6,8 +6,10 @@ import gc
 import os
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from operator import is_
 from typing import Any
 
 from polynet import tree
@@ -34,13 +36,35 @@ def not_captured(why: str, *, required: bool) -> None:
     )
 
 
+class DifferentReplayError(RuntimeError):
+    """The replay of a step gives other results than the step; the text is the whole reason."""
+
+
 def why_not(error: BaseException, inner: Sequence[str]) -> str:
     """The reason that `error` is for not capturing a step, with the user's line that raised it."""
+    if isinstance(error, DifferentReplayError):
+        return str(error)
     return (
         f"{type(error).__name__}: {error} ({users_line(error, inner)}). A step that can be "
         "captured does not read the values of arrays: it has no float(x), no `if` on an array, and "
         "xp.where(mask, x, 0) in place of x[mask]"
     )
+
+
+class ArrayRefs:
+    """Arrays by weak references, which tell whether other arrays are the same objects."""
+
+    def __init__(self, arrays: Iterable[Array] = ()) -> None:
+        self._references = list(map(weakref.ref, arrays))
+
+    def are(self, arrays: Sequence[Array]) -> bool:
+        """Whether these are the same arrays, in the same order."""
+        references = self._references
+        return len(references) == len(arrays) and all(map(is_, self, arrays))
+
+    def __iter__(self) -> Iterator[Array | None]:
+        """The arrays, with None in place of those that are gone."""
+        return (reference() for reference in self._references)
 
 
 class _CollectorOff:
@@ -82,13 +106,30 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_collector_off.forked)
 
 
+@dataclass(frozen=True)
+class StaticStep:
+    """A step from storage to storage, which calling this takes: what `capture` is given.
+
+    The arrays are the storage that it reads and writes; it ends by writing `state` and `loss`.
+    """
+
+    take: Callable[[], None]
+    state: Any
+    data: Any
+    rows: Array
+    loss: Array
+
+    def __call__(self) -> None:
+        self.take()
+
+
 @dataclass
 class _Launch:
     """What steps with rows of one shape share: storage for rows and loss, and the replay."""
 
     rows: Array
     loss: Array = None
-    steps: int = 0
+    warm_ups: int = 0
     replay: Callable[[], object] | None = None
 
 
@@ -100,17 +141,13 @@ class _Data:
     batches are streamed. From then on all of them are copied into one storage, `stored`.
     """
 
-    given: list[weakref.ref]
+    given: ArrayRefs
     structure: Hashable
     stored: Any = None
     launches: dict[Hashable, _Launch] = field(default_factory=dict)
 
     def holds(self, structure: Hashable, arrays: list[Array]) -> bool:
-        return (
-            self.structure == structure
-            and len(self.given) == len(arrays)
-            and all(known() is a for known, a in zip(self.given, arrays, strict=True))
-        )
+        return self.structure == structure and self.given.are(arrays)
 
 
 def _assign(array: Array, other: Array) -> None:
@@ -120,10 +157,10 @@ def _assign(array: Array, other: Array) -> None:
 class StaticRunner:
     """What `Backend.compile` returns where a device can capture work and replay it.
 
-    `capture(f)` captures the work that `f()` starts, without doing it. It returns a function that
-    does the work, and that calls `overwriting()` before it writes. If the work cannot be captured,
-    it raises RuntimeError. Then the steps run one operation at a time, or, where a capture is
-    `required`, NotCompiledError is raised.
+    `capture(f)` captures the work that `f()` starts, without doing it; `f` is a `StaticStep`. It
+    returns a function that does the work, and that calls `overwriting()` before it writes. If the
+    work cannot be captured, it raises RuntimeError. Then the steps run one operation at a time, or,
+    where a capture is `required`, NotCompiledError is raised.
 
     A capture refers to addresses, not to arrays. So the state has storage of its own, and each step
     ends by copying the new state there. Each shape of rows has storage for the rows and the loss.
@@ -143,7 +180,7 @@ class StaticRunner:
         backend: Backend,
         step: Callable[[Any, Any, Array], tuple[Any, Array]],
         *,
-        capture: Callable[[Callable[[], None]], Callable[[], object]],
+        capture: Callable[[StaticStep], Callable[[], object]],
         memory: Callable[[Array], Hashable],
         write: Callable[[Array, Array], None] = _assign,
         copy_state: Callable[[Any], Any] | None = None,
@@ -159,7 +196,7 @@ class StaticRunner:
         self._inner = inner
         self._copy_state = copy_state or (lambda state: tree.map(self._copy, state))
         self._state: Any = None
-        self._returned: list[int] | None = None  # the identities of `_state`'s leaves
+        self._returned = ArrayRefs()  # the leaves of `_state`
         self._data: dict[Hashable, _Data] = {}
         self._last: _Data | None = None
 
@@ -177,20 +214,20 @@ class StaticRunner:
         self._last = None
         for known in self._data.values():
             if known.stored is not None:
-                known.given = []
+                known.given = ArrayRefs()
 
     def replace(self, old: Any, new: Any) -> Any:
         """Copy `new` over `old`, which nobody needs any more, so that captures stay valid."""
-        if _identities(old) != self._returned or _kinds(new) != _kinds(old):
+        if not self._returned.are(tree.leaves(old)) or _kinds(new) != _kinds(old):
             return new
         self._commit(new)
         return self._state
 
     def _take(self, state: Any, data: Any) -> _Data:
         """The entry for these data; a state other than the one returned last clears all entries."""
-        if _identities(state) != self._returned:
+        if self._state is None or not self._returned.are(tree.leaves(state)):
             self._state = self._copy_state(state)
-            self._returned = _identities(self._state)
+            self._returned = ArrayRefs(tree.leaves(self._state))
             self._data.clear()
             self._last = None
         arrays, structure = tree.leaves(data), tree.structure(data)
@@ -199,14 +236,14 @@ class StaticRunner:
         kind = structure, *((tuple(a.shape), a.dtype) for a in arrays)
         if kind not in self._data:
             for other, old in list(self._data.items()):
-                if old.stored is None and any(given() is None for given in old.given):
+                if old.stored is None and any(a is None for a in old.given):
                     del self._data[other]  # an array is gone, so nobody can give these data again
             if len(self._data) == KINDS:
                 del self._data[next(iter(self._data))]  # its captures keep its data alive
-            self._data[kind] = _Data([weakref.ref(a) for a in arrays], structure)
+            self._data[kind] = _Data(ArrayRefs(arrays), structure)
         known = self._data[kind]
         if not known.holds(structure, arrays):
-            known.given = [weakref.ref(a) for a in arrays]
+            known.given = ArrayRefs(arrays)
             if known.stored is None:
                 known.stored = tree.map(self._copy, data)
                 known.launches.clear()
@@ -223,24 +260,27 @@ class StaticRunner:
             launches[key] = _Launch(self._copy(rows))
         launch = launches[key]
         self._write(launch.rows, rows)
-        launch.steps += 1
+        if launch.warm_ups < WARM_UP:
+            launch.warm_ups += 1
+            self._run(data, launch)
+            return launch.loss
         if launch.replay is None:
-            if launch.steps <= WARM_UP:
-                self._run(data, launch)
-                return launch.loss
-            launch.replay = self._captured(lambda: self._run(data, launch))
+            take = partial(self._run, data, launch)
+            launch.replay = self._captured(
+                StaticStep(take, self._state, data, launch.rows, launch.loss)
+            )
         launch.replay()
         return launch.loss
 
-    def _captured(self, run: Callable[[], None]) -> Callable[[], object]:
+    def _captured(self, step: StaticStep) -> Callable[[], object]:
         try:
             with _collector_off, left_alone():
-                return self._capture(run)
+                return self._capture(step)
         except RuntimeError as error:
             first = error.__context__ or error  # ending a capture that failed raises a second error
             not_captured(why_not(first, self._inner), required=self._required)
-            self._capture = lambda run: run
-            return run
+            self._capture = lambda step: step
+            return step
 
     def _run(self, data: Any, launch: _Launch) -> None:
         """Take a step from storage to storage. Warm-up steps are such steps: they train as well."""
@@ -284,7 +324,3 @@ class StaticRunner:
 def _kinds(state: Any) -> list[Hashable]:
     """The path, shape and dtype of each leaf."""
     return [(path, tuple(a.shape), a.dtype) for path, a in tree.named_leaves(state)]
-
-
-def _identities(state: Any) -> list[int]:
-    return list(map(id, tree.leaves(state)))
