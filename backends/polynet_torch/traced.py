@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from polynet import tree
 from polynet.backend import (
+    ArrayRefs,
     Backend,
+    DifferentReplayError,
     allow_overwrite,
     check_loss,
     left_alone,
@@ -74,32 +75,32 @@ class Runner:
         self._required = getattr(step, "required", False)
         self._traces = True
         self._kinds: dict[Hashable, _Kind] = {}
-        self._state: list[torch.Tensor] = []  # the leaves of the state that was returned last
-        self._last: tuple[list[weakref.ref], Any, _Kind] | None = None
+        self._state = ArrayRefs()  # the leaves of the state that was returned last
+        self._last: tuple[ArrayRefs, Any, _Kind] | None = None  # the data, the rows and the kind
 
     def __call__(self, state: Any, data: Any, rows: torch.Tensor) -> tuple[Any, torch.Tensor]:
-        if not _same(tree.leaves(state), self._state):
+        if not self._state.are(tree.leaves(state)):
             state, self._last = self._copy(state), None
         losses = []
         for i in range(rows.shape[0]):
             state, loss = self._take(self._kind(state, data, rows), state, data, rows[i])
             losses.append(loss)
-        self._state = tree.leaves(state)
+        self._state = ArrayRefs(tree.leaves(state))
         return state, torch.stack(losses)
 
     def _kind(self, state: Any, data: Any, rows: torch.Tensor) -> _Kind:
         """The kind of the next step; it is found quickly where data and rows are as before."""
         leaves, shape, last = tree.leaves(data), (rows.shape[1:], rows.dtype), self._last
-        if last and last[1] == shape and _same(leaves, _alive(last[0])):
+        if last and last[1] == shape and last[0].are(leaves):
             return last[2]
         kinds = (tree.structure(branch) for branch in (state, data))
-        given = ((a.shape, a.dtype, a.stride()) for a in leaves)  # a view needs the same strides
-        key = *kinds, *((a.shape, a.dtype) for a in tree.leaves(state)), *given, shape
+        parts = ((a.shape, a.dtype, a.stride()) for a in leaves)  # a view needs the same strides
+        key = *kinds, *((a.shape, a.dtype) for a in tree.leaves(state)), *parts, shape
         kind = self._kinds.pop(key, None) or _Kind()
         if len(self._kinds) == KINDS:
             del self._kinds[next(iter(self._kinds))]  # the kind that was used longest ago
         self._kinds[key] = kind
-        self._last = list(map(weakref.ref, leaves)), shape, kind
+        self._last = ArrayRefs(leaves), shape, kind
         return kind
 
     def _take(self, kind: _Kind, state: Any, data: Any, rows: torch.Tensor) -> Any:
@@ -122,13 +123,13 @@ class Runner:
     def _by_program(
         self, program: Callable[..., Any], state: Any, data: Any, rows: torch.Tensor
     ) -> Any:
-        given = tree.leaves(state)
-        before = list(map(_version, given))
+        old = tree.leaves(state)
+        versions = list(map(_version, old))
         overwriting()
         try:
-            *leaves, loss = program(*given, *tree.leaves(data), rows)
+            *leaves, loss = program(*old, *tree.leaves(data), rows)
         except Exception:
-            if None not in before and before == list(map(_version, given)):
+            if None not in versions and versions == list(map(_version, old)):
                 nothing_written()
             raise
         made = iter(leaves)
@@ -144,23 +145,25 @@ class Runner:
         return tree.map(torch.Tensor.contiguous, new), loss
 
     def _traced(self, state: Any, data: Any, rows: torch.Tensor) -> Callable[..., Any] | None:
-        """A program that gave the step's results to the last bit, or None; it keeps the state."""
+        """The step's program, or None where it has none; the state stays as it is."""
         try:
             with left_alone(), Runner.tracing:
-                program = self._program(state, data, rows)
-                found = program(*tree.leaves((self._copy(state), data)), rows)
-                expected = self._flat(self._copy(state), data, rows)
+                return self._program(state, data, rows)
         except Exception as error:  # noqa: BLE001 (plain steps raised none, so tracing did)
-            why = why_not(error, INNER)
-        else:
-            if all(map(_equal, found, expected)):
-                return program
-            why = "from the same numbers its program computed other results"
-        self._traces = False
-        not_captured(why, required=self._required)
-        return None
+            self._traces = False
+            not_captured(why_not(error, INNER), required=self._required)
+            return None
 
     def _program(self, state: Any, data: Any, rows: torch.Tensor) -> Callable[..., Any]:
+        """A program that gave the step's results to the last bit."""
+        program = self._trace(state, data, rows)
+        results = program(*tree.leaves((self._copy(state), data)), rows)
+        expected = self._flat(self._copy(state), data, rows)
+        if not all(map(_equal, results, expected)):
+            raise DifferentReplayError("from the same numbers its program computed other results")
+        return program
+
+    def _trace(self, state: Any, data: Any, rows: torch.Tensor) -> Callable[..., Any]:
         """The step as a function of all leaves.
 
         It is traced with other rows, half of the samples, each twice, so that the check shows a
@@ -175,14 +178,14 @@ class Runner:
             with _HostReads(), _SameShapes():
                 return self._flat(*tree.map(lambda _: next(left), (state, data, rows)))
 
-        def given() -> list[torch.Tensor]:
+        def inputs() -> list[torch.Tensor]:
             return [*tree.leaves(self._copy(state)), *(a.detach() for a in tree.leaves(data))]
 
         traced = make_fx(flat)
         half = rows[torch.arange(len(rows), device=rows.device) % -(-len(rows) // 2)]
         with suppress(Exception):
-            return traced(*given(), half).forward
-        return traced(*given(), rows).forward
+            return traced(*inputs(), half).forward
+        return traced(*inputs(), rows).forward
 
     def _flat(self, state: Any, data: Any, rows: torch.Tensor) -> list[torch.Tensor]:
         """The leaves of the new state, in the order of the old one, and the loss."""
@@ -239,10 +242,6 @@ def _by_integers(function: Any, args: Any) -> bool:
     return all(a is None or a.dtype not in (torch.bool, torch.uint8) for a in args[1])
 
 
-def _same(a: list[Any], b: list[Any]) -> bool:
-    return len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True))
-
-
 def _version(a: torch.Tensor) -> int | None:
     """How many times the tensor was written to; None where PyTorch does not count."""
     return None if a.is_inference() else a._version
@@ -250,11 +249,6 @@ def _version(a: torch.Tensor) -> int | None:
 
 def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype
-
-
-def _alive(known: list[weakref.ref]) -> list[Any]:
-    """The objects that weak references refer to; None for objects that are gone."""
-    return [reference() for reference in known]
 
 
 def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
