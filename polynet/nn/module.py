@@ -7,10 +7,9 @@ arrays for its parameters. While a derivative is taken, the copy holds Tensors, 
 `forward` reads like its formula. A training pass also needs random numbers, and renews buffers.
 These are bound to the copy as its `Context`, so that no layer has to pass them on by hand.
 
-Four words for a parameter are used here and below. Its *attribute* is its name in its layer
+Three words for a parameter are used here and below. Its *attribute* is its name in its layer
 ("weight"). A *path* leads to it from the network ("0.weight"); a shared parameter has several
-paths. Its *name* is the first of its paths. Its *key* identifies it: the same at all its paths,
-and different for every other parameter.
+paths. Its *name* is the first of its paths.
 """
 
 from __future__ import annotations
@@ -61,8 +60,8 @@ class Module:
     """
 
     _described: Mapping[str, Described | RandomStream] = {}
-    _names: Mapping[str, str] = {}
-    _path: str | None = None
+    _names: Mapping[str, str] = {}  # by attribute, in the network that was bound
+    _path: str | None = None  # in that network; None before the parameters are drawn
     _context: Context | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -147,31 +146,28 @@ class Module:
         """This module and all below it, each with its path, in order of declaration."""
         yield path, self
         for name, child in self._children():
-            yield from child.modules(f"{path}.{name}" if path else name)
+            yield from child.modules(_joined(path, name))
 
     def _places(self) -> Iterator[tuple[str, Module, str, Described | RandomStream]]:
         """Every description (of an array or a stream), after its path, its module and attribute."""
         for path, module in self.modules():
             for attribute, thing in module._described.items():
-                yield f"{path}.{attribute}" if path else attribute, module, attribute, thing
+                yield _joined(path, attribute), module, attribute, thing
+
+    def _names_by_path(self) -> dict[str, str]:
+        """The name of the array or stream at each path."""
+        if self._path == "":
+            return {path: module._names[a] for path, module, a, _ in self._places()}
+        first: dict[int, str] = {}  # the first path of each array, description or stream
+        return {
+            path: first.setdefault(id(getattr(m, a) if isinstance(d, Described) else d), path)
+            for path, m, a, d in self._places()
+        }
 
     def _first_places(self) -> Iterator[tuple[str, Module, str, Described | RandomStream]]:
         """The first place of every array and stream; the path of that place is its name."""
-        seen = set()
-        for path, module, attribute, thing in self._places():
-            key = module._key(attribute)
-            first = module._names[attribute] == path if self._path == "" else key not in seen
-            seen.add(key)
-            if first:
-                yield path, module, attribute, thing
-
-    def _key(self, attribute: str) -> int:
-        """The identity of an array or stream: that of the drawn array, else of the description."""
-        thing = self._described[attribute]
-        return id(getattr(self, attribute) if isinstance(thing, Described) else thing)
-
-    def _names_by_identity(self) -> dict[int, str]:
-        return {module._key(attribute): path for path, module, attribute, _ in self._first_places()}
+        names = self._names_by_path()
+        return (place for place in self._places() if names[place[0]] == place[0])
 
     # Parameters and buffers
 
@@ -209,7 +205,7 @@ class Module:
         if drawn:
             with use_backend(target):  # which made these arrays, even if others take such arrays
                 common_backend(drawn.values(), "the network's parameters")
-        return self._bound(drawn, None, self._names_by_identity())
+        return self.bind(drawn)
 
     def _own_dtype(self) -> str:
         """The dtype in which parameters are drawn beside those that are arrays."""
@@ -238,9 +234,9 @@ class Module:
 
     def aliases(self) -> dict[str, str]:
         """The paths of shared parameters and buffers other than their names, each with the name."""
-        names = self._names_by_identity()
-        arrays = ((p, m._key(a)) for p, m, a, t in self._places() if isinstance(t, Described))
-        return {path: names[key] for path, key in arrays if path != names[key]}
+        arrays = self._arrays(Described)
+        names = self._names_by_path().items()
+        return {path: name for path, name in names if path != name and name in arrays}
 
     def state_dict(self) -> dict[str, Array]:
         """Parameters and buffers by name: all that a checkpoint of the network holds.
@@ -271,23 +267,20 @@ class Module:
             if name not in now:
                 raise KeyError(unknown("parameter", name, now))
             check_like(f"parameter {name!r}", array, now[name])
-        if self._context is not None:
-            return self._in_pass(now, arrays)
-        return self.bind({**now, **arrays})
-
-    def _in_pass(self, now: Mapping[str, Array], arrays: Mapping[str, Array]) -> Self:
-        """A copy within this pass, which knows the arrays by their names in the whole network."""
-        renamed = {}
+        if self._context is None:
+            return self.bind({**now, **arrays})
+        by_own_name = {}  # which is that in the whole network, as in the context
         for path, module, attribute, thing in self._first_places():
-            other = path in arrays and arrays[path] is not now[path]
-            if self.training and other and isinstance(thing, Buffer):
+            if path not in now:
+                continue
+            array = arrays.get(path, now[path])
+            if self.training and isinstance(thing, Buffer) and array is not now[path]:
                 raise ValueError(
                     f"{self.label()}: buffer {path!r} belongs to a training pass: only its own "
                     "layer may change it, with `renew`"
                 )
-            if path in now:
-                renamed[module._names[attribute]] = arrays.get(path, now[path])
-        return self._bound(renamed, self._context, None, self._path or "")
+            by_own_name[module._names[attribute]] = array
+        return self._bound(by_own_name, self._context, None, self._path or "")
 
     def bind(self, arrays: Mapping[str, Array], context: Context | None = None) -> Self:
         """A copy of this network for one pass, with these arrays and this context.
@@ -299,7 +292,7 @@ class Module:
         the copy trains (dropout drops), and renews the buffers in `context.buffers`. Without one
         it predicts, also within a pass: `self.teacher.bind(self.teacher.state_dict())(x)`.
         """
-        return self._bound(arrays, context, None if self._path == "" else self._names_by_identity())
+        return self._bound(arrays, context, None if self._path == "" else self._names_by_path(), "")
 
     def renew(self, **buffers: Array) -> None:
         """Hand new values of this layer's buffers to the training pass, by attribute.
@@ -335,21 +328,25 @@ class Module:
         self,
         arrays: Mapping[str, Array],
         context: Context | None,
-        names: Mapping[int, str] | None,
-        path: str = "",
+        names: Mapping[str, str] | None,
+        path: str,
     ) -> Self:
-        """The copy; `names` is the name of each key, or None where the network has its names."""
+        """The copy of this module, at `path`.
+
+        `names`, by path, are the names of a network of its own; with None, all keep their names.
+        """
         copy = object.__new__(type(self))
         inside = copy.__dict__
         inside.update(self.__dict__)
         for attribute, value in self.__dict__.items():
             if isinstance(value, _HOLDERS) and attribute not in _OWN:
-                at = f"{path}.{attribute}" if path else attribute
                 inside[attribute] = _rebuilt(
-                    value, at, lambda m, p: m._bound(arrays, context, names, p)
+                    value,
+                    _joined(path, attribute),
+                    lambda m, p: m._bound(arrays, context, names, p),
                 )
         if names is not None:
-            inside["_names"] = {a: names[self._key(a)] for a in self._described}
+            inside["_names"] = {a: names[_joined(path, a)] for a in self._described}
         for attribute, name in copy._names.items():
             thing = self._described[attribute]
             if isinstance(thing, Parameter):
@@ -363,7 +360,7 @@ class Module:
             elif context is not None:
                 inside[attribute] = Stream(name, context)
         undrawn = self._path is None and (
-            any(isinstance(inside.get(a), Described) for a in copy._names)
+            any(isinstance(value, Described) for value in inside.values())
             or any(child._path is None for _, child in copy._children())
         )
         inside["_path"] = None if undrawn else path
@@ -437,6 +434,10 @@ class Module:
 _HOLDERS = (Module, list, tuple, dict)
 """Types that may hold layers. A constant, since `isinstance` with a union would build it anew."""
 _RESERVED = frozenset(name for name in vars(Module) if not name.startswith("_"))
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
 
 
 def _modules(name: str, value: Any) -> Iterator[tuple[str, Module]]:
