@@ -1,25 +1,12 @@
-"""Checks of a Trainer's arguments, and the place (backend, device, dtype) that they choose."""
+"""Checks of a Trainer's arguments."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
-from polynet.backend import (
-    Array,
-    Backend,
-    backend_of,
-    chosen_backend,
-    common_backend,
-    get_backend,
-    use_backend,
-)
-from polynet.data import Place, is_device_array
-from polynet.data.named import arrays_of
-from polynet.errors import MixedBackendsError
 from polynet.nn import Module
 from polynet.optim import Optimizer
 
@@ -96,48 +83,3 @@ def check_loss(loss: Any) -> None:
         raise TypeError(
             f"Trainer: loss is {loss!r}; expected a function such as polynet.losses.mse"
         )
-
-
-def place_for(
-    net: Module, x: Any, asked: str | Backend | None, device: str | None, dtype: str | None
-) -> Place:
-    """The place of a network: where it is, else the place asked for, else where `x` is."""
-    drawn = [p for p in net.parameters().values() if hasattr(p, "dtype")]
-    if drawn:
-        return _where_drawn(drawn, asked, device, dtype)
-    there = next((a for _, a in arrays_of(x) if is_device_array(a)), None)
-    if asked is None and chosen_backend() is None and there is not None:
-        backend = backend_of(there)
-        native = backend.device(device) if device else backend.device_of(there)
-    else:
-        backend = get_backend(asked)
-        native = backend.device(device)
-    return Place(backend, native, dtype or "float32")
-
-
-def _where_drawn(
-    drawn: list[Array], asked: str | Backend | None, device: str | None, dtype: str | None
-) -> Place:
-    """The place of a network whose parameters are drawn; raises if another place was asked for."""
-    with nullcontext() if asked is None else use_backend(asked):
-        backend, native = common_backend(drawn, "the network's parameters")
-    if asked is not None:
-        wanted = get_backend(asked)
-        if wanted.name != backend.name:
-            raise MixedBackendsError(
-                f"the network is on {backend.name!r}, the Trainer was given backend "
-                f"{wanted.name!r}; move it with net.to(backend=…)"
-            )
-        backend = wanted
-    if device is not None and backend.device(device) != native:
-        raise MixedBackendsError(
-            f"the network is on {native}, the Trainer was given device {device!r}; move it "
-            "with net.to(device=…)"
-        )
-    found = str(drawn[0].dtype).rpartition(".")[2]
-    if dtype is not None and dtype != found:
-        raise TypeError(
-            f"the network is {found}, the Trainer was given dtype {dtype!r}; leave it out, or "
-            "draw the network with init(dtype=…)"
-        )
-    return Place(backend, native, found)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from polynet.arguments import place_for
 from polynet.backend import Array, Backend, overwrite_count
 from polynet.data import Place
 from polynet.data.feeds import Call
+from polynet.data.place import place_for
 from polynet.errors import unknown
 from polynet.history import History, Position
 from polynet.nn import Module
@@ -98,7 +98,7 @@ class Run:
                 raise
 
     def _settle(self, x: Any) -> None:
-        place = place_for(self.initial_net, x, *self._wanted)
+        place = place_for(self.initial_net.parameters(), x, *self._wanted)
         backend = place.backend
         name = next(n for n, d in backend.devices().items() if d == place.device)
         net = self.initial_net.init(self.seed, backend=backend, device=name, dtype=place.dtype)

@@ -10,9 +10,10 @@ from typing import Any, Self
 import numpy as np
 
 from polynet import losses, nn, optim
-from polynet.arguments import Callback, place_for
+from polynet.arguments import Callback
 from polynet.backend import Backend, to_numpy
 from polynet.data import inputs
+from polynet.data.place import place_for
 from polynet.errors import MissingDependency, unknown
 from polynet.functional import softmax
 from polynet.nn import Module
@@ -152,7 +153,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         """The outputs, on the network's device; streams draw what a Trainer's `predict` draws."""
         check_is_fitted(self)
         x = _as_inputs(self.net_, validate_data(self, x, reset=False, allow_nd=True))
-        place = place_for(self.net_, None, self.backend, self.device, self.dtype)
+        place = place_for(self.net_.parameters(), None, self.backend, self.device, self.dtype)
         with place.active():
             forward = predictor(self.net_, self._seed, place.backend, place.device)
             return outputs_of(forward, inputs(place, x, seed=0), AT_ONCE)

@@ -1,18 +1,26 @@
-"""A user's arrays on their way in: checked, cast and moved, each only once."""
+"""Where a network lives, and a user's arrays on their way there: checked, cast and moved once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from polynet.backend import Array, Backend, backend_of, use_backend
+from polynet.backend import (
+    Array,
+    Backend,
+    backend_of,
+    chosen_backend,
+    common_backend,
+    get_backend,
+    use_backend,
+)
 from polynet.backend.selection import is_claimed
 from polynet.backend.transfer import on_host
-from polynet.data.named import each
+from polynet.data.named import arrays_of, each
 from polynet.errors import MixedBackendsError
 
 HOSTS = {1, 3, 11}
@@ -82,17 +90,17 @@ class Place:
         return host if host.dtype.kind == "b" else self._index(host)
 
     def _check_here(self, x: Array, name: str) -> Array:
-        found = backend_of(x)
-        if found.name != self.backend.name or found.device_of(x) != self.device:
+        backend = backend_of(x)
+        if backend.name != self.backend.name or backend.device_of(x) != self.device:
             raise MixedBackendsError(
-                f"{name} is on {found.name!r} ({found.device_of(x)}), the network on "
+                f"{name} is on {backend.name!r} ({backend.device_of(x)}), the network on "
                 f"{self.backend.name!r} ({self.device}); move it with polynet.asarray(x, "
                 "backend=…, device=…), or give a NumPy array, which is moved for you"
             )
-        xp = found.xp
+        xp = backend.xp
         _check_size(x.shape, name)
         if xp.isdtype(x.dtype, "real floating"):
-            if x.dtype != found.dtype(self.dtype):
+            if x.dtype != backend.dtype(self.dtype):
                 raise TypeError(
                     f"{name} is {x.dtype}, the network {self.dtype}; convert it, or draw the "
                     "network with init(dtype=…)"
@@ -100,6 +108,55 @@ class Place:
             if not bool(xp.all(xp.isfinite(x))):
                 raise ValueError(f"{name} holds NaN or infinite numbers; remove or replace them")
         return x
+
+
+def place_for(
+    parameters: Mapping[str, Any],
+    x: Any,
+    asked: str | Backend | None,
+    device: str | None,
+    dtype: str | None,
+) -> Place:
+    """The place of a network: that of its drawn parameters, else the one asked for, else of `x`."""
+    drawn = [p for p in parameters.values() if hasattr(p, "dtype")]
+    if drawn:
+        return _where_drawn(drawn, asked, device, dtype)
+    array = next((a for _, a in arrays_of(x) if is_device_array(a)), None)
+    if asked is None and chosen_backend() is None and array is not None:
+        backend = backend_of(array)
+        native = backend.device(device) if device else backend.device_of(array)
+    else:
+        backend = get_backend(asked)
+        native = backend.device(device)
+    return Place(backend, native, dtype or "float32")
+
+
+def _where_drawn(
+    drawn: list[Array], asked: str | Backend | None, device: str | None, dtype: str | None
+) -> Place:
+    """The place of a network whose parameters are drawn; raises if another place was asked for."""
+    with nullcontext() if asked is None else use_backend(asked):
+        backend, native = common_backend(drawn, "the network's parameters")
+    if asked is not None:
+        wanted = get_backend(asked)
+        if wanted.name != backend.name:
+            raise MixedBackendsError(
+                f"the network is on {backend.name!r}, the Trainer was given backend "
+                f"{wanted.name!r}; move it with net.to(backend=…)"
+            )
+        backend = wanted
+    if device is not None and backend.device(device) != native:
+        raise MixedBackendsError(
+            f"the network is on {native}, the Trainer was given device {device!r}; move it "
+            "with net.to(device=…)"
+        )
+    own = str(drawn[0].dtype).rpartition(".")[2]
+    if dtype is not None and dtype != own:
+        raise TypeError(
+            f"the network is {own}, the Trainer was given dtype {dtype!r}; leave it out, or "
+            "draw the network with init(dtype=…)"
+        )
+    return Place(backend, native, own)
 
 
 def host_array(x: Any, name: str) -> np.ndarray:

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from polynet.arguments import place_for
 from polynet.backend import to_numpy, use_backend
 from polynet.data import inputs
 from polynet.data.named import each
+from polynet.data.place import place_for
 from polynet.errors import MissingDependency
 from polynet.files import check_folder, replace_file
 from polynet.nn import Module
@@ -80,7 +80,7 @@ def export(net: Module, x: Any, path: str | os.PathLike[str]) -> None:
             "parameters, such as trainer.net"
         )
     check_folder(path)
-    place = place_for(net, x, None, None, None)
+    place = place_for(net.parameters(), x, None, None, None)
     with place.active():
         some = inputs(place, x, seed=0).first(1)[0]
         applied(lambda given, _: call(net, given), some)  # raises the network's own errors
