@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from polynet import checkpoint, random
+from polynet import random
 from polynet.arguments import (
     Callback,
     Metric,
@@ -24,6 +24,7 @@ from polynet.arguments import (
 )
 from polynet.backend import Backend, to_numpy
 from polynet.backend.transfer import on_host
+from polynet.checkpoint.run import load_run, save_run
 from polynet.data import Feed, feed, inputs, is_device_array
 from polynet.data.given import with_validation
 from polynet.data.named import arrays_of
@@ -426,7 +427,7 @@ class Trainer:
         with run.at_place():
             run.read()
             whole = run.state, run.kept, run.history, run.position
-            checkpoint.save_run(path, *whole, run.identity(), keep_previous)
+            save_run(path, *whole, run.identity(), keep_previous)
 
     def load(self, path: str | os.PathLike[str], *, or_previous: bool = False) -> None:
         """Take over the run that `save` wrote to `path`; `fit` then goes on where it stopped.
@@ -460,7 +461,7 @@ class Trainer:
         """
         run = self._run
         with run.ready(None, whole=False) as place:
-            found = checkpoint.load_run(path, run.state, place, run.identity(), or_previous)
+            found = load_run(path, run.state, place, run.identity(), or_previous)
             run.take_over(found)
 
 

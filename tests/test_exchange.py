@@ -15,6 +15,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 
 from polynet import Trainer, checkpoint, losses, nn, optim
 from polynet.backend import Backend, to_numpy
+from polynet.checkpoint.format import CHECKSUM
 
 
 def mlp(kind: Any) -> Any:
@@ -303,4 +304,4 @@ def test_a_file_of_pytorch_s_has_no_checksum_and_a_polynet_one_has(tmp_path: Pat
     for name, expected in (("theirs", False), ("ours", True)):
         content = (tmp_path / name).read_bytes()
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        assert (checkpoint.CHECKSUM in (header.get("__metadata__") or {})) is expected
+        assert (CHECKSUM in (header.get("__metadata__") or {})) is expected

@@ -14,6 +14,8 @@ from runs import EPOCHS, FIT, X, Y, assert_same_run, network, saved, stayed, sto
 
 from polynet import Trainer, checkpoint, losses, nn, optim
 from polynet.backend import Backend, get_backend, to_numpy
+from polynet.checkpoint.format import RUN, parsed, write
+from polynet.checkpoint.run import VERSION
 from polynet.errors import NotFiniteError
 
 # What is in the file
@@ -125,10 +127,10 @@ def test_another_network(tmp_path: Path) -> None:
 
 def rewritten(path: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> Path:
     """The file as somebody might write it who knows how."""
-    arrays, facts = checkpoint._parsed(path, path.read_bytes())
-    run = json.loads(facts[checkpoint.RUN])
+    arrays, facts = parsed(path, path.read_bytes())
+    run = json.loads(facts[RUN])
     change(arrays, run)
-    checkpoint._write(path, arrays, {checkpoint.RUN: json.dumps(run)})
+    write(path, arrays, {RUN: json.dumps(run)})
     return path
 
 
@@ -141,7 +143,7 @@ def test_an_array_of_another_dtype(tmp_path: Path) -> None:
 
 
 def test_another_version_of_the_format(tmp_path: Path) -> None:
-    own = checkpoint.VERSION
+    own = VERSION
     path = rewritten(saved(tmp_path / "run"), lambda arrays, run: run.update(version=own + 1))
     refused(path, f"a run of format {own + 1}, this polynet reads format {own}")
 
