@@ -38,6 +38,7 @@ from polynet.nn.attention import (
 )
 from polynet.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from polynet.nn.container import Flatten, Identity, Sequential, Unflatten
+from polynet.nn.context import Context, RandomStream, Stream
 from polynet.nn.convolution import (
     Conv1d,
     Conv2d,
@@ -46,7 +47,7 @@ from polynet.nn.convolution import (
     ConvTranspose2d,
     ConvTranspose3d,
 )
-from polynet.nn.described import Buffer, Context, Parameter, RandomStream, Stream
+from polynet.nn.described import Buffer, Parameter
 from polynet.nn.dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d
 from polynet.nn.embedding import Embedding
 from polynet.nn.linear import Linear

@@ -7,7 +7,7 @@ from typing import Any
 from polynet import functional
 from polynet.backend import Array
 from polynet.nn.checks import check_images
-from polynet.nn.described import RandomStream
+from polynet.nn.context import RandomStream
 from polynet.nn.module import Module
 
 

@@ -21,16 +21,8 @@ from typing import TYPE_CHECKING, Any, Self
 from polynet.backend import Array, Backend, asarray, common_backend, get_backend, use_backend
 from polynet.derivative import stop_gradient
 from polynet.errors import unknown
-from polynet.nn.described import (
-    Buffer,
-    Context,
-    Described,
-    Parameter,
-    RandomStream,
-    Stream,
-    check_dtype,
-    check_like,
-)
+from polynet.nn.context import Context, RandomStream, Stream
+from polynet.nn.described import Buffer, Described, Parameter, check_dtype, check_like
 from polynet.pytorch_names import OF_A_MODULE, instead
 from polynet.tensor import Tensor, told, told_class
 from polynet.tree import leaves
