@@ -30,12 +30,13 @@ def metrics_by_name(given: Iterable[Metric]) -> dict[str, Metric]:
 
 def functions(given: Any, what: str) -> list[Callable[..., Any]]:
     """`given` as a list of functions; TypeError, which begins with `what`, for anything else."""
-    several = isinstance(given, Iterable) and not isinstance(given, str) and not callable(given)
-    found = list(given) if several else [given]
-    others = [f for f in found if not callable(f)]
-    if others or not several:
-        raise TypeError(f"{what}; got {'a list with ' if several else ''}{(others or found)[0]!r}")
-    return found
+    if not isinstance(given, Iterable) or isinstance(given, str) or callable(given):
+        raise TypeError(f"{what}; got {given!r}")
+    listed = list(given)
+    for item in listed:
+        if not callable(item):
+            raise TypeError(f"{what}; got a list with {item!r}")
+    return listed
 
 
 def callbacks_in_order(given: Any) -> list[Callback]:

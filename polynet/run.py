@@ -186,7 +186,7 @@ class Run:
             backend = self.place.backend
             step = make_step(self.initial_net, self.loss, self.optimizer, backend.xp, self._part)
             step.required = self._required  # type: ignore[attr-defined]  # as the contract says
-            self._steps = _compiled(backend, step)
+            self._steps = _runner(backend, step)
         return self._steps
 
     def take(self, call: Call, size: int, samples: int) -> None:
@@ -258,10 +258,10 @@ class Run:
             self.replace({**self.state, **tree_map(self.copied, self.kept[name][1])})
             self._copy = None
 
-    def take_over(self, found: tuple[State, Kept, History, Position]) -> None:
+    def take_over(self, saved: tuple[State, Kept, History, Position]) -> None:
         """Go on where a saved run stopped."""
         with self._changing_state():
-            self.state, self.kept, self.history, self.position = found
+            self.state, self.kept, self.history, self.position = saved
             self.unread.clear()
             self._copy = None
 
@@ -277,7 +277,7 @@ class Run:
         }
 
 
-def _compiled(backend: Backend, step: Callable[..., Any]) -> Callable[..., Any]:
+def _runner(backend: Backend, step: Callable[..., Any]) -> Callable[..., Any]:
     """The backend's runner, which takes several of these steps in one call."""
     run = backend.compile(step)
     if not callable(run):

@@ -63,10 +63,15 @@ class Trainer:
     A Trainer works in one thread at a time; a call from a second thread meanwhile raises
     RuntimeError.
 
-    Where the backend can compile, a step runs as one program. A step whose layers or loss prevent
-    this runs one operation at a time, after a warning that says what prevents it. With
-    `compile="require"`, `fit` raises NotCompiledError instead, also on a backend that never
-    compiles.
+    Where the backend can compile, a step runs as one program: NumPy, PyTorch and CUDA capture a
+    step and replay it, and JAX compiles it. So layers and the loss run as Python only in the first
+    steps with a batch of some shape (on PyTorch without CUDA, in the first 2,000). Only these steps
+    print and count. A branch that they took, a random number from Python or NumPy, and a number
+    that the loss read from elsewhere stay as they were then. An array from elsewhere must stay
+    alive, since a CUDA graph has its address. Take a step's random numbers from `nn.RandomStream`;
+    `trainer.loss = loss` compiles anew. A step whose layers or loss prevent all this runs one
+    operation at a time, after a warning that says what prevents it. With `compile="require"`, `fit`
+    raises NotCompiledError instead, also on a backend that never compiles.
 
     >>> import numpy as np
     >>> from polynet import Trainer, losses, nn, optim
@@ -124,9 +129,9 @@ class Trainer:
 
     @metrics.setter
     def metrics(self, metrics: Mapping[str, Metric] | Sequence[Metric]) -> None:
-        found = dict(metrics) if isinstance(metrics, Mapping) else metrics_by_name(metrics)
-        check_last_layer(self._run.initial_net, self.loss, found.values())
-        self._metrics = found
+        by_name = dict(metrics) if isinstance(metrics, Mapping) else metrics_by_name(metrics)
+        check_last_layer(self._run.initial_net, self.loss, by_name.values())
+        self._metrics = by_name
 
     @property
     def optimizer(self) -> Optimizer:
@@ -229,10 +234,13 @@ class Trainer:
     ) -> History:
         """Train for `epochs` passes over the samples, which are rows of `x` and `y`.
 
-        Where a sample has several arrays, `x` is a dict of arrays, by the names of the arguments of
-        the network's `forward`: `fit({"image": …, "age": …}, y)` calls `net(image=…, age=…)`. `y`
-        may be a dict too, and the network may return one. The loss and the metrics then get dicts,
-        each in the order of its names.
+        A second call goes on where the first ended. Returns the `History` of all calls. Raises
+        NotFiniteError at the first loss that is NaN or infinite; such a run cannot go on.
+
+        *Data*: where a sample has several arrays, `x` is a dict of arrays, by the names of the
+        arguments of the network's `forward`: `fit({"image": …, "age": …}, y)` calls
+        `net(image=…, age=…)`. `y` may be a dict too, and the network may return one. The loss and
+        the metrics then get dicts, each in the order of its names.
 
         Host arrays are checked, cast to the network's dtype and moved to its device; arrays on a
         device must be on this one already. An array that needs none of this is not copied: do not
@@ -241,48 +249,38 @@ class Trainer:
         `np.memmap`, are made, checked and moved one by one, in a thread beside the step; in a
         browser, which has no threads, between the steps.
 
-        A step takes `accumulate` times `batch_size` samples (by default 1 times 32). Of these,
-        `batch_size` at a time go through the network, so only as many need memory. If the loss is a
-        mean over samples, the numbers are those of `accumulate * batch_size` samples at once,
-        dropout included; but a layer that looks across the batch, such as batch normalisation, sees
-        `batch_size` samples. Another loss, such as `cross_entropy` with `weight` or `ignore_index`,
-        gives other numbers, after a RuntimeWarning. Give such weights, and zeros for samples to
-        ignore, as `sample_weight` instead: it has a number w for each sample, and the loss of a
-        batch is Σwl/Σw, as is that of the epoch.
+        `sample_weight` has a number w for each sample: the loss of a batch is Σwl/Σw, as is that of
+        the epoch. Samples to ignore have the weight 0.
+
+        *Steps*: a step takes `accumulate` times `batch_size` samples (by default 1 times 32). Of
+        these, `batch_size` at a time go through the network, so only as many need memory. If the
+        loss is a mean over samples, the numbers are those of `accumulate * batch_size` samples at
+        once, dropout included; but a layer that looks across the batch, such as batch
+        normalisation, sees `batch_size` samples. Another loss, such as `cross_entropy` with
+        `weight` or `ignore_index`, gives other numbers, after a RuntimeWarning: give
+        `sample_weight` in place of these.
 
         The last step of an epoch has the samples that are left. With `drop_last` it is left out
         where they are fewer than a step takes; they are other samples in every epoch. Use it for a
         layer that needs many samples, such as batch normalisation, or to avoid compiling a step for
         the smaller number.
 
-        `validation_data` is `(x, y)`, `(x, y, sample_weight)`, a list of such batches or a source.
-        `validation_split` holds out that share of the samples, drawn by the seed; with `stratify`,
-        that share of each class. Loss and metrics are computed on the validation data as by
-        `evaluate`, on as many whole batches at a time as have up to 256 samples, and are named
-        `val_…`; there are no metrics of training batches.
+        *Validation*: `validation_data` is `(x, y)`, `(x, y, sample_weight)`, a list of such
+        batches or a source. `validation_split` holds out that share of the samples, drawn by the
+        seed; with `stratify`, that share of each class. Loss and metrics are computed on the
+        validation data as by `evaluate`, on as many whole batches at a time as have up to 256
+        samples, and are named `val_…`; there are no metrics of training batches.
 
-        After each epoch, every one of `callbacks` is called with this Trainer, whose `history` has
-        the epoch's numbers. Where one returns True, this epoch is the last.
+        *Callbacks*: after each epoch, every one of `callbacks` is called with this Trainer, whose
+        `history` has the epoch's numbers. Where one returns True, this epoch is the last. Progress
+        is shown where there is a terminal, unless `progress` says otherwise.
 
-        NumPy, PyTorch and CUDA capture a step and replay it, and JAX compiles it. So layers and the
-        loss run as Python only in the first steps with a batch of some shape (on PyTorch without
-        CUDA, in the first 2,000). Only these steps print and count. A branch that they took, a
-        random number from Python or NumPy, and a number that the loss read from elsewhere stay as
-        they were then. An array from elsewhere must stay alive, since a CUDA graph has its address.
-        Take a step's random numbers from `nn.RandomStream`; `trainer.loss = loss` compiles anew.
-
-        A second call of `fit` goes on where the first ended. Progress is shown where there is a
-        terminal, unless `progress` says otherwise.
-
-        Returns the `History` of all calls. Raises NotFiniteError at the first loss that is NaN or
-        infinite; such a run cannot go on.
-
-        Ctrl-C takes effect between steps, unless the program has a handler of its own for it. The
-        next call goes on from there: the first of its `epochs` finishes the interrupted one, with
-        the same samples and batches. To stop at another signal, such as SIGTERM, let its handler
-        set a flag, and let a callback return True where the flag is set. An exception from a
-        handler may interrupt the middle of a step; then there is nothing to `save`, and only `load`
-        helps.
+        *Stopping*: Ctrl-C takes effect between steps, unless the program has a handler of its own
+        for it. The next call goes on from there: the first of its `epochs` finishes the interrupted
+        one, with the same samples and batches. To stop at another signal, such as SIGTERM, let its
+        handler set a flag, and let a callback return True where the flag is set. An exception from
+        a handler may interrupt the middle of a step; then there is nothing to `save`, and only
+        `load` helps.
         """
         epochs, accumulate = positive("epochs", epochs), positive("accumulate", accumulate)
         batch_size = None if batch_size is None else positive("batch_size", batch_size)
@@ -336,8 +334,8 @@ class Trainer:
         numbers = {"loss": run.epoch_loss()}
         if held_out:
             at_once = whole_batches(tried)
-            found = scores(run.forward(), held_out, self.loss, self.metrics, at_once)
-            numbers |= {f"val_{name}": value for name, value in found.items()}
+            measured = scores(run.forward(), held_out, self.loss, self.metrics, at_once)
+            numbers |= {f"val_{name}": value for name, value in measured.items()}
         run.end_epoch(numbers)
         return numbers
 
@@ -461,8 +459,7 @@ class Trainer:
         """
         run = self._run
         with run.ready(None, whole=False) as place:
-            found = load_run(path, run.state, place, run.identity(), or_previous)
-            run.take_over(found)
+            run.take_over(load_run(path, run.state, place, run.identity(), or_previous))
 
 
 def _bar(total: int | None, progress: bool | None) -> Any:
