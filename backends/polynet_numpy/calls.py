@@ -54,7 +54,7 @@ def gives(call: Callable[[], object], out: np.ndarray, expected: Any) -> bool:
     return out.tobytes() == np.asarray(expected).tobytes()
 
 
-def warning(how: Any, call: Callable[[], object]) -> None:
-    """Make a call under `np.errstate(**how)`."""
-    with np.errstate(**how):
+def with_settings(settings: Any, call: Callable[[], object]) -> None:
+    """Make a call under `np.errstate(**settings)`."""
+    with np.errstate(**settings):
         call()

@@ -24,7 +24,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from polynet import tree
 from polynet.backend import overwriting
-from polynet_numpy.calls import as_arrays, gives, is_dense, store, store_all, warning
+from polynet_numpy.calls import as_arrays, gives, is_dense, store, store_all, with_settings
 from polynet_numpy.functions import ABOUT, BY_NUMBERS, IN_PLACE, INTO, VIEWS, WITH_OUT
 from polynet_numpy.pool import Block, Pool
 
@@ -33,15 +33,15 @@ class Uncapturable(TypeError):
     """A step did something that a replay could not repeat."""
 
 
-OTHERS = (
+WRITES_CONSTANT = (
     "the step writes to an array that it did not compute from its state and data; make the array "
     "from one of these, as np.zeros_like does"
 )
-GIVEN = (
+WRITES_INPUT = (
     "the step writes over its state or its data, which it may only read: make new arrays, "
     "p - lr * g in place of p -= lr * g"
 )
-SHAPE = "the step makes an array of a shape that depends on the numbers in another"
+SHAPE_BY_VALUES = "the step makes an array of a shape that depends on the numbers in another"
 
 _thread = threading.local()
 
@@ -61,7 +61,7 @@ class Capture:
         self.elements = 0
         """How many elements go through calls that compiled loops could do."""
         self._pool = pool
-        self._warns = np.geterr()
+        self._settings = np.geterr()
 
     @contextmanager
     def on(self) -> Iterator[None]:
@@ -96,14 +96,15 @@ class Capture:
 
     def run(self, function: Callable[..., object], args: tuple, options: dict[str, Any]) -> None:
         """Call a function that writes into its arguments, and add the call to the list."""
-        call = partial(function, *map(_kept, args), **{k: _kept(v) for k, v in options.items()})
+        call = partial(function, *map(_kept, args), **_kept(options))
         self._add(call)
         call()
 
     def _add(self, call: Callable[[], object]) -> None:
         """Add a call to the list, with the settings of `np.errstate` that hold now."""
-        how = np.geterr()
-        self.calls.append(call if how == self._warns else partial(warning, how, call))
+        settings = np.geterr()
+        same = settings == self._settings
+        self.calls.append(call if same else partial(with_settings, settings, call))
 
     def repeat(self, make: Callable[..., Callable[[], object]], args: tuple, *, over: bool) -> None:
         """Add the call that `make` returns, and call it now unless it writes `over` the state.
@@ -135,7 +136,7 @@ class Capture:
         args: tuple,
         options: dict[str, Any],
         *,
-        out: bool,
+        out: bool = False,
         numbers: bool = False,
     ) -> Any:
         """The result of a function, captured.
@@ -143,51 +144,50 @@ class Capture:
         `out`: whether the function takes `out=`. `numbers`: whether Python's numbers among its
         arguments may be converted to arrays, as in the call of a ufunc.
         """
-        plain = [array_of(a) for a in args]
-        found = function(*plain, **{name: array_of(value) for name, value in options.items()})
-        kept = [_kept(a) for a in args]
-        named = {name: _kept(value) for name, value in options.items()}
+        value = function(*map(array_of, args), **array_of(options))
+        kept, named = [_kept(a) for a in args], _kept(options)
         call = partial(function, *kept, **named)
-        given = list(_captured((args, tuple(options.values()))))
-        if isinstance(found, tuple | list):
-            return self._several(found, call, given)
-        if not isinstance(found, np.ndarray | np.generic):
-            raise Uncapturable(f"{_name(function)} returned a {type(found).__name__}")
-        if any(found is a for a in plain if not any(a is x.array for x in given)):
-            raise Uncapturable(OTHERS)
-        if (view := _view(found, given)) is not None:
+        inputs = list(_captured((args, tuple(options.values()))))
+        if isinstance(value, tuple | list):
+            return self._several(value, call, inputs)
+        if not isinstance(value, np.ndarray | np.generic):
+            raise Uncapturable(f"{_name(function)} returned a {type(value).__name__}")
+        if (view := _view(value, inputs)) is not None:
             if function not in VIEWS:
                 self._add(call)  # the function may have written to the array that it returns
             return view
-        y = self.like(np.asarray(found))
-        ways = [partial(function, *as_arrays(kept), **named)] if numbers else []
-        for way in (*ways, call) if out else ():
-            if gives(partial(way, out=y.array), y.array, found):
-                self._add(partial(way, out=y.array))
+        if any(value is a for a in args):
+            raise Uncapturable(WRITES_CONSTANT)
+        y = self.like(np.asarray(value))
+        converted = [partial(function, *as_arrays(kept), **named)] if numbers else []
+        for into in (*converted, call) if out else ():
+            if gives(partial(into, out=y.array), y.array, value):
+                self._add(partial(into, out=y.array))
                 return y
-        y.array[...] = found
+        y.array[...] = value
         self._add(partial(store, call, y.array))
         return y
 
-    def _several(self, found: Any, call: Callable[[], Any], given: list[Captured]) -> Any:
+    def _several(self, values: Any, call: Callable[[], Any], inputs: list[Captured]) -> Any:
         """`Captured` arrays for several results: views, or arrays computed anew in every replay."""
-        views = [_view(part, given) for part in found]
-        parts = [
-            self.like(np.asarray(part)) if view is None else view
-            for view, part in zip(views, found, strict=True)
+        views = [_view(value, inputs) for value in values]
+        results = [
+            self.like(np.asarray(value)) if view is None else view
+            for view, value in zip(views, values, strict=True)
         ]
         if any(view is None for view in views):
-            for y, part in zip(parts, found, strict=True):
-                y.array[...] = part
-            self._add(partial(store_all, call, [y.array for y in parts]))
-        return type(found)(*parts) if hasattr(found, "_fields") else type(found)(parts)
+            for y, value in zip(results, values, strict=True):
+                y.array[...] = value
+            self._add(partial(store_all, call, [y.array for y in results]))
+        named = hasattr(values, "_fields")
+        return type(values)(*results) if named else type(values)(results)
 
 
-def _view(found: Any, given: list[Captured]) -> Captured | None:
-    """The result as a `Captured` array, if it is a view of an argument; else None."""
-    for x in given:
-        if isinstance(found, np.ndarray) and np.may_share_memory(found, x.array):
-            return Captured(found, x.block)
+def _view(value: Any, inputs: list[Captured]) -> Captured | None:
+    """A result as a `Captured` array, if it is a view of an input; else None."""
+    for x in inputs:
+        if isinstance(value, np.ndarray) and np.may_share_memory(value, x.array):
+            return Captured(value, x.block)
     return None
 
 
@@ -228,10 +228,10 @@ CONSTANT = object()
 
 
 def _needed() -> Capture:
-    found = active()
-    if found is None:
+    capture = active()
+    if capture is None:
         raise Uncapturable("an array of a captured step was used after it")
-    return found
+    return capture
 
 
 class Captured(NDArrayOperatorsMixin):
@@ -262,8 +262,8 @@ class Captured(NDArrayOperatorsMixin):
         capture, function = _needed(), getattr(ufunc, method)
         out = options.pop("out", None)
         if out is None and method != "at":
-            alike = method == "__call__"
-            return capture.result(function, args, options, out=True, numbers=alike)
+            converts = method == "__call__"
+            return capture.result(function, args, options, out=True, numbers=converts)
         if out is not None:
             options["out"] = out
         _written_to(args[0] if out is None else out[0])
@@ -282,20 +282,20 @@ class Captured(NDArrayOperatorsMixin):
             capture.run(function, args, options)
             return options["out"]
         if function in BY_NUMBERS:
-            raise Uncapturable(SHAPE)
+            raise Uncapturable(SHAPE_BY_VALUES)
         if function in INTO:
             return INTO[function](capture, *args, **options)
         return capture.result(function, args, options, out=function in WITH_OUT)
 
     def __pow__(self, other: Any) -> Any:  # NumPy's operator x**2 squares; np.power does not
-        return _needed().result(operator.pow, (self, other), {}, out=False)
+        return _needed().result(operator.pow, (self, other), {})
 
     def __getitem__(self, key: Any) -> Any:
         if any(a.dtype.kind == "b" for a in _captured((key,))):
-            raise Uncapturable(SHAPE)
+            raise Uncapturable(SHAPE_BY_VALUES)
         if isinstance(self.array[array_of(key)], np.generic):  # one number: take a view, no copy
             key = (*key, ...) if isinstance(key, tuple) else (key, ...)
-        return _needed().result(operator.getitem, (self, key), {}, out=False)
+        return _needed().result(operator.getitem, (self, key), {})
 
     def __setitem__(self, key: Any, value: Any) -> None:
         _written_to(self)
@@ -360,8 +360,8 @@ class Captured(NDArrayOperatorsMixin):
 
 def _attribute(name: str) -> property:
     def get(self: Captured) -> Any:
-        found = getattr(self.array, name)
-        return Captured(found, self.block) if isinstance(found, np.ndarray) else found
+        value = getattr(self.array, name)
+        return Captured(value, self.block) if isinstance(value, np.ndarray) else value
 
     return property(get)
 
@@ -381,5 +381,7 @@ for _each in (
 
 
 def _written_to(out: Any) -> None:
+    """Refuse to write to an array that a replay does not compute."""
     if type(out) is not Captured or type(out.block) is not Block:
-        raise Uncapturable(GIVEN if type(out) is Captured and out.block is None else OTHERS)
+        is_input = type(out) is Captured and out.block is None
+        raise Uncapturable(WRITES_INPUT if is_input else WRITES_CONSTANT)

@@ -73,17 +73,17 @@ def _where(capture: Any, condition: Any, *choice: Any) -> Any:
 
 
 def _reshape(capture: Any, x: Any, shape: Any, **options: Any) -> Any:
-    found = np.reshape(capture.plain(x), shape, **options)
-    if options or not found.size or np.may_share_memory(found, capture.plain(x)):
-        return capture.result(np.reshape, (x, shape), options, out=False)
-    y = capture.like(found)
+    value = np.reshape(capture.plain(x), shape, **options)
+    if options or not value.size or np.may_share_memory(value, capture.plain(x)):
+        return capture.result(np.reshape, (x, shape), options)
+    y = capture.like(value)
     capture.run(np.copyto, (y.reshape(x.shape), x), {})
     return y
 
 
 def _take(capture: Any, x: Any, indices: Any, axis: int | None = None, **options: Any) -> Any:
     if options or axis is None:
-        return capture.result(np.take, (x, indices, axis), options, out=False)
+        return capture.result(np.take, (x, indices, axis), options)
     indices = np.asarray(indices) if isinstance(indices, list | tuple) else indices
     y = capture.like(np.take(capture.plain(x), capture.plain(indices), axis))
     capture.repeat(taken, (x, indices, axis, y), over=False)

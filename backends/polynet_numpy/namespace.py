@@ -64,6 +64,6 @@ def _capturable(function: Callable[..., Any]) -> Callable[..., Any]:
         capture = active()
         if capture is None or not any(type(a) is Captured for a in (*args, *options.values())):
             return function(*args, **options)
-        return capture.result(function, args, options, out=False)
+        return capture.result(function, args, options)
 
     return call
