@@ -40,9 +40,9 @@ def test_a_changed_backend_is_pickled_with_its_changes(plugins, monkeypatch):
 
 FORKED = """
 import gc, os, signal, sys, threading
-from polynet.backend import registry, static
+from polynet.backend import collector, registry
 
-work = registry._lock if sys.argv[1] == "the registry" else static._collector_off
+work = registry._lock if sys.argv[1] == "the registry" else collector.collector_off
 inside, done = threading.Event(), threading.Event()
 
 
@@ -58,7 +58,7 @@ assert inside.wait(timeout=60)
 child = os.fork()
 if child == 0:
     signal.alarm(20)  # which ends a process that waits for ever
-    with static._collector_off:
+    with collector.collector_off:
         fine = not gc.isenabled()
     registry.status("numpy")
     os._exit(0 if fine and gc.isenabled() else 1)

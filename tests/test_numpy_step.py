@@ -352,6 +352,25 @@ def test_an_error_in_the_first_replay_changes_nothing():
         same_bits({"state": state, "loss": found}, {"state": expected, "loss": wanted})
 
 
+def test_steps_that_failed_are_no_warm_up():
+    """After three errors in a row, the first step that is taken is not captured."""
+    step, state, (x, _) = start(optim.Adam(0.01))
+    labels = DATA[1].copy()
+    labels[40:48] = 7
+    run, loop = NUMPY.compile(step), Backend.compile(NUMPY, step)
+    rows = np.arange(8)[None]
+    (state, _), (expected, _) = run(state, (x, labels), rows), loop(state, (x, labels), rows)
+    for _ in range(WARM_UP):
+        with pytest.raises(ValueError, match="labels"):
+            run(state, (x, labels), np.arange(40, 44)[None])
+    rows = np.arange(24).reshape(6, 4)
+    (state, found), (expected, wanted) = (
+        run(state, (x, labels), rows),
+        loop(expected, (x, labels), rows),
+    )
+    same_bits({"state": state, "loss": found}, {"state": expected, "loss": wanted})
+
+
 def test_a_gradient_that_is_another_groups_parameter():
     class Product(nn.Module):
         def __init__(self):

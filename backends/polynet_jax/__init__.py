@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from polynet import tree
-from polynet.backend import Backend, left_alone, looped, not_captured, overwriting
+from polynet.backend import Backend, left_alone, looped, overwriting, report_uncaptured
 from polynet.errors import MissingDependency, users_line, warn
 
 WIDE = ("float64", "int64", "uint64", "complex128")
@@ -91,7 +91,7 @@ class JaxBackend(Backend):
                 compiled = compiled or choose(state, data, rows)
                 return compiled(state, data, rows)
             except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
-                not_captured(_why(error), required=getattr(step, "required", False))
+                report_uncaptured(_why(error), required=getattr(step, "required", False))
             compiled = looped(self, step)
             return compiled(state, data, rows)
 

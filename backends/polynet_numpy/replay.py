@@ -18,8 +18,8 @@ from polynet.backend import (
     StaticStep,
     allow_overwrite,
     left_alone,
-    not_captured,
-    why_not,
+    report_uncaptured,
+    uncaptured_reason,
 )
 from polynet_numpy import compiled
 from polynet_numpy.capture import Capture, Captured, active
@@ -149,7 +149,9 @@ class _Replay:
         try:
             self._take_up()
         except RuntimeError as error:
-            not_captured(why_not(error.__context__ or error, INNER), required=self._required)
+            report_uncaptured(
+                uncaptured_reason(error.__context__ or error, INNER), required=self._required
+            )
             self._calls, self._by_loops = [self._static], True
 
 

@@ -25,10 +25,10 @@ from polynet.backend import (
     allow_overwrite,
     check_loss,
     left_alone,
-    not_captured,
     nothing_written,
     overwriting,
-    why_not,
+    report_uncaptured,
+    uncaptured_reason,
 )
 
 Step = Callable[[Any, Any, torch.Tensor], tuple[Any, torch.Tensor]]
@@ -151,7 +151,7 @@ class Runner:
                 return self._program(state, data, rows)
         except Exception as error:  # noqa: BLE001 (plain steps raised none, so tracing did)
             self._traces = False
-            not_captured(why_not(error, INNER), required=self._required)
+            report_uncaptured(uncaptured_reason(error, INNER), required=self._required)
             return None
 
     def _program(self, state: Any, data: Any, rows: torch.Tensor) -> Callable[..., Any]:

@@ -21,15 +21,9 @@ from polynet.backend.selection import (
     set_backend,
     use_backend,
 )
-from polynet.backend.static import (
-    ArrayRefs,
-    DifferentReplayError,
-    StaticRunner,
-    StaticStep,
-    not_captured,
-    why_not,
-)
+from polynet.backend.static import ArrayRefs, StaticRunner, StaticStep
 from polynet.backend.transfer import asarray, to_numpy
+from polynet.backend.uncaptured import DifferentReplayError, report_uncaptured, uncaptured_reason
 
 __all__ = [
     "AUTO_ORDER",
@@ -52,14 +46,14 @@ __all__ = [
     "left_alone",
     "looped",
     "may_overwrite",
-    "not_captured",
     "nothing_written",
     "overwrite_count",
     "overwriting",
     "refresh",
     "registry",
+    "report_uncaptured",
     "set_backend",
     "to_numpy",
+    "uncaptured_reason",
     "use_backend",
-    "why_not",
 ]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import os
-import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,42 +10,15 @@ from operator import is_
 from typing import Any
 
 from polynet import tree
+from polynet.backend.collector import collector_off
 from polynet.backend.contract import Array, Backend, check_loss
 from polynet.backend.overwrite import left_alone, overwriting
-from polynet.errors import NotCompiledError, users_line, warn
+from polynet.backend.uncaptured import report_uncaptured, uncaptured_reason
 
 WARM_UP = 3
 """Steps before a capture: in the first ones libraries load kernels and allocate workspace."""
 KINDS = 8
 """How many kinds of data (structures, shapes, dtypes) have their captures kept."""
-
-
-def not_captured(why: str, *, required: bool) -> None:
-    """Warn that a training step runs one operation at a time; raise if a capture is `required`.
-
-    The warning names the line of the program that asked polynet for the steps.
-    """
-    if required:
-        raise NotCompiledError(f'compile="require": this training step cannot be captured: {why}')
-    warn(
-        "this training step cannot be captured and replayed as a whole, so it runs one operation "
-        f"at a time, which is slower: {why}"
-    )
-
-
-class DifferentReplayError(RuntimeError):
-    """The replay of a step gives other results than the step; the text is the whole reason."""
-
-
-def why_not(error: BaseException, inner: Sequence[str]) -> str:
-    """The reason that `error` is for not capturing a step, with the user's line that raised it."""
-    if isinstance(error, DifferentReplayError):
-        return str(error)
-    return (
-        f"{type(error).__name__}: {error} ({users_line(error, inner)}). A step that can be "
-        "captured does not read the values of arrays: it has no float(x), no `if` on an array, and "
-        "xp.where(mask, x, 0) in place of x[mask]"
-    )
 
 
 class ArrayRefs:
@@ -65,45 +35,6 @@ class ArrayRefs:
     def __iter__(self) -> Iterator[Array | None]:
         """The arrays, with None in place of those that are gone."""
         return (reference() for reference in self._references)
-
-
-class _CollectorOff:
-    """A context in which Python's cycle collector is off, so that it frees no CUDA graph.
-
-    A CUDA graph that is destroyed during a capture invalidates the capture. Several threads may
-    capture; the last one to end restores the collector to the state that the first one found.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._capturing: list[int] = []  # the threads that are capturing
-        self._collecting = False
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._capturing:
-                self._collecting = gc.isenabled()
-            self._capturing.append(threading.get_ident())
-            gc.disable()
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            if len(self._capturing) == 1 and self._collecting:
-                gc.enable()
-            self._capturing.remove(threading.get_ident())
-
-    def forked(self) -> None:
-        """Forget the other threads, which a forked process lacks, and a lock they may have held."""
-        self._lock = threading.Lock()
-        others = bool(self._capturing)
-        self._capturing = [t for t in self._capturing if t == threading.get_ident()]
-        if others and not self._capturing and self._collecting:
-            gc.enable()
-
-
-_collector_off = _CollectorOff()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_collector_off.forked)
 
 
 @dataclass(frozen=True)
@@ -235,11 +166,7 @@ class StaticRunner:
             return self._last
         kind = structure, *((tuple(a.shape), a.dtype) for a in arrays)
         if kind not in self._data:
-            for other, old in list(self._data.items()):
-                if old.stored is None and any(a is None for a in old.given):
-                    del self._data[other]  # an array is gone, so nobody can give these data again
-            if len(self._data) == KINDS:
-                del self._data[next(iter(self._data))]  # its captures keep its data alive
+            self._make_room()
             self._data[kind] = _Data(ArrayRefs(arrays), structure)
         known = self._data[kind]
         if not known.holds(structure, arrays):
@@ -253,6 +180,14 @@ class StaticRunner:
         self._last = known
         return known
 
+    def _make_room(self) -> None:
+        """Forget data that cannot be given again, since an array is gone; keep less than KINDS."""
+        for kind, known in list(self._data.items()):
+            if known.stored is None and any(a is None for a in known.given):
+                del self._data[kind]
+        if len(self._data) == KINDS:
+            del self._data[next(iter(self._data))]  # its captures keep its data alive
+
     def _advance(self, launches: dict[Hashable, _Launch], data: Any, rows: Array) -> Array:
         """Take one step, and return its loss in storage that the next step writes over."""
         key = tuple(rows.shape), rows.dtype
@@ -261,8 +196,8 @@ class StaticRunner:
         launch = launches[key]
         self._write(launch.rows, rows)
         if launch.warm_ups < WARM_UP:
-            launch.warm_ups += 1
             self._run(data, launch)
+            launch.warm_ups += 1
             return launch.loss
         if launch.replay is None:
             take = partial(self._run, data, launch)
@@ -274,11 +209,11 @@ class StaticRunner:
 
     def _captured(self, step: StaticStep) -> Callable[[], object]:
         try:
-            with _collector_off, left_alone():
+            with collector_off, left_alone():
                 return self._capture(step)
         except RuntimeError as error:
             first = error.__context__ or error  # ending a capture that failed raises a second error
-            not_captured(why_not(first, self._inner), required=self._required)
+            report_uncaptured(uncaptured_reason(first, self._inner), required=self._required)
             self._capture = lambda step: step
             return step
 
