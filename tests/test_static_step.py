@@ -331,7 +331,7 @@ def test_data_that_was_dropped_is_not_kept() -> None:
     given = next(iter(run._data.values())).given
     assert given.are([data])
     del data
-    assert list(given) == [None]
+    assert given.arrays() == [None]
 
 
 def test_a_step_that_reads_the_host_runs_uncaptured_and_says_so_once() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import is_
@@ -29,12 +29,12 @@ class ArrayRefs:
 
     def are(self, arrays: Sequence[Array]) -> bool:
         """Whether these are the same arrays, in the same order."""
-        references = self._references
-        return len(references) == len(arrays) and all(map(is_, self, arrays))
+        known = self.arrays()
+        return len(known) == len(arrays) and all(map(is_, known, arrays))
 
-    def __iter__(self) -> Iterator[Array | None]:
+    def arrays(self) -> list[Array | None]:
         """The arrays, with None in place of those that are gone."""
-        return (reference() for reference in self._references)
+        return [reference() for reference in self._references]
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ class StaticRunner:
     def _make_room(self) -> None:
         """Forget data that cannot be given again, since an array is gone; keep less than KINDS."""
         for kind, known in list(self._data.items()):
-            if known.stored is None and any(a is None for a in known.given):
+            if known.stored is None and any(a is None for a in known.given.arrays()):
                 del self._data[kind]
         if len(self._data) == KINDS:
             del self._data[next(iter(self._data))]  # its captures keep its data alive
