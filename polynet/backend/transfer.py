@@ -195,7 +195,7 @@ def _shared(x: Any, target: Backend, device: Any, dtype: str | None) -> Array:
         raise refused(f"{type(error).__name__}: {error}") from error
     if target.device_of(shared) != device:
         raise refused(f"it is on {target.device_of(shared)}")
-    before, after = _dtype_name(x.dtype), _dtype_name(shared.dtype)
+    before, after = dtype_name(x.dtype), dtype_name(shared.dtype)
     if before != after:
         raise refused(f"it is {before}, and the library made {after} of it")
     if dtype is not None and shared.dtype != target.dtype(dtype):
@@ -203,6 +203,6 @@ def _shared(x: Any, target: Backend, device: Any, dtype: str | None) -> Array:
     return shared
 
 
-def _dtype_name(dtype: Any) -> str:
+def dtype_name(dtype: Any) -> str:
     """A dtype of any library by the standard's name."""
     return str(dtype).rpartition(".")[2]

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from polynet.backend import Backend, asarray, common_backend, to_numpy
+from polynet.backend.transfer import dtype_name
 from polynet.checkpoint.format import RUN, check_shapes, parsed, write
 from polynet.data.place import cast
 from polynet.errors import did_you_mean, listed
@@ -209,7 +210,7 @@ def _in_dtypes(
 
     def converted(name: str) -> np.ndarray:
         host = arrays[name]
-        wanted = default if name in free else str(own[name].dtype).rpartition(".")[2]
+        wanted = default if name in free else dtype_name(own[name].dtype)
         wanted = dtype if dtype and wanted.startswith("float") else wanted
         if host.dtype.name == wanted:
             return host

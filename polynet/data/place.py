@@ -19,7 +19,7 @@ from polynet.backend import (
     use_backend,
 )
 from polynet.backend.selection import is_claimed
-from polynet.backend.transfer import on_host
+from polynet.backend.transfer import dtype_name, on_host
 from polynet.data.named import arrays_of, each
 from polynet.errors import MixedBackendsError
 
@@ -150,7 +150,7 @@ def _where_drawn(
             f"the network is on {native}, the Trainer was given device {device!r}; move it "
             "with net.to(device=…)"
         )
-    own = str(drawn[0].dtype).rpartition(".")[2]
+    own = dtype_name(drawn[0].dtype)
     if dtype is not None and dtype != own:
         raise TypeError(
             f"the network is {own}, the Trainer was given dtype {dtype!r}; leave it out, or "

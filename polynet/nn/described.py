@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from polynet import random
 from polynet.backend import Array
+from polynet.backend.transfer import dtype_name
 from polynet.integers import several
 from polynet.nn.init import Initialiser, check_initialiser, text_of
 
@@ -126,8 +127,8 @@ def check_like(what: str, array: Array, now: Any) -> None:
         raise ValueError(
             f"{what} has shape {tuple(now.shape)}; got an array of shape {tuple(array.shape)}"
         )
-    dtype = str(getattr(now, "dtype", None) or array.dtype).rpartition(".")[2]
-    if str(array.dtype).rpartition(".")[2] != dtype:
+    dtype = dtype_name(getattr(now, "dtype", None) or array.dtype)
+    if dtype_name(array.dtype) != dtype:
         raise TypeError(
             f"{what} is {now.dtype}; got an array of {array.dtype}: convert it, such as by "
             f"polynet.asarray(array, backend=…, dtype={dtype!r})"

@@ -12,6 +12,7 @@ from typing import Any
 import polynet
 from polynet import tree
 from polynet.backend import Array, backend_of
+from polynet.backend.transfer import dtype_name
 from polynet.derivative import value_and_grad
 from polynet.errors import RecordError, unknown
 from polynet.tensor import LINE, Level, Tensor, highest_level, plain_value
@@ -50,7 +51,7 @@ class Line:
     @property
     def kind(self) -> str:
         """Shape and dtype, as they are shown."""
-        return f"{self.shape} {str(self.dtype).rpartition('.')[2]}"
+        return f"{self.shape} {dtype_name(self.dtype)}"
 
 
 @dataclass(frozen=True, eq=False)
