@@ -149,10 +149,10 @@ class _Replay:
         try:
             self._take_up()
         except RuntimeError as error:
-            report_uncaptured(
-                uncaptured_reason(error.__context__ or error, INNER), required=self._required
-            )
-            self._calls, self._by_loops = [self._static], True
+            if not self._required:
+                self._calls, self._by_loops = [self._static], True
+            reason = uncaptured_reason(error.__context__ or error, INNER)
+            report_uncaptured(reason, required=self._required)
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:

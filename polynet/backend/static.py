@@ -213,8 +213,9 @@ class StaticRunner:
                 return self._capture(step)
         except RuntimeError as error:
             first = error.__context__ or error  # ending a capture that failed raises a second error
+            if not self._required:
+                self._capture = lambda step: step  # the warning may be an error, which comes once
             report_uncaptured(uncaptured_reason(first, self._inner), required=self._required)
-            self._capture = lambda step: step
             return step
 
     def _run(self, data: Any, launch: _Launch) -> None:
