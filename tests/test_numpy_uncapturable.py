@@ -73,6 +73,15 @@ def test_what_cannot_be_captured_runs_step_by_step_and_says_so(net, message):
     assert len(set(compiled(state, DATA, rows[:4])[1].tolist())) > 1
 
 
+def test_the_reason_is_not_an_error_that_is_handled_meanwhile():
+    step, state, _ = start(optim.Adam(0.01), net=Rolls())
+    try:
+        raise KeyError("another")
+    except KeyError:
+        with pytest.warns(RuntimeWarning, match="its replay computed other results"):
+            NUMPY.compile(step)(state, DATA, RNG.integers(0, 64, size=(9, 32)))
+
+
 class WritesOver(optim.Optimizer):
     """Changes what it is given, and returns that."""
 

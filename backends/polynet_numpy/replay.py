@@ -17,6 +17,7 @@ from polynet.backend import (
     StaticRunner,
     StaticStep,
     allow_overwrite,
+    first_error,
     left_alone,
     report_uncaptured,
     uncaptured_reason,
@@ -151,7 +152,7 @@ class _Replay:
         except RuntimeError as error:
             if not self._required:
                 self._calls, self._by_loops = [self._static], True
-            reason = uncaptured_reason(error.__context__ or error, INNER)
+            reason = uncaptured_reason(first_error(error), INNER)
             report_uncaptured(reason, required=self._required)
 
 

@@ -23,7 +23,12 @@ from polynet.backend.selection import (
 )
 from polynet.backend.static import ArrayRefs, StaticRunner, StaticStep
 from polynet.backend.transfer import asarray, to_numpy
-from polynet.backend.uncaptured import DifferentReplayError, report_uncaptured, uncaptured_reason
+from polynet.backend.uncaptured import (
+    DifferentReplayError,
+    first_error,
+    report_uncaptured,
+    uncaptured_reason,
+)
 
 __all__ = [
     "AUTO_ORDER",
@@ -42,6 +47,7 @@ __all__ = [
     "check_loss",
     "chosen_backend",
     "common_backend",
+    "first_error",
     "get_backend",
     "left_alone",
     "looped",

@@ -13,7 +13,7 @@ from polynet import tree
 from polynet.backend.collector import collector_off
 from polynet.backend.contract import Array, Backend, check_loss
 from polynet.backend.overwrite import left_alone, overwriting
-from polynet.backend.uncaptured import report_uncaptured, uncaptured_reason
+from polynet.backend.uncaptured import first_error, report_uncaptured, uncaptured_reason
 
 WARM_UP = 3
 """Steps before a capture: in the first ones libraries load kernels and allocate workspace."""
@@ -212,10 +212,11 @@ class StaticRunner:
             with collector_off, left_alone():
                 return self._capture(step)
         except RuntimeError as error:
-            first = error.__context__ or error  # ending a capture that failed raises a second error
             if not self._required:
                 self._capture = lambda step: step  # the warning may be an error, which comes once
-            report_uncaptured(uncaptured_reason(first, self._inner), required=self._required)
+            report_uncaptured(
+                uncaptured_reason(first_error(error), self._inner), required=self._required
+            )
             return step
 
     def _run(self, data: Any, launch: _Launch) -> None:

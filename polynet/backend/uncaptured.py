@@ -26,6 +26,11 @@ class DifferentReplayError(RuntimeError):
     """The replay of a step gives other results than the step; the text is the whole reason."""
 
 
+def first_error(error: BaseException) -> BaseException:
+    """The error that ended a capture: ending a capture that failed raises a second one."""
+    return error if isinstance(error, DifferentReplayError) else error.__context__ or error
+
+
 def uncaptured_reason(error: BaseException, inner: Sequence[str]) -> str:
     """The reason that `error` is for not capturing a step, with the user's line that raised it."""
     if isinstance(error, DifferentReplayError):
