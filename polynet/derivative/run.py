@@ -95,16 +95,16 @@ class Run:
         starts = [(line, g) for line, g in pairs if line is not None and g is not None]
         leaves = tree.leaves(self.wanted)
         record = self.record if last else list(self.record)
-        found = sweep(self.level, record, starts, len(leaves))
-        arrived = iter(self._finished(found, leaves, unshared))
-        return tree.map(lambda _: next(arrived), self.wanted)
+        swept = sweep(self.level, record, starts, len(leaves))
+        gradients = iter(self._finished(swept, leaves, unshared))
+        return tree.map(lambda _: next(gradients), self.wanted)
 
-    def _finished(self, found: list[Any], leaves: list[Array], unshared: bool) -> list[Array]:
+    def _finished(self, swept: list[Any], leaves: list[Array], unshared: bool) -> list[Array]:
         """The gradients that the user gets: one for each leaf, in its dtype, without this level."""
         xp, level = self.xp, self.level
         gradients: list[Any] = []
         dtype, conjugates = None, False
-        for g, leaf in zip(found, leaves, strict=True):
+        for g, leaf in zip(swept, leaves, strict=True):
             if g is None:
                 g = xp.zeros_like(leaf)
             elif g.dtype != leaf.dtype:
@@ -153,14 +153,14 @@ def _open(wanted: list[Any], places: Sequence[int], nested: bool, scalar: bool) 
     The arrays must be real; for the gradient of a `scalar` they may be complex.
     """
     kinds = ("real floating", "complex floating") if scalar else "real floating"
-    found = [
-        leaf
+    named_leaves = [
+        named
         for place, branch in zip(places, wanted, strict=True)
-        for leaf in tree.named_leaves(branch, f"argument {place}")
+        for named in tree.named_leaves(branch, f"argument {place}")
     ]
-    backend, within = _backend_of_leaves(found)
+    backend, within = _backend_of_leaves(named_leaves)
     known = None
-    for where, leaf in found:
+    for where, leaf in named_leaves:
         dtype = plain_value(leaf).dtype
         if known is not None and dtype == known:  # some dtypes cannot be compared with None
             continue
@@ -177,21 +177,23 @@ def _open(wanted: list[Any], places: Sequence[int], nested: bool, scalar: bool) 
     return level
 
 
-def _backend_of_leaves(found: list[tuple[str, Any]]) -> tuple[Backend, bool]:
+def _backend_of_leaves(named_leaves: list[tuple[str, Any]]) -> tuple[Backend, bool]:
     """The backend of the named leaves, and whether one of them is recorded already."""
-    for where, leaf in found:
+    for where, leaf in named_leaves:
         if not hasattr(leaf, "dtype"):
-            how = (
+            advice = (
                 "differentiate by its parameters: value_and_grad(lambda p: loss(net.bind(p)(x), y))"
                 "(net.parameters())"
                 if hasattr(leaf, "parameters")
                 else "expected an array: polynet.asarray(x) makes one"
             )
-            raise TypeError(f"cannot differentiate by {where}, a {type(leaf).__name__}; {how}")
-    for _, leaf in found:
+            raise TypeError(f"cannot differentiate by {where}, a {type(leaf).__name__}; {advice}")
+    for _, leaf in named_leaves:
         if type(leaf) is Tensor:
             return leaf._level.backend, True
-    return common_backend((leaf for _, leaf in found), "the arrays to differentiate by")[0], False
+    return common_backend((leaf for _, leaf in named_leaves), "the arrays to differentiate by")[
+        0
+    ], False
 
 
 def _called(f: Callable[..., Any], args: list[Any], options: dict[str, Any]) -> Any:
@@ -219,13 +221,13 @@ def _pair(result: Any) -> tuple[Any, Any]:
 
 def _lines(level: Level, output: Any, scalar: bool) -> list[int | None]:
     """The lines of the result's leaves, which must be real; None for a leaf without a gradient."""
-    found = [("", output)] if scalar else tree.named_leaves(output)
-    if not found:
+    named_leaves = [("", output)] if scalar else tree.named_leaves(output)
+    if not named_leaves:
         raise TypeError(
             f"the differentiated function returned a {type(output).__name__} without arrays; "
             "expected an array, or a tree of them"
         )
-    for name, leaf in found:
+    for name, leaf in named_leaves:
         where = f" in {name!r}" if name else ""
         shape = getattr(leaf, "shape", None)
         if shape is None or (scalar and tuple(shape) != ()):
@@ -242,5 +244,6 @@ def _lines(level: Level, output: Any, scalar: bool) -> list[int | None]:
                 "point; what is not to be differentiated goes into aux (has_aux=True)"
             )
     return [
-        leaf._line if type(leaf) is Tensor and leaf._level is level else None for _, leaf in found
+        leaf._line if type(leaf) is Tensor and leaf._level is level else None
+        for _, leaf in named_leaves
     ]

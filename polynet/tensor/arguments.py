@@ -47,16 +47,16 @@ def members(args: Iterable[Any]) -> Iterator[Any]:
 
 def highest_level(args: Iterable[Any]) -> Level | None:
     """The highest level among the Tensors in `args`, or None."""
-    found = None
+    highest = None
     for a in args:
         if type(a) is Tensor:
-            if found is None or a._level.id > found.id:
-                found = a._level
+            if highest is None or a._level.id > highest.id:
+                highest = a._level
         elif type(a) in CONTAINERS:
             for b in tree.leaves(a):
-                if type(b) is Tensor and (found is None or b._level.id > found.id):
-                    found = b._level
-    return found
+                if type(b) is Tensor and (highest is None or b._level.id > highest.id):
+                    highest = b._level
+    return highest
 
 
 def each(function: Callable[[Any], Any], args: Iterable[Any]) -> list[Any]:
@@ -97,14 +97,14 @@ def lifted(level: Level, args: Iterable[Any]) -> list[Any]:
 
 def plain_backend(args: tuple) -> Backend:
     """The one backend of all arrays among arguments that hold no Tensor."""
-    found = None
+    backend = None
     for a in {type(a): a for a in tree.leaves(args)}.values():  # one of each type is enough
         if type(a) in _PYTHON_SCALARS or not hasattr(a, "dtype") or isinstance(a, type):
             continue
-        if found is None:
-            found = backend_of(a)
-        elif not found.is_array(a):
-            raise mixed(a, found)
-    if found is None:
+        if backend is None:
+            backend = backend_of(a)
+        elif not backend.is_array(a):
+            raise mixed(a, backend)
+    if backend is None:
         raise TypeError("expected at least one array, got none; make one with polynet.asarray(x)")
-    return found
+    return backend
