@@ -83,12 +83,14 @@ class Source:
         Raises IndexError if there is no such sample, and unless `rows` has one dimension.
         """
         try:
-            found = np.arange(len(self))[rows if isinstance(rows, slice) else np.asarray(rows)]
+            indices = np.arange(len(self))[rows if isinstance(rows, slice) else np.asarray(rows)]
         except IndexError as error:
             raise IndexError(f"subset: {error}; {_ROWS.format(len(self))}") from None
-        if found.ndim != 1:
-            raise IndexError(f"subset: got rows of shape {found.shape}; {_ROWS.format(len(self))}")
-        return _Subset(self, found)
+        if indices.ndim != 1:
+            raise IndexError(
+                f"subset: got rows of shape {indices.shape}; {_ROWS.format(len(self))}"
+            )
+        return _Subset(self, indices)
 
 
 _ROWS = "expected indices of the {0} samples, whole numbers below {0}, or a mask of shape ({0},)"
@@ -194,12 +196,12 @@ def arrays(x: Any, y: Any, sample_weight: Any = None) -> Source:
     >>> len(arrays([[0.0], [1.0]], [0, 1]))
     2
     """
-    given = zip((x, y, sample_weight), NAMES, strict=True)
-    found = tuple(each(_of_host, a, name) for a, name in given if a is not None)
+    named = zip((x, y, sample_weight), NAMES, strict=True)
+    hosts = tuple(each(_of_host, a, name) for a, name in named if a is not None)
     same_length(x, y)
     if sample_weight is not None:
         same_length(x, sample_weight, ("x", "sample_weight"))
-    return _Arrays(found)
+    return _Arrays(hosts)
 
 
 def _of_host(a: Any, name: str) -> np.ndarray:
@@ -222,13 +224,13 @@ def memory_mapped(x: str | os.PathLike[str], y: str | os.PathLike[str]) -> Sourc
 
 
 def _mapped(path: str | os.PathLike[str]) -> np.ndarray:
-    found = np.load(path, mmap_mode="r")
-    if not isinstance(found, np.memmap):
-        found.close()
+    array = np.load(path, mmap_mode="r")
+    if not isinstance(array, np.memmap):
+        array.close()
         raise ValueError(  # noqa: TRY004 (the path has the right type)
             f"{path} holds several arrays; expected a .npy file, as np.save writes it"
         )
-    return found
+    return array
 
 
 def training_batches(
@@ -262,11 +264,11 @@ def batches_in_order(source: Source | Batches, batch_size: int, *, seed: int) ->
 
 def _checked(rows: np.ndarray, batch: Batch) -> Batch:
     """The batch; raises ValueError unless it has one sample for each row."""
-    given = batch[0] if isinstance(batch, tuple | list) and batch else rows  # feed refuses the rest
-    found = [np.shape(a) for _, a in arrays_of(given)[:1]]
-    if found and found[0] and found[0][0] != len(rows):
+    x = batch[0] if isinstance(batch, tuple | list) and batch else rows  # feed refuses the rest
+    shape = next((np.shape(a) for _, a in arrays_of(x)), ())
+    if shape and shape[0] != len(rows):
         raise ValueError(
-            f"a source was asked for {len(rows)} rows, and its batch has {found[0][0]} samples; "
+            f"a source was asked for {len(rows)} rows, and its batch has {shape[0]} samples; "
             "batch(rows) returns one for each, in their order"
         )
     return batch
@@ -276,13 +278,13 @@ def batches_of(source: Batches, seed: int, epoch: int) -> Iterator[Batch]:
     """The batches of data that makes its own; TypeError for data that gives them only once."""
     if callable(source):
         _check_called_with_epoch(source)
-    found = source(seed, epoch) if callable(source) else source
-    if not callable(source) and iter(found) is found:
+    made = source(seed, epoch) if callable(source) else source
+    if not callable(source) and iter(made) is made:
         raise TypeError(
-            f"a {type(found).__name__} gives its batches once; give the function (seed, epoch) "
+            f"a {type(made).__name__} gives its batches once; give the function (seed, epoch) "
             "that makes it, or a list of batches"
         )
-    return iter(found)
+    return iter(made)
 
 
 def _check_called_with_epoch(source: Callable[..., Any]) -> None:

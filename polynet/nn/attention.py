@@ -106,14 +106,14 @@ class MultiheadAttention(Module):
             xp = array_namespace(y)
             y = xp.reshape(y, (*y.shape[:2], 3, *heads))
             return list(xp.unstack(xp.permute_dims(y, (2, *(o + (o > 1) for o in order)))))
-        found = []
+        projected = []
         for i, x in enumerate(inputs):
             share = slice(i * size, (i + 1) * size)
             bias = None if self.in_proj_bias is None else self.in_proj_bias[share]
             y = functional.linear(x, self.in_proj_weight[share, ...], bias)
             xp = array_namespace(y)
-            found.append(xp.permute_dims(xp.reshape(y, (*y.shape[:2], *heads)), order))
-        return found
+            projected.append(xp.permute_dims(xp.reshape(y, (*y.shape[:2], *heads)), order))
+        return projected
 
     def _combined(
         self, query: Array, key: Array, key_padding_mask: Array | None, attn_mask: Array | None

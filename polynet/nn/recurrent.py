@@ -132,13 +132,13 @@ class _Layers(_Recurrent):
         for layer in range(self.num_layers):
             if layer and self.dropout.active:  # a mask has the samples on its first axis
                 y = permute_dims(self.dropout(permute_dims(y, swapped)), swapped)
-            found = []
+            read = []
             for backward, suffix in enumerate(self._suffixes(layer)):
                 state = [None if s is None else s[len(ends), ...] for s in starts]
                 outputs, *end = self._read(y, state, suffix, lengths, bool(backward))
-                found.append(outputs)
+                read.append(outputs)
                 ends.append(tuple(end))
-            y = concat(found, axis=2) if self.bidirectional else found[0]
+            y = concat(read, axis=2) if self.bidirectional else read[0]
         parts = tuple(stack(list(part), axis=0) for part in zip(*ends, strict=True))
         y = permute_dims(y, swapped) if self.batch_first else y
         return y, parts if self._states > 1 else parts[0]
