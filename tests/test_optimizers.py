@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import FrozenInstanceError, is_dataclass
+from dataclasses import FrozenInstanceError, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -317,6 +317,8 @@ def test_settings_are_plain_numbers_that_say_what_they_are() -> None:
         (lambda: schedules.CosineAnnealingWarmRestarts(0.1, 0), r"Restarts: T_0.*got 0"),
         (lambda: schedules.CosineAnnealingWarmRestarts(0.1, 3, 0.5), r"T_mult.*got 0\.5"),
         (lambda: schedules.OneCycleLR(0.1, 3), r"OneCycleLR.*no step to go up"),
+        (lambda: schedules.OneCycleLR(0.1, 10, pct_start=0.1), r"OneCycleLR.*no step to go up"),
+        (lambda: schedules.OneCycleLR(0.1, 10, pct_start=1.0), r"OneCycleLR.*none to go down"),
         (lambda: schedules.OneCycleLR(0.1, 9, anneal_strategy="sin"), r'"cos" or "linear".*sin'),
         (lambda: schedules.SequentialLR([schedules.Constant(1)], [3]), r"1 schedules.*got 1"),
         (lambda: ReduceLROnPlateau(factor=1.0), r"factor is between 0 and 1"),
@@ -349,6 +351,31 @@ def test_wrong_settings_are_refused(make: Any, words: str) -> None:
         make()
 
 
+SCHEDULES = [
+    schedules.Constant(0.1),
+    schedules.StepLR(0.1, 3),
+    schedules.MultiStepLR(0.1, [2, 5]),
+    schedules.ExponentialLR(0.1, 0.5),
+    schedules.ConstantLR(0.1),
+    schedules.LinearLR(0.1),
+    schedules.PolynomialLR(0.1),
+    schedules.CosineAnnealingLR(0.1, 3),
+    schedules.OneCycleLR(0.1, 20),
+]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "name"),
+    [(s, name) for s in SCHEDULES for name, value in vars(s).items() if type(value) is float],
+)
+def test_every_number_of_a_schedule_is_checked(schedule: Any, name: str) -> None:
+    says = rf"{type(schedule).__name__}: {name} is a number, (above|at least) 0; got"
+    for wrong in (-0.1, np.nan, np.inf, "0.1", None):
+        with pytest.raises(ValueError, match=says):
+            replace(schedule, **{name: wrong})
+    assert replace(schedule, **{name: np.float32(0.5)}) == replace(schedule, **{name: 0.5})
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -356,6 +383,8 @@ def test_wrong_settings_are_refused(make: Any, words: str) -> None:
         (lambda: optim.Groups([optim.SGD()]), r"Groups: expected a dict of optimizers by pattern"),
         (lambda: optim.Groups({"*": 0.1}), r"Groups: '\*': expected an optimizer"),
         (lambda: schedules.ChainedScheduler([0.1]), r"ChainedScheduler: schedulers is a list"),
+        (lambda: schedules.ChainedScheduler([]), r"ChainedScheduler: schedulers is a list"),
+        (lambda: schedules.SequentialLR(0.1, [3]), r"SequentialLR: schedulers is a list.*got 0\.1"),
     ],
 )
 def test_wrong_kinds_are_refused(make: Any, words: str) -> None:
