@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from polynet import Trainer, losses, nn, optim
+from polynet import Trainer, data, losses, nn, optim
 from polynet.backend import Backend
 
 X = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
@@ -19,8 +19,10 @@ def test_targets_that_do_not_count_may_hold_anything() -> None:
     y[3], weight[3] = 0, 0
     job = Trainer(nn.Linear(X.shape[1], 1), losses.hinge, optim.SGD(0.1), backend="numpy")
     job.fit(X, y, sample_weight=weight, validation_data=(X, y, weight))
-    with pytest.raises(ValueError, match="hinge takes -1 and 1"):
-        job.fit(X, y)
+    job.fit(data.arrays(X, y, weight))
+    for given in ((X, y), (data.arrays(X, y),), (data.arrays(X, y, weight + 1),)):
+        with pytest.raises(ValueError, match="hinge takes -1 and 1"):
+            job.fit(*given)
 
 
 def test_a_step_of_padding_alone_changes_nothing(backend: Backend) -> None:
