@@ -249,7 +249,7 @@ def test_embedding(shape: tuple[int, ...], dtype: str) -> None:
     compare(nn.Embedding(4, 3), torch.nn.Embedding(4, 3), [rows], dtype)
 
 
-@pytest.mark.parametrize("padding_idx", [0, 2, -1])
+@pytest.mark.parametrize("padding_idx", [0, 2, -1, -4])
 def test_embedding_of_padded_sequences(padding_idx: int) -> None:
     ours, theirs = (m.Embedding(4, 3, padding_idx) for m in (nn, torch.nn))
     drawn = ours.init(seed=2, backend="numpy").weight

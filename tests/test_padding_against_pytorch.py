@@ -57,11 +57,13 @@ def test_pixels_and_channels(r: int, dtype: str) -> None:
     np.testing.assert_array_equal(nn.PixelShuffle(r)(there), x)
 
 
+@pytest.mark.parametrize("batch", [2, 0])
 @pytest.mark.parametrize(
-    "settings", [(1, (2, 6)), (1, (3, 2, -1)), (-1, (5,)), (-2, [-1]), (0, (1, 2))], ids=str
+    "settings", [(1, (2, 6)), (1, (3, 2, -1)), (-1, (5,)), (-2, [-1]), (0, (1, -1))], ids=str
 )
-def test_unflatten(settings: Any) -> None:
-    compare(nn.Unflatten(*settings), torch.nn.Unflatten(*settings), [numbers(2, 12, 5)], "float64")
+def test_unflatten(settings: Any, batch: int) -> None:
+    x = numbers(batch, 12, 5)
+    compare(nn.Unflatten(*settings), torch.nn.Unflatten(*settings), [x], "float64")
 
 
 F32 = np.ones((2, 4, 3, 5, 6), "float32")
@@ -72,6 +74,7 @@ F32 = np.ones((2, 4, 3, 5, 6), "float32")
     [
         (lambda: nn.ConstantPad1d(1, 2.0), F32, r"\(batch, channels, width\), got"),
         (lambda: nn.ZeroPad3d((1, 2)), None, r"padding is an integer from 0 or 6 of them; got"),
+        (lambda: nn.ReflectionPad2d(1), F32, r"\(batch, channels, height, width\), got"),
         (lambda: nn.ReflectionPad1d(-1), None, r"integer from 0 or 2 of them; got -1"),
         (
             lambda: nn.ReflectionPad1d((0, 3)),
