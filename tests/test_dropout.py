@@ -84,6 +84,22 @@ def test_a_dropout_is_new_at_each_step_and_gone_out_of_training(kind: str) -> No
     assert training(getattr(nn, kind)(0.0))(x) is x
 
 
+ATTENDING = ("self_attn.dropout", "dropout", "dropout1", "dropout2")
+IN_LAYERS = {"Encoder": ATTENDING, "Decoder": (*ATTENDING, "multihead_attn.dropout", "dropout3")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, names in IN_LAYERS.items() for name in names]
+)
+def test_every_dropout_of_a_transformer_drops(kind: str, name: str) -> None:
+    layer = getattr(nn, f"Transformer{kind}Layer")(8, 2, 12, dropout=0.0)
+    xs = [numbers(3, 2, 8, seed=i).astype("float32") for i in range(1 + (kind == "Decoder"))]
+    assert np.array_equal(training(layer)(*xs), layer.init(backend="numpy")(*xs))
+    *owner, attribute = name.split(".")
+    setattr(getattr(layer, owner[0]) if owner else layer, attribute, nn.Dropout(0.5))
+    assert not np.allclose(training(layer)(*xs), layer.init(backend="numpy")(*xs))
+
+
 @pytest.mark.parametrize("kind", [*SHAPES, "AlphaDropout"])
 def test_a_probability_is_one(kind: str) -> None:
     with pytest.raises(ValueError, match=rf"{kind}: p is a probability.*got 1.0"):
