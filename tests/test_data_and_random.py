@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from polynet import data, nn, random
+from polynet.data.order import varied
 
 DRAWN = [[3189515, 9028243, 10968248, 5045675], [14637524, 2798547, 14397822, 1914908]]
 PINNED = [
@@ -67,6 +68,14 @@ def test_a_stratified_split_splits_every_class(
 def test_a_split_is_not_the_last_rows() -> None:
     (_, _), (held, _) = data.split(np.arange(100), np.zeros(100), 0.2)
     assert not np.array_equal(np.sort(held), np.arange(80, 100))
+
+
+@pytest.mark.parametrize(
+    "targets", [np.asarray([5.0, 5.0, 1.0]), np.asarray([[5, 5], [5, 5], [1, 1]])], ids=str
+)
+def test_targets_that_are_no_labels_vary_as_they_come(targets: np.ndarray) -> None:
+    assert varied(targets, 2).tolist() == [0, 1]
+    assert varied({"y": targets, "label": np.asarray([3, 3, 0])}, 2).tolist() == [2, 0]
 
 
 def test_uniform_numbers_are_uniform() -> None:
