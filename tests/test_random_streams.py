@@ -60,6 +60,16 @@ def test_each_call_and_each_layer_draws_others() -> None:
     assert not np.array_equal(bound[0](x), bound[1](x))
 
 
+def test_the_numbers_of_a_second_call_are_pinned() -> None:
+    """Written down once, as those of the first: saved runs go on with them."""
+    net = Noise()
+    context = Context(np, STEP + 5, {"stream": random.key(3, "stream", "0.stream")})
+    bound = net.bind({}, context)
+    _, second, third = (bound(np.zeros((1, 2))) for _ in range(3))
+    np.testing.assert_allclose(second, [[-0.0896400621462214, -1.158864955744785]], rtol=1e-12)
+    np.testing.assert_allclose(third, [[2.6185492849884606, 0.059288392184340365]], rtol=1e-12)
+
+
 def test_a_network_by_itself_draws_nothing() -> None:
     with pytest.raises(AttributeError, match=r"no normal where its network is called by itself"):
         Noise()(np.zeros((2, 2)))
