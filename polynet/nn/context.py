@@ -81,7 +81,7 @@ class Stream:
         self.context.calls[self.name] = call + 1
         if not call:
             return key
-        return xp.concat(list(random.threefry2x32(key, step * 0 + call, step * 0)))
+        return xp.concat(random.threefry2x32(key, step * 0 + call, step * 0))
 
     def _place(self, shape: tuple[int, ...]) -> dict[str, Any]:
         shape = tuple(shape)
