@@ -186,6 +186,10 @@ def test_both_names_of_what_is_shared(tmp_path: Path) -> None:
     save_file(state, tmp_path / "net")
     net = checkpoint.load(tmp_path / "net", tied(nn), backend="numpy")
     assert np.array_equal(net.table.weight, state["back.weight"].numpy())
+    state["back.weight"][0, 0] = state["table.weight"][0, 0] = torch.nan  # of a run gone wrong
+    save_file(state, tmp_path / "net")
+    net = checkpoint.load(tmp_path / "net", tied(nn), backend="numpy")
+    np.testing.assert_array_equal(net.table.weight, state["back.weight"].numpy())
     save_file({**state, "back.weight": state["back.weight"] + 1}, tmp_path / "net")
     with pytest.raises(ValueError, match=r"'(back|table).weight' and .* differ.* one parameter"):
         checkpoint.load(tmp_path / "net", tied(nn))
@@ -253,6 +257,10 @@ def test_a_count_of_batches_stays_whole(backend: Backend, tmp_path: Path) -> Non
     there.num_batches_tracked += 1
     save_file(there.state_dict(), tmp_path / "net")
     with pytest.raises(ValueError, match="'num_batches_tracked' holds integers that do not fit"):
+        checkpoint.load(tmp_path / "net", nn.BatchNorm1d(2))
+    there.num_batches_tracked = torch.tensor(3.0)
+    save_file(there.state_dict(), tmp_path / "net")
+    with pytest.raises(TypeError, match=r"_tracked' is float32, the network's int32$"):
         checkpoint.load(tmp_path / "net", nn.BatchNorm1d(2))
 
 
