@@ -203,6 +203,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], str]] = {
         TypeError,
         r"give an instance, nn\.Linear\(…\)$",
     ),
+    "a class whose settings have defaults": (
+        lambda: nn.Sequential(nn.Dropout),
+        TypeError,
+        r"give an instance, nn\.Dropout\(\)$",
+    ),
     "a class of one's own": (
         lambda: nn.Sequential(Width),
         TypeError,
@@ -272,6 +277,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], str]] = {
         lambda: functional.adaptive_avg_pool(F32[:, :, :0], sizes=(2,)),
         ValueError,
         r"adaptive pooling into \(2,\) needs a number .* axes; got .* shape \(2, 3, 0\)",
+    ),
+    "values of another dtype": (
+        lambda: drawn(nn.MultiheadAttention(4, 2))(F32, F32, F32.astype("float64")),
+        TypeError,
+        r"MultiheadAttention\(4, 2\): the inputs are float64, the parameters float32",
     ),
     "keys of one sample": (
         lambda: drawn(nn.MultiheadAttention(4, 2, batch_first=True))(F32, F32[:1], F32[:1]),

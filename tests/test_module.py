@@ -63,14 +63,15 @@ def test_tied_weights_are_one_parameter():
     other = net.replace({"0.weight": np.zeros((3, 3), dtype="float32")})
     assert not other[1].weight.any()
     assert "total                        15" in net.summary()
+    assert nn.Linear(3, 2).summary().splitlines()[1].split() == ["(itself)", "Linear(3,", "2)", "8"]
 
 
 class Branches(nn.Module):
-    """Layers in a list, in a dict, and in lists of a dict."""
+    """Layers in a list, in a dict, and in a tuple of a dict."""
 
     def __init__(self):
         self.layers = [nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3)]
-        self.heads = {"mean": nn.Linear(3, 1), "spread": [nn.Linear(3, 2), nn.Linear(2, 1)]}
+        self.heads = {"mean": nn.Linear(3, 1), "spread": (nn.Linear(3, 2), nn.Linear(2, 1))}
 
     def forward(self, x):
         for layer in self.layers:
