@@ -74,6 +74,15 @@ def test_nested_lists_are_one_array(rows: Any) -> None:
     np.testing.assert_allclose(job.predict(rows), job.predict(X[:3]), rtol=1e-5)
 
 
+def test_a_list_of_matrices_is_one_array() -> None:
+    """Also of two rows each, though a batch has two arrays."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(8, 3))
+    job = Trainer(net, losses.cross_entropy, optim.SGD(), backend="numpy")
+    matrices = X[:12].reshape(6, 2, 4)
+    job.fit(list(matrices.copy()), LABELS[:6])
+    np.testing.assert_array_equal(job.predict(list(matrices)), job.predict(matrices))
+
+
 def test_a_list_that_may_be_one_array_or_batches_is_refused() -> None:
     """Samples of two rows each: as batches, the second rows would not be read."""
     job = trainer()

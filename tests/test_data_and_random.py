@@ -65,6 +65,14 @@ def test_a_stratified_split_splits_every_class(
         assert abs(np.sum(held_y == k) - n * fraction) < 1
 
 
+@pytest.mark.parametrize("fraction", [-0.2, 0.0, 1.0, 1.2])
+def test_a_split_has_two_sides(fraction: float) -> None:
+    with pytest.raises(ValueError, match=rf"held out is between 0 and 1; got {fraction}$"):
+        data.split(np.arange(9), np.arange(9), fraction)
+    with pytest.raises(ValueError, match=r"0\.2 of 2 samples leaves one side empty"):
+        data.split(np.arange(2), np.arange(2), 0.2)
+
+
 def test_a_split_is_not_the_last_rows() -> None:
     (_, _), (held, _) = data.split(np.arange(100), np.zeros(100), 0.2)
     assert not np.array_equal(np.sort(held), np.arange(80, 100))

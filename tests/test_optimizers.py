@@ -322,6 +322,7 @@ def test_settings_are_plain_numbers_that_say_what_they_are() -> None:
         (lambda: schedules.OneCycleLR(0.1, 9, anneal_strategy="sin"), r'"cos" or "linear".*sin'),
         (lambda: schedules.SequentialLR([schedules.Constant(1)], [3]), r"1 schedules.*got 1"),
         (lambda: ReduceLROnPlateau(factor=1.0), r"factor is between 0 and 1"),
+        (lambda: ReduceLROnPlateau(factor=0.0), r"factor is between 0 and 1"),
         (lambda: ReduceLROnPlateau(mode="low"), r"mode is 'low'; for 'val_loss' say mode='max'"),
         (lambda: ReduceLROnPlateau("val_accuracy"), r"ReduceLROnPlateau: mode is None"),
         (lambda: ReduceLROnPlateau(patience=-3), r"patience is an integer, at least 0; got -3"),
