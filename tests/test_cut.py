@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy_steps import DATA, NUMPY, start
+from one_by_one import OneByOne
 from runs import EPOCHS, FIT, X, Y, assert_same_run, stayed, trainer
 
 from polynet import Trainer, losses, nn, optim
@@ -62,6 +63,32 @@ def cut_behind(backend: Backend, call: int, error: BaseException) -> Trainer:
 
     cutting.compile = compile_and_count
     return trainer(cutting)
+
+
+class Losing(OneByOne):
+    """A backend whose runner may lose the losses of its steps."""
+
+    loses = False
+
+    def compile(self, step: Any) -> Any:
+        run = super().compile(step)
+
+        def losing(*args: Any) -> Any:
+            state, found = run(*args)
+            return state, found[:0] if self.loses else found
+
+        return losing
+
+
+def test_a_state_whose_losses_are_wrong_is_not_gone_on_from() -> None:
+    """It is ahead of its place too, though nothing was written over."""
+    job = trainer(backend := Losing())
+    job.fit(X, Y, **FIT)
+    job.keep_weights("first")
+    backend.loses = True
+    with pytest.raises(TypeError, match=r"gave losses of shape \(0,\)"):
+        job.fit(X, Y, **FIT)
+    refuses(job, "TypeError")
 
 
 @pytest.mark.parametrize("error", [SystemExit(143), KeyboardInterrupt(), MemoryError()], ids=repr)
