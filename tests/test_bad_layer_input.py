@@ -278,6 +278,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], str]] = {
         ValueError,
         r"adaptive pooling into \(2,\) needs a number .* axes; got .* shape \(2, 3, 0\)",
     ),
+    "groups that do not divide": (
+        lambda: nn.GroupNorm(4, 6),
+        ValueError,
+        r"^GroupNorm: 4 groups do not divide 6 channels$",
+    ),
     "values of another dtype": (
         lambda: drawn(nn.MultiheadAttention(4, 2))(F32, F32, F32.astype("float64")),
         TypeError,

@@ -377,6 +377,15 @@ def test_every_number_of_a_schedule_is_checked(schedule: Any, name: str) -> None
     assert replace(schedule, **{name: np.float32(0.5)}) == replace(schedule, **{name: 0.5})
 
 
+def test_a_schedule_does_not_go_on_behind_its_milestone() -> None:
+    """Where it would overflow, though its rate would not be used."""
+    steps = np.asarray([0, 5, 6, 100_000])
+    growing = schedules.SequentialLR(
+        [schedules.ExponentialLR(1e-6, 10.0), schedules.Constant(1.0)], [6]
+    )
+    np.testing.assert_allclose(growing(steps), [1e-6, 0.1, 1.0, 1.0], rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
