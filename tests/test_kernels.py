@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,6 +15,8 @@ from hypothesis.extra import numpy as arrays
 from polynet import Trainer, functional, losses, nn, optim, use_backend, value_and_grad
 from polynet.backend import get_backend, to_numpy
 from polynet.ops import OPS
+from polynet.testing.samples import SAMPLES, functions
+from polynet.tree import leaves
 
 total = OPS["sum"]
 FLOATS = st.floats(-50, 50, width=32)
@@ -253,6 +256,35 @@ def test_convolution_declines_what_is_not_numbers_of_one_kind() -> None:
     assert kernel(np, x.astype(np.int64), w.astype(np.int64), **how) is NotImplemented
     assert kernel(np, x, np.ones((4, 2, 2)), **how) is NotImplemented
     assert kernel(np, x[:0], w, **how) is NotImplemented
+
+
+def in_other_dtypes(args: tuple[Any, ...]) -> Iterator[list[Any]]:
+    """The arguments with one floating-point array narrower or wider, and with all in a dtype."""
+    places = [i for i, a in enumerate(args) if getattr(a, "dtype", None) == np.float64]
+    for kind in ("float16", "int32", "bool"):
+        yield [np.round(4 * a).astype(kind) if i in places else a for i, a in enumerate(args)]
+    for odd in places if len(places) > 1 else ():
+        yield [a.astype("float32") if i == odd else a for i, a in enumerate(args)]
+        yield [a.astype("float32") if i in places and i != odd else a for i, a in enumerate(args)]
+
+
+@pytest.mark.parametrize("kernel", sorted(functions().keys() & get_backend("numpy").kernels))
+def test_a_kernel_of_numpy_does_what_its_definition_does_in_any_dtype(kernel: str) -> None:
+    """Or it declines: whole numbers, and arrays of which one has a dtype of its own."""
+    xp, definition = get_backend("numpy").xp, functions()[kernel].definition
+    for sample in SAMPLES[kernel]:
+        for args in in_other_dtypes(sample.args):
+            with np.errstate(all="ignore"):
+                try:
+                    expected = definition(xp, *args, **sample.options)
+                except (TypeError, ValueError):
+                    continue  # it refuses them
+                found = get_backend("numpy").kernels[kernel](xp, *args, **sample.options)
+            if found is NotImplemented:
+                continue
+            for a, b in zip(leaves([found[0]]), leaves([expected]), strict=True):
+                assert (a.dtype, a.shape) == (b.dtype, b.shape)
+                np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-2)
 
 
 def dense() -> nn.Module:

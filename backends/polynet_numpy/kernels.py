@@ -122,7 +122,7 @@ def cross_entropy(xp: Any, logits: Any, targets: Any, *weights: Any, **options: 
     if options or any(w is not None for w in weights):
         return NotImplemented
     labels = targets.dtype.kind in "iu" and targets.shape == logits.shape[:1]
-    if not labels or logits.ndim != 2 or logits.shape[0] == 0:
+    if not labels or logits.dtype.kind != "f" or logits.ndim != 2 or logits.shape[0] == 0:
         return NotImplemented
     value, shape, dtype = empty((), logits.dtype), logits.shape, logits.dtype
     e = empty(logits.shape, logits.dtype)
