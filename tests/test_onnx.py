@@ -275,6 +275,16 @@ class Of(nn.Module):
         return self.function(self.weight, x, **inputs)
 
 
+@pytest.mark.parametrize("pool", [functional.max_pool, functional.avg_pool])
+def test_samples_without_channels_are_pooled(pool, tmp_path):
+    """Which ONNX's operator does not take."""
+    net = Of(lambda w, x: pool(w * x, window=(2,), stride=(1,), padding=(1,))).init(seed=0)
+    x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    export(net, x[:2], tmp_path / "net.onnx")
+    (y,) = answers(tmp_path / "net.onnx", x=x)
+    np.testing.assert_allclose(y, net(x), rtol=1e-6)
+
+
 def by_number(w, x):
     return w * x if float(x[0, 0]) > 0 else x
 
