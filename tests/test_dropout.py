@@ -64,6 +64,7 @@ def test_whole_channels_fall_or_stay(kind: str) -> None:
     y = layer(np.ones(shape, dtype="float32")).reshape(40, 50, -1)
     assert set(np.unique(y)) == {np.float32(0), np.float32(1 / 0.75)}
     assert (y == y[:, :, :1]).all()
+    assert len({sample.tobytes() for sample in y}) == len(y)  # each sample has a mask of its own
     assert abs((y != 0).mean() - 0.75) < 0.03  # 3 standard deviations of 2000 channels
 
 
