@@ -201,6 +201,19 @@ def test_a_factor_scales_the_rates_of_all_schedules() -> None:
     assert trainer.lr_factor == 0.5
 
 
+def test_a_factor_leaves_plain_rates_as_they_are() -> None:
+    def both(lr: float) -> optim.Optimizer:
+        scheduled = optim.SGD(schedules.Constant(lr))
+        return optim.Groups({"0.*": scheduled}, others=optim.SGD(0.1, momentum=0.5))
+
+    trainer = Trainer(network(), losses.mse, both(0.1), dtype="float64")
+    trainer.evaluate(X, Y)
+    trainer.lr_factor = 0.5
+    trainer.fit(X, Y, epochs=2)
+    expected = run(both(0.05)).history.step_losses
+    np.testing.assert_allclose(trainer.history.step_losses, expected, 1e-12)
+
+
 def test_no_factor_is_an_error() -> None:
     trainer = run(optim.SGD(0.1))
     assert trainer.lr_factor == 1.0
