@@ -89,6 +89,26 @@ def test_a_fit_that_ends_before_may_take_the_best() -> None:
     same_weights(job, fit(trainer(), epochs=best))
 
 
+def test_buffers_are_kept_and_restored_with_the_weights(backend: Backend, tmp_path: Path) -> None:
+    def job() -> Trainer:
+        net = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+        return Trainer(net, losses.mse, optim.Adam(1e-2), backend=backend)
+
+    one, other = job(), job()
+    one.fit(X, Y, epochs=2)
+    one.keep_weights("early")
+    early = {name: to_numpy(a) for name, a in one.net.state_dict().items()}
+    one.fit(X, Y, epochs=2)
+    one.save(tmp_path / "run")
+    other.load(tmp_path / "run")
+    for found in (one, other):
+        now = found.net.buffers()
+        assert not any(np.array_equal(to_numpy(a), early[name]) for name, a in now.items())
+        found.restore_weights("early")
+        for name, a in found.net.state_dict().items():
+            assert np.array_equal(to_numpy(a), early[name]), name
+
+
 def test_a_best_epoch_without_weights_is_refused() -> None:
     job = fit(trainer(), epochs=30)
     with pytest.raises(RuntimeError, match="whose weights were not kept: this callback was not"):
