@@ -300,7 +300,7 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]  # scikit-lea
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train a network on the samples, a new one unless `warm_start`; returns this estimator."""
         X, y = validate_data(
-            self, X, y, reset=not self._goes_on(), multi_output=True, y_numeric=True, allow_nd=True
+            self, X, y, reset=not self._goes_on(), multi_output=True, allow_nd=True
         )
         targets = np.asarray(y, float).reshape(len(y), -1)
         self._target_shape = y.shape[1:]
