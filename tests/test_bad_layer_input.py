@@ -283,6 +283,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], str]] = {
         ValueError,
         r"^GroupNorm: 4 groups do not divide 6 channels$",
     ),
+    "a cell's inputs of another dtype": (
+        lambda: drawn(nn.GRUCell(4, 2))(F32[0].astype("float64")),
+        TypeError,
+        r"GRUCell\(4, 2\): the inputs are float64, the parameters float32",
+    ),
     "values of another dtype": (
         lambda: drawn(nn.MultiheadAttention(4, 2))(F32, F32, F32.astype("float64")),
         TypeError,
@@ -396,6 +401,7 @@ ONE_SAMPLE: dict[str, tuple[nn.Module, tuple[int, ...], str]] = {
     "numbers": (nn.Flatten(), (4,), "None, ..."),
     "groups": (nn.GroupNorm(2, 4), (4, 8, 8), "None, ..."),
     "groups of other channels": (nn.GroupNorm(2, 4), (3, 8, 8), ""),
+    "instances of other channels": (nn.InstanceNorm1d(3), (2, 4, 9), ""),
     "one of two shapes": (nn.BatchNorm1d(3), (3,), "None, ..."),
     "the other": (nn.BatchNorm1d(3), (3, 9), "None, ..."),
     "neither": (nn.BatchNorm1d(3), (4, 9), ""),

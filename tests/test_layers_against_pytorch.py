@@ -249,6 +249,12 @@ def test_embedding(shape: tuple[int, ...], dtype: str) -> None:
     compare(nn.Embedding(4, 3), torch.nn.Embedding(4, 3), [rows], dtype)
 
 
+def test_embedding_begins_as_pytorchs_does() -> None:
+    torch.manual_seed(0)
+    theirs = torch.nn.Embedding(100, 100).weight.std().item()
+    assert nn.Embedding(100, 100).init(backend="numpy").weight.std() == pytest.approx(theirs, 0.05)
+
+
 @pytest.mark.parametrize("padding_idx", [0, 2, -1, -4])
 def test_embedding_of_padded_sequences(padding_idx: int) -> None:
     ours, theirs = (m.Embedding(4, 3, padding_idx) for m in (nn, torch.nn))
@@ -433,6 +439,7 @@ F32 = np.ones((2, 4, 5, 6), dtype="float32")
 @pytest.mark.parametrize(
     ("make", "x", "said"),
     [
+        (lambda: nn.Conv2d(4, 3, 3, (1, 2), padding="same"), None, "Conv2d: .*same.*stride"),
         (lambda: nn.ConvTranspose2d(4, 3, 2, output_padding=1), None, "output_padding is smaller"),
         (lambda: nn.ConvTranspose2d(4, 3, 2, groups=3), None, "3 groups do not divide 4 and 3"),
         (lambda: nn.ConvTranspose1d(4, 3, 2), F32, r"\(batch, 4, width\), got \(2, 4, 5, 6\)"),
