@@ -107,6 +107,7 @@ def test_a_samples_numbers_are_uniform_and_normal_and_independent() -> None:
         (lambda: augment.ColorJitter()(IMAGES.astype(int), rng()), TypeError, "images are int64"),
         (lambda: ALL(IMAGES[0], rng()), TypeError, r"expected a NumPy array.*got \(3, 6, 5\)"),
         (lambda: augment.Compose(ALL), TypeError, "expected a list of functions"),
+        (lambda: augment.Compose([ALL, 0.5]), TypeError, "expected a list of functions"),
         (lambda: stream([0, 1]).random(3), ValueError, r"draws for 2 samples.*got the size \(3,\)"),
     ],
 )  # fmt: skip

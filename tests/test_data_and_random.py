@@ -65,6 +65,13 @@ def test_a_stratified_split_splits_every_class(
         assert abs(np.sum(held_y == k) - n * fraction) < 1
 
 
+def test_rows_of_targets_are_classes_too() -> None:
+    labels = np.repeat(np.arange(3), [4, 8, 12])
+    rows = np.eye(3)[labels]
+    (_, kept), (_, held) = data.split(np.arange(24), rows, 0.25, stratify=True)
+    assert (kept.sum(axis=0).tolist(), held.sum(axis=0).tolist()) == ([3, 6, 9], [1, 2, 3])
+
+
 @pytest.mark.parametrize("fraction", [-0.2, 0.0, 1.0, 1.2])
 def test_a_split_has_two_sides(fraction: float) -> None:
     with pytest.raises(ValueError, match=rf"held out is between 0 and 1; got {fraction}$"):
