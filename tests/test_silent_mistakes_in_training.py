@@ -9,7 +9,7 @@ import pytest
 
 import polynet
 from polynet import Trainer, array_namespace, data, losses, nn, optim
-from polynet.errors import NotFiniteError
+from polynet.errors import MixedBackendsError, NotFiniteError
 from polynet.ops import OPS
 
 X = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
@@ -236,3 +236,24 @@ def test_dropout_divides_by_what_its_mask_keeps():
     with np.errstate(over="ignore"):
         y = job.bind({}, nn.Context(np, step, keys))(np.ones((1000, 2000)))
     assert y.mean() == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("given", ["x", "y", "sample_weight"])
+@pytest.mark.parametrize(
+    ("there", "words"),
+    [
+        ({"backend": "numpy"}, r"{} is on 'strict' .*, the network on 'numpy'"),
+        ({"backend": "strict", "device": "cpu"}, r"{} is on 'strict' .*, the network on 'strict'"),
+        ({"backend": "strict", "dtype": "float64"}, r"{} is .*float32, the network float64"),
+    ],
+    ids=["backend", "device", "dtype"],
+)
+def test_device_arrays_are_neither_moved_nor_converted(there, words, given):
+    pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
+    host = {"x": X, "y": Y, "sample_weight": np.ones(40, "float32")}
+    job = Trainer(nn.Linear(3, 2), losses.mse, optim.SGD(0.1), **there)
+    with pytest.raises((MixedBackendsError, TypeError), match=words.format(given)):
+        job.fit(**{**host, given: polynet.asarray(host[given], backend="strict")})
+    job.fit(**host)
+    with pytest.raises((MixedBackendsError, TypeError), match=words.format(given)):
+        job.fit(**{**host, given: polynet.asarray(host[given], backend="strict")})
