@@ -117,7 +117,7 @@ def _uniform_pairs(
     xp: Any, key: Array, step: Array, shape: tuple[int, ...], dtype: Any, first: int
 ) -> tuple[Array, Array]:
     """Two arrays of uniform numbers, which fill two places of a sample from each block of bits."""
-    if dtype not in (xp.float32, getattr(xp, "float64", None)):
+    if dtype not in [getattr(xp, name) for name in ("float32", "float64") if hasattr(xp, name)]:
         raise TypeError(
             f"random numbers are float32 or float64; got {dtype}: draw one of these and convert it"
         )

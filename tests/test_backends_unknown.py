@@ -4,7 +4,6 @@
 """
 
 import copy
-import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from plugin_tools import loopback, square_sum
 import polynet
 from polynet import Trainer, losses, nn, optim, random, tree
 from polynet.backend import Backend, registry
+from polynet.errors import MixedBackendsError
 
 pytestmark = pytest.mark.usefixtures("nothing_chosen")
 
@@ -128,28 +128,58 @@ def test_rule_13_nothing_reaches_the_host_by_itself(plugins):
         np.asarray(loopback([1.0]))
 
 
-def test_rule_13_dtypes_are_compared_with_dtypes_only(plugins, monkeypatch):
+def test_rule_13_dtypes_are_compared_with_dtypes_only(plugins):
+    """As those of MLX, the loopback's raise where they are compared with None."""
     x = loopback([1.0, 2.0])
-    library = sys.modules["polynet_loopback"]
-    opened = library.opened
-    monkeypatch.setattr(library, "opened", lambda x: x.kind if isinstance(x, Dtype) else opened(x))
-    monkeypatch.setattr(library.Array, "dtype", property(lambda a: Dtype(a.value.dtype)))
     slopes = polynet.grad(lambda a: polynet.array_namespace(*a).sum(a[0] * a[1]))([x, x * 3])
     assert [slope.value.tolist() for slope in slopes] == [[3.0, 6.0], [1.0, 2.0]]
+    places = polynet.asarray([1, 0], backend="loopback")
+    slope = polynet.grad(lambda x: square_sum(x[0, places]))(loopback([[1.0, 2.0]]))
+    assert slope.value.tolist() == [[2.0, 4.0]]
+
+
+def test_rule_13_a_library_without_float64_is_not_asked_for_it(plugins, monkeypatch):
+    backend = polynet.get_backend("loopback")
+
+    class Short(type(backend.xp)):
+        def __getattr__(self, name):
+            if name == "float64":
+                raise AttributeError(name)
+            return super().__getattr__(name)
+
+    monkeypatch.setattr(backend, "xp", Short())
+    net = nn.Linear(2, 1).init(seed=0, backend=backend)
+    with pytest.raises(TypeError, match="the inputs are int32"):
+        net(loopback(np.int32([[1, 2]])))
+    key, step = (polynet.asarray(a, backend=backend) for a in (random.key(0, "s"), np.int32([0])))
+    with pytest.raises(TypeError, match="random numbers are float32 or float64; got int32"):
+        random.draw_normal(backend.xp, key, step, shape=(2, 2), dtype=backend.xp.int32)
+
+
+def test_rule_13_devices_are_compared_with_devices_only(plugins, monkeypatch):
+    backend = polynet.get_backend("loopback")
+    places = {name: Place(name) for name in backend.devices()}
+    monkeypatch.setattr(backend, "device_of", lambda array: places[array.device])
+    x, y = loopback([1.0, 2.0]), loopback([1.0, 2.0], device="loop:1")
+    with pytest.raises(MixedBackendsError, match="on different devices of 'loopback', loop:0 and"):
+        polynet.grad(lambda a: square_sum(a[0] * a[1]))([x, y])
 
 
 # Helpers
 
 
-class Dtype:
-    """A dtype that is compared with its like only, as MLX's are: with None it raises."""
+class Place:
+    """A device that raises where it is compared with what is none."""
 
-    def __init__(self, kind):
-        self.kind = kind
+    def __init__(self, name):
+        self.name = name
 
     def __eq__(self, other):
-        if not isinstance(other, Dtype):
-            raise TypeError(f"expected a Dtype, got {other!r}")
-        return self.kind == other.kind
+        if not isinstance(other, Place):
+            raise TypeError(f"expected a Place, got {other!r}")
+        return self.name == other.name
 
     __hash__ = None
+
+    def __repr__(self):
+        return self.name

@@ -188,7 +188,7 @@ def common_backend(arrays: Iterable[Array], what: str = "these arrays") -> tuple
             )
         elif device is None:
             device = at
-        elif at not in (device, None):
+        elif at is not None and at != device:  # a library's device may refuse None
             raise MixedBackendsError(
                 f"{what} are on different devices of {backend.name!r}, {device} and {at}; "
                 "move them to one with polynet.asarray(x, device=…)"

@@ -65,7 +65,7 @@ def check_same_dtype(layer: Module, x: Array, parameter: Array) -> None:
     if x.dtype != parameter.dtype:
         xp = array_namespace(parameter)
         todo = "convert the inputs, or draw the parameters with init(dtype=…)"
-        if x.dtype == getattr(xp, "float64", None):
+        if hasattr(xp, "float64") and x.dtype == xp.float64:
             todo += f". Where the network made them so, {A_NUMBER_DID}"
         if not xp.isdtype(x.dtype, "real floating"):
             todo = (

@@ -174,7 +174,7 @@ def _by_integers(xp, x, keys):
 def require_all_axes(xp, shape, keys):
     """Raise unless `keys` are integers and integer arrays, one for each axis."""
     for k in keys:
-        mask = getattr(k, "dtype", None) == xp.bool
+        mask = hasattr(k, "dtype") and k.dtype == xp.bool
         if mask or isinstance(k, list | tuple):
             raise TypeError(
                 f"cannot index by a {'boolean mask' if mask else type(k).__name__} beside others; "

@@ -75,7 +75,7 @@ def compile_returns_a_leaf_twice(lib, plugin):
 def compile_computes_in_float32(lib, plugin):
     def rounded(self, state, losses, before):
         def short(leaf):
-            wide = leaf.dtype == np.float64
+            wide = leaf.value.dtype == np.float64
             return (
                 lib.Array(leaf.value.astype("float32").astype("float64"), leaf.device)
                 if wide

@@ -112,8 +112,8 @@ def to_host_returns_a_view(lib, plugin):
 @found("test_there_and_back", "to_host of float32, .*: expected float32, got float64")
 def to_host_doubles_float32(lib, plugin):
     def to_host(self, array):
-        short = array.dtype == np.float32
-        return np.array(array.value, dtype=np.float64 if short else array.dtype)
+        short = array.value.dtype == np.float32
+        return np.array(array.value, dtype=np.float64 if short else array.value.dtype)
 
     plugin.to_host = to_host
 

@@ -59,7 +59,7 @@ def int32_saturates(lib, plugin):
     add = lib.Array.__add__
 
     def __add__(self, other):
-        if isinstance(other, lib.Array) and self.dtype == other.dtype == np.int32:
+        if isinstance(other, lib.Array) and self.dtype == other.dtype == lib.xp.int32:
             sums = self.value.astype(np.int64) + other.value
             return lib.Array(np.clip(sums, -(2**31), 2**31 - 1).astype(np.int32), self.device)
         return add(self, other)

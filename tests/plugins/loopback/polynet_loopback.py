@@ -1,7 +1,8 @@
 """A whole array library, and the plug-in for it: NumPy's numbers in arrays of its own.
 
 It tests the way in. polynet knows nothing of it but its entry points; its arrays are nobody
-else's, cannot be written to, are on one of two devices, and reach NumPy by `to_host` only.
+else's, cannot be written to, are on one of two devices, and reach NumPy by `to_host` only. Its
+dtypes can be compared with one another only, as those of some libraries.
 """
 
 import operator
@@ -18,6 +19,24 @@ UNARY = "neg pos abs invert".split()
 CONVERSIONS = {t.__name__: t for t in (bool, int, float, complex, operator.index)}
 
 
+class DType:
+    """A dtype of NumPy's by its name, which raises where it is compared with what is no dtype."""
+
+    def __init__(self, dtype):
+        self.dtype = np.dtype(dtype)
+
+    def __eq__(self, other):
+        if not isinstance(other, DType):
+            raise TypeError(f"{self} is compared with {other!r}, which is no dtype")
+        return self.dtype == other.dtype
+
+    def __hash__(self):
+        return hash(self.dtype)
+
+    def __repr__(self):
+        return self.dtype.name
+
+
 class Array:
     """An array that mixes with numbers and its own kind, on its own device."""
 
@@ -28,7 +47,7 @@ class Array:
         self.value = np.asarray(value)
         self.device = device
 
-    dtype = property(lambda self: self.value.dtype)
+    dtype = property(lambda self: DType(self.value.dtype))
     shape = property(lambda self: self.value.shape)
     ndim = property(lambda self: self.value.ndim)
     size = property(lambda self: self.value.size)
@@ -71,14 +90,18 @@ def arrays_in(x):
 
 
 def opened(x):
-    """`x` with NumPy's arrays in place of ours."""
+    """`x` with NumPy's arrays and dtypes in place of ours."""
     if isinstance(x, list | tuple):
         return type(x)(map(opened, x))
+    if isinstance(x, DType):
+        return x.dtype
     return x.value if isinstance(x, Array) else x
 
 
 def closed(x, device):
-    """`x` with arrays of ours in place of NumPy's."""
+    """`x` with arrays and dtypes of ours in place of NumPy's."""
+    if isinstance(x, np.dtype):
+        return DType(x)
     if isinstance(x, list | tuple):
         members = [closed(member, device) for member in x]
         return type(x)(*members) if hasattr(x, "_fields") else type(x)(members)
@@ -119,10 +142,10 @@ class Info:
         return list(DEVICES.values())
 
     def default_dtypes(self, *, device=None):
-        return self.numpy.default_dtypes()
+        return {kind: DType(dtype) for kind, dtype in self.numpy.default_dtypes().items()}
 
     def dtypes(self, *, device=None, kind=None):
-        return self.numpy.dtypes(kind=kind)
+        return {name: DType(dtype) for name, dtype in self.numpy.dtypes(kind=kind).items()}
 
 
 class Namespace:
@@ -132,6 +155,8 @@ class Namespace:
 
     def __getattr__(self, name):
         found = getattr(numpy, name)
+        if isinstance(found, type) and issubclass(found, np.generic):
+            return DType(found)
         if not callable(found) or isinstance(found, type):
             return found
         return lambda *args, **options: on_device(found, *args, **options)
