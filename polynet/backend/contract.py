@@ -75,7 +75,10 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def devices(self) -> Mapping[str, Any]:
-        """The devices by name, the default first: `{"cuda:0": <native device>, …}`."""
+        """The devices by name, the default first: `{"cuda:0": <native device>, …}`.
+
+        A native device is what `device=` takes, and equals the `.device` of the arrays made there.
+        """
 
     @abc.abstractmethod
     def is_array(self, x: object) -> bool:
@@ -145,6 +148,12 @@ class Backend(abc.ABC):
         """Allocate and compute on `device`; raise if that is impossible."""
         xp = self.xp
         ones = xp.ones((2, 2), dtype=xp.float32, device=device)
+        found = self.device_of(ones)
+        if found != device:
+            raise TypeError(
+                f"xp.ones(…, device={device!r}) is on {found!r}, which does not equal it; in "
+                "devices(), give each device as the .device of its arrays"
+            )
         total = float(self.to_host(xp.sum(ones)))
         if total != 4.0:
             raise ArithmeticError(f"the sum of four ones on {device} came out as {total}")
