@@ -93,7 +93,7 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def to_host(self, array: Array) -> np.ndarray:
-        """A copy as a NumPy array, with the same dtype."""
+        """A copy as a NumPy array that can be written to, with the same dtype."""
 
     # Optional from here on.
 

@@ -206,10 +206,19 @@ def test_from_host_is_a_copy(backend: Backend) -> None:
 
 def test_to_host_is_a_copy(backend: Backend) -> None:
     there = backend.from_host(base("float32"), backend.device(None))
-    for view, array in (("an array", there), ("a number", there[1, 2])):
+    wide = VIEWS["broadcast"](backend.xp, there)
+    for view, array in (
+        ("an array", there),
+        ("a number", there[1, 2]),
+        ("a broadcast array", wide),
+    ):
         host = backend.to_host(array)
         expected = np.array(host)
         assert host.flags.writeable, f"to_host of {view} returned a read-only array"
+        changed = np.array(host)
+        host[(0,) * host.ndim] = changed[(0,) * host.ndim] = 99
+        with about(f"to_host of {view} has one place for several elements"):
+            same(host, changed)
         host[...] = 99
         with about(f"to_host shares memory with the device's array ({view})"):
             same(backend.to_host(array), expected)
