@@ -1,5 +1,6 @@
 """What the conformance suite says of a plug-in: what it lacks, need not have, and gets wrong."""
 
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 
 import polynet
 from polynet.testing.assertions import assert_close
-from polynet.testing.suite import test_engine, test_namespace
+from polynet.testing.samples import SAMPLES
+from polynet.testing.suite import test_engine, test_namespace, test_ops, test_purity
+from polynet.testing.suite.cases import is_capable
 
 pytestmark = pytest.mark.usefixtures("nothing_chosen")
 
@@ -24,6 +27,54 @@ def test_rule_12_the_suite_skips_what_a_library_need_not_have(plugins, monkeypat
     monkeypatch.setattr(backend, "xp", SimpleNamespace(sum=backend.xp.sum))
     with pytest.raises(pytest.skip.Exception, match="xp has no 'unique_values'"):
         test_engine.test_a_function_without_derivative_is_refused_by_name(backend)
+
+
+def test_rule_12_the_suite_skips_a_function_that_is_lacking_where_it_is_called(
+    plugins, monkeypatch
+):
+    """It is named once, by the test above, and the tests of its values say no more than that."""
+    backend = polynet.get_backend("loopback")
+    monkeypatch.setattr(backend, "xp", SimpleNamespace(sum=backend.xp.sum))
+    for test, args in (
+        (test_ops.test_value, ("nextafter", SAMPLES["nextafter"][0])),
+        (test_ops.test_gradient, ("nextafter", SAMPLES["nextafter"][0])),
+        (test_purity.test_rule, ("nextafter",)),
+        (test_namespace.test_results_and_gradients_stay, ("nextafter",)),
+        (test_namespace.test_functions_without_derivative, ("signbit",)),
+    ):
+        with pytest.raises(pytest.skip.Exception, match=f"xp has no '{args[0]}'"):
+            test(backend, *args)
+
+
+MASK = next(s for s in SAMPLES["getitem"] if s.needs == "boolean indexing")
+TIMES = next(s for s in SAMPLES["repeat"] if s.needs == "data-dependent shapes")
+
+
+def test_rule_12_the_suite_skips_what_a_library_says_it_is_not_capable_of():
+    strict = pytest.importorskip("array_api_strict")
+    backend = polynet.get_backend("strict")
+    flags = strict.get_array_api_strict_flags()
+    strict.set_array_api_strict_flags(boolean_indexing=False, data_dependent_shapes=False)
+    try:
+        for test, args, lack in (
+            (test_ops.test_value, ("getitem", MASK), MASK.needs),
+            (test_ops.test_gradient, ("repeat", TIMES), TIMES.needs),
+            (test_namespace.test_functions_without_derivative, ("nonzero",), TIMES.needs),
+        ):
+            with pytest.raises(pytest.skip.Exception, match=f"no {lack}, as its capabilities"):
+                test(backend, *args)
+        test_purity.test_rule(backend, "getitem")
+    finally:
+        strict.set_array_api_strict_flags(**flags)
+
+
+def test_rule_12_the_suite_believes_no_library_that_says_it_is_less_capable(plugins, monkeypatch):
+    """JAX says so of what it cannot do inside its compiler only."""
+    backend = polynet.get_backend("loopback")
+    info = sys.modules["polynet_loopback"].Info
+    for lack in (MASK.needs, TIMES.needs):
+        monkeypatch.setattr(info, "capabilities", lambda self, lack=lack: {lack: False})
+        assert is_capable(backend, lack)
 
 
 def test_rule_12_the_suite_says_in_the_first_line_what_differs():

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from polynet import functional
 from polynet.backend import Backend, get_backend, use_backend
 from polynet.ops import OPS
 from polynet.testing.assertions import supports_float64
@@ -39,11 +40,40 @@ def one_result(f: Callable[..., Any]) -> Callable[..., Any]:
     return update_wrapper(call, f)
 
 
-def require(backend: Backend, name: str) -> None:
-    """Skip the test of a function of an extension of the standard that the backend lacks."""
+def require(backend: Backend, name: str, needs: str = "") -> None:
+    """Skip the test of a function, or of a call with `needs`, if the backend's library lacks it."""
     extension, dot, _ = name.partition(".")
     if dot and not hasattr(backend.xp, extension):
         pytest.skip(f"xp has no extension {extension!r}")
+    if not dot and is_standard(name) and not hasattr(backend.xp, name):
+        pytest.skip(f"xp has no {name!r}")
+    if needs and not is_capable(backend, needs):
+        pytest.skip(f"xp has no {needs}, as its capabilities() say")
+
+
+def is_standard(name: str) -> bool:
+    """Whether a function is the standard's, not a composition that NumPy happens to have too."""
+    known = hasattr(get_backend("numpy").xp, name)
+    return known and (name in OPS or not hasattr(functional, name))
+
+
+def is_capable(backend: Backend, capability: str) -> bool:
+    """Whether a library has a capability: unless it says no, and then refuses it indeed.
+
+    JAX says that it has none, since inside its compiler it cannot; outside, these are tested.
+    """
+    info = getattr(backend.xp, "__array_namespace_info__", None)
+    if info is None or info().capabilities().get(capability, True):
+        return True
+    x = backend.from_host(np.asarray([1.0, -1.0], np.float32), backend.device(None))
+    use = {
+        "boolean indexing": lambda: x[x > 0],
+        "data-dependent shapes": lambda: backend.xp.nonzero(x > 0)[0],
+    }
+    try:
+        return bool(backend.to_host(use[capability]()).shape == (1,))
+    except Exception:  # noqa: BLE001 (each library has an error of its own)
+        return False
 
 
 def dtypes(backend: Backend) -> list[str]:

@@ -50,7 +50,7 @@ def test_every_function_has_samples() -> None:
 
 @pytest.mark.parametrize(("name", "sample"), CASES)
 def test_value(backend: Backend, name: str, sample: Sample) -> None:
-    require(backend, name)
+    require(backend, name, sample.needs)
     for dtype in dtypes(backend):
         exact = rounded(sample, dtype)
         expected = reference(FUNCTIONS[name], exact)
@@ -61,7 +61,7 @@ def test_value(backend: Backend, name: str, sample: Sample) -> None:
 
 @pytest.mark.parametrize(("name", "sample"), CASES)
 def test_gradient(backend: Backend, name: str, sample: Sample) -> None:
-    require(backend, name)
+    require(backend, name, sample.needs)
     for dtype in dtypes(backend):
         exact = rounded(sample, dtype)
         words = f"the gradient of {what(name, sample, backend)}, in {dtype}"
