@@ -170,8 +170,9 @@ def _check_reached(value: Any) -> None:
 
 def _check_width(value: Array, params: dict[str, Array], xp: Any) -> None:
     """Refuse a loss in float64 of parameters that are not: NumPy's own numbers make it so."""
-    wide = getattr(xp, "float64", None)
-    if value.dtype == wide and all(p.dtype != wide for p in params.values()):
+    if not hasattr(xp, "float64") or value.dtype != xp.float64:
+        return
+    if all(p.dtype != xp.float64 for p in params.values()):
         raise TypeError(
             f"the loss is {value.dtype}, and no parameter is; expected "
             f"{next(iter(params.values())).dtype}, since a step in float64 takes twice as long. "
