@@ -17,6 +17,8 @@ from polynet.errors import RecordError
 from polynet.ops import LOCALLY_CONSTANT, namespace
 from polynet.ops.differentiable import INQUIRIES, INSTEAD
 from polynet.tensor import plain_value
+from polynet.testing.samples import SAMPLES, Sample
+from polynet.testing.samples.of_extensions import PROBES
 from polynet.tree import leaves
 
 CHAPTERS = {
@@ -111,6 +113,58 @@ def test_nothing_is_refused_or_constant_that_is_not_of_the_standard():
 @pytest.mark.parametrize("name", [*CONSTANTS.split(), *DTYPES.split()])
 def test_constants_and_dtypes_are_those_of_the_library(name):
     assert found(name) is getattr(get_backend("numpy").xp, name)
+
+
+def same(ours, theirs):
+    for a, b in zip(leaves([ours]), leaves([theirs]), strict=True):
+        a = plain_value(a)
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+WHOLE = np.asarray([[3, 1, 2], [5, 4, 7]], dtype="int8")
+SUMS = "sum prod cumulative_sum cumulative_prod linalg.trace"
+OPTIONS = {
+    **{
+        name: [
+            Sample((x,), {"dtype": np.dtype(dtype)} | ({"axis": 1} if "cumulative" in name else {}))
+            for x in (WHOLE, WHOLE.astype("float32"))
+            for dtype in ("float32", "float64", "int16")
+        ]
+        for name in SUMS.split()
+    },
+    "full_like": [
+        Sample((WHOLE, fill), {"dtype": np.dtype("float32")}) for fill in (7, np.asarray(7))
+    ],
+    "diff": [
+        Sample((x,), {"axis": 0, "n": n, "prepend": WHOLE[:1], "append": WHOLE[1:]})
+        for x in (WHOLE, WHOLE.astype("float64"))
+        for n in (0, 1, 2)
+    ],
+    "clip": [Sample((WHOLE,), {"min": 2, "max": 4}), Sample((WHOLE,), {"max": 4})],
+    **{
+        name: [Sample((x,)) for x in (np.asarray([1 + 2j, 0]), np.asarray([-3.0, 0], "float32"))]
+        for name in "real imag conj sign abs".split()
+    },
+}
+"""Calls with options and dtypes that the samples of derivatives lack."""
+CALLED = {  # by SAMPLES, diff's options are given by position, so that they have pullbacks
+    name: [
+        *(() if name in PROBES or name == "diff" else SAMPLES.get(name, ())),
+        *OPTIONS.get(name, ()),
+    ]
+    for name in NAMES
+}
+
+
+@pytest.mark.parametrize("name", [name for name in CALLED if CALLED[name]])
+def test_values_are_those_of_the_librarys_own_function(name):
+    """The suite compares one backend with another: by the same rule, right or wrong."""
+    extension, _, function = name.rpartition(".")
+    xp = get_backend("numpy").xp
+    theirs = getattr(getattr(xp, extension) if extension else xp, function)
+    for sample in CALLED[name]:
+        same(found(name)(*sample.args, **sample.options), theirs(*sample.args, **sample.options))
 
 
 CALLS = {
