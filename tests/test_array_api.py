@@ -89,6 +89,11 @@ def test_asarray_keeps_the_record(xp, x):
     np.testing.assert_allclose(polynet.to_numpy(slope), expected)
 
 
+def test_asarray_of_nested_numbers_has_the_dtype_of_the_tensors(xp, x):
+    a = xp.asarray(x, dtype=xp.float32)
+    assert xp.asarray([[a[0, 0], 2.0], [3, a[1, 1]]]).dtype == xp.float32
+
+
 def test_asarray_refuses_what_would_copy(xp, x):
     a = xp.asarray(x)
     assert xp.asarray(a, copy=False) is a

@@ -273,6 +273,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], str]] = {
         ValueError,
         r"interpolate: expected shape \(batch, channels, width\) or .*width\), got \(3, 4\)",
     ),
+    "resampling an axis without numbers": (
+        lambda: functional.interpolate(F32[:, :, :0], size=2),
+        ValueError,
+        r"interpolate: expected shape \(batch, channels, width\) .*got \(2, 3, 0\)",
+    ),
     "pooling an axis without numbers": (
         lambda: functional.adaptive_avg_pool(F32[:, :, :0], sizes=(2,)),
         ValueError,

@@ -31,6 +31,7 @@ EDGES: dict[str, tuple[Callable[..., Any], list[list[float]], list[list[float]]]
         [[0, 0, 0, 2], [0, 1, 2, 0]],
         [[0, 1, 0, 0], [0, 0, 0, math.log(2)]],
     ),
+    "pow by 0, a number": (lambda xp, x: x**0 + x**1, [[0, 2]], [[1, 1]]),
     "remainder, whose quotient rounds up": (
         lambda xp, x, y: xp.remainder(x, y),
         [[1.0], [float(np.float32(0.1))]],
