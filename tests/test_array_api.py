@@ -4,6 +4,7 @@ The official suite has the rest: `nox -s array_api`.
 """
 
 import inspect
+import math
 
 import numpy as np
 import pytest
@@ -53,6 +54,7 @@ def test_every_function_shows_the_signature_of_the_standard(xp):
 def test_what_it_makes_are_tensors_in_it(backend, xp):
     for made in (xp.arange(3), xp.asarray([1.0, 2.0]), xp.eye(2), xp.full((2,), 7)):
         assert type(made) is polynet.Tensor
+        assert made.size == math.prod(made.shape)
         assert made.__array_namespace__() is xp
         assert made.__array_namespace__(api_version="2023.12") is xp
         assert backend.is_array(polynet.tensor.plain_value(made))
@@ -161,6 +163,8 @@ KEYS = (
     (slice(1, 1), X[0]),
     (X > 0.4, 0.9),
     (X > 0.4, np.asarray([1.0, 2.0, -3.0, 4.0, 5.0])),
+    (X > 2.5, np.asarray([7.0])),
+    (np.zeros((0, 3), dtype=bool), 2.0),
     (np.asarray([True, False, True]), X[:2] * 3),
     (np.asarray([True, False, True]), X[0]),
     (np.asarray([False, False, False]), X[:1]),

@@ -273,6 +273,21 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], str]] = {
         ValueError,
         r"interpolate: expected shape \(batch, channels, width\) or .*width\), got \(3, 4\)",
     ),
+    "a size for more axes than there are": (
+        lambda: functional.interpolate(F32, size=(4, 6)),
+        ValueError,
+        r"interpolate: expected shape \(batch, channels, height, width\), got \(2, 3, 4\)",
+    ),
+    "a size for more axes than images have": (
+        lambda: nn.Upsample((2, 2, 2)),
+        ValueError,
+        r"Upsample: size is a positive integer, .*, 1 or 2 of them; got \(2, 2, 2\)",
+    ),
+    "a scale that is a truth value": (
+        lambda: nn.Upsample(scale_factor=True),
+        ValueError,
+        r"Upsample: scale_factor is a positive number, .*; got True",
+    ),
     "resampling an axis without numbers": (
         lambda: functional.interpolate(F32[:, :, :0], size=2),
         ValueError,

@@ -149,6 +149,16 @@ def test_other_random_numbers_are_pinned() -> None:
     assert drawn.tolist() == DRAWN
 
 
+def test_a_stream_draws_for_its_samples_alone() -> None:
+    both = [random.SampleStream(random.key(0), np.asarray([4, 7])) for _ in range(2)]
+    for draw in ("random", "standard_normal"):
+        one, other = (getattr(stream, draw) for stream in both)
+        np.testing.assert_array_equal(one(2), other((2,)))
+        for size in ((), 3, (3, 2)):
+            with pytest.raises(ValueError, match="draws for 2 samples, along the first axis"):
+                one(size)
+
+
 @pytest.mark.parametrize(
     ("initialiser", "spread"),
     [

@@ -100,6 +100,15 @@ def test_a_norm_at_zero_has_slope_zero_and_ties_share() -> None:
         np.testing.assert_array_equal(slope, np.zeros(3))
     slope = grad(lambda a: linalg.vector_norm(a, ord=np.inf))(np.asarray([2.0, -2.0, 1.0]))
     np.testing.assert_array_equal(slope, [0.5, -0.5, 0.0])
+    slope = grad(lambda a: linalg.vector_norm(a, ord=0.5))(np.asarray([0.0, -4.0]))
+    np.testing.assert_array_equal(slope, [0.0, -1.0])
+
+
+def test_the_power_0_of_a_matrix_without_an_inverse_is_the_identity() -> None:
+    x = np.ones((2, 2))
+    np.testing.assert_array_equal(linalg.matrix_power(x, 0), np.eye(2))
+    slope = grad(lambda a: total(linalg.matrix_power(a, 0) + a))(x)
+    np.testing.assert_array_equal(slope, x)
 
 
 @pytest.mark.parametrize(("name", "shape"), [("eigh", (3, 3)), ("svd", (3, 3)), ("svd", (4, 3))])

@@ -236,7 +236,7 @@ def test_nothing_is_collected_within_a_capture() -> None:
 
 
 def test_streamed_data_of_one_shape_are_captured_once() -> None:
-    """Chunks of two shapes in turn, each chunk in arrays of its own, as `fit` streams them."""
+    """Chunks of two shapes in turn, each in arrays of its own, as `fit` streams them; one odd."""
     calls = []
 
     def step(state: Any, data: Any, rows: Any) -> Any:
@@ -246,16 +246,28 @@ def test_streamed_data_of_one_shape_are_captured_once() -> None:
     run = StaticRunner(get_backend("torch"), step, capture=capture, memory=memory)
     state, total = {"sum": torch.zeros(())}, 0.0
     for chunk in range(12):
-        count = (4, 3)[chunk % 2]
+        count = 5 if chunk == 6 else (4, 3)[chunk % 2]
         data = torch.arange(2.0 * count) + 10 * chunk
         state, found = run(state, data, torch.arange(2 * count).reshape(count, 2))
         expected = total + np.cumsum(data.numpy().reshape(count, 2).sum(axis=1))
         assert found.tolist() == [total, *expected[:-1]]
         total = float(expected[-1])
-        if chunk == 5:
+        if chunk == 6:
             known = len(calls)
     assert float(state["sum"]) == total
     assert len(calls) == known, "the later chunks were replayed"
+
+
+def test_a_state_is_replaced_by_one_of_its_kind() -> None:
+    run = StaticRunner(get_backend("torch"), swapped, capture=capture, memory=memory)
+    rows = torch.zeros((1, 1), dtype=torch.int64)
+    state, _ = run({n: torch.zeros(4 if n == "d" else 2) for n in "abcd"}, torch.zeros(2), rows)
+    new = {n: a + 1 for n, a in state.items()}
+    for other in ({**new, "a": new["a"].double()}, {**new, "a": new["d"]}):
+        assert run.replace(state, other) is other
+    assert run.replace(dict(new), new) is new
+    assert run.replace(state, new) is state
+    assert state["d"].tolist() == [2.0] * 4
 
 
 def test_streamed_training_equals_the_loop_bit_for_bit() -> None:

@@ -155,6 +155,8 @@ def test_aux(backend: Backend) -> None:
     close(pushed[:2], (W * W, 2 * W * V[0]), backend)
     slope, of_grad = grad(lambda x: (total(f(x)[0]), f(x)[1]), has_aux=True)(x)
     close((value, slope), (W * W, 2 * W), backend)
+    of_pullback = grad(lambda a: total(pullback(a * a)[0]))(x)  # 2x·a², by a at x
+    close(of_pullback, 4 * W * W, backend)
     for found in (aux, pushed[2], of_grad):
         assert found["name"] == "f"
         close(found["twice"], 2 * W, backend)
