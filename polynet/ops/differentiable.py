@@ -163,7 +163,7 @@ class Functions:
     def _constant(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:
             options = with_axis(name, options)
-            given = [a for a in leaves([*args, *options.values()]) if type(a) is Tensor]
+            given = leaves([*args, *options.values()])
             if name not in LOCALLY_CONSTANT and any(map(is_recorded, given)):
                 raise _no_derivative(name)
             level = highest_level(given) or self.constants
