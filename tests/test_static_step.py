@@ -17,7 +17,7 @@ import pytest
 
 from polynet import Trainer, data, losses, nn, optim, use_backend
 from polynet.backend import Backend, StaticRunner, get_backend, to_numpy
-from polynet.backend.static import WARM_UP
+from polynet.backend.static import KINDS, WARM_UP
 from polynet.optim import schedules
 from polynet.step import initial_state, make_step
 from polynet.tree import map as tree_map
@@ -344,6 +344,17 @@ def test_data_that_was_dropped_is_not_kept() -> None:
     assert given.are([data])
     del data
     assert given.arrays() == [None]
+    run(run._state, np.zeros(3, np.float32), np.zeros((1, 1), dtype=np.int64))
+    assert len(run._data) == 1, "nor is the capture that read them"
+
+
+def test_of_many_shapes_of_data_the_last_ones_are_kept() -> None:
+    run = StaticRunner(get_backend("torch"), swapped, capture=capture, memory=memory)
+    state = {n: torch.zeros(4 if n == "d" else 2) for n in "abcd"}
+    every = [torch.zeros(n + 1) for n in range(KINDS + 3)]
+    for one in every:
+        state, _ = run(state, one, torch.zeros((WARM_UP + 2, 1), dtype=torch.int64))
+    assert [known.given.arrays()[0] for known in run._data.values()] == every[3:]
 
 
 def test_a_step_that_reads_the_host_runs_uncaptured_and_says_so_once() -> None:

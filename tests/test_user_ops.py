@@ -28,6 +28,11 @@ def too_few(xp, x, y):
 
 
 @op
+def too_few_by_position(xp, x, y, /):
+    return x * y, (lambda g: g * y,)
+
+
+@op
 def no_comma(xp, x):
     return x * 2, (lambda g: g * 2)
 
@@ -62,6 +67,10 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: grad(total(too_few), (0, 1))(X, X),
         r"op too_few returned 1 pullbacks for 2 arguments; a rule is.*one for each array",
     ),
+    "fewer, of arrays by position alone": (
+        lambda: grad(total(too_few_by_position), (0, 1))(X, X),
+        r"op too_few_by_position returned 1 pullbacks for 2 arguments",
+    ),
     "a tuple of one without its comma": (
         lambda: grad(total(no_comma))(X),
         r"op no_comma.*has a comma: \(lambda g: …,\)",
@@ -94,6 +103,14 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: with_pullbacks(lambda xp, g, x, y: g * y)(lambda xp, x, y: x * y),
         r"takes x, y by position, and has 1 pullbacks; expected one for each",
     ),
+    "a pullback that takes what there is not": (
+        lambda: with_pullbacks(lambda xp, g, z: g * z)(lambda xp, x: x * x),
+        r"take \['z'\] after the namespace and the gradient; expected the same of all, of out, x",
+    ),
+    "pullbacks that take different things": (
+        lambda: with_pullbacks(lambda xp, g, y: g * y, lambda xp, g, x: g * x)(lambda xp, x, y: x),
+        r"take \['y'\] and \['x'\] after the namespace.*expected the same of all, of out, x, y",
+    ),
 }
 
 
@@ -120,6 +137,20 @@ def test_what_serves_is_not_refused() -> None:
     assert np.array_equal(grad(lambda x: total(too_few)(x, np.float64(3.0)))(X), [3.0, 3.0])
     with pytest.raises(TypeError, match="1 pullbacks for 2 arguments"):
         grad(lambda k: total(too_few)(X, k * 1.0))(X[0])
+
+
+@with_pullbacks(lambda xp, g, k: g * k)
+def rounded(xp, x, /, *, k=2.0):
+    return xp.round(x) * k
+
+
+def test_the_formula_beside_its_pullbacks_is_never_differentiated() -> None:
+    """Nor by an outer derivative; and a pullback gets an option that was not given."""
+    for options, k in (({}, 2.0), ({"k": 3.0}, 3.0)):
+        square = lambda x, o=options: rounded(x, **o) ** 2
+        x = np.asarray(1.4)
+        assert float(grad(square)(x)) == 2 * k * k
+        assert float(grad(grad(square))(x)) == 2 * k * k
 
 
 def test_numbers_need_no_pullback() -> None:
