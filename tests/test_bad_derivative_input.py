@@ -29,6 +29,8 @@ class Foreign:
     dtype, shape = "float32", (2,)
 
 
+kept: list[Any] = []
+
 # name: (what is done, the error, words that its message must hold)
 CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
     "a mask beside a number in an index": (
@@ -182,6 +184,13 @@ CASES: dict[str, tuple[Callable[[], Any], type[BaseException], list[str]]] = {
         lambda: polynet.grad(lambda t: 1.0)({}),
         ValueError,
         ["at least one array"],
+    ),
+    "a Tensor of a derivative that has ended as the result": (
+        lambda: polynet.grad(lambda x: kept.pop())(
+            polynet.grad(lambda x: (kept.append(x), x)[1])(ONE[0])
+        ),
+        RecordError,
+        ["derivative that has ended", "has_aux=True"],
     ),
     "float of a Tensor": (
         lambda: polynet.grad(lambda x: float(x[0]))(ONE),

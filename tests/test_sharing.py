@@ -263,6 +263,15 @@ def test_the_memory_of_a_constant_tensor_is_its_array():
     assert found[0].tolist() == [1.0, 2.0]
 
 
+@needs_writeable_views
+def test_the_options_of_dlpack_reach_the_array():
+    x = np.asarray([1.0, 2.0])
+    x.flags.writeable = False  # which only the newer protocol gives, that the taker asks for
+    tensor = polynet.namespace("numpy").asarray(x)
+    assert np.shares_memory(np.from_dlpack(tensor), x)
+    assert not np.shares_memory(np.from_dlpack(tensor, copy=True), x)
+
+
 @pytest.mark.skipif("torch" not in SOURCES, reason="PyTorch is not installed")
 def test_a_tensor_that_requires_grad_is_detached_first():
     import torch

@@ -131,7 +131,23 @@ def summed(xp, arrays):
     return sum(arrays), (lambda g: (g,) * len(arrays),)
 
 
+@op
+def no_gradient(xp, x):
+    return x * 2, None
+
+
+@op
+def too_long(xp, x):
+    return x * 2, (lambda g: array_namespace(g).concat([g, g]),)
+
+
+def test_a_gradient_of_another_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"returned shape \(4,\) for an input of shape \(2,\)"):
+        grad(total(too_long))(X)
+
+
 def test_what_serves_is_not_refused() -> None:
+    assert np.array_equal(grad(total(no_gradient))(X), [0.0, 0.0])
     assert np.array_equal(grad(total(with_more))(X), [2.0, 2.0])
     assert np.array_equal(grad(lambda x: total(summed)([x, x]))(X), [2.0, 2.0])
     assert np.array_equal(grad(lambda x: total(too_few)(x, np.float64(3.0)))(X), [3.0, 3.0])
