@@ -106,13 +106,21 @@ class Capture:
         same = settings == self._settings
         self.calls.append(call if same else partial(with_settings, settings, call))
 
-    def repeat(self, make: Callable[..., Callable[[], object]], args: tuple, *, over: bool) -> None:
+    def repeat(
+        self,
+        make: Callable[..., Callable[[], object]],
+        args: tuple,
+        *,
+        over: bool = False,
+        by_loops: bool = True,
+    ) -> None:
         """Add the call that `make` returns, and call it now unless it writes `over` the state.
 
         `make` is called once, with plain arrays.
         """
         plain = [_kept(a) for a in args]
-        self.elements += sum(a.size for a in tree.leaves(plain) if isinstance(a, np.ndarray))
+        if by_loops:
+            self.elements += sum(a.size for a in tree.leaves(plain) if isinstance(a, np.ndarray))
         call = make(*plain)
         if over:
             self._overwrites()

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from polynet_numpy.products import Call, products
 from polynet_numpy.results import empty, in_turn, repeat, run
 from polynet_numpy.windows import Ends, Sizes, as_chwn, as_nchw, output_sizes, views
 
@@ -22,10 +23,6 @@ LEAST = 512
 """The least number of columns gathered at a time: matrix products with fewer are slow."""
 APART = 64
 """Bytes between rows: rows a power of two apart would evict each other from the cache."""
-SMALL = 10**6
-"""Products of as many multiplications OpenBLAS computes without packing the factors (AVX-512)."""
-
-Call = Callable[[], object]
 
 
 def convolution(
@@ -164,30 +161,11 @@ def _im2col(
         yield [gather], part, matrix.reshape(groups, len(matrix) // groups, -1)
 
 
-def _products(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> Iterator[Call]:
-    """Calls that put `a @ b` into `out`, some columns at a time.
-
-    Packing its factors takes OpenBLAS as long as the product itself where `a` has few rows.
-    """
-    each = SMALL // math.prod(a.shape[1:]) // 64 * 64
-    whole = b.shape[-1] // each * each if each else 0
-    if whole:
-        split = partial(_split, whole=whole, each=each)
-        yield partial(np.matmul, a[:, None], split(b), out=split(out))
-    if whole < b.shape[-1]:
-        yield partial(np.matmul, a, b[..., whole:], out=out[..., whole:])
-
-
-def _split(x: np.ndarray, whole: int, each: int) -> np.ndarray:
-    """The first `whole` columns of matrices as a stack with `each` columns at a time, a view."""
-    return x[..., :whole].reshape(*x.shape[:-1], -1, each).swapaxes(1, 2)
-
-
 def _convolved(padded: Any, matrices: Any, bias: Any, how: _How) -> Any:
     """The convolution of the images in `padded`, as CHWN."""
     places, n = how.places(padded), padded.shape[-1]
     y = empty((*matrices.shape[:2], math.prod(places) * n), padded.dtype)
-    repeat(_convolve, padded, matrices, bias, how, *_memory_for(padded, how), y)
+    repeat(_convolve, padded, matrices, bias, how, *_memory_for(padded, how), y, by_loops=False)
     return y.reshape(-1, *places, n)
 
 
@@ -203,7 +181,7 @@ def _convolve(
     calls: list[Call] = []
     for gather, part, columns in _im2col(padded, how, most, memory):
         some = y[..., part]
-        calls += [*gather, *_products(matrices, columns, some)]
+        calls += [*gather, *products(matrices, columns, some)]
         if bias is not None:
             calls.append(partial(np.add, some, bias.reshape(*y.shape[:2], 1), out=some))
     return in_turn(calls)
@@ -216,7 +194,17 @@ def _weight_gradient(padded: Any, g: Any, how: _How) -> Any:
     total, piece = (empty((how.groups, height, outs), g.dtype) for _ in range(2))
     y = empty((how.groups, outs, height), g.dtype)
     flat = g.reshape(how.groups, outs, -1)
-    repeat(_sum_of_weight_gradients, padded, flat, how, *_memory_for(padded, how), total, piece, y)
+    repeat(
+        _sum_of_weight_gradients,
+        padded,
+        flat,
+        how,
+        *_memory_for(padded, how),
+        total,
+        piece,
+        y,
+        by_loops=False,
+    )
     return y
 
 
@@ -245,7 +233,16 @@ def _col2im(shape: Sizes, matrices: Any, g: Any, how: _How) -> Any:
         run(np.matmul, matrices.mT, flat, out=y.reshape(how.groups, -1, flat.shape[2]))
         return y
     transposed = empty(matrices.mT.shape, g.dtype)
-    repeat(_add_columns, matrices, transposed, g, how, *_memory_for(y, how, 2 * LEAST), y)
+    repeat(
+        _add_columns,
+        matrices,
+        transposed,
+        g,
+        how,
+        *_memory_for(y, how, 2 * LEAST),
+        y,
+        by_loops=False,
+    )
     return y
 
 

@@ -86,7 +86,7 @@ def _take(capture: Any, x: Any, indices: Any, axis: int | None = None, **options
         return capture.result(np.take, (x, indices, axis), options)
     indices = np.asarray(indices) if isinstance(indices, list | tuple) else indices
     y = capture.like(np.take(capture.plain(x), capture.plain(indices), axis))
-    capture.repeat(taken, (x, indices, axis, y), over=False)
+    capture.repeat(taken, (x, indices, axis, y))
     return y
 
 

@@ -27,7 +27,8 @@ from polynet_numpy import (
 )
 from polynet_numpy.choice import choose
 from polynet_numpy.functions import taken
-from polynet_numpy.results import empty, like, repeat, run
+from polynet_numpy.products import in_parts, products
+from polynet_numpy.results import empty, in_turn, like, repeat, run
 
 Call = Callable[[], object]
 
@@ -48,7 +49,7 @@ def _linear(x: Any, weight: Any, bias: Any, *, relu: bool) -> Any:
         return NotImplemented
     if x.dtype.char not in "fd" or any(a.dtype != x.dtype for a in given):
         return NotImplemented
-    y = product(x, weight.T)
+    y = of_samples(x, weight.T)
     if bias is not None:
         repeat(_add_bias_relu if relu else _add_bias, y, bias)
     elif relu:
@@ -60,6 +61,19 @@ def _linear(x: Any, weight: Any, bias: Any, *, relu: bool) -> Any:
         return [way() if need else None for way, need in zip(ways, needs, strict=False)]
 
     return y, pullback
+
+
+def of_samples(x: Any, weight: Any) -> Any:
+    """The product of samples and weights, in parts for a small batch."""
+    if not in_parts(x.shape[0], weight.size):
+        return product(x, weight)
+    y = empty((x.shape[0], weight.shape[1]), x.dtype)
+    repeat(_of_samples, x, weight, y, by_loops=False)
+    return y
+
+
+def _of_samples(x: np.ndarray, weight: np.ndarray, y: np.ndarray) -> Call:
+    return in_turn(list(products(x[None], weight[None], y[None])))
 
 
 def product(a: Any, b: Any) -> Any:
@@ -137,7 +151,7 @@ def cross_entropy(xp: Any, logits: Any, targets: Any, *weights: Any, **options: 
     return value, (pullback, None, *weights)
 
 
-FEW = 100
+FEW_CLASSES = 100
 """The number of classes up to which loops are faster than NumPy's functions on whole rows."""
 
 
@@ -172,7 +186,7 @@ def _cross_entropy(
     shift = compiled.bound(loops.shift, logits, targets, e, truth)
     add_up = compiled.bound(loops.sum_columns, e, total)
     mean = compiled.bound(loops.mean_of_difference, logs, truth, value)
-    if shift is None or add_up is None or mean is None or classes > FEW:
+    if shift is None or add_up is None or mean is None or classes > FEW_CLASSES:
         return by_numpy
 
     def by_loops() -> None:

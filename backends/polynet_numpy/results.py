@@ -27,16 +27,22 @@ def run(function: Callable[..., object], *args: Any, **options: Any) -> None:
         capture.run(function, args, options)
 
 
-def repeat(make: Callable[..., Callable[[], object]], *args: Any, over: bool = False) -> None:
+def repeat(
+    make: Callable[..., Callable[[], object]],
+    *args: Any,
+    over: bool = False,
+    by_loops: bool = True,
+) -> None:
     """`run` the call that `make` returns for the arrays; `make` itself runs once for all replays.
 
-    A call that writes `over` the state is made by replays only, not during the capture.
+    A call that writes `over` the state is made by replays only, not during the capture. `by_loops`:
+    whether compiled loops could do it, so that it counts towards the start of Numba.
     """
     capture = active()
     if capture is None:
         make(*args)()
     else:
-        capture.repeat(make, args, over=over)
+        capture.repeat(make, args, over=over, by_loops=by_loops)
 
 
 def in_turn(calls: Sequence[Callable[[], object]]) -> Callable[[], None]:
