@@ -359,7 +359,7 @@ def test_owned(backend): pass
 @part("kernels")
 def test_kernels(backend): assert backend.kernels
 @part("kernels")
-@pytest.mark.parametrize("kernel", ["linear", "softmax"])
+@pytest.mark.parametrize("kernel", ["linear", "gru"])
 def test_kernel(backend, kernel): assert backend.kernels[kernel]
 def test_of_no_backend(): pass
 """

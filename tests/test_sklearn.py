@@ -131,8 +131,14 @@ def test_a_trained_network_is_trained_on():
 
 
 WARM = [
-    (Classifier(Net, **HOW, warm_start=True), MLPClassifier(warm_start=True, max_iter=40)),
-    (Regressor(Net, **HOW, warm_start=True), MLPRegressor(warm_start=True, max_iter=40)),
+    (
+        Classifier(Net, **HOW, warm_start=True),
+        MLPClassifier(warm_start=True, max_iter=40, random_state=0),
+    ),
+    (
+        Regressor(Net, **HOW, warm_start=True),
+        MLPRegressor(warm_start=True, max_iter=40, random_state=0),
+    ),
 ]
 
 
