@@ -8,6 +8,9 @@ memory of steps; `growth`: time by batch, width, depth and parameters. Each cand
 process of its own, and they run in turn. If their losses differ, the program ends before anything
 is timed. `--backends jax,torch` times polynet on these backends, beside the same step written by
 hand in JAX and PyTorch.
+
+Unset OPENBLAS_CORETYPE before: with it NumPy's matrix products may be made for an older processor,
+and take twice the time. The results say for which one they were made.
 """
 
 from __future__ import annotations
