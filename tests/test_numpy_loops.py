@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from polynet import Trainer, get_backend, losses, nn, optim
+from polynet import Trainer, functional, get_backend, losses, nn, optim
 from polynet_numpy import (
     capture,
     compiled,
@@ -118,6 +118,10 @@ def test_softmax(ways, dtype, shape):
     np.testing.assert_allclose(y, expected, rtol=small)
     g = (slope / y).astype(float)  # which is g - Σ g·y, whose mean, weighted by y, is 0
     np.testing.assert_allclose((g * y).sum(axis=-1), 0, atol=small)
+
+
+def test_softmax_of_one_number_is_its_definitions():
+    assert functional.softmax(np.asarray(2.0)) == 1
 
 
 @needs_numba

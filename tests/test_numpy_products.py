@@ -25,6 +25,20 @@ def test_parts_are_the_whole(stack, rows, columns, inner, small):
     np.testing.assert_allclose(out, a @ b, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("config", "small"),
+    [
+        ({}, 0),  # such as in a browser
+        ({"SIMD Extensions": {"baseline": ["NEON"]}}, 0),
+        ({"SIMD Extensions": {"found": ["X86_V3"]}}, 0),
+        ({"SIMD Extensions": {"found": ["AVX2", "AVX512_SKX"]}}, 10**6),
+        ({"SIMD Extensions": {"found": ["X86_V3", "X86_V4"]}}, 10**6),
+    ],
+)
+def test_parts_are_for_avx_512(config, small):
+    assert products.unpacked(config) == small
+
+
 @pytest.mark.parametrize("small", [0, 10**6])
 @pytest.mark.parametrize("samples", [1, 2, 8, 32, 33])
 def test_a_small_batch(samples, small, monkeypatch):

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from polynet_numpy.products import Call, products
-from polynet_numpy.results import empty, in_turn, repeat, run
+from polynet_numpy.products import products
+from polynet_numpy.results import Call, empty, in_turn, repeat, run
 from polynet_numpy.windows import Ends, Sizes, as_chwn, as_nchw, output_sizes, views
 
 PIECE = 1 << 19

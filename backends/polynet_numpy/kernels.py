@@ -28,9 +28,7 @@ from polynet_numpy import (
 from polynet_numpy.choice import choose
 from polynet_numpy.functions import taken
 from polynet_numpy.products import in_parts, products
-from polynet_numpy.results import empty, in_turn, like, repeat, run
-
-Call = Callable[[], object]
+from polynet_numpy.results import Call, empty, in_turn, like, repeat, run
 
 
 def linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:

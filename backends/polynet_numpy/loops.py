@@ -260,12 +260,8 @@ def of_standardised_rows(g, y, r, weight, work, out):
 
 def of_standardised_columns(g, y, r, weight, to_mean, to_variance, total, slope, work, out):
     n, size = g.dtype.type(g.shape[1]), g.shape[1]
-    zero, two, flat, flat_work = (
-        g.dtype.type(0),
-        g.dtype.type(2),
-        g.reshape(g.size),
-        work.reshape(g.size),
-    )
+    zero, two = g.dtype.type(0), g.dtype.type(2)
+    flat, flat_work = g.reshape(g.size), work.reshape(g.size)
     for i in range(g.shape[0]):
         for j in range(size):
             work[i, j] = g[i, j] * y[i, j]

@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 
 from polynet_numpy import compiled, loops
-from polynet_numpy.results import empty, in_turn, like, repeat, run
+from polynet_numpy.results import Call, empty, in_turn, like, repeat, run
 from polynet_numpy.windows import as_chwn, as_nchw
-
-Call = Callable[[], object]
 
 
 def layer_norm(

@@ -8,16 +8,27 @@ small batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 
-Call = Callable[[], object]
+from polynet_numpy.results import Call
 
 AVX512 = {"AVX512_SKX", "X86_V4"}  # NumPy's name until 2.3, and since
-SMALL = 10**6 if AVX512 & {*np.show_config("dicts")["SIMD Extensions"]["found"]} else 0
-"""The most multiplications of a product that needs no packing."""
+
+
+def unpacked(config: Mapping[str, Any]) -> int:
+    """The most multiplications of a product that needs no packing, by NumPy's configuration.
+
+    Where a processor has no extensions, the configuration says nothing of them.
+    """
+    found = config.get("SIMD Extensions", {}).get("found", ())
+    return 10**6 if AVX512 & {*found} else 0
+
+
+SMALL = unpacked(np.show_config("dicts"))
 FEW = 32
 """The number of rows up to which narrow parts are faster than the whole, too."""
 WIDTHS = 16, 64

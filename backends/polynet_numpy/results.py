@@ -13,6 +13,8 @@ from numpy.lib.stride_tricks import as_strided
 
 from polynet_numpy.capture import Captured, active, array_of
 
+Call = Callable[[], object]
+
 
 def run(function: Callable[..., object], *args: Any, **options: Any) -> None:
     """Call a function that writes its results into its arguments, now and in each replay.
@@ -28,7 +30,7 @@ def run(function: Callable[..., object], *args: Any, **options: Any) -> None:
 
 
 def repeat(
-    make: Callable[..., Callable[[], object]],
+    make: Callable[..., Call],
     *args: Any,
     over: bool = False,
     by_loops: bool = True,
@@ -45,7 +47,7 @@ def repeat(
         capture.repeat(make, args, over=over, by_loops=by_loops)
 
 
-def in_turn(calls: Sequence[Callable[[], object]]) -> Callable[[], None]:
+def in_turn(calls: Sequence[Call]) -> Call:
     """One call that makes all the calls, one after the other."""
 
     def call() -> None:

@@ -8,16 +8,14 @@ from typing import Any
 import numpy as np
 
 from polynet_numpy import compiled, loops
-from polynet_numpy.results import empty, like, repeat
-
-Call = Callable[[], object]
+from polynet_numpy.results import Call, empty, like, repeat
 
 
 def softmax(xp: Any, x: Any, *, axis: int = -1) -> Any:
     """y = exp(x - max x) / Σ exp(x - max x) along the last axis; the gradient is (g - Σ g·y)·y."""
-    if not x.size or x.dtype.char not in "fd" or axis not in (-1, x.ndim - 1):
+    if not x.ndim or not x.size or axis not in (-1, x.ndim - 1):
         return NotImplemented
-    if not x.flags.c_contiguous:
+    if x.dtype.char not in "fd" or not x.flags.c_contiguous:
         return NotImplemented
     rows = x.reshape(-1, x.shape[-1])
     y, total = like(rows), empty((len(rows), 1), x.dtype)
