@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import pytest
 
-import polynet
-from polynet import array_namespace, functional, grad, namespace, nn, optim
+from polynet import functional, nn, optim
 from polynet.backend import asarray, to_numpy
-from polynet.ops.operators import ELSEWHERE, OF_JAX, OF_PYTORCH
 from polynet.optim import schedules
 
 Made = Callable[[Callable[[int], Any]], Any]
@@ -489,24 +486,3 @@ def test_integers_out_of_range_do_what_embedding_says(name: str) -> None:
             with pytest.raises(IndexError) as caught:
                 look(beyond)
             assert "Embedding(3, 2): inputs count from 0 to 2" in caught.value.__notes__[0]
-
-
-@pytest.mark.parametrize("name", [*ELSEWHERE, *OF_PYTORCH, *OF_JAX])
-def test_a_method_of_other_arrays_says_which_function_to_call(name: str) -> None:
-    """NumPy's, PyTorch's, and JAX's. And the function is there."""
-    caught = []
-
-    def f(x: Any) -> Any:
-        with pytest.raises(AttributeError) as error:
-            getattr(x, name)
-        caught.append(str(error.value))
-        assert not hasattr(x, name)
-        return array_namespace(x).sum(x)
-
-    grad(f)(np.ones(2))
-    assert name in {**OF_PYTORCH, **OF_JAX} or hasattr(np.ones(2), name)
-    assert f"no attribute {name!r}: arrays of the standard have functions" in caught[0]
-    instead = caught[0].rpartition("; ")[2]
-    owner = polynet if instead.startswith("polynet.") else namespace("numpy")
-    call = instead.partition(".")[2].partition("(")[0]
-    assert name == "item" or callable(attrgetter(call)(owner))

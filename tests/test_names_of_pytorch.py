@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 import re
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import pytest
 
+import polynet
 from polynet import (
     Trainer,
+    array_namespace,
     callbacks,
     data,
     functional,
@@ -22,6 +25,7 @@ from polynet import (
     optim,
     random,
 )
+from polynet.ops.operators import ELSEWHERE, OF_JAX, OF_PYTORCH
 from polynet.pytorch_names import (
     NO_PARAMETERS,
     OF_A_CALL,
@@ -250,7 +254,7 @@ def test_the_class_is_named_whose_signature_is_told() -> None:
     with pytest.raises(TypeError, match=r"^Linear\(in_features, .*\): missing"):
         Widened(3)
     with pytest.raises(TypeError, match=r"^Widened.__init__\(\) missing"):  # Python's words
-        Widened()  # type: ignore[call-arg]
+        Widened()  # type: ignore[call-arg]  # likewise
     with pytest.raises(TypeError, match=r"^Sequential: layer 0 is a int"):  # its own error
         nn.Sequential(3)  # type: ignore[arg-type]
     assert str(inspect.signature(nn.Dropout)) == "(p: 'float' = 0.5) -> 'None'"
@@ -285,3 +289,24 @@ def test_a_call_that_does_not_fit_is_told_the_signature(name: str) -> None:
         call(xp, xp.asarray([1.0, 2.0]))
     with pytest.raises(TypeError, match=f"^{re.escape(said)}$"):
         grad(lambda x: call(xp, x))(np.ones(2))
+
+
+@pytest.mark.parametrize("name", [*ELSEWHERE, *OF_PYTORCH, *OF_JAX])
+def test_a_method_of_other_arrays_says_which_function_to_call(name: str) -> None:
+    """NumPy's, PyTorch's, and JAX's. And the function is there."""
+    caught = []
+
+    def f(x: Any) -> Any:
+        with pytest.raises(AttributeError) as error:
+            getattr(x, name)
+        caught.append(str(error.value))
+        assert not hasattr(x, name)
+        return array_namespace(x).sum(x)
+
+    grad(f)(np.ones(2))
+    assert name in {**OF_PYTORCH, **OF_JAX} or hasattr(np.ones(2), name)
+    assert f"no attribute {name!r}: arrays of the standard have functions" in caught[0]
+    instead = caught[0].rpartition("; ")[2]
+    owner = polynet if instead.startswith("polynet.") else namespace("numpy")
+    call = instead.partition(".")[2].partition("(")[0]
+    assert name == "item" or callable(attrgetter(call)(owner))
