@@ -208,6 +208,20 @@ def test_what_leaves_the_namespace_is_refused(why, call):
         gradients(call, "numpy")
 
 
+def test_a_plain_array_beside_the_recorded_one_is_moved_to_its_namespace():
+    u, k = SAMPLES["u"], SAMPLES["k"]
+
+    def f(x, y):
+        return array_namespace(x).sum(MODULES["signal"].fftconvolve(x, y) ** 2)
+
+    with pytest.raises(TypeError, match="Multiple namespaces") as raised:
+        polynet.grad(lambda x: f(x, k))(u)
+    (note,) = raised.value.__notes__
+    assert "give them polynet.array_namespace(x).asarray(a) in place of a plain array a" in note
+    found = polynet.grad(lambda x: f(x, array_namespace(x).asarray(k)))(u)
+    np.testing.assert_allclose(found, numerical_gradient(lambda x: f(x, k), u), rtol=1e-6)
+
+
 def test_a_nan_that_is_overwritten_afterwards_comes_back_in_the_gradient():
     assert all(np.isfinite(g).all() for g in differences(NAN))
     assert all(np.isnan(g).all() for g in gradients(NAN, "numpy"))

@@ -200,6 +200,13 @@ def test_numpys_functions_are_not_those_of_a_gradient(function: str) -> None:
     assert any("xp = polynet.array_namespace(x)" in note for note in raised.value.__notes__)
 
 
+def test_what_a_library_converts_to_numpy_is_told_of_scipys_variable() -> None:
+    with pytest.raises(RecordError, match="a NumPy array of a recorded Tensor") as raised:
+        grad(lambda x: np.asarray(x).sum())(X)
+    (note,) = raised.value.__notes__
+    assert "SCIPY_ARRAY_API was 1 when SciPy was imported" in note
+
+
 @pytest.mark.parametrize("function", ["exp", "add", "where"])
 def test_a_namespace_from_outside_knows_no_gradient(backend: Backend, function: str) -> None:
     """As where a layer asks for it first, and differentiates further down; it says so once."""

@@ -8,14 +8,28 @@ from typing import Any
 
 from polynet import tree
 from polynet.backend import Array, Backend, common_backend
-from polynet.errors import warn
+from polynet.errors import RecordError, warn
 from polynet.ops import namespace
 from polynet.ops.complex_numbers import in_dtype, is_complex
 from polynet.tensor import Level, Tensor, plain_value, sweep, without_level
 
 Argnums = int | tuple[int, ...]
 
-REFUSED = "A library's own functions know no gradient"
+_OF_A_LIBRARY = (
+    "A library's own functions know no gradient: in place of np.exp(x) write xp.exp(x), with "
+    "xp = polynet.array_namespace(x), called within the function that is differentiated"
+)
+NOTES = {
+    "__array_ufunc__=None": _OF_A_LIBRARY,
+    repr(Tensor): _OF_A_LIBRARY,
+    "Multiple namespaces for array inputs": "Functions of other libraries take arrays of one "
+    "namespace: beside a recorded array x, give them polynet.array_namespace(x).asarray(a) in "
+    "place of a plain array a",
+    "a NumPy array of a recorded Tensor": "If a function of SciPy wanted it: those that are "
+    "written against the standard take a Tensor, if the environment variable SCIPY_ARRAY_API was "
+    "1 when SciPy was imported",
+}
+"""What to do, by words of an error with which a call of another library ended."""
 
 _open_levels: ContextVar[int] = ContextVar("polynet_open_levels", default=0)
 
@@ -197,16 +211,13 @@ def _backend_of_leaves(named_leaves: list[tuple[str, Any]]) -> tuple[Backend, bo
 
 
 def _called(f: Callable[..., Any], args: list[Any], options: dict[str, Any]) -> Any:
-    """The result of `f`. If a library refused a Tensor, a note says which functions take one."""
+    """The result of `f`. If a library refused a Tensor, a note says what to do."""
     try:
         return f(*args, **options)
-    except TypeError as error:
-        noted = any(REFUSED in note for note in getattr(error, "__notes__", ()))
-        if not noted and any(sign in str(error) for sign in ("__array_ufunc__=None", repr(Tensor))):
-            error.add_note(
-                f"{REFUSED}: in place of np.exp(x) write xp.exp(x), with "
-                "xp = polynet.array_namespace(x), called within the function that is differentiated"
-            )
+    except (TypeError, RecordError) as error:
+        for sign, note in NOTES.items():
+            if sign in str(error) and note not in getattr(error, "__notes__", ()):
+                error.add_note(note)
         raise
 
 
