@@ -11,6 +11,7 @@ import pytest
 
 from polynet import array_namespace, functional, grad, hessian, vjp
 from polynet.backend import Backend, to_numpy
+from polynet.testing.assertions import supports_float64
 from polynet.testing.suite.cases import dtypes, to_backend
 
 EDGES: dict[str, tuple[Callable[..., Any], list[list[float]], list[list[float]]]] = {
@@ -224,6 +225,29 @@ def test_gradients_by_real_and_complex_numbers_at_once(turned: bool) -> None:
     by_x, by_z = found[::-1] if turned else found
     np.testing.assert_array_equal(by_x, [7.0, -1.0])
     np.testing.assert_array_equal(by_z, [2j, 3j])
+
+
+@pytest.mark.parametrize(
+    ("f", "slope"),
+    [
+        (lambda xp, s: xp.real(xp.exp(1j * s)), lambda s: -np.sin(s)),
+        (lambda xp, s: xp.abs(1j + s), lambda s: s / np.sqrt(1 + s * s)),
+        (lambda xp, s: xp.imag((1j - s) ** 2), lambda s: -2.0),
+        (lambda xp, s: xp.imag(1j / s), lambda s: -1 / s**2),
+        (lambda xp, s: xp.imag(1j**s), lambda s: np.pi / 2 * np.cos(np.pi / 2 * s)),
+    ],
+    ids="* + - / **".split(),
+)
+def test_a_complex_number_of_python_before_a_sum(backend: Backend, f: Any, slope: Any) -> None:
+    """A sum is np.float64 on NumPy, and 1j times that is Python's complex, which has no shape."""
+    dtype = "float64" if supports_float64(backend) else "float32"
+    x = to_backend(np.asarray([0.5, 0.75]), backend, dtype)
+
+    def of_sum(a: Any) -> Any:
+        xp = array_namespace(a)
+        return f(xp, xp.sum(a))
+
+    np.testing.assert_allclose(to_numpy(grad(of_sum)(x)), [slope(1.25)] * 2, rtol=1e-5)
 
 
 def test_what_vjp_gives_may_be_written_to() -> None:

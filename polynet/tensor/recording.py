@@ -299,7 +299,8 @@ def _binary(rule: Callable[..., Any], static: _Static | None) -> Callable[..., A
             saved = select((value, a, b))
         try:
             shape = value.shape
-        except AttributeError:  # several results
+        except AttributeError:  # several results, or what 1j * np.float64(2) is, Python's complex
+            value = level.xp.asarray(value) if type(value) is complex else value
             return _written(level, value, (i, j), pullbacks, saved)
         if (i is None and j is None) or pullbacks is None:
             return Tensor(value, level)
