@@ -39,7 +39,7 @@ def test_the_namespace_of_a_name_or_a_backend_is_one(backend, xp):
     assert polynet.namespace(backend.name) is xp
     with polynet.use_backend(backend):
         assert polynet.namespace() is xp
-    assert xp.__array_api_version__ == "2024.12"
+    assert xp.__array_api_version__ == "2025.12"
     assert {"asarray", "exp", "float32", "take"} <= set(dir(xp))
     with pytest.raises(AttributeError):
         _ = xp.no_such_function
@@ -58,7 +58,7 @@ def test_what_it_makes_are_tensors_in_it(backend, xp):
         assert made.__array_namespace__() is xp
         assert made.__array_namespace__(api_version="2023.12") is xp
         assert backend.is_array(polynet.tensor.plain_value(made))
-    with pytest.raises(ValueError, match=r"'2019.07'.*2024.12"):
+    with pytest.raises(ValueError, match=r"'2019.07'.*2025.12"):
         made.__array_namespace__(api_version="2019.07")
 
 
@@ -72,6 +72,25 @@ def test_extensions_take_and_return_tensors(backend, xp, x):
     slope = grad(lambda a: xp.sum(xp.linalg.matmul(a, a)))(x)
     expected = X.sum(axis=0)[:, None] + X.sum(axis=1)[None, :]
     np.testing.assert_allclose(polynet.to_numpy(slope), expected, rtol=1e-12)
+
+
+def test_what_is_new_in_2025(backend, xp, x):
+    a, whole = xp.asarray(x), xp.asarray([4, 1, 7])
+    assert tuple(xp.broadcast_shapes((3, 1), (1, 4), (4,))) == (3, 4)
+    assert tuple(xp.broadcast_shapes()) == ()
+    assert xp.expand_dims(a, axis=(-1, 0)).shape == (1, 3, 3, 1)
+    assert xp.expand_dims(a, axis=()).shape == (3, 3)
+    with pytest.raises(ValueError, match=r"axis \(1, -3\), two are the same"):
+        xp.expand_dims(a, axis=(1, -3))
+    assert type(xp.meshgrid(whole, whole)) is type(xp.broadcast_arrays(a, a)) is tuple
+    np.testing.assert_array_equal(host(xp.permute_dims(a, (-1, 0))), X.T)
+    assert int(xp.searchsorted(xp.asarray([1.0, 2.0, 3.0]), 2.5)) == 2
+    assert host(xp.isin(whole, xp.asarray([7, 4]))).tolist() == [True, False, True]
+    assert host(xp.isin(whole, 1)).tolist() == [False, True, False]
+    w, v = xp.linalg.eig(a)
+    np.testing.assert_allclose(host(v * w), X @ host(v), rtol=1e-12, atol=1e-12)
+    by_power = host(xp.sum(xp.linalg.eigvals(a) ** 3))
+    np.testing.assert_allclose(by_power, np.trace(X @ X @ X), rtol=1e-12, atol=1e-12)
 
 
 def test_asarray_keeps_the_record(xp, x):

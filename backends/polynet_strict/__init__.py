@@ -28,7 +28,7 @@ class StrictBackend(Backend):
             raise MissingDependency("array-api-strict", INSTALL) from error
         self.xp = array_api_strict
         self.version = array_api_strict.__version__
-        array_api_strict.set_array_api_strict_flags(api_version="2024.12")
+        array_api_strict.set_array_api_strict_flags(api_version="2025.12")
 
     def devices(self) -> Mapping[str, Any]:
         device = self.xp.Device

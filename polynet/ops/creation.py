@@ -43,4 +43,4 @@ def meshgrid(xp, *arrays, indexing="xy"):
 
         return [along(i) if need else None for i, need in enumerate(needs)]
 
-    return xp.meshgrid(*arrays, indexing=indexing), pullback
+    return tuple(xp.meshgrid(*arrays, indexing=indexing)), pullback

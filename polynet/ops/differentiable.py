@@ -75,7 +75,9 @@ LOCALLY_CONSTANT = frozenset(
 )
 """Functions whose derivative is zero wherever it exists: no gradient goes back through them."""
 
-INQUIRIES = frozenset("__array_namespace_info__ can_cast finfo iinfo isdtype result_type".split())
+INQUIRIES = frozenset(
+    "__array_namespace_info__ broadcast_shapes can_cast finfo iinfo isdtype result_type".split()
+)
 """Functions that return no array."""
 
 INSTEAD = {
@@ -194,11 +196,11 @@ class Namespace(Functions):
     """An Array API namespace whose arrays are Tensors.
 
     A function without a derivative is the backend's own: its results are constants, and it raises
-    an error if it is given recorded arrays. Names newer than the standard's version 2024.12 are
-    available where the backend has them.
+    an error if it is given recorded arrays. Names that came with the standard's version 2025.12,
+    and later ones, are available where the backend has them.
     """
 
-    __array_api_version__ = "2024.12"
+    __array_api_version__ = "2025.12"
 
     def __init__(self, backend: Backend) -> None:
         constants = Level(backend, self, constant=True)
@@ -290,7 +292,7 @@ def array_namespace(x: Array, /, *others: Array | None) -> Any:
 
 
 def namespace(backend: str | Backend | None = None) -> Namespace:
-    """The Array API namespace (2024.12) of a backend, whose arrays are Tensors.
+    """The Array API namespace (2025.12) of a backend, whose arrays are Tensors.
 
     `backend` is a name or a Backend; None is the one chosen, else NumPy. The namespace's functions,
     and the operators, methods and indexing of its arrays, are those of the standard and can be
@@ -302,7 +304,7 @@ def namespace(backend: str | Backend | None = None) -> Namespace:
     not change `x`: write `x[0, 1] = y`.
 
     Raises UnknownBackendError, or BackendUnavailableError with the cause chained. Reference:
-    Python array API standard, 2024.12.
+    Python array API standard, 2025.12.
 
     >>> import polynet
     >>> xp = polynet.namespace("numpy")

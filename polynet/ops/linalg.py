@@ -1,8 +1,11 @@
 """The extension `linalg`: decompositions, inverses and norms, each with its derivative.
 
 The formulas are those of Giles, "An extended collection of matrix derivative results" (2008),
-unless another source is named. All functions take stacks of matrices. Of a matrix that is meant to
-be symmetric only one triangle is read, but its gradient is symmetric.
+unless another source is named; they hold for complex matrices, since the gradients here are the
+conjugates of the usual ones (see `complex_numbers`). All functions take stacks of matrices. Of a
+matrix that is meant to be symmetric, or Hermitian, only one triangle is read, but its gradient is
+symmetric, or Hermitian. Complex singular vectors and eigenvectors times a number of absolute value
+1 are such vectors too: their gradient is that of functions which do not depend on this number.
 """
 
 from __future__ import annotations
@@ -14,12 +17,19 @@ from typing import Any, NamedTuple
 import array_api_compat
 
 from polynet.ops import indexing
-from polynet.ops.complex_numbers import in_dtype, real_only
+from polynet.ops.complex_numbers import in_dtype, is_complex
 from polynet.ops.linear_algebra import matmul, matrix_transpose, tensordot, vecdot
 from polynet.ops.statistical import keepdims_shape, reduced_axes
 from polynet.tensor import composition, op, with_pullbacks
 
 __all__ = ["matmul", "matrix_transpose", "tensordot", "vecdot"]
+
+
+class EigResult(NamedTuple):
+    """Complex eigenvalues (…, n), in any order, and eigenvectors (…, n, n), as columns."""
+
+    eigenvalues: Any
+    eigenvectors: Any
 
 
 class EighResult(NamedTuple):
@@ -72,8 +82,17 @@ def _row(xp, x):
     return xp.expand_dims(x, axis=-2)
 
 
-def _symmetric(x):
-    return (x + x.mT) / 2
+def _conj(xp, x):
+    return xp.conj(x) if is_complex(xp, x) else x
+
+
+def _adjoint(xp, x):
+    """The conjugate transpose."""
+    return _conj(xp, x).mT
+
+
+def _hermitian(xp, x):
+    return (x + _adjoint(xp, x)) / 2
 
 
 def _lower(xp, x, *, diagonal):
@@ -124,11 +143,15 @@ def _cofactors(xp, x, /):
 
 @op
 def slogdet(xp, x, /):
-    def pullback(g, _needs):  # the sign is constant
-        real_only(xp, "linalg.slogdet", x)
-        return (_column(xp, _column(xp, g[1])) * xp.linalg.inv(x).mT,)
+    sign, logarithm = xp.linalg.slogdet(x)
 
-    return SlogdetResult(*xp.linalg.slogdet(x)), pullback
+    def pullback(g, _needs):
+        to_log = in_dtype(xp, g[1], logarithm.dtype)
+        if is_complex(xp, x):  # a real sign is constant
+            to_log = to_log + xp.imag(g[0] * sign) * 1j
+        return (_column(xp, _column(xp, to_log)) * xp.linalg.inv(x).mT,)
+
+    return SlogdetResult(sign, logarithm), pullback
 
 
 @op
@@ -152,10 +175,10 @@ def pinv(xp, x, /, *, rtol=None):
     y = xp.linalg.pinv(x, rtol=rtol)
 
     def pullback(g):
-        real_only(xp, "linalg.pinv", x)
-        t, h = y.mT, g.mT
-        left = xp.matmul(h - xp.matmul(x, xp.matmul(y, h)), xp.matmul(y, t))
-        right = xp.matmul(xp.matmul(t, y), h - xp.matmul(xp.matmul(h, y), x))
+        t, h = y.mT, _adjoint(xp, g)
+        cx, cy = _conj(xp, x), _conj(xp, y)
+        left = xp.matmul(h - xp.matmul(cx, xp.matmul(cy, h)), xp.matmul(cy, t))
+        right = xp.matmul(xp.matmul(t, cy), h - xp.matmul(xp.matmul(h, cy), cx))
         return left + right - xp.matmul(t, xp.matmul(g, t))
 
     return y, (pullback,)
@@ -189,10 +212,10 @@ def cholesky(xp, x, /, *, upper=False):
     y = xp.linalg.cholesky(x, upper=upper)
 
     def pullback(g):
-        real_only(xp, "linalg.cholesky", y)
-        t = y if upper else y.mT
-        middle = _lower(xp, xp.matmul(t, g.mT if upper else g), diagonal=0.5)
-        return _symmetric(xp.linalg.solve(t, xp.linalg.solve(t, middle.mT).mT))
+        t = _conj(xp, y) if upper else y.mT
+        middle = _lower(xp, xp.matmul(t, _adjoint(xp, g) if upper else g), diagonal=0.5)
+        half = _adjoint(xp, xp.linalg.solve(t, _adjoint(xp, middle)))
+        return _hermitian(xp, xp.linalg.solve(t, half))
 
     return y, (pullback,)
 
@@ -217,13 +240,12 @@ def _eigh(xp, x, divide):
     w, v = xp.linalg.eigh(x)
 
     def pullback(g, _needs):
-        real_only(xp, "linalg.eigh", v)
         to_w, to_v = g
         eye = _eye(xp, v, v.shape[-1])
         gaps = _row(xp, w) - _column(xp, w) + eye
         rotation = divide(xp.matmul(v.mT, to_v), gaps) * (1 - eye)
-        middle = rotation + eye * _row(xp, to_w)
-        return (_symmetric(xp.matmul(v, xp.matmul(middle, v.mT))),)
+        middle = rotation + eye * _row(xp, in_dtype(xp, to_w, w.dtype))
+        return (_hermitian(xp, xp.matmul(_conj(xp, v), xp.matmul(middle, v.mT))),)
 
     return EighResult(w, v), pullback
 
@@ -233,10 +255,56 @@ def eigvalsh(xp, x, /):
     w, v = _eigh_of_values(x)
 
     def pullback(g):
-        real_only(xp, "linalg.eigvalsh", v)
-        return xp.matmul(v * _row(xp, g), v.mT)
+        return xp.matmul(_conj(xp, v) * _row(xp, in_dtype(xp, g, w.dtype)), v.mT)
 
     return w, (pullback,)
+
+
+@op
+def eig(xp, x, /):
+    """Boeddeker and others, "On the computation of complex-valued gradients" (2017).
+
+    Eigenvectors have no derivative where two eigenvalues are equal: a gradient that comes from
+    them is not finite there.
+    """
+    return _eig(xp, x, _divide_or_0)
+
+
+@op
+def _eig_of_values(xp, x, /):
+    """`eig` for `eigvals`: where eigenvalues are equal, second derivatives are NaN, not 0."""
+    return _eig(xp, x, truediv)
+
+
+def _eig(xp, x, divide):
+    w, v = (_as_complex(xp, z) for z in xp.linalg.eig(x))
+
+    def pullback(g, _needs):
+        to_w, to_v = g
+        eye = _eye(xp, v, v.shape[-1])
+        gaps = _row(xp, w) - _column(xp, w) + eye
+        product = xp.matmul(v.mT, to_v)
+        along = xp.sum(product * eye, axis=-2, keepdims=True)  # what only makes a vector longer
+        turn = product - xp.matmul(v.mT, xp.conj(v)) * along
+        middle = divide(turn, gaps) * (1 - eye) + eye * _row(xp, to_w)
+        return (in_dtype(xp, xp.linalg.solve(v.mT, xp.matmul(middle, v.mT)), x.dtype),)
+
+    return EigResult(w, v), pullback
+
+
+@op
+def eigvals(xp, x, /):
+    w, v = _eig_of_values(x)
+
+    def pullback(g):
+        return in_dtype(xp, xp.linalg.solve(v.mT, _column(xp, g) * v.mT), x.dtype)
+
+    return w, (pullback,)
+
+
+def _as_complex(xp, z):
+    """NumPy's own functions give real numbers where the imaginary parts are 0."""
+    return z if is_complex(xp, z) else xp.astype(z, xp.result_type(z.dtype, xp.complex64))
 
 
 @op
@@ -245,15 +313,15 @@ def qr(xp, x, /, *, mode="reduced"):
     q, r = xp.linalg.qr(x, mode=mode)
     m, n = x.shape[-2:]
     rest = x[..., m:] if n > m else None  # x = [x₁ x₂], r = [r₁ r₂], x₁ = q r₁ and x₂ = q r₂
+    cq = _conj(xp, q)
 
     def tall(g_q, g_r, r):
-        product = xp.matmul(r, g_r.mT) - xp.matmul(g_q.mT, q)
+        product = xp.matmul(_conj(xp, r), _adjoint(xp, g_r)) - xp.matmul(_adjoint(xp, g_q), cq)
         lower = _lower(xp, product, diagonal=0.5)
-        middle = g_q + xp.matmul(q, lower + lower.mT)
+        middle = g_q + xp.matmul(cq, lower + _adjoint(xp, lower))
         return xp.linalg.solve(r, middle.mT).mT
 
     def pullback(g, _needs):
-        real_only(xp, "linalg.qr", q)
         g_q, g_r = g
         if m >= n:
             if mode == "complete" and m > n:
@@ -263,8 +331,9 @@ def qr(xp, x, /, *, mode="reduced"):
                 )
             return (tall(g_q, g_r, r),)
         g_rest = g_r[..., m:]
-        first = tall(g_q + xp.matmul(rest, g_rest.mT), g_r[..., :m], r[..., :m])
-        return (xp.concat([first, xp.matmul(q, g_rest)], axis=-1),)
+        whole = g_q + xp.matmul(_conj(xp, rest), _adjoint(xp, g_rest))
+        first = tall(whole, g_r[..., :m], r[..., :m])
+        return (xp.concat([first, xp.matmul(cq, g_rest)], axis=-1),)
 
     return QRResult(q, r), pullback
 
@@ -290,31 +359,34 @@ def _svd(xp, x, divide, full_matrices):
     m, n = x.shape[-2:]
 
     def pullback(g, _needs):
-        real_only(xp, "linalg.svd", u)
         if full_matrices and m != n:
             raise ValueError(
                 f"linalg.svd(full_matrices=True) has no derivative for {m} rows and {n} columns: "
                 "the last singular vectors may be any that complete them; use "
                 "full_matrices=False, or svdvals"
             )
-        g_u, g_s, g_v = g[0], g[1], g[2].mT
-        v = vh.mT
+        g_u, g_s, g_v = g[0], g[1], _adjoint(xp, g[2])
+        v, cu, cvh = _adjoint(xp, vh), _conj(xp, u), _conj(xp, vh)
         eye = _eye(xp, u, min(m, n))
         row, column = _row(xp, s), _column(xp, s)
         gaps = (row - column) * (row + column) + eye
 
-        def rotation(basis, to_basis):
+        def skew(basis, to_basis):
             product = xp.matmul(basis.mT, to_basis)
-            return divide(product - product.mT, gaps)
+            return product - _adjoint(xp, product)
 
-        middle = rotation(u, g_u) * row + column * rotation(v, g_v) + eye * _row(xp, g_s)
-        out = xp.matmul(u, xp.matmul(middle, vh))
+        of_u = skew(u, g_u)
+        middle = divide(of_u, gaps) * row + column * divide(skew(v, g_v), gaps)
+        middle = middle + eye * _row(xp, in_dtype(xp, g_s, s.dtype))
+        if is_complex(xp, u):  # its diagonal: the angles of u's columns against those of v
+            middle = middle + eye * divide(of_u, 2 * row)
+        out = xp.matmul(cu, xp.matmul(middle, cvh))
         if m > n:  # the part of g_u outside the space that the columns of u span
-            rest = g_u - xp.matmul(u, xp.matmul(u.mT, g_u))
-            out = out + xp.matmul(divide(rest, row), vh)
+            rest = g_u - xp.matmul(cu, xp.matmul(u.mT, g_u))
+            out = out + xp.matmul(divide(rest, row), cvh)
         if n > m:
-            rest = g_v - xp.matmul(v, xp.matmul(vh, g_v))
-            out = out + xp.matmul(u, divide(rest, row).mT)
+            rest = g_v - xp.matmul(_conj(xp, v), xp.matmul(v.mT, g_v))
+            out = out + xp.matmul(cu, _adjoint(xp, divide(rest, row)))
         return (out,)
 
     return SVDResult(u, s, vh), pullback
@@ -325,8 +397,7 @@ def svdvals(xp, x, /):
     u, s, vh = _svd_of_values(x)
 
     def pullback(g):
-        real_only(xp, "linalg.svdvals", u)
-        return xp.matmul(u * _row(xp, g), vh)
+        return xp.matmul(_conj(xp, u) * _row(xp, in_dtype(xp, g, s.dtype)), _conj(xp, vh))
 
     return s, (pullback,)
 

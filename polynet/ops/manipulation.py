@@ -34,8 +34,18 @@ def permute_dims(xp, x, /, axes):
 
 @op
 def expand_dims(xp, x, /, axis):
-    before = x.shape
-    return xp.expand_dims(x, axis=axis), (lambda g: xp.reshape(g, before),)
+    before, y = x.shape, x
+    for place in _places(axis, x.ndim) if isinstance(axis, tuple) else (axis,):
+        y = xp.expand_dims(y, axis=place)  # one by one: not every library takes several
+    return y, (lambda g: xp.reshape(g, before),)
+
+
+def _places(axes, ndim):
+    """The places of new axes among all, rising."""
+    places = sorted(normalise_axis(axis, ndim + len(axes)) for axis in axes)
+    if len({*places}) < len(places):
+        raise ValueError(f"expand_dims: of axis {axes}, two are the same place")
+    return places
 
 
 @op
@@ -69,7 +79,7 @@ def moveaxis(xp, x, source, destination, /):
 
 @op
 def broadcast_arrays(xp, *arrays):
-    return xp.broadcast_arrays(*arrays), lambda g, _needs: g
+    return tuple(xp.broadcast_arrays(*arrays)), lambda g, _needs: g
 
 
 @op

@@ -118,7 +118,7 @@ class _Ended:
 
 ENDED = _Ended()
 
-API_VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12")
+API_VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12", "2025.12")
 """The versions of the array API standard that a Tensor's namespace fulfils."""
 
 

@@ -24,7 +24,7 @@ REPOSITORIES = {
 DRAWN = "test_special_cases.py"
 """Where a test is one example, and what is drawn decides whether an expected failure shows."""
 
-VERSION = "2024.12"
+VERSION = "2025.12"
 BACKENDS = ("numpy", "strict")
 NAMESPACES = {
     "bare": "exec('import polynet; xp = polynet.namespace(\"{}\").xp')",

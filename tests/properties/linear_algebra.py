@@ -44,15 +44,29 @@ def matrix(draw: Draw, shape: Shape, *, of_complex: bool = False) -> np.ndarray:
 
 
 @st.composite
-def square(draw: Draw, *, may_be_complex: bool = False) -> Sample:
+def square(draw: Draw) -> Sample:
     n = draw(sides)
-    of_complex = may_be_complex and draw(st.booleans())
-    return sample(matrix(draw, (*draw(stacks), n, n), of_complex=of_complex))
+    return sample(matrix(draw, (*draw(stacks), n, n), of_complex=draw(st.booleans())))
 
 
 @st.composite
 def oblong(draw: Draw) -> Sample:
-    return sample(matrix(draw, (*draw(stacks), draw(sides), draw(sides))))
+    shape = *draw(stacks), draw(sides), draw(sides)
+    return sample(matrix(draw, shape, of_complex=draw(st.booleans())))
+
+
+def separate(draw: Draw, n: int, stack: Shape) -> np.ndarray:
+    """Eigenvalues of about 1, 2, …"""
+    return np.asarray(np.arange(1, n + 1) + generator(draw).uniform(-0.2, 0.2, (*stack, n)))
+
+
+@st.composite
+def diagonalisable(draw: Draw) -> Sample:
+    """Matrices whose eigenvectors are far from dependent on one another."""
+    n, stack, of_complex = draw(sides), draw(stacks), draw(st.booleans())
+    v = matrix(draw, (*stack, n, n), of_complex=of_complex)
+    w = separate(draw, n, stack) * (np.exp(1j * numbers(draw, (n,))) if of_complex else 1)
+    return sample(np.asarray((v * w[..., None, :]) @ np.linalg.inv(v)))
 
 
 @st.composite
@@ -63,12 +77,10 @@ def svd(draw: Draw) -> Sample:
 
 
 @st.composite
-def symmetric(draw: Draw, **options: Any) -> Sample:
+def hermitian(draw: Draw, **options: Any) -> Sample:
     n, stack = draw(sides), draw(stacks)
-    rng = generator(draw)
-    q, _ = np.linalg.qr(rng.normal(size=(*stack, n, n)))
-    w = np.arange(1, n + 1) + rng.uniform(-0.2, 0.2, (*stack, n))
-    x = (q * w[..., None, :]) @ np.swapaxes(q, -1, -2)
+    q, _ = np.linalg.qr(matrix(draw, (*stack, n, n), of_complex=draw(st.booleans())))
+    x = (q * separate(draw, n, stack)[..., None, :]) @ np.conj(np.swapaxes(q, -1, -2))
     return sample(np.asarray(x), **{name: draw(value) for name, value in options.items()})
 
 
@@ -76,8 +88,10 @@ def symmetric(draw: Draw, **options: Any) -> Sample:
 def qr(draw: Draw) -> Sample:
     """The first columns are independent, and the mode is one in which x determines all of Q."""
     m, n, stack = draw(sides), draw(sides), draw(stacks)
-    k = min(m, n)
-    x = np.concatenate([matrix(draw, (*stack, m, k)), numbers(draw, (*stack, m, n - k))], axis=-1)
+    k, of_complex = min(m, n), draw(st.booleans())
+    first = matrix(draw, (*stack, m, k), of_complex=of_complex)
+    make = complex_numbers if of_complex else numbers
+    x = np.concatenate([first, make(draw, (*stack, m, n - k))], axis=-1)
     return sample(x, mode=draw(st.sampled_from(["reduced", "complete"] if m <= n else ["reduced"])))
 
 
@@ -96,7 +110,7 @@ def solve(draw: Draw) -> Sample:
 
 @st.composite
 def matrix_power(draw: Draw) -> Sample:
-    (x,) = draw(square(may_be_complex=True)).args
+    (x,) = draw(square()).args
     return sample(x, draw(st.integers(-2, 5)))
 
 
@@ -117,7 +131,7 @@ def matrix_norm(draw: Draw) -> Sample:
     stack, m, n = draw(stacks), draw(sides), draw(sides)
     p = draw(st.sampled_from(["fro", "nuc", 1, -1, 2, -2, math.inf, -math.inf]))
     if p in ("fro", "nuc", 2, -2):
-        x = matrix(draw, (*stack, m, n))
+        x = matrix(draw, (*stack, m, n), of_complex=draw(st.booleans()))
     else:
         rows, columns = np.arange(1, m + 1)[:, None], np.arange(1, n + 1)
         x = (rows + 0.4 * columns) * away_from_zero(draw, (*stack, m, n), 0.95, 1.0)
@@ -215,15 +229,15 @@ PROPERTIES: dict[str, Samples] = {
     "vecdot": vecdot(),
     "tensordot": tensordot(),
     "einsum": einsum(),
-    **dict.fromkeys("linalg.det linalg.inv".split(), square(may_be_complex=True)),
-    "linalg.slogdet": square(),
+    **dict.fromkeys("linalg.det linalg.inv linalg.slogdet".split(), square()),
     "linalg.solve": solve(),
     "linalg.matrix_power": matrix_power(),
     **dict.fromkeys("linalg.pinv linalg.svdvals".split(), oblong()),
     "linalg.svd": svd(),
     "linalg.qr": qr(),
-    "linalg.cholesky": symmetric(upper=st.booleans()),
-    **dict.fromkeys("linalg.eigh linalg.eigvalsh".split(), symmetric()),
+    "linalg.cholesky": hermitian(upper=st.booleans()),
+    **dict.fromkeys("linalg.eigh linalg.eigvalsh".split(), hermitian()),
+    **dict.fromkeys("linalg.eig linalg.eigvals".split(), diagonalisable()),
     "linalg.vector_norm": vector_norm(),
     "linalg.matrix_norm": matrix_norm(),
     "linalg.cross": cross(),

@@ -58,8 +58,14 @@ def moveaxis(draw: Draw) -> Sample:
 
 @st.composite
 def expand_dims(draw: Draw) -> Sample:
+    """One new axis, or several, counted from either end."""
     x = numbers(draw, draw(shapes()))
-    return sample(x, axis=an_axis(draw, x.ndim + 1))
+    if draw(st.booleans()):
+        return sample(x, axis=an_axis(draw, x.ndim + 1))
+    count = draw(st.integers(0, 3))
+    places = draw(st.permutations(range(x.ndim + count)))[:count]
+    back = x.ndim + count
+    return sample(x, axis=tuple(p - draw(st.sampled_from([0, back])) for p in places))
 
 
 @st.composite

@@ -59,40 +59,60 @@ def _to_complex(f: Any, xp: Any, x: Any, **options: Any) -> Any:
     return _parts(xp, f(x, **options))
 
 
-def _of_symmetric(f: Any, xp: Any, x: Any, **options: Any) -> Any:
-    return f((x + x.mT) / 2, **options)
+def _hermitian(xp: Any, x: Any) -> Any:
+    return (x + xp.conj(x).mT) / 2
+
+
+def _of_hermitian(f: Any, xp: Any, x: Any, **options: Any) -> Any:
+    return f(_hermitian(xp, x), **options)
 
 
 def _flat(xp: Any, *arrays: Any) -> Any:
-    return xp.concat([xp.reshape(a, (-1,)) for a in arrays], axis=0)
+    """All numbers in one real array: of complex ones the real and the imaginary parts."""
+    complex_too = [_parts(xp, a) if xp.isdtype(a.dtype, "complex floating") else a for a in arrays]
+    return xp.concat([xp.reshape(a, (-1,)) for a in complex_too], axis=0)
 
 
 def _eigh(f: Any, xp: Any, x: Any) -> Any:
-    w, v = f((x + x.mT) / 2)
-    return _flat(xp, w, v * v, v[..., :1, :] * v)
+    w, v = f(_hermitian(xp, x))
+    return _flat(xp, w, v * xp.conj(v), v[..., :1, :] * xp.conj(v))
+
+
+def _eig(f: Any, xp: Any, x: Any) -> Any:
+    """The same for eigenvalues in any order."""
+    w, v = f(x)
+    return _parts(xp, xp.matmul(v * xp.exp(w)[..., None, :], xp.conj(v).mT))
+
+
+def _eigvals(f: Any, xp: Any, x: Any) -> Any:
+    w = f(x)
+    return _parts(xp, xp.sum(xp.stack([w, w * w, xp.exp(w)]), axis=-1))
 
 
 def _qr(f: Any, xp: Any, x: Any, **options: Any) -> Any:
     q, r = f(x, **options)
-    return _flat(xp, q * q, q[..., :1, :] * q, r * r, r[..., :1] * r)
+    cq, cr = xp.conj(q), xp.conj(r)
+    return _flat(xp, q * cq, q[..., :1, :] * cq, r * cr, r[..., :1] * cr)
 
 
 def _svd(f: Any, xp: Any, x: Any, **options: Any) -> Any:
     u, s, vh = f(x, **options)
-    return _flat(xp, s, u * u, u[..., :1, :] * u, vh * vh, u[..., :1, :] * vh.mT)
+    first = u[..., :1, :]
+    return _flat(xp, s, u * xp.conj(u), first * xp.conj(u), vh * xp.conj(vh), first * vh.mT)
 
 
 def _slogdet(f: Any, xp: Any, x: Any) -> Any:
-    sign, logarithm = f(x)
-    return xp.stack([sign, logarithm])
+    return _flat(xp, *f(x))
 
 
 _NAMES: dict[Callable[..., Any], str] = {
     _of_complex: "real imag conj fft.fft fft.ifft fft.fftn fft.ifftn fft.irfft fft.irfftn "
     "fft.hfft fft.fftshift fft.ifftshift",
     _to_complex: "fft.rfft fft.rfftn fft.ihfft",
-    _of_symmetric: "linalg.cholesky linalg.eigvalsh",
+    _of_hermitian: "linalg.cholesky linalg.eigvalsh",
+    _eig: "linalg.eig",
     _eigh: "linalg.eigh",
+    _eigvals: "linalg.eigvals",
     _qr: "linalg.qr",
     _svd: "linalg.svd",
     _slogdet: "linalg.slogdet",
@@ -135,7 +155,7 @@ SAMPLES: dict[str, list[Sample]] = {
     ],
     **{
         f"linalg.{name}": _calls(_square, *_SQUARES)
-        for name in ("inv", "det", "slogdet", "eigvalsh", "eigh")
+        for name in ("inv", "det", "slogdet", "eigvalsh", "eigh", "eigvals", "eig")
     },
     "linalg.cholesky": [
         *_calls(_definite, (3,), (2, 3)),

@@ -55,9 +55,9 @@ REQUIRED = (
     | LOCALLY_CONSTANT
     | INQUIRIES
     | {name for name, f in OPS.items() if f.__module__.startswith("polynet.ops.")}
-) - {"getitem", "to_device", "from_dlpack", "linalg", "fft", "isin"}
+) - {"getitem", "to_device", "from_dlpack", "linalg", "fft", "isin", "broadcast_shapes"}
 """Without `x[key]` and a method, and what a library need not have: it may not share, lack the
-extensions, and what came after 2024.12."""
+extensions, and what came with 2025.12."""
 
 
 ATTRIBUTES = "shape dtype ndim device mT".split()
