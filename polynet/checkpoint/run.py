@@ -20,7 +20,7 @@ from polynet.history import History, Position
 from polynet.step import Kept, State, weights_of
 from polynet.tree import named_leaves, replace_leaves
 
-VERSION = 2
+VERSION = 3
 """The version of the format of a run's file: of what it holds, under which names."""
 
 
@@ -55,6 +55,7 @@ def save_run(
         "version": VERSION,
         "position": asdict(position),
         "identity": identity,
+        "columns": list(history),
         "kept": {name: epoch for name, (epoch, _) in kept.items()},
     }
     weights = {name: tree for name, (_, tree) in kept.items()}
@@ -88,7 +89,7 @@ def load_run(
     weights = found.pop("kept")
     kept = {name: (epoch, weights[name]) for name, epoch in run["kept"].items()}
     position = Position(**run["position"])
-    return found, kept, _history(numbers, position.epoch), position
+    return found, kept, _history(numbers, run["columns"], position.epoch), position
 
 
 def _found_run(
@@ -126,14 +127,17 @@ def _check_identity(path: StrPath, run: Mapping[str, Any], identity: Mapping[str
             )
 
 
-def _history(numbers: dict[str, list[float]], epochs: int) -> History:
-    """The history from the columns of numbers that `save_run` wrote after `epochs` epochs."""
+def _history(numbers: dict[str, list[float]], columns: list[str], epochs: int) -> History:
+    """The history from the numbers that `save_run` wrote after `epochs` epochs.
+
+    `columns` are their names in order, since the arrays of a safetensors file come in any order.
+    """
     history = History()
-    history.step_losses = numbers.pop("history.step_losses")
-    history.step_weights = numbers.pop("history.step_weights")
-    for name, column in numbers.items():  # a column that began later may lack NaN at its start
-        lacking = epochs - len(column)
-        history.epochs[name.removeprefix("history.epochs.")] = [math.nan] * lacking + column
+    history.step_losses = numbers["history.step_losses"]
+    history.step_weights = numbers["history.step_weights"]
+    for name in columns:  # a column that began later may lack NaN at its start
+        column = numbers[f"history.epochs.{name}"]
+        history.epochs[name] = [math.nan] * (epochs - len(column)) + column
     return history
 
 
