@@ -36,6 +36,9 @@ FUNCTIONS = {
     "chosen": lambda x, y: np.where(x > y, x, 0) + np.take(y, np.asarray([2, 0, 1]), axis=0),
     "masked": lambda x, y: x[np.asarray([True, False, True])],
     "reshaped, without numbers": lambda x, y: np.sum(x[:0].reshape(4, 0) + 1, axis=1) + y,
+    "joined to no numbers": lambda x, y: np.concatenate(
+        [x.reshape(3, 2, 2).T[:, :0], y.reshape(3, 2, 2).T], axis=1
+    ),
     "joined": lambda x, y: np.concatenate([x, y], axis=1).reshape(2, -1).T,
     "cast": lambda x, y: (x > 0).astype(np.int64) + y.astype("int64"),
     "filled": lambda x, y: np.zeros_like(x) + np.ones_like(y) + np.full_like(x, 3),
@@ -54,6 +57,7 @@ def test_a_replay_computes_of_other_numbers_what_the_function_does(name, capture
     for _ in range(2):
         expected = f(np.array(x), np.array(y))
         assert result.array.dtype == expected.dtype
+        assert result.array.strides == expected.strides  # so that sums over it have its order
         np.testing.assert_array_equal(result.array, expected)
         x[...], y[...] = RNG.normal(size=(2, 3, 4))
         for call in capture.calls:

@@ -10,7 +10,12 @@ import numpy as np
 
 
 def is_dense(array: np.ndarray) -> bool:
-    """Whether the array fills one run of memory without gaps, in some order of its axes."""
+    """Whether the array fills one run of memory without gaps, in some order of its axes.
+
+    One without elements does, whatever its strides: an array that it is joined to has their order.
+    """
+    if not array.size:
+        return True
     step = array.itemsize
     for stride, n in sorted(zip(array.strides, array.shape, strict=True)):
         if n != 1 and stride != step:
