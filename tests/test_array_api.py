@@ -311,6 +311,15 @@ def test_what_cannot_be_assigned_is_refused(backend, xp, x):
     np.testing.assert_array_equal(host(a), X)
 
 
+@pytest.mark.parametrize("key", [(slice(0, 0), ...), np.zeros(X.shape, dtype=bool)])
+def test_an_assignment_of_nothing_gives_a_new_array_too(backend, xp, x, key):
+    a, there = xp.asarray(x, copy=True), on(backend, key)
+    b = polynet.functional.setitem(a, there, a[there])
+    b += 1
+    np.testing.assert_array_equal(host(a), X)
+    np.testing.assert_array_equal(host(b), X + 1)
+
+
 # Operators in place
 
 

@@ -66,7 +66,7 @@ def _to_slices(xp, x, keys, value):
     ranges, reversed_axes, shape = slice_ranges(x.shape, keys)
     value = xp.broadcast_to(value, shape)
     if 0 in shape:
-        return x
+        return xp.asarray(x, copy=True)
     value = xp.reshape(value, tuple(map(len, ranges)))
     if reversed_axes:
         value = xp.flip(value, axis=reversed_axes)
@@ -82,11 +82,11 @@ def _to_mask(xp, x, mask, value):
     if value.ndim <= len(rest):  # the same for all elements: no need to read how many there are
         value = xp.broadcast_to(value, rest)
         if 0 in mask.shape:
-            return x
+            return xp.asarray(x, copy=True)
     else:
         value = xp.broadcast_to(value, x[mask].shape)
         if 0 in value.shape:
-            return x
+            return xp.asarray(x, copy=True)
         value = xp.reshape(xp.take(value, order_in_mask(xp, mask, x, 0), axis=0), x.shape)
     return xp.where(xp.reshape(mask, (*mask.shape, *(1 for _ in rest))), value, x)
 
@@ -95,7 +95,7 @@ def _to_integers(xp, x, keys, value):
     require_all_axes(xp, x.shape, keys)
     value = xp.broadcast_to(value, x[keys].shape)
     if 0 in value.shape:
-        return x
+        return xp.asarray(x, copy=True)
     flat = flat_indices(xp, x.shape, keys, value)
     order = xp.argsort(flat, stable=True)  # of equal indices, the last to be assigned comes last
     ordered = xp.take(flat, order)

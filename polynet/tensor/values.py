@@ -51,7 +51,9 @@ class Level:
 
     def leaf(self, value: Array) -> Tensor:
         """A recorded Tensor that was computed from no other."""
-        if not self.plain and type(value) is not Tensor:
+        if type(value) is Tensor:
+            value = unaliased(value)
+        elif not self.plain:
             value = Tensor(value, self.namespace.constants)
         return Tensor(value, self, self.write(value.shape, (), (), None))
 
@@ -213,7 +215,7 @@ class Tensor:
 
     def __deepcopy__(self, _memo: Any) -> Tensor:
         """A Tensor of the same value, through which the same gradient flows."""
-        return Tensor(self._value, self._level, self._line)
+        return unaliased(self)
 
     def _become(self, other: Tensor) -> None:
         """Take over another Tensor's value and line; results made from the old ones keep those."""
@@ -284,10 +286,18 @@ def plain_value(x: Any) -> Any:
 
 
 def without_level(level: Level, x: Any) -> Any:
-    """`x` without `level`, and without levels of constants."""
+    """`x` without `level`, and without levels of constants.
+
+    A Tensor of a lower level is `unaliased`: a record may keep it, while the user goes on with `x`.
+    """
     while type(x) is Tensor and (x._level is level or x._level.id == CONSTANT):
         x = x._value
-    return x
+    return unaliased(x) if type(x) is Tensor else x
+
+
+def unaliased(x: Tensor) -> Tensor:
+    """The same Tensor as an object of its own, which `x += y` and `x[key] = y` do not change."""
+    return Tensor(x._value, x._level, x._line)
 
 
 def mixed(array: Any, backend: Backend) -> MixedBackendsError:

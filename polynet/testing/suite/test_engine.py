@@ -132,6 +132,62 @@ def test_a_deep_copy_is_another_array_of_the_same_gradient(backend: Backend) -> 
     close(grad(f)({"x": vector(backend, 1.5, -1.0)})["x"], [6.0, -4.0], backend)
 
 
+def read_before_it_changes(x: Any) -> Any:
+    """x · 3: the inner derivative by y of x·y, which keeps x, while x gets a new value."""
+
+    def product(y: Any) -> Any:
+        nonlocal x
+        found = total(x * y)
+        x += 10.0
+        return found
+
+    x = x * 1.0
+    return grad(product)(x) * 3
+
+
+def differentiated_by_while_it_changes(x: Any) -> Any:
+    """2 · x: of y², y = x."""
+
+    def square(y: Any) -> Any:
+        nonlocal x
+        x += 10.0
+        return total(y * y)
+
+    x = x * 1.0
+    return grad(square)(x)
+
+
+def given_back_and_changed(x: Any) -> Any:
+    """2 · x: the value, the aux and the gradient are other arrays than those they came from."""
+    x = x * 1.0
+    value, pullback, aux = polynet.vjp(lambda y: (y, x), x, has_aux=True)
+    (slope,) = pullback(x)
+    value += 1.0
+    aux *= 2.0
+    slope[0] = 5.0
+    return x * 2
+
+
+@pytest.mark.parametrize(
+    ("f", "value", "slope"),
+    [
+        (read_before_it_changes, [3.0, 6.0], [3.0, 3.0]),
+        (differentiated_by_while_it_changes, [2.0, 4.0], [2.0, 2.0]),
+        (given_back_and_changed, [2.0, 4.0], [2.0, 2.0]),
+    ],
+)
+def test_what_a_record_keeps_is_not_changed_in_place(
+    backend: Backend, f: Any, value: list[float], slope: list[float]
+) -> None:
+    """An operator in place gives a Tensor a new value, and leaves what was computed from it."""
+    (total_of, found), slopes = value_and_grad(lambda x: ((y := f(x))[0] + y[1], y), has_aux=True)(
+        vector(backend, 1.0, 2.0)
+    )
+    close(total_of, sum(value), backend)
+    close(found, value, backend)
+    close(slopes, slope, backend)
+
+
 def test_threads_do_not_meet(backend: Backend) -> None:
     found: dict[int, Any] = {}
     barrier = threading.Barrier(4)
