@@ -60,7 +60,7 @@ def _by_slices(xp, x, keys):
 
 
 def _slice(r: range) -> slice:
-    return slice(r.start, r[-1] + 1 if r else r.start, r.step)
+    return slice(r.start, r[-1] + 1, r.step) if r else slice(0, 0)
 
 
 def slice_ranges(shape, keys):

@@ -238,6 +238,7 @@ SAMPLES["getitem"] = [
         (np.asarray([True, False, False, True]),),
         (np.asarray([[3, 0, 3]]), np.asarray([[1], [-1]])),
         (-2, np.asarray([4, 4, 0])),
+        (slice(None, -1, -2), ...),
     )
 ]
 SAMPLES["setitem"] = [
