@@ -15,7 +15,9 @@ from hypothesis.extra import numpy as arrays
 from polynet import Trainer, functional, losses, nn, optim, use_backend, value_and_grad
 from polynet.backend import get_backend, to_numpy
 from polynet.ops import OPS
-from polynet.testing.samples import SAMPLES, functions
+from polynet.testing.samples import SAMPLES, Sample, functions
+from polynet.testing.suite.cases import arrays as arrays_of
+from polynet.testing.suite.cases import one_result, to_backend, weights, with_arrays
 from polynet.tree import leaves
 
 total = OPS["sum"]
@@ -285,6 +287,31 @@ def test_a_kernel_of_numpy_does_what_its_definition_does_in_any_dtype(kernel: st
             for a, b in zip(leaves([found[0]]), leaves([expected]), strict=True):
                 assert (a.dtype, a.shape) == (b.dtype, b.shape)
                 np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("other", ["complex64", "float64"])
+@on_each
+def test_a_kernel_is_given_gradients_in_the_dtype_of_its_result(name: str, other: str) -> None:
+    """Also where what it gave met a complex or a wider array: kernels refused such a gradient."""
+    backend = get_backend(name)
+
+    def slopes(f: Any, sample: Sample, dtype: str, turned: complex) -> list[np.ndarray]:
+        def objective(given: list[Any]) -> Any:
+            args = to_backend(list(with_arrays(sample, given)), backend, "float32")
+            y = f(*args, **sample.options)
+            w = backend.from_host((weights(y.shape) * turned).astype(dtype), args[0].device)
+            return total(OPS["real"](y * w))
+
+        given = [to_backend(a, backend, "float32") for a in arrays_of(sample)]
+        return [to_numpy(g) for g in value_and_grad(objective)(given)[1]]
+
+    for kernel in sorted(functions().keys() & backend.kernels):
+        f, sample = one_result(functions()[kernel]), SAMPLES[kernel][0]
+        expected = slopes(f, sample, "float32", 1)
+        found = slopes(f, sample, other, 1 + 2j if other == "complex64" else 1)
+        for a, b in zip(found, expected, strict=True):
+            assert a.dtype == np.float32
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=kernel)
 
 
 def dense() -> nn.Module:

@@ -111,6 +111,7 @@ class Backend(abc.ABC):
     returns its result and one pullback per array, or `NotImplemented` to decline. A kernel with
     several results returns them as a tuple, and one pullback for all of them, as a rule does. A
     kernel writes to none of its arguments, and its pullbacks may be called any number of times.
+    They are given each gradient in the dtype of the result.
     """
 
     steps_per_call: int = 1

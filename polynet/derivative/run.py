@@ -10,8 +10,8 @@ from polynet import tree
 from polynet.backend import Array, Backend, common_backend
 from polynet.errors import RecordError, warn
 from polynet.ops import namespace
-from polynet.ops.complex_numbers import in_dtype, is_complex
-from polynet.tensor import Level, Tensor, plain_value, sweep, without_level
+from polynet.ops.complex_numbers import is_complex
+from polynet.tensor import Level, Tensor, in_dtype, plain_value, sweep, without_level
 
 Argnums = int | tuple[int, ...]
 

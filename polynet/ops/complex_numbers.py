@@ -12,21 +12,12 @@ Kreutz-Delgado, "The Complex Gradient Operator and the CR-Calculus" (2009).
 
 from __future__ import annotations
 
-from polynet.tensor import op
+from polynet.tensor import in_dtype, op
 
 
 def is_complex(xp, x):
     """Whether `x` holds complex numbers."""
     return xp.isdtype(x.dtype, "complex floating")
-
-
-def in_dtype(xp, g, dtype):
-    """A gradient converted to the dtype of its array; its real part where the array is real."""
-    if g.dtype == dtype:
-        return g
-    if is_complex(xp, g) and not xp.isdtype(dtype, "complex floating"):
-        g = xp.real(g)
-    return xp.astype(g, dtype, copy=False)
 
 
 def real_only(xp, name, x):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from polynet.ops.complex_numbers import in_dtype
-from polynet.tensor import op
+from polynet.tensor import in_dtype, op
 
 
 @op

@@ -10,8 +10,7 @@ from __future__ import annotations
 import array_api_compat
 
 from polynet.ops import indexing
-from polynet.ops.complex_numbers import in_dtype
-from polynet.tensor import op
+from polynet.tensor import in_dtype, op
 
 _OPPOSITE = {"backward": "forward", "ortho": "ortho", "forward": "backward"}
 

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 import array_api_compat
 
 from polynet.ops import indexing
-from polynet.ops.complex_numbers import in_dtype, is_complex
+from polynet.ops.complex_numbers import is_complex
 from polynet.ops.linear_algebra import matmul, matrix_transpose, tensordot, vecdot
 from polynet.ops.statistical import keepdims_shape, reduced_axes
-from polynet.tensor import composition, op, with_pullbacks
+from polynet.tensor import composition, in_dtype, op, with_pullbacks
 
 __all__ = ["matmul", "matrix_transpose", "tensordot", "vecdot"]
 

@@ -7,7 +7,6 @@ from itertools import accumulate, pairwise
 
 import array_api_compat
 
-from polynet.ops.complex_numbers import in_dtype
 from polynet.ops.indexing import (
     arange_along,
     inverse_permutation,
@@ -16,7 +15,7 @@ from polynet.ops.indexing import (
     slice_axis,
     widened,
 )
-from polynet.tensor import op
+from polynet.tensor import in_dtype, op
 
 
 @op

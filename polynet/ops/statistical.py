@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from polynet.ops.complex_numbers import in_dtype, real_only
+from polynet.ops.complex_numbers import real_only
 from polynet.ops.indexing import inverse_permutation, normalise_axis, slice_axis
-from polynet.tensor import op
+from polynet.tensor import in_dtype, op
 
 
 def reduced_axes(x, axis):

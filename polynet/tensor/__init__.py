@@ -14,7 +14,7 @@ from polynet.tensor.arguments import highest_level, plain_backend, with_axis
 from polynet.tensor.composition import checking, composition, real_composition
 from polynet.tensor.recording import op, with_pullbacks
 from polynet.tensor.rules import refuse_complex, told, told_class
-from polynet.tensor.sweep import sweep
+from polynet.tensor.sweep import in_dtype, sweep
 from polynet.tensor.values import (
     LINE,
     Level,
@@ -32,6 +32,7 @@ __all__ = [
     "checking",
     "composition",
     "highest_level",
+    "in_dtype",
     "is_recorded",
     "mixed",
     "op",

@@ -21,6 +21,7 @@ from polynet.tensor.arguments import (
     with_axis,
 )
 from polynet.tensor.rules import check_call, check_count, check_kernel, checked
+from polynet.tensor.sweep import in_dtype
 from polynet.tensor.values import Level, Parts, Tensor
 
 P = ParamSpec("P")
@@ -341,6 +342,7 @@ def apply_at(
         return result
     if kernel is not None:
         check_kernel(kernel, level.backend, result, inputs)
+        result = result[0], _of_kernel(xp, *result)
     elif hasattr(rule, "of_a_user"):
         check_count(rule, result, inputs)
     value, pullbacks, *saved = result
@@ -348,6 +350,34 @@ def apply_at(
     if level.watch is not None:
         level.watch(rule, result)
     return result
+
+
+def _of_kernel(xp: Any, value: Any, pullbacks: Any) -> Any:
+    """A kernel's pullbacks, which are given each gradient in the dtype of its result.
+
+    It comes in another where a later op met a wider or a complex array. Ops take any dtype that the
+    standard promotes, but the code of a kernel takes one.
+    """
+    if pullbacks is None:
+        return None
+    if isinstance(value, _SEVERAL):
+        each_dtype = [v.dtype for v in value]
+
+        def joint(gs: tuple[Array, ...], needs: tuple[bool, ...]) -> Any:
+            pairs = zip(gs, each_dtype, strict=True)
+            return pullbacks(tuple(in_dtype(xp, g, dtype) for g, dtype in pairs), needs)
+
+        return joint
+    dtype = value.dtype
+    if callable(pullbacks):
+        return lambda g, needs: pullbacks(in_dtype(xp, g, dtype), needs)
+
+    def converting(pullback: Any) -> Any:
+        if pullback is None:
+            return None
+        return lambda g: pullback(g if g.dtype is dtype else in_dtype(xp, g, dtype))
+
+    return tuple(map(converting, pullbacks))
 
 
 def _simply_unwrapped(level: Level, args: tuple) -> tuple[list[Any], list[int | None]] | None:

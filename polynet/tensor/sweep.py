@@ -76,6 +76,15 @@ def _accumulate(xp: Any, record: Any, gradients: list[Any], at: Any, g: Any) -> 
     gradients[at] = g if before is None else before + g
 
 
+def in_dtype(xp: Any, g: Array, dtype: Any) -> Array:
+    """A gradient converted to the dtype of its array; its real part where the array is real."""
+    if g.dtype == dtype:
+        return g
+    if xp.isdtype(g.dtype, "complex floating") and not xp.isdtype(dtype, "complex floating"):
+        g = xp.real(g)
+    return xp.astype(g, dtype, copy=False)
+
+
 def _sum_to(xp: Any, g: Array, shape: tuple[int, ...]) -> Array:
     """Sum a gradient over the axes along which its input was broadcast."""
     extra = len(g.shape) - len(shape)
