@@ -177,6 +177,19 @@ def test_names_that_are_written_alike_are_two(one, other):
     assert np.array_equal(tangent, 2 * x)
 
 
+def test_a_matrix_of_numpy_is_no_array_until_it_is_made_one():
+    """Its `*` is a product of matrices, of which the gradient was that of a product by element."""
+    x = np.asarray([[1.0, 2.0], [3.0, 4.0]])
+    matrix = x.view(np.matrix)
+    with pytest.raises(TypeError, match=r"numpy\.matrix is not an array of any backend.*convert"):
+        grad(lambda a: (a * a)[0, 0])(matrix)
+    with pytest.raises(MixedBackendsError, match=r"numpy\.matrix.*polynet\.asarray"):
+        grad(lambda a: (a * matrix)[0, 0])(x)
+    for made in (polynet.asarray(matrix), polynet.asarray(matrix, copy=False)):
+        assert type(made) is np.ndarray
+        assert grad(lambda a: (a * a)[0, 0])(made).tolist() == [[2.0, 0.0], [0.0, 0.0]]
+
+
 def test_whole_numbers_have_bitwise_operators():
     def f(x):
         xp = array_namespace(x)

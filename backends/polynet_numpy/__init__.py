@@ -16,6 +16,7 @@ from polynet_numpy.replay import runner
 from polynet_numpy.results import copy
 
 _ARRAYS = (np.ndarray, np.generic, Captured)  # a union type would be made anew at every call
+_OTHERS = (np.ma.MaskedArray, np.matrix)  # of which `x * y` is something else
 
 
 class NumpyBackend(Backend):
@@ -35,7 +36,7 @@ class NumpyBackend(Backend):
         return "cpu"
 
     def is_array(self, x: object) -> bool:
-        return isinstance(x, _ARRAYS) and not isinstance(x, np.ma.MaskedArray)
+        return isinstance(x, _ARRAYS) and not isinstance(x, _OTHERS)
 
     def from_host(self, array: np.ndarray, device: Any) -> np.ndarray:
         return np.array(array)

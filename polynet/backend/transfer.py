@@ -52,7 +52,7 @@ def asarray(
     True
     """
     if backend is None and chosen_backend() is None and is_claimed(x):
-        backend = backend_of(x)
+        backend = "numpy" if isinstance(x, np.matrix) else backend_of(x)  # it becomes an array
     target = get_backend(backend)
     native = target.device(device)
     if dtype is not None:
