@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import polynet
-from polynet import functional, namespace, op
+from polynet import composition, functional, losses, namespace, op
 from polynet.backend import Backend, asarray, to_numpy
 
 X = np.ones((2, 4, 8, 8), "float32")
@@ -135,6 +135,43 @@ def test_padding_of_more_than_half_a_window_is_refused() -> None:
 def test_what_is_no_array_is_told_so() -> None:
     with pytest.raises(TypeError, match="expected at least one array, got none"):
         functional.max_pool([[1.0]], window=(1,), stride=(1,), padding=(0,))
+
+
+MISFITS: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
+    "diff of what is prepended": (lambda xp, x: xp.diff(axis=0, prepend=x), "argument: 'x'"),
+    "clip of its bounds": (lambda xp, x: xp.clip(min=x, max=x), "argument: 'x'"),
+    **{
+        f"matrix_power by {n}": (lambda xp, x, n=n: xp.linalg.matrix_power(x, n), "an integer; got")
+        for n in (1.5, 2.0, True)
+    },
+    "diff along None": (lambda xp, x: xp.diff(x, axis=None), "one axis, an integer; got None"),
+    "stack along None": (lambda xp, x: xp.stack([x], axis=None), "one axis, an integer; got None"),
+    "concat along two": (lambda xp, x: xp.concat([x], axis=(0, 1)), "one axis, an integer; got"),
+    "concat of a number": (lambda xp, x: xp.concat([x, 1.0]), "concat: expected an array, got 1"),
+    "tensordot by a number": (lambda xp, x: xp.tensordot(x, 2, axes=0), "expected an array, got 2"),
+    "a loss without targets": (lambda xp, x: losses.mse(x, None), "mse: expected an array, got No"),
+    "the sum of no segments": (
+        lambda xp, x: functional.segment_sum(None, xp.argmax(x, axis=1), 2),
+        "^segment_sum: expected an array, got None; polynet.asarray",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_what_does_not_fit_is_told_so(backend: Backend, name: str) -> None:
+    call, words = MISFITS[name]
+    xp = namespace(backend)
+    with pytest.raises(TypeError, match=words):
+        call(xp, xp.asarray(asarray(np.eye(2, dtype="float32"), backend=backend)))
+
+
+def test_an_error_of_a_composition_s_own_is_left_alone() -> None:
+    @composition
+    def wrong(xp, x, scale, /):
+        return xp.sum(x.weight * scale)
+
+    with pytest.raises(AttributeError, match="'weight'"):
+        wrong(np.ones(2), 2.0)
 
 
 def test_a_call_that_does_not_fit_is_told_the_signature_before_its_settings_are_looked_at() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import array_api_compat
 
+from polynet.integers import integer
 from polynet.tensor import Tensor, composition, op
 
 # Indexing
@@ -267,6 +268,8 @@ def widened(xp, indices, count):
 
 def normalise_axis(axis, ndim):
     """An axis of either sign as a non-negative integer; IndexError where it is out of range."""
+    if type(axis) is not int and integer(axis, least=-math.inf) is None:
+        raise TypeError(f"expected one axis, an integer; got {axis!r}")
     if not -ndim <= axis < ndim:
         expected = f"one from {-ndim} to {ndim - 1}" if ndim else "none, since it has no axes"
         raise IndexError(f"axis {axis} of an array of {ndim} dimensions; expected {expected}")

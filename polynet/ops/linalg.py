@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import array_api_compat
 
+from polynet.integers import integer
 from polynet.ops import indexing
 from polynet.ops.complex_numbers import is_complex
 from polynet.ops.linear_algebra import matmul, matrix_transpose, tensordot, vecdot
@@ -192,6 +193,10 @@ def matrix_rank(xp, x, /, *, rtol=None):  # an integer
 @composition
 def matrix_power(xp, x, n, /):
     """xⁿ: the n-th power of the inverse where n < 0, the identity where n is 0."""
+    whole = integer(n, least=-math.inf)
+    if whole is None:
+        raise TypeError(f"linalg.matrix_power: the exponent is an integer; got {n!r}")
+    n = whole
     if n < 0:
         x, n = xp.linalg.inv(x), -n
     power = None

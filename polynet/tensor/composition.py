@@ -9,7 +9,7 @@ from typing import Any, Concatenate
 
 from polynet.tensor.arguments import highest_level, lifted, plain_backend, with_axis
 from polynet.tensor.recording import P, R, apply_at, named_parameters, to_positional
-from polynet.tensor.rules import check_call, check_kernel, is_own, refuse_complex
+from polynet.tensor.rules import check_arrays, check_call, check_kernel, is_own, refuse_complex
 from polynet.tensor.values import Tensor
 
 
@@ -103,6 +103,9 @@ def _composed(
             return definition(level.namespace, *lifted(level, args), **options)
         except TypeError:
             check_call(name, public, args, options)
+            raise
+        except AttributeError as error:
+            check_arrays(name, args, error)
             raise
 
     wrapped: Any = update_wrapper(call, definition)  # Any: the function is given attributes

@@ -20,7 +20,7 @@ from polynet.tensor.arguments import (
     unwrapped,
     with_axis,
 )
-from polynet.tensor.rules import check_call, check_count, check_kernel, checked
+from polynet.tensor.rules import check_arrays, check_call, check_count, check_kernel, checked
 from polynet.tensor.sweep import in_dtype
 from polynet.tensor.values import Level, Parts, Tensor
 
@@ -195,8 +195,8 @@ def to_positional(
         if not any(other in rest for other in by_name):
             break
         value = rest.pop(name, default)
-        if value is inspect.Parameter.empty:
-            raise TypeError(f"missing argument {name!r}")
+        if value is inspect.Parameter.empty or place > len(filled):
+            raise TypeError(f"missing argument {name!r}, or one before it")
         filled.append(value)
     return tuple(filled), rest
 
@@ -217,6 +217,9 @@ def _general(
             return apply(rule, args, options)
         except TypeError:
             check_call(rule.__name__, public, args, options)
+            raise
+        except AttributeError as error:
+            check_arrays(rule.__name__, args, error)
             raise
 
     return call
@@ -264,6 +267,9 @@ def _unary_with_options(rule: Callable[..., Any], public: inspect.Signature) -> 
             return apply(rule, (x, *more), options)
         except TypeError:
             check_call(rule.__name__, public, (x, *more), options)
+            raise
+        except AttributeError as error:
+            check_arrays(rule.__name__, (x, *more), error)
             raise
 
     return call

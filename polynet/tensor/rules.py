@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 from polynet.backend import Backend
 from polynet.errors import did_you_mean
 from polynet.pytorch_names import NO_PARAMETERS, OF_A_CALL, instead
+from polynet.tensor.arguments import members
 from polynet.tensor.sweep import needs
 from polynet.tensor.values import Tensor
 
@@ -116,6 +117,15 @@ def check_call(
         if "multiple values for argument 'lr'" in str(misfit):
             todo = NO_PARAMETERS
         raise TypeError(f"{name}{shown}: {misfit}{todo}") from None
+
+
+def check_arrays(name: str, args: Iterable[Any], error: AttributeError) -> None:
+    """Raise TypeError for an argument that is no array, if the `error` is of what it lacks."""
+    lacking = error.obj
+    if not hasattr(lacking, "dtype") and any(a is lacking for a in members(args)):
+        raise TypeError(
+            f"{name.lstrip('_')}: expected an array, got {lacking!r}; polynet.asarray(x) makes one"
+        ) from None
 
 
 def _about(strange: str, misfit: str, names: Iterable[str]) -> str:
