@@ -92,7 +92,9 @@ def test_a_sum_is_numpys(dtype, n):
 
 @needs_numba
 @both_dtypes
-@pytest.mark.parametrize(("count", "classes"), [(1, 2), (5, 9), (32, 10), (300, 100), (7, 101)])
+@pytest.mark.parametrize(
+    ("count", "classes"), [(1, 2), (5, 9), (32, 10), (300, 100), (7, 101), (3, 1)]
+)
 def test_cross_entropy(ways, dtype, count, classes):
     logits, labels = normal(dtype, count, classes) * 5, RNG.integers(0, classes, count)
     value, slope = ways(of_kernel(kernels.cross_entropy, logits, labels))
@@ -169,6 +171,32 @@ def test_segment_sum(ways, dtype, rows, width, segments):
 
 
 @needs_numba
+@pytest.mark.parametrize("name", ["softmax", "layer_norm", "batch_norm"])
+def test_zeros_have_numpys_signs(ways, name):
+    """A sum of -0.0 is 0.0, since NumPy adds it to 0."""
+    zeros, ones = np.full((2, 3, 2, 9), -0.0, np.float32), np.ones(9, np.float32)
+    calls = {
+        "softmax": lambda: softmax.softmax(NUMPY.xp, zeros),
+        "layer_norm": lambda: normalisation.layer_norm(
+            NUMPY.xp, zeros, ones, -ones, axes=1, eps=1.0
+        ),
+        "batch_norm": lambda: normalisation.batch_norm(
+            NUMPY.xp, zeros, ones[:3], -ones[:3], eps=1.0
+        ),
+    }
+
+    def call():
+        values, pullback = calls[name]()
+        if name == "softmax":
+            return [values, pullback[0](zeros)]
+        if name == "layer_norm":
+            return [values, *pullback(zeros, (True, True, True))]
+        return [*values, *pullback((zeros, zeros[0, :, 0, 0], zeros[0, :, 0, 0]), (True,) * 3)]
+
+    ways(call)
+
+
+@needs_numba
 @pytest.mark.parametrize("number", [-1, 4])
 def test_a_segment_out_of_range(ways, number):
     x, numbers = normal("float32", 2, 3), np.asarray([0, number])
@@ -184,20 +212,63 @@ def test_a_segment_out_of_range(ways, number):
 @pytest.mark.parametrize("indices", [[3, 3, 9, 0], [[1, 2], [0, 1]], [-1, 2], []])
 def test_take(ways, shape, indices):
     x, rows = normal("float32", *shape), np.asarray(indices, np.int64)
-    out = np.empty((*rows.shape, *shape[1:]), np.float32)
 
     def call():
+        out = np.full((*rows.shape, *shape[1:]), np.nan, np.float32)
         functions.taken(x, rows, 0, out)()
-        return [np.array(out)]
+        return [out]
 
     assert np.array_equal(ways(call)[0], np.take(x, rows, axis=0))
 
 
 @needs_numba
-def test_take_out_of_bounds(ways):
+@pytest.mark.parametrize("row", [3, -4])
+def test_take_out_of_bounds(ways, row):
     x, out = normal("float32", 3, 2), np.empty((1, 2), np.float32)
     with pytest.raises(IndexError):
-        ways(lambda: functions.taken(x, np.asarray([3]), 0, out)() or [out])
+        ways(lambda: functions.taken(x, np.asarray([row]), 0, out)() or [out])
+
+
+def looped(loop, *args):
+    """What the compiled loop returns: whether it did the work, which is NumPy's otherwise."""
+    compiled._numba()
+    return compiled.bound(loop, *args)()
+
+
+@needs_numba
+@pytest.mark.parametrize("row", [0, 2, 3, -1])
+def test_loops_do_the_work_where_all_indices_are_in_range(row):
+    x, logits, rows = normal("float32", 2, 4), normal("float32", 2, 3), np.asarray([1, row])
+    order, ends, column = np.empty(2, np.int64), np.empty(3, np.int64), np.empty(2, np.float32)
+    three = np.zeros((3, 4), np.float32)
+    assert looped(loops.take_rows, three, rows, np.array(x)) == (0 <= row < 3)
+    assert looped(loops.segment_sum, x, rows, order, ends, column, three) == (0 <= row < 3)
+    assert looped(loops.shift, logits, rows, np.array(logits), column) == (0 <= row < 3)
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    ("numbers", "finite"),
+    [
+        ([1, 3, 2], True),
+        ([-np.inf, 3, 2], True),  # as where a class is masked
+        ([-np.inf] * 3, False),
+        ([1, np.inf, 2], False),
+        *(([np.nan if i == j else 1 for i in range(3)], False) for j in range(3)),
+    ],
+)
+def test_loops_do_the_work_where_all_numbers_are_finite(numbers, finite):
+    x, truth = np.asarray([[1, 2, 3], numbers], np.float32), np.empty(2, np.float32)
+    assert looped(loops.shift_rows, x, np.empty_like(x)) == finite
+    assert looped(loops.shift, x, np.asarray([0, 0]), np.empty_like(x), truth) != np.isnan(x).any()
+
+
+@needs_numba
+@pytest.mark.parametrize("kernel", [softmax.softmax, kernels.cross_entropy])
+def test_a_large_number_beside_a_nan_does_not_overflow(ways, kernel):
+    x, labels = np.asarray([[1000, np.nan, 1]], np.float32), [np.asarray([0])]
+    value, _ = ways(of_kernel(kernel, x, *labels[: kernel is kernels.cross_entropy]))
+    assert np.isnan(value).all()
 
 
 @needs_numba
@@ -236,7 +307,8 @@ def test_a_gradient_of_another_dtype(ways):
 
 @needs_numba
 @both_dtypes
-def test_linear_and_relu_are_two_calls(ways, dtype):
+@pytest.mark.parametrize("kernel", [kernels.linear, kernels.linear_relu])
+def test_linear_is_two_calls_also_with_relu(ways, dtype, kernel):
     """The product, and one pass over it that adds the bias and stops what is below 0."""
     x, weight, bias = normal(dtype, 8, 5), normal(dtype, 6, 5), normal(dtype, 6)
     x[0, 0] = np.nan
@@ -246,7 +318,7 @@ def test_linear_and_relu_are_two_calls(ways, dtype):
         found = capture.Capture(pool.Pool(), NUMPY.xp)
         with found.on():
             given = (capture.Captured(a, None) for a in (x, weight, bias))
-            y, pullback = kernels.linear_relu(NUMPY.xp, *given)
+            y, pullback = kernel(NUMPY.xp, *given)
             assert len(found.calls) == 2
             slopes = pullback(capture.Captured(g, None), (True, True, True))
         for replayed in found.calls:
@@ -254,9 +326,11 @@ def test_linear_and_relu_are_two_calls(ways, dtype):
         return [a.array for a in (y, *slopes)]
 
     y, to_x, to_weight, to_bias = ways(call)
-    expected = np.maximum(x @ weight.T + bias, 0)
-    np.testing.assert_allclose(y, expected, rtol=1e-5)
-    stopped = np.where(expected == 0, 0, g)
+    expected, stopped = x @ weight.T + bias, g
+    if kernel is kernels.linear_relu:
+        expected = np.maximum(expected, 0)
+        stopped = np.where(expected == 0, 0, g)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(to_x, stopped @ weight, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(to_weight, stopped.T @ x, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(to_bias, stopped.sum(axis=0), rtol=1e-5)
@@ -324,16 +398,20 @@ def test_what_does_not_lie_in_order_is_taken_as_it_is_then(ways):
 
 # Adam
 
-SETTINGS = {"betas": (0.9, 0.999), "eps": 1e-8}
-
 
 @needs_numba
 @both_dtypes
 @pytest.mark.parametrize("decoupled", [False, True])
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("size", [0, 1, 7, optimizers.PIECE + 3, 2 * compiled.SHARE + 5])
-def test_adam(monkeypatch, ways, dtype, decoupled, decay, threads, size):
+@pytest.mark.parametrize(
+    ("size", "betas"),
+    [
+        (7, (0.0, 0.0)),
+        *((n, (0.9, 0.999)) for n in (0, 1, optimizers.PIECE + 3, 2 * compiled.SHARE + 5)),
+    ],
+)
+def test_adam(monkeypatch, ways, dtype, decoupled, decay, threads, size, betas):
     monkeypatch.setattr(compiled, "_threads", lambda: threads)
     names = ("a", "b", "c")
     shapes = {"a": (size,), "b": (3, 5), "c": ()}
@@ -345,7 +423,9 @@ def test_adam(monkeypatch, ways, dtype, decoupled, decay, threads, size):
         now = params, state
         for step in range(3):
             count = np.full(1, step, np.int32)
-            settings = {**SETTINGS, "weight_decay": decay, "decoupled": decoupled}
+            settings = {
+                "betas": betas, "eps": 1e-8, "weight_decay": decay, "decoupled": decoupled
+            }  # fmt: skip
             now, _ = optimizers.adam(NUMPY.xp, now[0], grads, now[1], count, 0.01, **settings)
         return [a for tree in (now[0], *now[1].values()) for a in tree.values()]
 

@@ -263,7 +263,8 @@ def test_a_state_is_replaced_by_one_of_its_kind() -> None:
     rows = torch.zeros((1, 1), dtype=torch.int64)
     state, _ = run({n: torch.zeros(4 if n == "d" else 2) for n in "abcd"}, torch.zeros(2), rows)
     new = {n: a + 1 for n, a in state.items()}
-    for other in ({**new, "a": new["a"].double()}, {**new, "a": new["d"]}):
+    renamed = {"e" if n == "d" else n: a for n, a in new.items()}
+    for other in ({**new, "a": new["a"].double()}, {**new, "a": new["d"]}, renamed):
         assert run.replace(state, other) is other
     assert run.replace(dict(new), new) is new
     assert run.replace(state, new) is state

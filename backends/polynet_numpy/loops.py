@@ -153,7 +153,6 @@ def shift_rows(x, out):
     flat, n, wrong = x.reshape(x.size), x.shape[1], False
     for i in range(x.shape[0]):
         top = largest(flat, i * n, n)
-        wrong |= top == -math.inf
         for j in range(n):
             out[i, j] = x[i, j] - top
             wrong |= out[i, j] != out[i, j]
