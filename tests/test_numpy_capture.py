@@ -1,13 +1,16 @@
 """What NumPy's captures hold: the calls of array code, replayed with other numbers."""
 
 import copy
+from itertools import pairwise
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from polynet import get_backend
 from polynet_numpy.capture import Capture, Captured, Uncapturable
-from polynet_numpy.pool import Pool
+from polynet_numpy.pool import ALIGNED, Pool
 
 NUMPY = get_backend("numpy")
 RNG = np.random.default_rng(3)
@@ -26,6 +29,7 @@ def given(*arrays):
 
 FUNCTIONS = {
     "operators": lambda x, y: (x + y) * 2 - x / (y * y + 1),
+    "out of range": lambda x, y: (x.astype(np.int8) != 300) + y,
     "comparisons": lambda x, y: (x > y) & ~(x <= 0),
     "product": lambda x, y: x @ y.T,
     "by place": lambda x, y: np.sum(x, 1) + np.max(y, 1) + np.clip(x, 0, 1)[:, 0],
@@ -62,6 +66,53 @@ def test_a_replay_computes_of_other_numbers_what_the_function_does(name, capture
         x[...], y[...] = RNG.normal(size=(2, 3, 4))
         for call in capture.calls:
             call()
+
+
+def test_calls_write_their_results_in_place_and_have_their_numbers_as_arrays(capture):
+    """As NumPy takes least time; what cannot be called so is called as it was."""
+    x, n = given(np.ones((3, 4), np.float32), np.arange(4))
+    results = [x + 1, x * 2.5, n - 3, np.sum(x, axis=0), np.add.reduce(x), n * 2.5, x + n]
+    add, subtract, multiply = (f.__call__ for f in (np.add, np.subtract, np.multiply))
+    functions = [add, multiply, subtract, np.sum, np.add.reduce, multiply, add]
+    assert [call.func for call in capture.calls] == functions
+    assert all(c.keywords["out"] is y.array for c, y in zip(capture.calls, results, strict=True))
+    numbers = [call.args[1] for call in capture.calls[:3]]
+    assert [(type(a), a.dtype, a) for a in numbers] == [
+        (np.ndarray, np.float32, 1),
+        (np.ndarray, np.float32, 2.5),
+        (np.ndarray, np.int64, 3),
+    ]
+    assert type(capture.calls[5].args[1]) is float, "an integer would round it"
+
+
+def test_what_is_known_of_an_array_is_no_call(capture):
+    x, n = given(np.ones((3, 4), np.float32), np.arange(4))
+    assert (np.shape(x), np.ndim(x), np.size(x, axis=1)) == ((3, 4), 2, 4)
+    assert np.can_cast(x, np.float64, casting="safe")
+    assert np.result_type(x, n) == np.float64
+    assert capture.calls == []
+
+
+LAYOUTS = {
+    "in order": (lambda a: a, True),
+    "transposed": (lambda a: a.transpose(2, 0, 1), True),
+    "columns": (np.asfortranarray, True),
+    "one of an axis": (lambda a: a[1:2], True),
+    "none of an axis": (lambda a: a[:0], True),
+    "with gaps": (lambda a: a[:, ::2], False),
+    "part of the rows": (lambda a: a[:, :, :1], False),
+    "backwards": (lambda a: a[::-1], False),
+    "repeated": (lambda a: np.broadcast_to(a[:, :, :1], (3, 4, 5)), False),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_an_array_like_another_lies_as_that_does_where_it_has_no_gaps(name, capture):
+    layout, kept = LAYOUTS[name]
+    array = layout(np.ones((3, 4, 5), np.float32))
+    like = capture.like(array).array
+    assert (like.shape, like.dtype) == (array.shape, array.dtype)
+    assert like.strides == (array if kept else np.empty(array.shape, np.float32)).strides
 
 
 def test_what_is_written_in_place(capture):
@@ -169,6 +220,41 @@ def test_an_array_that_outlives_its_capture_says_so():
 
 
 # The pool
+
+
+@hypothesis.given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("take"), st.integers(1, 2000)),
+            st.tuples(st.just("drop"), st.integers(0, 99)),
+        )
+    )
+)
+def test_blocks_in_use_are_apart_and_free_ones_come_again(acts):
+    """A free block is taken where one fits, the smallest; it is at most twice as large."""
+    pool, blocks = Pool(), []
+    for act, number in acts:
+        if act == "drop":
+            del blocks[number % len(blocks) if blocks else slice(0)]
+            continue
+        free = [b.nbytes for b in pool.free]
+        fits = [n for n in free if number <= n <= 2 * number + ALIGNED]
+        blocks.append(pool.take(number))
+        size = blocks[-1].memory.nbytes
+        assert size == min(fits, default=number)
+        assert sorted([*(b.nbytes for b in pool.free), *([size] if fits else [])]) == sorted(free)
+        places = sorted((b.memory.ctypes.data, b.memory.nbytes) for b in blocks)
+        assert all(start % ALIGNED == 0 for start, _ in places)
+        assert all(a + n <= b for (a, n), (b, _) in pairwise(places))
+
+
+def test_of_equal_blocks_the_one_used_last_comes_first():
+    """It is the likeliest to be in the cache."""
+    pool = Pool()
+    first, second = pool.take(100), pool.take(100)
+    place = first.memory.ctypes.data
+    del second, first
+    assert pool.take(100).memory.ctypes.data == place
 
 
 def test_memory_comes_again_once_nobody_has_it(capture):

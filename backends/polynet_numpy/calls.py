@@ -38,14 +38,18 @@ def store_all(call: Callable[[], Any], outs: list[np.ndarray]) -> None:
 def as_arrays(args: list[Any]) -> list[Any]:
     """`args` with Python's numbers converted to arrays, if all arrays among them have one dtype.
 
-    This saves NumPy the conversion in every replay.
+    This saves NumPy the conversion in every replay. A number that is out of the dtype's range stays
+    as it is: comparisons take it.
     """
     dtypes = {a.dtype for a in args if isinstance(a, np.ndarray)}
     if len(dtypes) != 1:
         return args
     dtype = dtypes.pop()
     kinds = {"f": (int, float), "i": (int,)}.get(dtype.kind, ())
-    return [np.asarray(a, dtype) if type(a) in kinds else a for a in args]
+    try:
+        return [np.asarray(a, dtype) if type(a) in kinds else a for a in args]
+    except OverflowError:
+        return args
 
 
 def gives(call: Callable[[], object], out: np.ndarray, expected: Any) -> bool:
