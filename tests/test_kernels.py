@@ -260,6 +260,70 @@ def test_convolution_declines_what_is_not_numbers_of_one_kind() -> None:
     assert kernel(np, x[:0], w, **how) is NotImplemented
 
 
+F, ONE = np.ones, {"stride": (1,), "padding": ((0, 0),), "dilation": (1,)}
+POOL = {"window": (2,), "stride": (2,), "padding": (0,)}
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "options", "taken"),
+    [
+        ("convolution", [F((2, 3, 6)), F((4, 3, 6))], ONE, True),  # a window at one place
+        ("convolution", [F((2, 3, 6)), F((4, 3, 7))], ONE, False),
+        ("convolution", [F((2, 3, 6)), F((4, 3, 7))], {**ONE, "padding": ((0, 1),)}, True),
+        ("convolution", [F((2, 3, 6)), F((4, 3, 4))], {**ONE, "dilation": (2,)}, False),
+        ("convolution", [F((2, 3, 6)), F((0, 3, 2))], ONE, False),
+        ("convolution", [F((2, 3, 6)), F((4, 3, 2))], {**ONE, "groups": 2}, False),
+        ("convolution", [F((2, 9, 6)), F((4, 3, 2))], {**ONE, "groups": 3}, False),
+        ("convolution", [F((2, 3)), F((4, 3))], dict.fromkeys(ONE, ()), False),
+        *(
+            (kind, [x], {**POOL, **more}, taken)
+            for kind in ("max_pool", "avg_pool")
+            for x, more, taken in [
+                (F((2, 3, 2)), {}, True),
+                (F((2, 3, 1)), {}, False),
+                (F((2, 0, 6)), {}, False),
+                (F((2, 3, 6)), {"ceil_mode": True}, False),
+                (F(6), {name: 2 * value for name, value in POOL.items()}, False),
+            ]
+        ),
+        ("avg_pool", [F((2, 3, 6))], {**POOL, "count_include_pad": False}, True),
+        ("avg_pool", [F((2, 3, 6))], {**POOL, "padding": (1,), "count_include_pad": False}, False),
+        *(
+            ("layer_norm", args, {"axes": axes, "eps": 0.1}, taken)
+            for args, axes, taken in [
+                ([F((2, 3)), F(3), F(3)], 1, True),
+                ([F((2, 3)), F((2, 3)), F((2, 3))], 2, False),
+                ([F((2, 3)), F(3)], 1, False),
+                ([F((2, 3)), None, F(3)], 1, False),
+                ([F(3), F(3), F(3)], 1, False),
+                ([F((0, 3)), F(3), F(3)], 1, False),
+            ]
+        ),
+        *(
+            ("batch_norm", args, {"eps": 0.1}, taken)
+            for args, taken in [
+                ([F((2, 3, 4, 4)), F(3), F(3)], True),
+                ([F((2, 3, 4, 4)), F(3)], False),
+                ([F((2, 3, 4, 4)), None, F(3)], False),
+                ([F((2, 3, 4)), F(3), F(3)], False),
+                ([F((2, 3, 0, 4)), F(3), F(3)], False),
+            ]
+        ),
+        ("softmax", [F((2, 3))], {"axis": 1}, True),
+        ("softmax", [F((2, 3))], {"axis": 0}, False),
+        ("softmax", [F((3, 2)).T], {}, False),
+        ("softmax", [F((3, 0))], {}, False),
+        ("softmax", [F(())], {}, False),
+    ],
+)
+def test_what_a_kernel_of_numpy_takes(
+    name: str, args: list[Any], options: dict[str, Any], taken: bool
+) -> None:
+    """The rest it leaves to the definition, which says what is wrong with what is wrong."""
+    found = get_backend("numpy").kernels[name](np, *args, **options)
+    assert (found is not NotImplemented) == taken
+
+
 def in_other_dtypes(args: tuple[Any, ...]) -> Iterator[list[Any]]:
     """The arguments with one floating-point array narrower or wider, and with all in a dtype."""
     places = [i for i, a in enumerate(args) if getattr(a, "dtype", None) == np.float64]

@@ -35,7 +35,8 @@ FUNCTIONS = {
     "by place": lambda x, y: np.sum(x, 1) + np.max(y, 1) + np.clip(x, 0, 1)[:, 0],
     "powers": lambda x, y: x**2 + np.abs(y) ** 0.5 + y**3.0,
     "sums": lambda x, y: np.sum(x, axis=0) + y.mean(axis=0, keepdims=True) + np.max(x * y),
-    "one number": lambda x, y: x[0, 1] * y,
+    "one number": lambda x, y: x[0, 1] * y + x[1][2],
+    "by name": lambda x, y: np.sum(x, axis=0, where=x > y) + np.clip(x, a_min=None, a_max=y),
     "parts": lambda x, y: x[1:, ::2] + y[:-1, ::2],
     "chosen": lambda x, y: np.where(x > y, x, 0) + np.take(y, np.asarray([2, 0, 1]), axis=0),
     "masked": lambda x, y: x[np.asarray([True, False, True])],
@@ -149,13 +150,36 @@ def writes(y):
 def constants(x):
     t = np.zeros(x.shape, x.dtype)
     y = np.where(x > 0, t, x)
+    z = np.concatenate([x, t]) + np.concatenate((t, x)) + np.clip(x, t, a_max=t)[:1]
     t += 1
-    return y + t * x
+    return np.concatenate([z, y + t * x])
+
+
+def methods(x):
+    """Methods that take their arguments in several ways, copy, or write in place."""
+    y = x * 2
+    y[0].fill(3)
+    y.sort(0)
+    flat, twin, deep = y.flatten(), copy.copy(y), copy.deepcopy(y)
+    for copied in (flat, twin, deep):
+        copied += 1
+    assert y.astype(y.dtype, copy=False) is y
+    assert y.astype(y.dtype) is not y
+    assert y.astype("float64", copy=False).dtype == "float64"
+    assert y.copy("F").flags.f_contiguous
+    assert y.T.copy().flags.c_contiguous
+    assert len(y) == len(list(y)) == 3
+    total = np.sum(y, axis=0, out=np.empty_like(y)[0])
+    turned = [y.transpose(), y.transpose(1, 0), y.transpose((1, 0)), y.transpose(None)]
+    shapes = [y.reshape(4, 3), y.reshape((4, 3)), y.reshape(4, 3, order="F"), y.conj().T]
+    parts = [*turned, *shapes, flat.reshape(4, 3), y.flatten("F").reshape(4, 3), twin.T, deep.T]
+    return np.stack([*parts, (y + sum(y) + total).T, y.view("int32").astype("float32").T])
 
 
 ARRAY_CODE = {
     "written": lambda x: writes(x * 2),
     "constants": constants,
+    "methods": methods,
     "looked up": lambda x: NUMPY.xp.take(np.arange(9.0), NUMPY.xp.argsort(x[0]), axis=0),
     "listed": lambda x: np.take(x, [1, 0, 3], axis=1) + np.ldexp(x, 2)[:, :3],
     "flat": lambda x: x.flatten() + x.conj().reshape(-1) + x.astype("float64", order="F").sum(),
@@ -195,6 +219,11 @@ READS = {
     "a mask": lambda x: x[x > 0],
     "equal": lambda x: np.array_equal(x, x),
     "a part of an array": lambda x: np.zeros(4).__setitem__(0, x[0, 0]),
+    "into an array by a function": lambda x: np.sum(x, axis=0, out=np.zeros(4)),
+    "into the state by a function": lambda x: np.sum(x[:1], axis=0, out=x[1]),
+    "into the state by its name": lambda x: np.copyto(x, 0),
+    "sorting the state": lambda x: x.sort(),
+    "filling the state": lambda x: x.fill(0),
     "into an array": lambda x: np.add(x, 1, out=np.zeros((3, 4))),
     "into the state": lambda x: x.__iadd__(1),
     "into a part of the state": lambda x: x.__setitem__(0, 1),
@@ -230,6 +259,7 @@ def test_an_array_that_outlives_its_capture_says_so():
         )
     )
 )
+@hypothesis.settings(deadline=None)
 def test_blocks_in_use_are_apart_and_free_ones_come_again(acts):
     """A free block is taken where one fits, the smallest; it is at most twice as large."""
     pool, blocks = Pool(), []
