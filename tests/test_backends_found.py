@@ -133,6 +133,7 @@ STATES = [
     ("lacking", "broken", "it lacks the attribute version and xp", None),
     ("misnamed", "broken", "calls itself 'another', but is registered as 'misnamed'", None),
     ("missing", "missing dependency", "Unobtainium is not installed", MissingDependency),
+    ("unlinked", "missing dependency", "libunobtainium.so.1: cannot open shared", ImportError),
     ("careless", "missing dependency", "'a_library_that_nobody_has'", ModuleNotFoundError),
     ("astray", "broken", "the module polynet_nowhere, which is not there", ModuleNotFoundError),
     ("listing", "broken", "TypeError: devices() returned a list; expected a dict of", TypeError),

@@ -7,6 +7,7 @@ nobody else's array changes.
 import gc
 import threading
 import tracemalloc
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -457,3 +458,17 @@ def test_a_gradient_that_is_another_parameter_is_that_of_before(size, kind):
         job.fit(np.zeros((40, 1)), np.zeros(40), batch_size=5)
         runs.append(job.history.step_losses)
     assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("size", [5, 50_000])
+@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam, partial(optim.SGD, momentum=0.9)])
+def test_a_gradient_that_is_a_view_of_another_parameter_is_captured(size, kind):
+    """It is copied before the update, which may write over the parameter first."""
+    runs = []
+    for backend, how in ((NUMPY, "require"), (OneByOne(), "auto")):
+        job = Trainer(
+            Crossed(size), lambda outputs, _: outputs, kind(0.1), backend=backend, compile=how
+        )
+        job.fit(np.zeros((40, 1)), np.zeros(40), batch_size=5)
+        runs.append({"losses": np.asarray(job.history.step_losses), **job.net.state_dict()})
+    same_bits(*runs)

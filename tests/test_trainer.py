@@ -98,6 +98,10 @@ def test_the_loss_may_be_set_and_the_optimizer_may_not() -> None:
     job = trainer()
     with pytest.raises(TypeError, match="loss is 'mse'; expected a function"):
         job.loss = "mse"
+    chances = Trainer(nn.Sequential(nn.Linear(4, 1), nn.Sigmoid()), losses.mse, optim.SGD())
+    with pytest.raises(ValueError, match=r"ends in Sigmoid\(\), and binary"):
+        chances.loss = losses.binary_cross_entropy_with_logits
+    assert chances.loss is losses.mse
     assert job.loss is losses.cross_entropy
     with pytest.raises(AttributeError, match=r"Make a new Trainer.*lr_factor"):
         job.optimizer = optim.SGD()

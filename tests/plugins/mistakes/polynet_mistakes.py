@@ -15,6 +15,10 @@ def missing():
     raise MissingDependency("Unobtainium", "pip install unobtainium")
 
 
+def unlinked():
+    raise ImportError("libunobtainium.so.1: cannot open shared object file")
+
+
 def wrong_type():
     return {"name": "wrong_type"}
 
