@@ -1,6 +1,7 @@
 """What NumPy's captures hold: the calls of array code, replayed with other numbers."""
 
 import copy
+from functools import partial
 from itertools import pairwise
 
 import hypothesis
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from polynet import get_backend
+from polynet.backend import overwrite_count
 from polynet_numpy.capture import Capture, Captured, Uncapturable
 from polynet_numpy.pool import ALIGNED, Pool
 
@@ -91,6 +93,7 @@ def test_what_is_known_of_an_array_is_no_call(capture):
     assert (np.shape(x), np.ndim(x), np.size(x, axis=1)) == ((3, 4), 2, 4)
     assert np.can_cast(x, np.float64, casting="safe")
     assert np.result_type(x, n) == np.float64
+    assert x.__array_namespace__() is NUMPY.xp
     assert capture.calls == []
 
 
@@ -208,6 +211,31 @@ def test_a_replay_warns_as_little_as_the_step(capture):
     assert y.array[0] == -np.inf
 
 
+def test_what_writes_over_the_state_is_left_to_replays_and_announced_once(capture):
+    states = np.zeros((2, 3))
+    x, first = given(np.ones(3), states[0])
+    y = x + 1
+    for state, over in ((first, True), (y, False)):
+        capture.repeat(lambda a, b, out: partial(np.add, a, b, out=out), (x, y, state), over=over)
+    capture.write(states[1], y)
+    assert y.array.tolist() == [3, 3, 3]
+    assert not states.any()
+    before = overwrite_count()
+    for call in capture.calls:
+        call()
+        assert not states.any() or overwrite_count() == before + 1
+    assert overwrite_count() == before + 1
+    assert states.tolist() == [[3, 3, 3], [3, 3, 3]]
+
+
+def test_elements_that_loops_could_take_are_counted(capture):
+    x, y = given(np.ones(3), np.ones((2, 3)))
+    capture.repeat(lambda rows, number: lambda: None, ([x, y], 2))
+    assert capture.elements == 9
+    capture.repeat(lambda rows, number: lambda: None, ([x, y], 2), by_loops=False)
+    assert capture.elements == 9
+
+
 READS = {
     "float": lambda x: float(x[0, 0]),
     "int": lambda x: int(x[0, 0]),
@@ -251,10 +279,13 @@ def test_an_array_that_outlives_its_capture_says_so():
 # The pool
 
 
+SIZES = st.integers(1, 600) | st.sampled_from([100, 2 * 100 + ALIGNED, 2 * 100 + ALIGNED + 1])
+
+
 @hypothesis.given(
     st.lists(
         st.one_of(
-            st.tuples(st.just("take"), st.integers(1, 2000)),
+            st.tuples(st.just("take"), SIZES),
             st.tuples(st.just("drop"), st.integers(0, 99)),
         )
     )
