@@ -174,6 +174,8 @@ def methods(x):
     assert len(y) == len(list(y)) == 3
     total = np.sum(y, axis=0, out=np.empty_like(y)[0])
     turned = [y.transpose(), y.transpose(1, 0), y.transpose((1, 0)), y.transpose(None)]
+    turned.append(y[None].transpose(2, 1, 0)[..., 0])
+    turned.append(y[None].transpose(1, 2, 0)[..., 0].T)
     shapes = [y.reshape(4, 3), y.reshape((4, 3)), y.reshape(4, 3, order="F"), y.conj().T]
     parts = [*turned, *shapes, flat.reshape(4, 3), y.flatten("F").reshape(4, 3), twin.T, deep.T]
     return np.stack([*parts, (y + sum(y) + total).T, y.view("int32").astype("float32").T])
@@ -211,21 +213,36 @@ def test_a_replay_warns_as_little_as_the_step(capture):
     assert y.array[0] == -np.inf
 
 
-def test_what_writes_over_the_state_is_left_to_replays_and_announced_once(capture):
-    states = np.zeros((2, 3))
-    x, first = given(np.ones(3), states[0])
+def over(capture, x, y, state):
+    capture.repeat(lambda a, out: partial(np.copyto, out, a), (y, state), over=True)
+
+
+def written(capture, x, y, state):
+    capture.write(state.array, y)
+
+
+def now(capture, x, y, state):
+    capture.repeat(lambda a, out: partial(np.add, a, 1, out=out), (x, y))
+    assert y.array.tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("acts", "writes"),
+    [([over], 1), ([written], 1), ([over, now, written, over], 1), ([now], 0)],
+)
+def test_what_writes_over_the_state_is_left_to_replays_and_announced_once(acts, writes, capture):
+    state = np.zeros(3)
+    x, first = given(np.ones(3), state)
     y = x + 1
-    for state, over in ((first, True), (y, False)):
-        capture.repeat(lambda a, b, out: partial(np.add, a, b, out=out), (x, y, state), over=over)
-    capture.write(states[1], y)
-    assert y.array.tolist() == [3, 3, 3]
-    assert not states.any()
+    for act in acts:
+        act(capture, x, y, first)
+    assert not state.any()
     before = overwrite_count()
     for call in capture.calls:
         call()
-        assert not states.any() or overwrite_count() == before + 1
-    assert overwrite_count() == before + 1
-    assert states.tolist() == [[3, 3, 3], [3, 3, 3]]
+        assert not state.any() or overwrite_count() == before + 1
+    assert overwrite_count() == before + writes
+    assert state.tolist() == [2 * writes] * 3
 
 
 def test_elements_that_loops_could_take_are_counted(capture):

@@ -126,9 +126,11 @@ def _cuts(count: int, elements: int) -> list[tuple[int, int]]:
 def _together(calls: list[Callable[[], Any] | None]) -> Callable[[], Any] | None:
     """One call that makes all the calls, on a thread each; None if one of them is None."""
     made = [call for call in calls if call is not None]
-    if len(made) < len(calls) or len(made) == 1:
-        return made[0] if made else None
+    if len(made) < len(calls):
+        return None
     first, *others = made
+    if not others:
+        return first
 
     def call() -> None:
         started = [_pool().submit(other) for other in others]
