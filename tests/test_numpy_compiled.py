@@ -1,6 +1,7 @@
 """Loops that Numba compiles: when they hand their work to NumPy, and how threads share it."""
 
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -92,3 +93,18 @@ def test_calls_in_threads_are_waited_for_and_their_errors_come(monkeypatch):
         compiled._together([quick, lambda: 1 / 0])()
     assert compiled._together([quick]) is quick
     assert compiled._together([quick, None]) is None
+
+
+def test_adam_by_addresses_keeps_its_vectors_and_takes_none_with_gaps():
+    numbers = np.zeros(1, np.int32), np.asarray(0.1), (0.9, 0.999, 1e-8, 0.0, 0.0)
+    row = [np.full(6, number, np.float32) for number in (1, 1, 0, 0)]
+    p, g, m, v = map(weakref.ref, row)
+    call = compiled.adam([row], *numbers)
+    row[1] = np.ones(12, np.float32)[::2]
+    assert compiled.adam([row], *numbers) is None
+    del row
+    call()
+    assert g().tolist() == [1] * 6
+    assert p() == pytest.approx(0.9 * np.ones(6))
+    del call
+    assert p() is g() is m() is v() is None

@@ -204,15 +204,15 @@ def adam(
     """A call that updates all rows of vectors (p, g, m, v) in place; see `optimizers.adam`.
 
     `step` and `lr` are read when the call is made. `numbers` are β₁, β₂, ε, the weight decay and
-    the decoupled weight decay. The call knows the arrays, in pieces, by their addresses.
+    the decoupled weight decay. The call knows the arrays, in pieces, by their addresses. There is
+    at least one row, and all vectors have one dtype; a gradient may have gaps.
     """
     vectors = [v for row in rows for v in row]
-    dtype = vectors[0].dtype if vectors else None
-    if not wanted() or not all(v.flags.c_contiguous and v.dtype == dtype for v in vectors):
+    if not wanted() or not all(v.flags.c_contiguous for v in vectors):
         return None
     table = np.asarray([piece for row in rows for piece in _pieces(row)], np.int64).reshape(-1, 5)
     cuts = _cuts(len(table), int(table[:, 4].sum()))
-    others = step, lr, np.asarray(numbers, float), np.empty(0, dtype)
+    others = step, lr, np.asarray(numbers, float), np.empty(0, vectors[0].dtype)
     call = _together([bound(_adam(), table[a:b], *others) for a, b in cuts])
     if call is None:
         return None
