@@ -70,6 +70,12 @@ def test_each_thread_has_its_share(monkeypatch, threads, elements, parts):
     assert {end - start for start, end in cuts} <= {10 // parts, -(-10 // parts)}
 
 
+def test_without_numba_nobody_asks_for_its_threads(monkeypatch):
+    monkeypatch.setattr(compiled, "wanted", lambda: False)
+    monkeypatch.setattr(compiled, "_threads", lambda: pytest.fail("Numba is not there"))
+    assert compiled.split(loops.where_not_0, [np.ones(2 * compiled.SHARE)] * 3) is None
+
+
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_threads_take_all_of_an_array(monkeypatch, order):
     monkeypatch.setattr(compiled, "_threads", lambda: 3)

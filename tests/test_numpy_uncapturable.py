@@ -35,6 +35,16 @@ class Rolls(nn.Module):
         return self.only(x) * float(self.dice[0].random())
 
 
+class Peeks(nn.Module):
+    """A network that takes a number of its batch from behind the capture's back."""
+
+    def __init__(self):
+        self.only = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.only(x) * float(np.sum(getattr(x, "array", x)))
+
+
 class Writes(nn.Module):
     """A network that writes into what it was given as a constant."""
 
@@ -51,6 +61,7 @@ class Writes(nn.Module):
     ("net", "message"),
     [
         (Reads, r"reads an array's numbers on the host.*test_numpy_uncapturable.py: return y \* 2"),
+        (Peeks, "from the same numbers its replay computed other results"),
         (Rolls, "from the same numbers its replay computed other results"),
         (Writes, r"reads an array's numbers on the host.*_uncapturable.py: self.last\[0\]"),
     ],
