@@ -117,6 +117,19 @@ def test_kernels_run_where_pytorch_does_not_record(name: str) -> None:
     assert not value.requires_grad
 
 
+def test_what_nothing_shares_is_handed_over_without_a_copy() -> None:
+    """In inference mode PyTorch does not say what is a view."""
+    owned = get_backend("torch").owned
+    x = torch.ones(2, 3)
+    assert owned(x) is x
+    with torch.inference_mode():
+        views = [x.view(3, 2), torch.ones(2, 3).view(3, 2)]
+        for view in (*views, x.mT, x[:1], x.expand(4, 2, 3)):
+            own = owned(view)
+            assert own.is_contiguous()
+            assert own.untyped_storage().data_ptr() != view.untyped_storage().data_ptr()
+
+
 @COPIES
 def test_gradients_of_parameters_that_pytorch_records_are_the_same() -> None:
     """Kernels decline, the definitions answer; nothing is lost, and PyTorch's record goes on."""

@@ -201,7 +201,7 @@ class Runner:
         return [*leaves, loss]
 
     def _copy(self, state: Any) -> Any:
-        return tree.map(self._backend.owned, state)
+        return tree.map(_clone, state)
 
 
 def _forked() -> None:
@@ -240,6 +240,10 @@ def _by_integers(function: Any, args: Any) -> bool:
     if function is not torch.ops.aten.index.Tensor:
         return False
     return all(a is None or a.dtype not in (torch.bool, torch.uint8) for a in args[1])
+
+
+def _clone(a: torch.Tensor) -> torch.Tensor:
+    return a.clone(memory_format=torch.contiguous_format)
 
 
 def _version(a: torch.Tensor) -> int | None:
