@@ -395,7 +395,11 @@ def test_places_along_an_axis_are_integers() -> None:
     xp = get_backend("torch").xp
     x = torch.asarray([1.0, 2.0, 3.0])
     for kind in (torch.uint8, torch.int16, torch.int32, torch.int64):
-        assert xp.take_along_axis(x, torch.asarray([2, 0], dtype=kind)).tolist() == [3, 1]
+        at = torch.asarray([2, 0], dtype=kind)
+        assert xp.take_along_axis(x, at).tolist() == xp.take(x, at, axis=0).tolist() == [3, 1]
+    below = torch.asarray([[-1, 0, -3], [2, -2, 1]])
+    assert xp.take_along_axis(x.tile(2, 1), below).tolist() == [[3, 1, 1], [3, 2, 2]]
+    assert xp.take_along_axis(x[None], below[:, :1], axis=1).tolist() == [[3], [3]]
     with pytest.raises(RuntimeError, match="indices should be Long but got Float"):
         xp.take_along_axis(x, torch.asarray([0.9, 1.2]))
 

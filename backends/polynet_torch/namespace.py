@@ -53,11 +53,27 @@ def sign(x: Any, /) -> Any:
     return torch.maximum(torch.sign(x), x.clamp(max=-1))
 
 
+def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
+    """Take by integers of either sign; compat turns the negative ones by a slow `where`."""
+    if axis is None or not x.ndim or not compat.isdtype(indices.dtype, "integral"):
+        return compat.take(x, indices, axis=axis)
+    return torch.index_select(x, axis, from_0(indices, x.shape[axis]))
+
+
 def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1) -> Any:
     """Take by integers of any dtype, as in all other indexing here; PyTorch takes only int64."""
-    if compat.isdtype(indices.dtype, "integral"):  # PyTorch refuses floats; `to` would cut them off
-        indices = indices.to(torch.int64)
-    return compat.take_along_axis(x, indices, axis=axis)
+    if not compat.isdtype(indices.dtype, "integral"):  # PyTorch refuses floats
+        return compat.take_along_axis(x, indices, axis=axis)
+    places = from_0(indices, x.shape[axis])
+    if x.shape == places.shape:  # `gather` is faster, and broadcasts nothing
+        return x.gather(axis, places)
+    return torch.take_along_dim(x, places, dim=axis)
+
+
+def from_0(indices: Any, count: int) -> Any:
+    """Indices as int64, from 0: to negative ones, all of whose bits `>> 63` sets, adds `count`."""
+    indices = indices.to(torch.int64)
+    return indices + ((indices >> 63) & count)
 
 
 def number(x: Any, like: Any) -> Any:
@@ -83,7 +99,7 @@ def namespace() -> ModuleType:
     vars(xp).update({key: value for key, value in vars(compat).items() if key != "__name__"})
     for name in FIRST + EITHER:
         vars(xp)[name] = of_tensors(getattr(compat, name), second=name in EITHER)
-    vars(xp).update(clip=clip, sign=sign, take_along_axis=take_along_axis)
+    vars(xp).update(clip=clip, sign=sign, take=take, take_along_axis=take_along_axis)
     return xp
 
 
