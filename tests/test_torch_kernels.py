@@ -251,6 +251,8 @@ def test_labels_out_of_range_are_refused_on_the_cpu() -> None:
     for label in (3, -1, -100):
         with pytest.raises(RuntimeError, match="out of bounds"):
             losses.cross_entropy(torch.zeros(2, 3), torch.asarray([0, label]))
+        with pytest.raises(RuntimeError, match="out of bounds"):
+            losses.nll(torch.zeros(2, 3), torch.asarray([0, label]))
 
 
 @pytest.mark.parametrize(

@@ -107,22 +107,13 @@ def cross_entropy(
         to_weight = to_weight if isinstance(given, torch.Tensor) else None
         to_logits = aten._log_softmax_backward_data
         return value, (lambda g: to_logits(back(g), scores, 1, scores.dtype), None, None, to_weight)
-    indices, nan_if_outside = targets.to(torch.int64).unsqueeze(1), None
-    if logits.device.type != "cpu":  # on a GPU, an index out of range breaks more than this call
-        indices, nan_if_outside = within(indices, logits.shape[1])
-    truth = scores.gather(1, indices)
-    value = truth.mean().neg_()
+    value, truth, indices = _of_truth(scores, targets)
 
     def pullback(g: torch.Tensor) -> torch.Tensor:
         out = scores.exp().scatter_(1, indices, truth.expm1())
         return out.mul_(g / len(logits))
 
-    return value if nan_if_outside is None else value + nan_if_outside.to(value.dtype), (
-        pullback,
-        None,
-        None,
-        None,
-    )
+    return value, (pullback, None, None, None)
 
 
 def nll(
@@ -133,6 +124,14 @@ def nll(
     given, weight = weight, _as_tensor(weight, scores)
     if sample_weight is not None or not _are_labels(scores, targets, weight):
         return NotImplemented
+    if weight is None and ignore_index is None:
+        value, truth, indices = _of_truth(scores, targets)
+
+        def pullback(g: torch.Tensor) -> torch.Tensor:
+            each = (g / -truth.numel()).expand(truth.shape)
+            return torch.zeros_like(scores).scatter_(1, indices, each)
+
+        return value, (pullback, None, None, None)
     value, back, to_weight = _of_labels(scores, targets, weight, 0.0, ignore_index)
     to_weight = to_weight if isinstance(given, torch.Tensor) else None
     return value, (back, None, None, to_weight)
@@ -158,6 +157,19 @@ def _are_labels(scores: torch.Tensor, targets: torch.Tensor, weight: Any) -> boo
     wide = targets.dtype in (torch.int32, torch.int64)
     fits = targets.shape == (scores.shape[0], *scores.shape[2:])
     return wide and fits and not recorded((scores,) if weight is None else (scores, weight))
+
+
+def _of_truth(
+    scores: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """-mean(x[class]), these scores, and their places; `gather` refuses others on the CPU."""
+    indices = targets.to(torch.int64).unsqueeze(1)
+    if scores.device.type == "cpu":
+        truth = scores.gather(1, indices)
+        return truth.mean().neg_(), truth, indices
+    indices, nan_if_outside = within(indices, scores.shape[1])  # it would break more than this call
+    truth = scores.gather(1, indices)
+    return truth.mean().neg_() + nan_if_outside.to(truth.dtype), truth, indices
 
 
 def _of_labels(
