@@ -101,7 +101,6 @@ OF_FUNCTIONAL = {
         for axes in (1, 2, 3)
     },
     "upsample": "use functional.interpolate",
-    "pad": "use a layer, such as nn.ConstantPad2d, nn.ReflectionPad2d or nn.ReplicationPad2d",
     "pixel_shuffle": "use nn.PixelShuffle",
     "pixel_unshuffle": "use nn.PixelUnshuffle",
     "flatten": "use nn.Flatten, or xp.reshape(x, (x.shape[0], -1))",

@@ -32,6 +32,7 @@ WINDOWS: dict[str, tuple[tuple[np.ndarray, ...], dict[str, Any]]] = {
         {"window": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1)},
     ),
     "avg_pool": ((X,), {"window": (2, 2), "stride": (2, 2), "padding": (0, 0)}),
+    "pad": ((X,), {"padding": ((1, 2), (0, 1))}),
     "adaptive_max_pool": ((X,), {"sizes": (2, 2)}),
     "adaptive_avg_pool": ((X,), {"sizes": (2, 2)}),
 }
@@ -130,6 +131,22 @@ def test_padding_of_more_than_half_a_window_is_refused() -> None:
     for pool in (functional.max_pool, functional.avg_pool):
         with pytest.raises(ValueError, match=r"padding is at most half of window \(2, 2\)"):
             pool(X, window=(2, 2), stride=(1, 1), padding=(2, 0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"padding": ((1, 1),) * 5}, r"one for each .* array of 4 dimensions; got \(\(1, 1\), "),
+        ({"padding": (), "mode": "edge"}, "unknown mode 'edge'. Expected one of: constant, refl"),
+        (
+            {"padding": ((0, 0), (0, 8)), "mode": "reflect"},
+            "x has too few places along axis 3, 8, to be padded so; give it 9 or more, or less pad",
+        ),
+    ],
+)
+def test_padding_that_cannot_be_is_refused(backend: Backend, settings: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=f"^pad: .*{said}"):
+        functional.pad(asarray(X, backend=backend), **settings)
 
 
 def test_what_is_no_array_is_told_so() -> None:

@@ -15,7 +15,8 @@ from polynet.testing.suite.cases import one_result, to_backend
 
 TAKE = """
     adaptive_avg_pool alpha_dropout avg_pool batch_norm_inference convolution convolution_transpose
-    dropout einsum gru interpolate linear lstm put_slice rnn segment_sum setitem tanh tanhshrink
+    dropout einsum gru interpolate linear lstm pad put_slice rnn segment_sum setitem tanh
+    tanhshrink
 """.split()
 """What compares nothing: its value at a complex number is that of the same formula."""
 

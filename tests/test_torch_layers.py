@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,22 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
         ("adaptive_max_pool", [(2, 3, 7)], {"sizes": (9,)}),
         ("adaptive_max_pool", [(2, 3, 7, 4)], {"sizes": (3, 2)}),
         ("adaptive_max_pool", [(2, 3, 5, 4, 3)], {"sizes": (2, 3, 1)}),
+        ("max_pool", [(2, 3, 7)], {"window": (3,), "stride": (2,), "padding": (1,)}),
+        (
+            "max_pool",
+            [(3, 2, 8)],
+            {"window": (2,), "stride": (1,), "padding": (0,), "dilation": (3,), "ceil_mode": True},
+        ),
+        ("pad", [(2, 3, 4)], {"padding": ((2, 3), (0, 1)), "value": -1.5}),
+        ("pad", [(2, 3, 4)], {"padding": ((2, 3),), "mode": "reflect"}),
+        ("pad", [(2, 3, 4, 5)], {"padding": ((0, 3), (4, 2)), "mode": "reflect"}),
+        ("pad", [(2, 3, 4)], {"padding": ((5, 0),), "mode": "replicate"}),
+        ("pad", [(2, 3, 4, 5)], {"padding": ((1, 0), (2, 7)), "mode": "replicate"}),
+        (
+            "convolution",
+            [(2, 4, 5, 6), (6, 2, 2, 3), (6,)],
+            {"stride": (1, 2), "padding": ((0, 1), (2, 1)), "dilation": (1, 1), "groups": 2},
+        ),
         ("group_norm", [(2, 4, 3, 2)], {"groups": 2, "eps": 0.1}),
         ("group_norm", [(3, 6, 2, 5), (6,), (6,)], {"groups": 1, "eps": 0.1}),
         ("batch_norm_inference", [(2, 3, 4, 2), (3,), (3,)], {"eps": 0.1}),
@@ -120,6 +137,27 @@ def test_shapes_that_do_not_fit_reach_no_kernel(name: str, shapes: Any, options:
     """PyTorch's operations below its public functions do not check them, and read other memory."""
     args = [a.detach().to(torch.float32) for a in drawn(*shapes)]
     assert kernel(name)(None, *args, **options) is NotImplemented
+
+
+def test_the_largest_of_a_sequence_is_nan_where_there_is_one() -> None:
+    x = torch.asarray([[[1.0, math.nan, 3.0, -math.inf, -math.inf, -math.inf]]])
+    y = functional.max_pool(x, window=(2,), stride=(2,), padding=(0,))
+    torch.testing.assert_close(
+        y, torch.asarray([[[math.nan, 3.0, -math.inf]]]), rtol=0, atol=0, equal_nan=True
+    )
+
+
+def test_other_arrays_are_padded_by_the_definition() -> None:
+    """PyTorch's own takes sequences and images; integers keep their dtype."""
+    pad, x = kernel("pad"), torch.arange(6).reshape(1, 2, 3)
+    for a, settings in (
+        (x, {"padding": ((1, 0),)}),
+        (x[0].double(), {"padding": ((1, 0),), "mode": "reflect"}),
+        (x.double(), {"padding": ((1, 0),) * 3, "mode": "replicate"}),
+        (x.half(), {"padding": ((1, 0),), "mode": "replicate"}),
+    ):
+        assert pad(None, a, **settings) is NotImplemented
+        assert functional.pad(a, **settings).dtype == a.dtype
 
 
 @pytest.mark.parametrize("function", [functional.max_pool, functional.avg_pool])

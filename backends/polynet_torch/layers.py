@@ -30,11 +30,25 @@ def convolution(
     dilation: Sizes,
     groups: int = 1,
 ) -> Any:
-    """One convolution."""
-    if any(a != b for a, b in padding):
+    """One convolution; what one end has more zeros than the other is padded before."""
+    ends = [min(pair) for pair in padding]
+    how = (stride, ends, dilation, False, [0] * len(stride), groups)
+    more = [(a - n, b - n) for (a, b), n in zip(padding, ends, strict=True)]
+    if not any(map(any, more)):
+        return _convolved(x, weight, bias, how)
+    if not takes(x) or recorded((x,)):
         return NotImplemented
-    ends = [a for a, _ in padding]
-    return _convolved(x, weight, bias, (stride, ends, dilation, False, [0] * len(stride), groups))
+    wide, (unpadded,) = pad(xp, x, padding=more)
+    result = _convolved(wide, weight, bias, how)
+    if result is NotImplemented:
+        return result
+    y, pullback = result
+
+    def back(g: torch.Tensor, needs: tuple[bool, ...]) -> Any:
+        to_x, *others = pullback(g, needs)
+        return to_x if to_x is None else unpadded(to_x), *others
+
+    return y, back
 
 
 def convolution_transpose(
@@ -93,6 +107,34 @@ def deterministic(x: torch.Tensor) -> Iterator[None]:
 def takes(x: torch.Tensor) -> bool:
     """Whether PyTorch's layers take these numbers: of integers, it cuts means off, or refuses."""
     return x.is_floating_point() and 0 not in x.shape[1:]
+
+
+AROUND = {"reflect": "reflection_pad", "replicate": "replication_pad"}
+"""PyTorch's names of what puts an array's own numbers around it."""
+
+
+def pad(
+    xp: Any, x: torch.Tensor, *, padding: Any, mode: str = "constant", value: float = 0.0
+) -> Any:
+    """Numbers around an array.
+
+    Its own are those of sequences and images on the CPU; on CUDA their gradients are summed in
+    another order every time. A sequence is padded as an image of one row, which is faster.
+    """
+    if not x.is_floating_point() or recorded((x,)) or not isinstance(value, int | float):
+        return NotImplemented
+    axes, flat = len(padding), [n for pair in reversed(padding) for n in pair]
+    if mode == "constant":
+        sizes = zip(padding, x.shape[x.ndim - axes :], strict=True)
+        part = (..., *(slice(before, before + n) for (before, _), n in sizes))
+        return aten.constant_pad_nd(x, flat, value), (lambda g: g[part],)
+    if not 0 < axes < 3 or x.ndim != 2 + axes or not x.numel() or x.device.type != "cpu":
+        return NotImplemented
+    if x.dtype not in (torch.float32, torch.float64):
+        return NotImplemented
+    pads, back = (getattr(aten, AROUND[mode] + n) for n in ("2d", f"{axes}d_backward"))
+    y = pads(x.unsqueeze(2), (*flat, 0, 0)).squeeze(2) if axes == 1 else pads(x, flat)
+    return y, (lambda g: back(g, x, flat),)
 
 
 def on_images(kernel: Callable[..., Any]) -> Callable[..., Any]:
@@ -412,6 +454,7 @@ KERNELS = {
         group_norm,
         layer_norm,
         max_pool,
+        pad,
         put_slice,
         scaled_dot_product_attention,
         segment_sum,

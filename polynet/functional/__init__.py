@@ -46,6 +46,7 @@ from polynet.functional.normalisation import (
     rms_norm,
     standardised,
 )
+from polynet.functional.padding import pad
 from polynet.functional.pooling import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool
 from polynet.functional.probabilities import log_softmax, logsumexp, softmax, softmin
 from polynet.functional.recurrent import gru, lstm, rnn
@@ -88,6 +89,7 @@ __all__ = [
     "lstm",
     "max_pool",
     "mish",
+    "pad",
     "prelu",
     "put_slice",
     "relu",

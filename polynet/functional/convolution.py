@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from polynet.functional.windows import check_each, overlapped, padded, views
+from polynet.functional.padding import pad
+from polynet.functional.windows import check_each, overlapped, views
 from polynet.integers import positive, several
 from polynet.tensor import checking, composition
 
@@ -60,7 +61,7 @@ def convolution(xp, x, weight, bias=None, *, stride, padding, dilation, groups=1
     Document Processing", 2006).
     """
     out, each, window = weight.shape[0], weight.shape[1], tuple(weight.shape[2:])
-    cells = views(padded(xp, x, padding), window, stride, dilation)
+    cells = views(pad(x, padding=padding), window, stride, dilation)
     places = tuple(cells[0].shape[2:])
     columns = xp.stack(cells, axis=2)  # (batch, channels, window, *places)
     columns = xp.reshape(columns, (x.shape[0], groups, each * math.prod(window), math.prod(places)))

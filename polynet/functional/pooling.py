@@ -9,7 +9,8 @@ from operator import add
 
 import array_api_compat
 
-from polynet.functional.windows import check_each, ends, padded, views
+from polynet.functional.padding import pad
+from polynet.functional.windows import check_each, ends, views
 from polynet.tensor import checking, composition, real_composition
 
 
@@ -39,7 +40,7 @@ def max_pool(xp, x, /, *, window, stride, padding, dilation=None, ceil_mode=Fals
     """
     dilation = dilation or (1,) * len(window)
     reach = ends(x, window, stride, padding, dilation, ceil_mode=ceil_mode)
-    return _largest(xp, views(padded(xp, x, reach, _least(xp, x)), window, stride, dilation))
+    return _largest(xp, views(pad(x, padding=reach, value=_least(xp, x)), window, stride, dilation))
 
 
 @checking(_check_windows)
@@ -53,14 +54,15 @@ def avg_pool(xp, x, /, *, window, stride, padding, ceil_mode=False, count_includ
     """
     x, ones = _floating(xp, x), (1,) * len(window)
     reach = ends(x, window, stride, padding, ones, ceil_mode=ceil_mode)
-    total = reduce(add, views(padded(xp, x, reach), window, stride, ones))
+    total = reduce(add, views(pad(x, padding=reach), window, stride, ones))
     if not ceil_mode and (count_include_pad or not any(padding)):
         return total / math.prod(window)
     device, sizes = array_api_compat.device(x), x.shape[-len(window) :]
     counted = xp.ones(sizes, dtype=x.dtype, device=device)
-    counted = padded(xp, counted, [(p, p) for p in padding], float(count_include_pad))
+    around = [(p, p) for p in padding]
+    counted = pad(counted, padding=around, value=float(count_include_pad))
     beyond = [(0, after - p) for p, (_, after) in zip(padding, reach, strict=True)]
-    return total / reduce(add, views(padded(xp, counted, beyond), window, stride, ones))
+    return total / reduce(add, views(pad(counted, padding=beyond), window, stride, ones))
 
 
 @checking(_check_sizes)

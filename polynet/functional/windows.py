@@ -11,8 +11,6 @@ from itertools import product
 from operator import add
 from typing import Any
 
-import array_api_compat
-
 from polynet.backend import Array
 from polynet.integers import several
 from polynet.ops.indexing import put_slice
@@ -42,17 +40,6 @@ def output_sizes(x: Array, window: Sizes, stride: Sizes, dilation: Sizes) -> Siz
     if any(n < 1 for n in out):
         raise ValueError(f"a window of {reach} does not fit into {sizes}, padding included")
     return out
-
-
-def padded(xp: Any, x: Array, padding: Sequence[tuple[int, int]], value: float = 0.0) -> Array:
-    """`x` with `value` before and after each of its last axes."""
-    device = array_api_compat.device(x)
-    for axis, ends in enumerate(padding, start=len(x.shape) - len(padding)):
-        if any(ends):
-            shapes = [(*x.shape[:axis], n, *x.shape[axis + 1 :]) for n in ends]
-            first, last = (xp.full(s, value, dtype=x.dtype, device=device) for s in shapes)
-            x = xp.concat([first, x, last], axis=axis)
-    return x
 
 
 def ends(

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from polynet import functional
 from polynet.backend import Array
-from polynet.functional.windows import padded
+from polynet.functional.padding import check_places
 from polynet.nn.checks import check_images, per_axis
 from polynet.nn.module import Module
-from polynet.ops import array_namespace
 
 
 class _Pad(Module):
     """Base of padding layers. `padding` holds pairs (before, after), the last axis first."""
 
     _axes: int
+    _mode = "constant"
+    value = 0.0
 
     def __init__(self, padding: int | tuple[int, ...]) -> None:
         self.padding = per_axis(type(self).__name__, "padding", padding, 2 * self._axes, least=0)
 
-    def _ends(self) -> list[tuple[int, int]]:
-        """`padding` in the order of the axes: (before, after) for each axis that is padded."""
-        return list(zip(self.padding[::2], self.padding[1::2], strict=True))[::-1]
+    def forward(self, x: Array) -> Array:
+        check_images(self, x, self._axes)
+        ends = list(zip(self.padding[::2], self.padding[1::2], strict=True))[::-1]
+        check_places(self.label(), x, ends, self._mode, "inputs have")
+        return functional.pad(x, padding=ends, mode=self._mode, value=self.value)
 
     def settings(self) -> str:
         return f"{self.padding}"
@@ -34,69 +36,24 @@ class _ConstantPad(_Pad):
         super().__init__(padding)
         self.value = float(value)
 
-    def forward(self, x: Array) -> Array:
-        check_images(self, x, self._axes)
-        return padded(array_namespace(x), x, self._ends(), self.value)
-
     def settings(self) -> str:
         return f"{self.padding}, {self.value}"
 
 
-class _ZeroPad(_ConstantPad):
+class _ZeroPad(_Pad):
     """Base of padding with zeros."""
 
-    def __init__(self, padding: int | tuple[int, ...]) -> None:
-        super().__init__(padding, 0.0)
 
-    def settings(self) -> str:
-        return f"{self.padding}"
-
-
-class _PadOfInputs(_Pad):
-    """Base of padding with numbers of the inputs."""
-
-    def forward(self, x: Array) -> Array:
-        check_images(self, x, self._axes)
-        xp = array_namespace(x)
-        for axis, (before, after) in enumerate(self._ends(), start=2):
-            if before or after:
-                first, last = self._around(xp, x, axis, before, after)
-                x = xp.concat([first, x, last], axis=axis)
-        return x
-
-    def _around(self, xp: Any, x: Array, axis: int, before: int, after: int) -> tuple[Array, Array]:
-        """The parts to put before and after the inputs along the axis."""
-        raise NotImplementedError
-
-    def _part(self, x: Array, axis: int, start: int, stop: int) -> Array:
-        """A part of the axis; raises ValueError where the axis is shorter."""
-        if not 0 <= start <= stop <= x.shape[axis]:
-            raise ValueError(
-                f"{self.label()}: inputs have too few places along axis {axis}, {x.shape[axis]}, "
-                "to be padded so; give it larger inputs, or less padding"
-            )
-        return x[(*(slice(None) for _ in range(axis)), slice(start, stop), ...)]
-
-
-class _ReflectionPad(_PadOfInputs):
+class _ReflectionPad(_Pad):
     """Base of padding by reflection."""
 
-    def _around(self, xp: Any, x: Array, axis: int, before: int, after: int) -> tuple[Array, Array]:
-        last = x.shape[axis] - 1
-        ends = (1, 1 + before), (last - after, last)
-        first, second = (xp.flip(self._part(x, axis, *end), axis=axis) for end in ends)
-        return first, second
+    _mode = "reflect"
 
 
-class _ReplicationPad(_PadOfInputs):
+class _ReplicationPad(_Pad):
     """Base of padding with the numbers at the edges."""
 
-    def _around(self, xp: Any, x: Array, axis: int, before: int, after: int) -> tuple[Array, Array]:
-        def copies(start: int, count: int) -> Array:
-            edge = self._part(x, axis, start, start + 1)
-            return xp.broadcast_to(edge, (*x.shape[:axis], count, *x.shape[axis + 1 :]))
-
-        return copies(0, before), copies(x.shape[axis] - 1, after)
+    _mode = "replicate"
 
 
 class ConstantPad1d(_ConstantPad):

@@ -1,4 +1,4 @@
-"""Windows that slide over images: convolution, its transpose and pooling. Also resampling."""
+"""Windows that slide over images: convolution, its transpose, pooling. Also padding, resampling."""
 
 from __future__ import annotations
 
@@ -119,11 +119,24 @@ def interpolate(draw: Draw) -> Sample:
     return sample(numbers(draw, (*each(draw, 2, one_or_two), *sizes)), mode=mode, **options)
 
 
+@st.composite
+def pad(draw: Draw) -> Sample:
+    """Of some of the last axes, which have the numbers that are mirrored or copied."""
+    shape = each(draw, draw(st.integers(1, 4)), st.integers(1, 4))
+    mode = draw(st.sampled_from(["constant", "reflect", "replicate"]))
+    last = shape[draw(st.integers(0, len(shape))) :]
+    most = [n - 1 if mode == "reflect" else 3 for n in last]
+    ends = tuple((draw(st.integers(0, m)), draw(st.integers(0, m))) for m in most)
+    options = {"value": draw(st.sampled_from([0.0, -1.5, 2]))} if mode == "constant" else {}
+    return sample(numbers(draw, shape), padding=ends, mode=mode, **options)
+
+
 PROPERTIES: dict[str, Samples] = {
     "convolution": convolution(),
     "convolution_transpose": convolution_transpose(),
     "avg_pool": pooling(of="mean"),
     "interpolate": interpolate(),
     "max_pool": pooling(of="max"),
+    "pad": pad(),
     **dict.fromkeys("adaptive_avg_pool adaptive_max_pool".split(), adaptive()),
 }

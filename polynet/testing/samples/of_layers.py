@@ -173,6 +173,19 @@ SAMPLES: dict[str, list[Sample]] = {
         ((1, 2, 4, 3, 5), {"window": (2, 2, 2), "stride": (2, 1, 2), "padding": (0, 1, 0),
                            "ceil_mode": True, "count_include_pad": False}),
     )),
+    "pad": [
+        Sample((_normal(*shape),), {"padding": padding, **options})
+        for shape, padding, options in (
+            ((2, 3), ((1, 0), (0, 2)), {}),
+            ((2, 0, 3), ((1, 2),), {"value": -1.5}),
+            ((3, 2), (), {"value": 2.0}),
+            ((2, 1, 4), ((1, 3),), {"mode": "reflect"}),
+            ((1, 2, 3, 4), ((2, 0), (1, 3)), {"mode": "reflect"}),
+            ((2, 1, 1), ((3, 2),), {"mode": "replicate"}),
+            ((1, 2, 3, 2), ((1, 0), (0, 4)), {"mode": "replicate"}),
+            ((2, 3, 2), ((1, 0), (2, 1), (1, 1)), {"mode": "replicate"}),
+        )
+    ],
     "adaptive_max_pool": _pooling(_ADAPTIVE),
     "adaptive_avg_pool": _pooling(_ADAPTIVE),
     "interpolate": [
