@@ -191,9 +191,17 @@ def max_pool(
     dilation: Sizes = (1,),
     ceil_mode: bool = False,
 ) -> Any:
-    """The largest number of each window, whose index is kept for the gradient."""
+    """The largest number of each window, whose index the gradient goes to.
+
+    On the CPU PyTorch's own function of sequences is much faster, and gives no indices. They are
+    found when the gradient is asked for.
+    """
     how = (window, stride, padding, dilation, ceil_mode)
     pool, back = aten.max_pool2d_with_indices, aten.max_pool2d_with_indices_backward
+    if len(window) == 2 and x.shape[2] == window[0] == 1 and not padding[0] and not x.is_cuda:
+        of_row = (n[-1] for n in how[:4])
+        y = torch.max_pool1d(x.squeeze(2), *of_row, ceil_mode).unsqueeze(2)
+        return y, (lambda g: back(g, x, *how, pool(x, *how)[1]),)
     if len(window) == 3:
         pool, back = aten.max_pool3d_with_indices, aten.max_pool3d_with_indices_backward
     y, indices = pool(x, *how)
