@@ -250,7 +250,7 @@ def adaptive_max_pool(xp: Any, x: torch.Tensor, *, sizes: Sizes) -> Any:
 def _adaptive(
     x: torch.Tensor, sizes: Sizes, pool: Callable[..., Any], back: Callable[..., Any]
 ) -> Any:
-    """Windows of several sizes on the CPU; those of one size are left to the other kernels.
+    """Windows that cover an array, on the CPU.
 
     On CUDA, PyTorch sums gradients in another order every time.
     """
@@ -258,8 +258,6 @@ def _adaptive(
     if x.ndim != 2 + axes or not x.numel() or x.device.type != "cpu" or recorded((x,)):
         return NotImplemented
     if x.dtype not in (torch.float32, torch.float64) or not all(n > 0 for n in sizes):
-        return NotImplemented
-    if not any(n % m for n, m in zip(x.shape[2:], sizes, strict=True)):
         return NotImplemented
     if axes == 1:  # a sequence is an image of one row
         row = x.unsqueeze(2)
