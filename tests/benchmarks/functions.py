@@ -1,4 +1,4 @@
-"""Activations, losses, dropout and LSTM beside PyTorch's: a value and its gradients.
+"""Activations, losses, padding, LSTM and others beside PyTorch's: a value and its gradients.
 
     python tests/benchmarks/functions.py [--out tests/benchmarks/results/functions.md]
 
@@ -37,6 +37,7 @@ def normal(*shape: int) -> np.ndarray:
 
 X, Y = normal(512, 512), normal(512, 512)
 PROBABILITIES = RNG.uniform(size=X.shape).astype(np.float32)
+IMAGES = X.reshape(16, 16, 32, 32)
 LABELS, MASK = RNG.integers(0, 512, 512), RNG.uniform(size=X.shape) < 0.5
 LSTM = (
     *(normal(50, 32, 64), normal(32, 128), normal(32, 128)),
@@ -71,6 +72,16 @@ CASES = {
         lambda x, mask: x * mask * 2,
         [X, MASK],
     ),
+    "pad": Case(
+        lambda x: functional.pad(x, padding=((2, 2), (2, 2))),
+        lambda x: pytorch.pad(x, (2, 2, 2, 2)),
+        [IMAGES],
+    ),
+    "pad, reflected": Case(
+        lambda x: functional.pad(x, padding=((2, 2), (2, 2)), mode="reflect"),
+        lambda x: pytorch.pad(x, (2, 2, 2, 2), mode="reflect"),
+        [IMAGES],
+    ),
     "mse": Case(losses.mse, pytorch.mse_loss, [X, Y]),
     "huber": Case(losses.huber, pytorch.huber_loss, [X, Y]),
     "smooth_l1": Case(losses.smooth_l1, pytorch.smooth_l1_loss, [X, Y]),
@@ -90,6 +101,7 @@ CASES = {
         lambda x, y: pytorch.cross_entropy(x, y, ignore_index=3),
         [X, LABELS % 8],
     ),
+    "nll": Case(losses.nll, pytorch.nll_loss, [X, LABELS]),
     "lstm": Case(lambda *args: functional.lstm(*args)[0], pytorchs_lstm, LSTM),
 }
 
@@ -153,9 +165,9 @@ def main() -> None:
     text = (
         "# Functions with their gradients: milliseconds\n\n"
         f"{environment(('numpy', 'torch'))}\n"
-        f"One thread, {X.shape[0]} × {X.shape[1]} normal numbers of float32; the LSTM reads 50 "
-        "vectors of 64 numbers for each of 32 samples, and has 128 units. Medians of "
-        f"{given.repeats} repeats, taken in turn.\n\n"
+        f"One thread, {X.shape[0]} × {X.shape[1]} normal numbers of float32, for padding "
+        f"{' × '.join(map(str, IMAGES.shape))}; the LSTM reads 50 vectors of 64 numbers for each "
+        f"of 32 samples, and has 128 units. Medians of {given.repeats} repeats, in turn.\n\n"
     )
     publish(text + table(header, list(rows(given.repeats))), given.out)
 
