@@ -141,8 +141,10 @@ def advising_on_memory(samples: int) -> Iterator[None]:
 
 def users_line(error: BaseException, inner: Iterable[str]) -> str:
     """The last line in a traceback that is outside polynet and the `inner` packages."""
-    found = filter(None, map(find_spec, ("polynet", *inner)))
+    packages = "polynet", *inner
+    found = filter(None, map(find_spec, packages))
     folders = [folder for s in found for folder in s.submodule_search_locations or ()]
+    folders += packages  # Cython names its files from there, such as cupy/cuda/memory.pyx
     frames = traceback.extract_tb(error.__traceback__)
     named = [f for f in frames if not any(map(Path(f.filename).is_relative_to, folders))]
     last = named[-1] if named else frames[-1]

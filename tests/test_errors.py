@@ -85,3 +85,12 @@ def test_every_error_can_be_pickled(name: str) -> None:
     assert str(back) == str(error)
     assert vars(back) == vars(error)
     assert getattr(back, "name", None) == getattr(error, "name", None)
+
+
+def test_the_user_s_line_is_not_that_of_a_package_which_cython_compiled() -> None:
+    """Such a package names its files from its own folder, wherever it is installed."""
+    inner = {}
+    exec(compile("def read(): 1 / 0", "cupy/cuda/memory.pyx", "exec"), inner)
+    with pytest.raises(ZeroDivisionError) as caught:
+        inner["read"]()
+    assert errors.users_line(caught.value, ("cupy",)).endswith('test_errors.py: inner["read"]()')
