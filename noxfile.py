@@ -388,11 +388,11 @@ def benchmarks(session: nox.Session) -> None:
     session.install(TORCH)
     session.install("-e", ".[strict,examples,jax,numba]", *group("benchmarks"))
     programs = {path.stem: path for path in sorted(Path("tests/benchmarks").glob("*.py"))}
-    shared = ("candidates", "gpu_checks", "gpu_peers", "measure", "networks", "workers")
-    for module in shared:
+    shared = "candidates cpu_bench gpu_checks gpu_peers gpu_steps measure networks parts workers"
+    for module in shared.split():
         del programs[module]
     named = [name for name in session.posargs if name in programs]
     options = [text for text in session.posargs if text not in programs]
-    everywhere = [name for name in programs if name != "gpu"]  # gpu needs a GPU
+    everywhere = [name for name in programs if not name.startswith("gpu")]  # these need a GPU
     for name in named or everywhere:
         session.run("python", str(programs[name]), *options, env=ONE_THREAD)

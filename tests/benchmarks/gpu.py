@@ -1,43 +1,47 @@
 """polynet on a GPU: first checks of what must hold, then its speed beside PyTorch's and JAX's.
 
-    python tests/benchmarks/gpu.py [--parts checks,agreement,…]
+    python tests/benchmarks/gpu.py [--parts checks,agreement,…] [--seconds 570]
         [--backends cupy,torch] [--networks "LeNet;ResNet"] [--candidates "polynet;PyTorch"]
         [--out gpu.md]
 
-`checks`: the first checks, in order; `agreement`: 100 steps, captured, in a loop, and on NumPy;
-`resume`: runs that go on from NumPy to the GPU, and back; `suite`: the conformance suite, and every
-activation, loss and optimizer in a captured step; `examples`: the examples as they are;
-`optimizer`: Adam's bytes per second beside those of a copy; `product`: a large matrix product
-beside PyTorch's; `choices`: which algorithms products get, and in which way convolutions are
-computed; `steps`: training steps beside PyTorch (eager, in a CUDA graph, compiled) and `jax.jit`;
-`sanitizer`, which runs only if it is named: the kernels under NVIDIA's compute-sanitizer. Without a
-GPU the program says so, and exits with 2. The file is written after each part, and after each
-network.
+Parts in which nothing is timed run at the same time: `suite`, the conformance suite, and every
+activation, loss and optimizer in a captured step; `checks`, the first checks, in order;
+`agreement`, 100 steps, captured, in a loop, and on NumPy; `sanitizer`, the kernels under NVIDIA's
+compute-sanitizer; `resume`, runs that go on from NumPy to the GPU, and back; `examples`, the
+examples as they are. Then come, in turn: `steps`, training steps beside PyTorch (eager, in a CUDA
+graph, compiled) and `jax.jit`; `convolutions`, the two ways to compute them; `optimizer`, Adam's
+bytes per second beside those of a copy; `product`, a large matrix product beside PyTorch's; and
+`choices`, which algorithms products get.
+
+Each part is a process of its own. The file holds what is known so far whenever the program is
+ended. Parts for which `--seconds` leaves no time are named in it. Without a GPU the program says
+so, and exits with 2.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from functools import partial
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import gpu_steps
 from gpu_checks import CHECKS, SIZES, agreement, outcome, resume
-from gpu_peers import CANDIDATES, COMPILED, MODULES, NETWORKS, PRECISIONS, GpuBench
-from measure import environment, paired_ratio, table
-from workers import NoAnswerError, Seconds, Worker, in_turn
+from gpu_peers import CANDIDATES, MODULES, PRECISIONS, USUAL
+from measure import environment, table
+from parts import Part, run
 
 from polynet import get_backend, optim, use_backend
 from polynet.backend import registry
@@ -46,15 +50,7 @@ HERE = Path(__file__).parent
 EXAMPLES = HERE.parent.parent / "examples"
 RESULTS = Path("gpu.md")
 CAPTURED = str(HERE.parent / "test_captured_parts.py")
-LIKE = {"float32": 1e-2, "tf32": 1e-2, "bfloat16": 5e-2}
-"""How far the losses of two candidates may be apart, relative to their size."""
-LIMIT, OTHERS = {**dict.fromkeys(COMPILED, 240.0), "JAX": 150.0}, 60.0
-"""Seconds that a candidate may take to get ready for all networks."""
-REPEATS, SECONDS = 7, 0.1
-"""How steps are timed: repeats, of which the interval needs six, and the seconds of each."""
-AT_START = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.3"}
-"""The environment of a candidate's process: JAX must leave memory to the others."""
-PYTEST = ["-m", "pytest", "-q", "-rf", "-p", "no:benchmark"]  # that plug-in warns beside xdist
+PYTEST = ["-m", "pytest", "-v", "-rfE", "-p", "no:benchmark"]  # that plug-in warns beside xdist
 PYTEST += ["-n", "6"] if find_spec("xdist") else []
 ALONE = {"OMP_NUM_THREADS": "1"}
 """The environment of programs that run together: with more threads than processors they took twice
@@ -67,32 +63,35 @@ class Program:
     """The parts, with the settings of the command line."""
 
     def __init__(self, options: argparse.Namespace) -> None:
+        self._until = time.monotonic() + options.seconds
         self.backends = [b for b in options.backends if registry.status(b).available]
         self.networks = options.networks
         self.candidates = [c for c in options.candidates if find_spec(MODULES.get(c, "torch"))]
 
+    def left(self, most: float = math.inf) -> float:
+        """The seconds, at most `most`, that a program may take, so that its answer is told."""
+        return max(1.0, min(most, self._until - time.monotonic() - 5))
+
     # What must hold
 
-    def checks(self) -> str:
-        rows = [[name, outcome(check)] for name, check in CHECKS.items()]
-        return "## First checks\n\n" + table(["check", "outcome"], rows)
+    def checks(self) -> Iterator[str]:
+        rows = []
+        for name, check in CHECKS.items():
+            rows.append([name, outcome(check)])
+            yield "## First checks\n\n" + table(["check", "outcome"], rows)
 
-    def agreement(self) -> str:
-        rows = [
-            [backend, name, dtype, f"{dropout}", outcome(agreement, backend, name, dtype, dropout)]
-            for backend in self.backends
-            for name in SIZES
-            for dtype in ("float64", "float32")
-            for dropout in (0.0, 0.3)
-        ]
+    def agreement(self) -> Iterator[str]:
         header = ["backend", "network", "dtype", "dropout", "captured beside the loop, and NumPy"]
-        return "## 100 steps of Adam, in launches of 16 and of one\n\n" + table(header, rows)
+        rows = []
+        for job in product(self.backends, SIZES, ("float64", "float32"), (0.0, 0.3)):
+            rows.append([*map(str, job), outcome(agreement, *job)])
+            yield "## 100 steps of Adam, in launches of 16 and of one\n\n" + table(header, rows)
 
-    def resume(self) -> str:
-        pairs = [p for b in self.backends for p in (("numpy", b), (b, "numpy"))]
-        rows = [[*pair, outcome(resume, *pair)] for pair in pairs]
-        header = ["begun on", "then on", "farthest"]
-        return "## Runs continued on another backend\n\n" + table(header, rows)
+    def resume(self) -> Iterator[str]:
+        header, rows = ["begun on", "then on", "farthest"], []
+        for pair in [p for b in self.backends for p in (("numpy", b), (b, "numpy"))]:
+            rows.append([*pair, outcome(resume, *pair)])
+            yield "## Runs continued on another backend\n\n" + table(header, rows)
 
     def suite(self) -> str:
         """Run the suites together: nothing is timed, and most of the time goes to compiling."""
@@ -102,13 +101,16 @@ class Program:
             runs += [(backend, "conformance", suite)]
             runs += [(backend, "captured", [CAPTURED, "-k", backend])]
         with ThreadPoolExecutor(len(runs)) as pool:
-            done = list(pool.map(lambda run: _python(*PYTEST, *run[2], limit=240, **ALONE), runs))
+            limit = self.left()
+            done = list(pool.map(lambda run: _python(*PYTEST, *run[2], limit=limit, **ALONE), runs))
         rows = []
         for (backend, what, _), answer in zip(runs, done, strict=True):
             said = answer.stdout.strip().splitlines() or [answer.stderr[-500:]]
             failed = f"FAILED, exit status {answer.returncode}: " if answer.returncode else ""
             rows.append([backend, what, failed + said[-1]])
-            rows += [[backend, what, line] for line in said if line.startswith(("FAILED", "ERROR"))]
+            summed = [line for line in said if line.startswith(("FAILED", "ERROR"))]
+            so_far = [line for line in said if re.search(r"\b(FAILED|ERROR)\b", line)]
+            rows += [[backend, what, line] for line in summed or so_far]
         header = ["backend", "suite", "outcome"]
         return "## The conformance suite, and captured steps\n\n" + table(header, rows)
 
@@ -116,11 +118,12 @@ class Program:
         """Run the examples that take a backend, as they are, and all at the same time."""
         runs = [(b, e) for b in self.backends for e in sorted(EXAMPLES.glob("*.py"))]
         runs = [(b, e) for b, e in runs if '"--backend"' in e.read_text(encoding="utf-8")]
+        limit = self.left()
 
         def run(backend: str, example: Path) -> subprocess.CompletedProcess[str]:
             with tempfile.TemporaryDirectory() as folder:
                 given = ("--backend", backend, "--out", folder)
-                return _python(str(example), *given, limit=240, MPLBACKEND="agg", **ALONE)
+                return _python(str(example), *given, limit=limit, MPLBACKEND="agg", **ALONE)
 
         with ThreadPoolExecutor(len(runs)) as pool:
             done = list(pool.map(run, *zip(*runs, strict=True)))
@@ -133,17 +136,19 @@ class Program:
         return "## The examples\n\n" + table(["backend", "example", "its last line"], rows)
 
     def sanitizer(self) -> str:
-        tool = shutil.which("compute-sanitizer")
+        found = f"{os.environ.get('PATH', '')}:/usr/local/cuda/bin"
+        tool = shutil.which("compute-sanitizer", path=found)
         if tool is None:
             return "## compute-sanitizer\n\nIt is not installed.\n"
         suite = ["--pyargs", "polynet.testing", "--polynet-backend", "cupy"]
         command = [tool, "--target-processes", "all", "--error-exitcode", "9", sys.executable]
-        done = subprocess.run(
-            [*command, *PYTEST, *suite, "--polynet-level", "kernels"],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        said = [s for s in done.stdout.splitlines() if "passed" in s or "ERROR SUMMARY" in s]
-        said += [f"FAILED: {done.stderr[-2000:]}"] if done.returncode else []
+        command += [*PYTEST, *suite, "--polynet-level", "kernels"]
+        done = _run(command, limit=self.left(), **ALONE)
+        said = [s for s in done.stdout.splitlines() if re.search(r"\d passed|ERROR SUMMARY", s)]
+        failed = (
+            f"FAILED, exit status {done.returncode}: {done.stdout[-1500:]} {done.stderr[-500:]}"
+        )
+        said += [failed] if done.returncode else []
         return "## compute-sanitizer\n\n" + "\n".join(said) + "\n"
 
     # What is timed here
@@ -180,18 +185,25 @@ class Program:
         header = ["ms", "TB/s", "a copy's TB/s", "of the copy's"]
         return f"## Adam on {PARAMETERS:,} parameters, float32\n\n" + table(header, [cells])
 
-    def choices(self) -> str:
-        programs = [("gpu_products.py", precision) for precision in PRECISIONS]
-        programs += [("gpu_convolutions.py",)]
-        tables = []
-        for program, *settings in programs:
-            done = _python(str(HERE / program), *settings, limit=60)
-            failed = f"\nFAILED: {done.stderr[-2000:]}" if done.returncode else ""
-            tables.append(f"{done.stdout}{failed}")
-        return "\n".join(tables)
+    def choices(self) -> Iterator[str]:
+        """Yield the tables of all precisions so far."""
+        said = ""
+        for precision in PRECISIONS:
+            said += self._said("gpu_products.py", precision)
+            yield said
+
+    def convolutions(self) -> str:
+        return self._said("gpu_convolutions.py")
+
+    def _said(self, program: str, *settings: str) -> str:
+        """What a program in this folder prints."""
+        done = _python(str(HERE / program), *settings, limit=self.left(90))
+        failed = f"\nFAILED: {done.stderr[-2000:]}\n" if done.returncode else ""
+        return f"{done.stdout}{failed}\n"
 
     def product(self) -> str:
-        ours, theirs = (_seconds_of_products(who) for who in ("polynet", "torch"))
+        limit = self.left(60)
+        ours, theirs = (_seconds_of_products(who, limit) for who in ("polynet", "torch"))
         rows = []
         for precision in PRECISIONS:
             both = [seconds.get(precision) for seconds in (ours, theirs)]
@@ -200,102 +212,28 @@ class Program:
         header = ["precision", "polynet, TFLOP/s", "PyTorch, TFLOP/s", "of PyTorch's"]
         return f"## A product of {WIDTH}×{WIDTH} matrices\n\n" + table(header, rows)
 
-    # Steps, each candidate in a process of its own
-
     def steps(self) -> Iterator[str]:
-        """Yield the table after each network, so that a failure later on loses no results."""
-        left = {name: LIMIT.get(name, OTHERS) for name in self.candidates}
-        header = ["network", "precision", *self.candidates, "polynet / best peer", "its 95 %"]
-        rows = []
-        with ExitStack() as stack:
-            workers = [stack.enter_context(Worker(c, GpuBench, AT_START)) for c in self.candidates]
-            workers = _all_at_once(workers, "wake")
-            for name in (n for n in NETWORKS if any(part in n for part in self.networks)):
-                workers = _all_at_once(workers, "draw", name)
-                for precision in (p for p, only in PRECISIONS.items() if only in name):
-                    ready = list(_ready(workers, (name, precision), left))
-                    workers = [w for w in workers if w.alive]
-                    seconds = {}
-                    while ready and not seconds:  # without a candidate that fails
-                        try:
-                            seconds = in_turn(ready, REPEATS, SECONDS, within=60)
-                        except NoAnswerError as error:
-                            print(f"FAILED: {name}, {precision}: {error}", file=sys.stderr)
-                            ready = [w for w in ready if w.name != error.name]
-                    workers = [w for w in workers if w.alive]
-                    rows.append([name, precision, *_cells(seconds, self.candidates)])
-                    yield "## Microseconds a step\n\n" + table(header, rows)
+        return gpu_steps.tables(self.networks, self.candidates)
 
 
-def _all_at_once(workers: Sequence[Worker], method: str, *args: str) -> list[Worker]:
-    """Ask all workers for work that does not use the device; return those that answer."""
-    started = [w for w in workers if not _failed(partial(w.start, method, *args))]
-    return [w for w in started if not _failed(w.answer)]
+def _python(*args: str, limit: float, **environment: str) -> subprocess.CompletedProcess[str]:
+    return _run([sys.executable, *args], limit, **environment)
 
 
-def _failed(ask: Callable[[], object]) -> bool:
-    """Whether a candidate does not answer; if so, its error is printed."""
-    try:
-        ask()
-    except NoAnswerError as error:
-        print(f"FAILED: {error}", file=sys.stderr, flush=True)
-        return True
-    return False
-
-
-def _ready(
-    workers: Sequence[Worker], case: tuple[str, str], left: dict[str, float]
-) -> Iterator[Worker]:
-    """The candidates that can take the steps, and whose losses agree within their precision.
-
-    They get ready one after another, since some of them time algorithms on the device meanwhile.
-    `left` holds the seconds that each of them may still take.
-    """
-    expected: np.ndarray | None = None
-    for worker in workers:
-        began = time.perf_counter()
-        answer: Any = None
-        try:
-            answer = worker.ask("prepare", *case, within=left[worker.name])
-        except NoAnswerError as error:
-            print(f"FAILED: {case}: {error}", file=sys.stderr, flush=True)
-        taken = time.perf_counter() - began
-        left[worker.name] -= taken
-        print(f"{case}: {worker.name}: {taken:.1f} s", file=sys.stderr, flush=True)
-        if answer is None:
-            continue
-        losses = np.asarray(answer[0])
-        expected = losses if expected is None else expected
-        apart = np.abs(losses / expected - 1).max()
-        if apart <= LIKE[case[1]]:
-            yield worker
-        else:
-            print(f"FAILED: {case}: {worker.name}: losses {apart:.0e} away", file=sys.stderr)
-
-
-def _cells(seconds: Seconds, candidates: Sequence[str]) -> Iterator[str]:
-    """The medians, the ratio to the best peer, and the interval of that ratio."""
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
-    for name in candidates:
-        yield f"{medians[name] * 1e6:.1f}" if name in medians else "–"
-    peers = [name for name in medians if "polynet" not in name]
-    if "polynet" not in medians or not peers:
-        yield from ("–", "–")
-        return
-    best = min(peers, key=medians.__getitem__)
-    ratio, low, high = paired_ratio(seconds["polynet"], seconds[best])
-    yield from (f"{ratio:.2f} ({best})", f"{low:.2f} to {high:.2f}")
-
-
-def _python(*args: str, limit: int, **environment: str) -> subprocess.CompletedProcess[str]:
+def _run(
+    command: Sequence[str], limit: float, **environment: str
+) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
-            [sys.executable, *args], capture_output=True, text=True, timeout=limit, check=False,
+            command, capture_output=True, text=True, timeout=limit, check=False,
             env=os.environ | environment,
         )  # fmt: skip
     except subprocess.TimeoutExpired as late:
-        out = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or ""
-        return subprocess.CompletedProcess(late.cmd, 124, f"{out}\nnot done in {limit} s", "")
+        out, err = (
+            said.decode(errors="replace") if isinstance(said, bytes) else said or ""
+            for said in (late.stdout, late.stderr)
+        )
+        return subprocess.CompletedProcess(command, 124, f"{out}\nnot done in {limit:.0f} s", err)
 
 
 def _device_seconds(run: Callable[[], object], repeats: int = 10) -> float:
@@ -345,22 +283,20 @@ for precision in PRECISIONS:
 """
 
 
-def _seconds_of_products(who: str) -> dict[str, float]:
+def _seconds_of_products(who: str, limit: float) -> dict[str, float]:
     if not find_spec(MODULES.get(who, "torch")):
         return {}
     program = f"N, PRECISIONS = {WIDTH}, {tuple(PRECISIONS)}\n{PRODUCTS[who]}{TIMED}"
-    done = _python("-c", program, limit=60)
+    done = _python("-c", program, limit=limit)
     if done.returncode:
         print(done.stderr[-2000:], file=sys.stderr)
     lines = [line.split() for line in done.stdout.splitlines()]
     return {line[0]: float(line[1]) for line in lines if line and line[0] in PRECISIONS}
 
 
-PARTS = (
-    "checks", "agreement", "resume", "suite", "examples",
-    "optimizer", "product", "choices", "steps",
-)  # fmt: skip
-NAMED_ONLY = ("sanitizer",)
+TOGETHER = ("suite", "checks", "agreement", "sanitizer", "resume", "examples")
+"""Parts that time nothing."""
+PARTS = (*TOGETHER, "steps", "convolutions", "optimizer", "product", "choices")
 
 
 def gpu() -> str:
@@ -377,43 +313,77 @@ def gpu() -> str:
 
 
 def main() -> None:
+    options = _options()
+    device, program = gpu(), Program(options)
+    if not program.backends:
+        sys.exit(f"none of {options.backends} can be used")
+    packages = ["polynet-array", "numpy", *_distributions(), "torch", "jax", "optax"]
+    header = f"# polynet on a GPU\n\n{environment(packages)}- device: {device}\n"
+
+    def write(texts: Sequence[str]) -> None:
+        options.out.write_text("\n".join((header, *texts)), encoding="utf-8")
+
+    if len(options.parts) == 1:
+        said = _alone(program, options.parts[0], write)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            parts = [_part(name, Path(folder, f"{name}.md")) for name in options.parts]
+            said = "".join(run(parts, TOGETHER, options.seconds, write))
+    if "FAILED" in said:
+        sys.exit(1)
+
+
+def _alone(program: Program, name: str, write: Callable[[Sequence[str]], None]) -> str:
+    """Run a part in this process, writing what it says as it says it; return the last of that."""
+    began, said = time.perf_counter(), f"## {name}\n"
+    try:
+        told = getattr(program, name)()
+        for text in [told] if isinstance(told, str) else told:
+            said = f"{text}\nTaken: {time.perf_counter() - began:.0f} s.\n"
+            write([said])
+    except Exception as error:
+        traceback.print_exc()
+        said += f"\nFAILED: {type(error).__name__}: {error}\n"
+        write([said])
+    print(said, flush=True)
+    return said
+
+
+def _part(name: str, file: Path) -> Part:
+    """This program, with the same settings, for one part only."""
+
+    def command(seconds: float, out: Path) -> list[str]:
+        given = [sys.executable, *sys.argv, "--parts", name]  # of two such options the last counts
+        return [*given, "--seconds", f"{seconds:.0f}", "--out", str(out)]
+
+    return Part(name, command, file)
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    listed: Callable[[str], Sequence[str]] = lambda text: text.split(",")
-    parser.add_argument("--parts", type=listed, default=list(PARTS))
-    parser.add_argument("--backends", type=listed, default=["cupy", "torch"])
+
+    def listed(by: str, among: Sequence[str] | None = None) -> Callable[[str], list[str]]:
+        def read(text: str) -> list[str]:
+            names = text.split(by)
+            if among and not set(names) <= set(among):
+                raise argparse.ArgumentTypeError(f"got {text!r}; there are {by.join(among)}")
+            return names
+
+        return read
+
+    parser.add_argument("--parts", type=listed(",", PARTS), default=list(PARTS))
+    parser.add_argument("--seconds", type=float, default=570.0, help="for all parts")
+    parser.add_argument("--backends", type=listed(","), default=["cupy", "torch"])
     parser.add_argument(
-        "--networks",
-        type=lambda text: text.split(";"),
-        default=[""],
+        "--networks", type=listed(";"), default=[""],
         help="only those with one of these in their name",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--candidates", type=lambda text: text.split(";"), default=list(CANDIDATES),
+        "--candidates", type=listed(";", list(CANDIDATES)), default=list(USUAL),
         help=f"those of {'; '.join(CANDIDATES)}",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, default=RESULTS)
-    options = parser.parse_args()
-    if not set(options.parts) <= {*PARTS, *NAMED_ONLY} or not set(options.candidates) <= set(
-        CANDIDATES
-    ):
-        parser.error(f"parts are {(*PARTS, *NAMED_ONLY)}, candidates {list(CANDIDATES)}")
-    device, program = gpu(), Program(options)
-    if not program.backends:
-        parser.error(f"none of {options.backends} can be used")
-    packages = ["polynet-array", "numpy", *_distributions(), "torch", "jax", "optax"]
-    parts = [f"# polynet on a GPU\n\n{environment(packages)}- device: {device}\n"]
-    for part in (*PARTS, *NAMED_ONLY):
-        if part in options.parts:
-            began = time.perf_counter()
-            parts.append("")
-            told = getattr(program, part)()
-            for text in [told] if isinstance(told, str) else told:
-                parts[-1] = f"{text}\nTaken: {time.perf_counter() - began:.0f} s.\n"
-                # written now, so that it stays if a later part fails
-                options.out.write_text("\n".join(parts), encoding="utf-8")
-                print(parts[-1], flush=True)
-    if any("FAILED" in part for part in parts):
-        sys.exit(1)
+    return parser.parse_args()
 
 
 def _distributions() -> list[str]:
