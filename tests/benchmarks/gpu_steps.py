@@ -5,9 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +15,9 @@ from workers import NoAnswerError, Seconds, Worker, in_turn
 
 LIKE = {"float32": 1e-2, "tf32": 1e-2, "bfloat16": 5e-2}
 """How far the losses of two candidates may be apart, relative to their size."""
-LIMIT, OTHERS = {**dict.fromkeys(COMPILED, 150.0), "JAX": 120.0}, 90.0
-"""Seconds that a candidate may take to get ready for all networks."""
+LIMIT, OTHERS = {**dict.fromkeys(COMPILED, 150.0), "JAX": 120.0}, 120.0
+"""Seconds that a candidate may take to get ready for all networks: for each, half of what is left.
+"""
 REPEATS, SECONDS = 7, 0.1
 """How steps are timed: repeats, of which the interval needs six, and the seconds of each."""
 AT_START = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.3"}
@@ -27,87 +26,95 @@ AT_START = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.3"}
 
 def tables(networks: Sequence[str], candidates: Sequence[str]) -> Iterator[str]:
     """Yield the table after each network, so that a failure later on loses no results."""
-    left = {name: LIMIT.get(name, OTHERS) for name in candidates}
     header = ["network", "precision", *candidates, "polynet / best peer", "its 95 %"]
-    rows, notes = [], Notes()
-    with ExitStack() as stack:
-        workers = [stack.enter_context(Worker(c, GpuBench, AT_START)) for c in candidates]
-        workers = _all_at_once(workers, notes, "wake")
-        for name in (n for n in NETWORKS if any(part in n for part in networks)):
-            workers = _all_at_once(workers, notes, "draw", name)
-            for precision in (p for p, only in PRECISIONS.items() if only in name):
-                ready = list(_ready(workers, notes, (name, precision), left))
-                seconds = _timed(ready, notes, f"{name}, {precision}")
-                workers = [w for w in workers if w.alive]
-                rows.append([name, precision, *_cells(seconds, candidates)])
-                failed = "".join(f"\nFAILED: {note}\n" for note in notes)
-                yield f"## Microseconds a step\n\n{table(header, rows)}{failed}"
-
-
-class Notes(list[str]):
-    """What failed, in a line each; all that is known of it is printed at once."""
-
-    def add(self, what: object) -> None:
-        print(f"FAILED: {what}", file=sys.stderr, flush=True)
-        first, *rest = str(what).strip().splitlines()
-        self.append(f"{first} {rest[-1]}" if rest else first)
-
-
-def _all_at_once(workers: Sequence[Worker], notes: Notes, method: str, *args: str) -> list[Worker]:
-    """Ask all workers for work that does not use the device; return those that answer."""
-    started = [w for w in workers if _works(notes, partial(w.start, method, *args))]
-    return [w for w in started if _works(notes, w.answer)]
-
-
-def _works(notes: Notes, ask: Callable[[], object]) -> bool:
-    """Whether a candidate answers."""
+    rows, race = [], Race(candidates)
     try:
-        ask()
-    except NoAnswerError as error:
-        notes.add(error)
-        return False
-    return True
+        for name in (n for n in NETWORKS if any(part in n for part in networks)):
+            race.draw(name)
+            for precision in (p for p, only in PRECISIONS.items() if only in name):
+                seconds = race.timed(list(race.ready(name, precision)))
+                rows.append([name, precision, *_cells(seconds, candidates)])
+                failed = "".join(f"\nFAILED: {note}\n" for note in race.notes)
+                yield f"## Microseconds a step\n\n{table(header, rows)}{failed}"
+    finally:
+        race.end()
 
 
-def _timed(ready: list[Worker], notes: Notes, what: str) -> Seconds:
-    """The seconds of steps of the candidates that are ready, without one that fails meanwhile."""
-    while ready:
-        try:
-            return in_turn(ready, REPEATS, SECONDS, within=60)
-        except NoAnswerError as error:
-            notes.add(f"{what}: {error}")
-            ready = [w for w in ready if w.name != error.name]
-    return {}
+class Race:
+    """Candidates, each in a process of its own, which is a new one after a failure."""
 
+    def __init__(self, candidates: Sequence[str]) -> None:
+        self.notes: list[str] = []
+        self._left = {name: LIMIT.get(name, OTHERS) for name in candidates}
+        self._workers: dict[str, Worker] = {}
 
-def _ready(
-    workers: Sequence[Worker], notes: Notes, case: tuple[str, str], left: dict[str, float]
-) -> Iterator[Worker]:
-    """The candidates that can take the steps, and whose losses agree within their precision.
+    def draw(self, network: str) -> None:
+        """Make the network's numbers, all candidates at once: only the host works here."""
+        for name in self._left:
+            if name not in self._workers:
+                self._workers[name] = Worker(name, GpuBench, AT_START)
+        self._all("wake")
+        self._left = {name: self._left[name] for name in self._workers}
+        self._all("draw", network)
 
-    They get ready one after another, since some of them time algorithms on the device meanwhile.
-    `left` holds the seconds that each of them may still take.
-    """
-    expected: np.ndarray | None = None
-    for worker in workers:
-        began = time.perf_counter()
-        answer: Any = None
-        try:
-            answer = worker.ask("prepare", *case, within=left[worker.name])
-        except NoAnswerError as error:
-            notes.add(f"{', '.join(case)}: {error}")
-        taken = time.perf_counter() - began
-        left[worker.name] -= taken
-        print(f"{case}: {worker.name}: {taken:.1f} s", file=sys.stderr, flush=True)
-        if answer is None:
-            continue
-        losses = np.asarray(answer[0])
-        expected = losses if expected is None else expected
-        apart = np.abs(losses / expected - 1).max()
-        if apart <= LIKE[case[1]]:
-            yield worker
-        else:
-            notes.add(f"{', '.join(case)}: {worker.name}: losses {apart:.0e} away")
+    def _all(self, method: str, *args: str) -> None:
+        for ask in (lambda w: w.start(method, *args), lambda w: w.answer()):
+            for name, worker in list(self._workers.items()):
+                try:
+                    ask(worker)
+                except NoAnswerError as error:
+                    self._failed(name, error)
+
+    def ready(self, *case: str) -> Iterator[Worker]:
+        """The candidates that can take the steps, and whose losses agree within their precision.
+
+        They get ready one after another, since some of them time algorithms on the device
+        meanwhile.
+        """
+        expected: np.ndarray | None = None
+        for name, worker in list(self._workers.items()):
+            began = time.perf_counter()
+            answer: Any = None
+            try:
+                answer = worker.ask("prepare", *case, within=self._left[name] / 2)
+            except NoAnswerError as error:
+                self._failed(name, f"{', '.join(case)}: {error}")
+            taken = time.perf_counter() - began
+            self._left[name] -= taken
+            print(f"{case}: {name}: {taken:.1f} s", file=sys.stderr, flush=True)
+            if answer is None:
+                continue
+            losses = np.asarray(answer[0])
+            expected = losses if expected is None else expected
+            apart = np.abs(losses / expected - 1).max()
+            if apart <= LIKE[case[1]]:
+                yield worker
+            else:
+                self._note(f"{', '.join(case)}: {name}: losses {apart:.0e} away")
+
+    def timed(self, ready: list[Worker]) -> Seconds:
+        """The seconds of steps of those that are ready, without one that fails meanwhile."""
+        while ready:
+            try:
+                return in_turn(ready, REPEATS, SECONDS, within=60)
+            except NoAnswerError as error:
+                self._failed(error.name, error)
+                ready = [w for w in ready if w.name != error.name]
+        return {}
+
+    def _failed(self, name: str, what: object) -> None:
+        """Note what failed, and end the process: its device may be spoilt."""
+        self._workers.pop(name).kill()
+        self._note(str(what))
+
+    def _note(self, what: str) -> None:
+        print(f"FAILED: {what}", file=sys.stderr, flush=True)
+        first, *rest = what.strip().splitlines()
+        self.notes.append(f"{first} {rest[-1]}" if rest else first)
+
+    def end(self) -> None:
+        for worker in self._workers.values():
+            worker.kill()
 
 
 def _cells(seconds: Seconds, candidates: Sequence[str]) -> Iterator[str]:

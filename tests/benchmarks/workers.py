@@ -121,8 +121,7 @@ class Worker:
         A process that takes longer than `within` seconds is ended.
         """
         if not self._pipe.poll(within):
-            self._process.kill()
-            self._process.join()
+            self.kill()
             raise NoAnswerError(self.name, f"no answer in {within:.0f} s")
         try:
             result, error = self._pipe.recv()
@@ -137,9 +136,9 @@ class Worker:
         self.start(method, *args)
         return self.answer(within)
 
-    @property
-    def alive(self) -> bool:
-        return self._process.is_alive()
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
 
     def __enter__(self) -> Self:
         return self
