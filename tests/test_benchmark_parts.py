@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 from benchmarks import parts
+
+from polynet.backend import registry
 
 WRITE = "import os, pathlib, subprocess, sys, time; out = pathlib.Path(sys.argv[1]); "
 PROGRAMS = {
@@ -67,3 +70,20 @@ def test_what_hangs_or_crashes_loses_no_results(
 
 def test_parts_without_time_are_named(tmp_path: Path) -> None:
     assert parts.run([part("works", tmp_path)], (), 0.0, print) == ["## works\n\nNot run.\n"]
+
+
+BENCHMARKS = Path(parts.__file__).parent
+
+
+def test_the_program_for_a_gpu_can_be_imported_and_knows_its_parts() -> None:
+    asked = "import gpu; print([name for name in gpu.PARTS if not hasattr(gpu.Program, name)])"
+    command = [sys.executable, "-c", asked]
+    done = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.skipif(registry.status("cupy").available, reason="there is a GPU")
+def test_without_a_gpu_the_program_says_so() -> None:
+    command = [sys.executable, str(BENCHMARKS / "gpu.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout[:6]) == (2, "cupy: "), done.stderr
