@@ -23,6 +23,7 @@ from polynet.testing.samples import Sample
 from polynet.testing.suite.cases import (
     about,
     arrays,
+    placed,
     require,
     to_backend,
     weights,
@@ -106,9 +107,10 @@ def number(name: str, sample: Sample, backend: Backend, given: list[Any]) -> Any
 def derivative(
     f: Callable[..., Any], name: str, sample: Sample, backend: Backend, options: tuple[Any, ...]
 ) -> Any:
-    """The value of `f` and its gradients by the arrays of a call, on `backend`."""
+    """The value of `f` and its gradients by the arrays of a call, as one program if it can be."""
     given = [to_backend(a, backend, "float64") for a in arrays(sample)]
-    return value_and_grad(lambda a: f(name, sample, backend, a, *options))(given)
+    sample = placed(sample, backend, "float64")
+    return backend.jit(value_and_grad(lambda a: f(name, sample, backend, a, *options)))(given)
 
 
 def slope(

@@ -134,6 +134,17 @@ def with_arrays(sample: Sample, new: list[Any]) -> tuple[Any, ...]:
     return tuple(put(a) for a in sample.args)
 
 
+def placed(sample: Sample, backend: Backend, dtype: str) -> Sample:
+    """The sample with those of its arrays on the backend that no gradient goes to."""
+
+    def put(a: Any) -> Any:
+        if isinstance(a, list):
+            return [put(v) for v in a]
+        return a if is_differentiable(a) else to_backend(a, backend, dtype)
+
+    return Sample(tuple(put(a) for a in sample.args), sample.options)
+
+
 def rounded(sample: Sample, dtype: str) -> Sample:
     """The sample with its numbers rounded to `dtype`, still as float64."""
     new = [np.asarray(a.astype(dtype), dtype=np.float64) for a in arrays(sample)]

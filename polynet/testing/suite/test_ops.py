@@ -19,6 +19,7 @@ from polynet.testing.suite.cases import (
     arrays,
     by_name,
     dtypes,
+    placed,
     reference,
     require,
     rounded,
@@ -200,16 +201,20 @@ def total(x: Any) -> Any:
 def gradients(
     function: Callable[..., Any], sample: Sample, backend: Backend, dtype: str
 ) -> list[Any]:
-    """The gradient of a weighted sum of the result, by every differentiable argument."""
+    """The gradient of a weighted sum of the result, by every differentiable argument.
+
+    By one program where a backend compiles functions: JAX would else compile each operation of
+    each shape. Its pullbacks run one operation at a time in test_purity.py.
+    """
     given = [to_backend(a, backend, dtype) for a in arrays(sample)]
     shape = reference(function, sample).shape
     w = to_backend(weights(shape), backend, dtype)
+    others = placed(sample, backend, dtype)
 
     def objective(inputs: list[Any]) -> Any:
-        args = tuple(to_backend(a, backend, dtype) for a in with_arrays(sample, inputs))
-        return total(function(*args, **sample.options) * w)
+        return total(function(*with_arrays(others, inputs), **sample.options) * w)
 
-    return value_and_grad(objective)(given)[1]
+    return backend.jit(lambda inputs: value_and_grad(objective)(inputs)[1])(given)
 
 
 def expected_gradients(function: Callable[..., Any], sample: Sample) -> list[np.ndarray]:
