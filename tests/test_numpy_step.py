@@ -323,6 +323,21 @@ def test_data_that_is_changed_between_fits_is_read_again():
     assert runs[0] == runs[1]
 
 
+def test_data_of_another_dtype_or_structure_are_another_kind():
+    def step(state, data, rows):
+        (x,) = leaves(data)
+        total = np.sum(NUMPY.xp.take(x, rows, axis=0)) * (2 if isinstance(data, dict) else 1)
+        return {"count": state["count"] + 1}, total
+
+    run, state, rows = NUMPY.compile(step), {"count": np.zeros(1)}, np.arange(WARM_UP + 2)[:, None]
+    for turn in range(3):
+        x = np.arange(1, WARM_UP + 3) / 3 + turn
+        for kind in ([x.astype("float32")], [x.astype("float32") + 1], [x], {"x": x / 3}):
+            state, found = run(state, kind, rows)
+            expected = Backend.compile(NUMPY, step)(state, kind, rows)[1]
+            assert (found.dtype, found.tolist()) == (expected.dtype, expected.tolist())
+
+
 def test_a_batch_that_is_no_number_gives_a_loss_that_is_none():
     """Also where the capture has seen none: NaN goes through an activation as it is."""
     step, state, given = start(optim.SGD(0.01), net=NETWORKS["activations"][1])
