@@ -336,6 +336,7 @@ def test_data_of_another_dtype_or_structure_are_another_kind():
             state, found = run(state, kind, rows)
             expected = Backend.compile(NUMPY, step)(state, kind, rows)[1]
             assert (found.dtype, found.tolist()) == (expected.dtype, expected.tolist())
+            assert rows[:, 0].tolist() == list(range(WARM_UP + 2)), "the caller's own"
 
 
 def test_a_batch_that_is_no_number_gives_a_loss_that_is_none():

@@ -5,8 +5,15 @@ import threading
 import numpy as np
 import pytest
 
-from polynet.backend import allow_overwrite, may_overwrite, overwrite_count, overwriting
+from polynet.backend import (
+    allow_overwrite,
+    get_backend,
+    may_overwrite,
+    overwrite_count,
+    overwriting,
+)
 from polynet.backend.overwrite import left_alone, nothing_written
+from polynet.backend.static import WARM_UP
 
 A, B, OTHER = np.zeros(2), np.zeros(3), np.zeros(4)
 
@@ -72,3 +79,20 @@ def test_writing_is_counted_in_its_thread():
     assert wrote(alone) == wrote(elsewhere) == 0
     assert wrote(lambda: consuming(lambda *_: may_overwrite([A]))({"a": A}, OTHER, OTHER)) == 1
     assert wrote(lambda: may_overwrite([A])) == 0
+
+
+def test_a_compiled_step_says_that_it_writes_from_its_first_on():
+    backend, state = get_backend("numpy"), {"a": np.zeros(2)}
+    run = backend.compile(lambda state, data, rows: ({"a": state["a"] + data[rows]}, data[0, ...]))
+    for count in range(1, WARM_UP + 3):
+        before = overwrite_count()
+        state, _ = run(state, OTHER, np.zeros((1, 1), int))
+        assert overwrite_count() == before + 1, count
+
+
+def test_a_loss_that_is_no_array_is_refused_before_anything_is_written():
+    run = get_backend("numpy").compile(lambda state, data, rows: (state, 1.0))
+    before = overwrite_count()
+    with pytest.raises(TypeError, match="returned a float for its loss"):
+        run({"a": A}, OTHER, np.zeros((1, 1), int))
+    assert overwrite_count() == before

@@ -1,4 +1,4 @@
-"""Samples with the weight 0: whatever their targets hold, they change nothing."""
+"""Weights of samples: a step's loss is their weighted mean, and those of weight 0 do nothing."""
 
 from __future__ import annotations
 
@@ -6,10 +6,26 @@ import numpy as np
 import pytest
 
 from polynet import Trainer, data, losses, nn, optim
-from polynet.backend import Backend
+from polynet.backend import Backend, get_backend
+from polynet.step import initial_state, make_step
 
 X = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
 Y = np.arange(12) % 3
+
+
+@pytest.mark.parametrize("part", [None, 2, 3])
+def test_the_loss_of_a_step_is_the_weighted_mean_of_its_batch(part: int | None) -> None:
+    net = nn.Linear(4, 3).init(seed=0, backend="numpy", dtype="float64")
+    step = make_step(net, losses.cross_entropy, optim.SGD(0.1), get_backend("numpy").xp, part)
+    x, weight, rows = X.astype("float64"), np.arange(12) / 3, np.asarray([3, 0, 7, 11, 2])
+    state = initial_state(net, optim.SGD(0.1), 0)
+    new, value = step(state, (x, Y, weight), rows)
+    each = [float(losses.cross_entropy(net(x[[i]]), Y[[i]])) for i in rows]
+    np.testing.assert_allclose(value, np.average(each, weights=weight[rows]))
+    assert new["step"] == state["step"] + 1
+    shown, found = x[rows], new["params"]["bias"] - net.bias
+    slope = np.exp(net(shown)) / np.exp(net(shown)).sum(axis=1, keepdims=True) - np.eye(3)[Y[rows]]
+    np.testing.assert_allclose(found, -0.1 * np.average(slope, axis=0, weights=weight[rows]))
 
 
 def test_targets_that_do_not_count_may_hold_anything() -> None:
