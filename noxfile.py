@@ -57,8 +57,8 @@ def group(name: str) -> list[str]:
     return nox.project.dependency_groups(PROJECT, name)
 
 
-EXAMPLES = "tests/test_examples_*.py"  # run in the session that runs the examples
-FROM_TORCH = ("transfer.py",)  # examples that begin in PyTorch run where PyTorch is installed
+EXAMPLES = "tests/test_examples_*.py"
+"""Tests of the examples, which have a session of their own."""
 
 
 def files(*patterns: str) -> tuple[str, ...]:
@@ -135,7 +135,7 @@ def tests_torch(session: nox.Session) -> None:
     others = (*MACHINERY, *NUMPYS, *JAXS)
     jax = {"JAX_ENABLE_X64": "1", **_kept_programs(session), **_plain_programs(session)}
     run_tests(session, "--polynet-backend", "torch", without=others, **jax)
-    pytest(session, *(f"tests/test_examples_{name}" for name in FROM_TORCH))
+    pytest(session, "tests/test_examples_transfer.py")  # which begins in PyTorch
 
 
 @nox.session(python=PYTHONS[0])
@@ -360,25 +360,11 @@ def third_party(session: nox.Session) -> None:
 
 # Programs
 
-SMALL = {
-    "cat_or_not.py": ["--epochs", "2"],
-    "characters.py": ["--epochs", "1"],
-    "digits.py": ["--epochs", "2"],
-    "forger.py": ["--epochs", "2"],
-}
-"""Settings that make an example quick."""
-
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Run every example with small settings, and the tests of the examples."""
+    """The tests of the examples, which run every one as a program, with small settings."""
     session.install("-e", ".[examples]", *group("test"))
-    out = Path(session.create_tmp()).resolve()
-    for program in sorted(Path("examples").glob("*.py")):
-        if program.name in FROM_TORCH:
-            continue
-        settings = [*SMALL.get(program.name, []), "--out", str(out / program.stem)]
-        session.run("python", str(program), *settings, env={**ONE_THREAD, "MPLBACKEND": "agg"})
     pytest(session, *TWO, *map(str, sorted(Path().glob(EXAMPLES))))
 
 

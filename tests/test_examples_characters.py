@@ -95,7 +95,7 @@ def test_writing_is_a_function_of_the_seed(example):
 
 def test_the_program(example, run_python, tmp_path):
     out = tmp_path / "a" / "b"
-    options = ["--backend", "numpy", "--epochs", "1", "--count", "70", "--out", out]
+    options = ["--epochs", "1", "--count", "70", "--out", out]
     result = run_python("-W", "error", FILE, *options)
     assert (result.returncode, result.stderr) == (0, "")
     bigram, untrained, trained = (

@@ -91,7 +91,7 @@ def test_the_program_where_there_is_no_pytorch(example, run_python, tmp_path):
     for library in ("sklearn", "matplotlib"):
         pytest.importorskip(library, reason="the example needs it")
     out = tmp_path / "a" / "b"
-    options = ["--backend", "numpy", "--epochs", "3", "--out", out]
+    options = ["--epochs", "3", "--out", out]
     result = run_python("-W", "error", FILE, *options)
     assert (result.returncode, result.stderr) == (0, "")
     untrained = float(re.search(r"359 test digits before training: ([\d.]+)", result.stdout)[1])

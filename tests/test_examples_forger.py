@@ -98,7 +98,7 @@ def test_distance_to_nearest(example):
 def test_the_program(run_python, tmp_path):
     for library in ("sklearn", "matplotlib"):
         pytest.importorskip(library, reason="the example needs it")
-    options = ["--backend", "numpy", "--epochs", "3", "--out", tmp_path]
+    options = ["--epochs", "3", "--out", tmp_path]
     result = run_python("-W", "error", FILE, *options)
     assert (result.returncode, result.stderr) == (0, "")
     kept = re.search(r"reads ([\d.]+) of other real digits", result.stdout)[1]

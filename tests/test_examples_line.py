@@ -184,8 +184,7 @@ def test_the_program_on_every_backend(example, name, monkeypatch, capsys, tmp_pa
 
 def test_the_whole_program(run_python, tmp_path):
     pytest.importorskip("matplotlib", reason="the picture is drawn with matplotlib")
-    options = ["--out", tmp_path / "pictures"]
-    result = run_python("-W", "error", FILE, "--backend", "numpy", *options, **ASCII)
+    result = run_python("-W", "error", FILE, "--out", tmp_path / "pictures", **ASCII)
     assert (result.returncode, result.stderr) == (0, "")
     rows = table_of_costs(result.stdout)
     assert rows[0] == (2, 4, "measured")
