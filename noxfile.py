@@ -75,11 +75,12 @@ def pytest(session: nox.Session, *args: str, **env: str) -> None:
     session.run("pytest", *args, *session.posargs, env={**ONE_THREAD, **env})
 
 
-MACHINERY = ("tests/test_pytest_plugin.py", "tests/test_wrong_plugins.py")
-"""Tests that start many new processes, which choose their own libraries: one session runs them."""
+MACHINERY = files("test_architecture.py", "test_pytest_plugin.py", "test_wrong_plugins.py")
+"""Tests that read sources, or start many new processes, which choose their own libraries: one
+session runs them."""
 NUMPYS = files(
-    *("test_numpy_*.py", "test_killed.py", "test_memory.py", "test_onnx.py", "test_sklearn.py"),
-    "test_standard.py",
+    *("test_numpy_*.py", "test_killed.py", "test_main.py", "test_memory.py", "test_onnx.py"),
+    *("test_sklearn.py", "test_standard.py"),
 )
 """Tests that use no array library but NumPy: the sessions of NumPy run them."""
 JAXS = files("test_*jax.py")
