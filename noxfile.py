@@ -136,7 +136,8 @@ def tests_torch(session: nox.Session) -> None:
     others = (*MACHINERY, *NUMPYS, *JAXS)
     jax = {"JAX_ENABLE_X64": "1", **_kept_programs(session), **_plain_programs(session)}
     run_tests(session, "--polynet-backend", "torch", without=others, **jax)
-    pytest(session, "tests/test_examples_transfer.py")  # which begins in PyTorch
+    with_torch = files("test_examples_transfer.py", "test_examples_digits.py")
+    pytest(session, *with_torch, "-k", "transfer or torch and not no_pytorch")
 
 
 @nox.session(python=PYTHONS[0])
