@@ -136,16 +136,20 @@ def test_the_stand_in_refuses_what_a_device_refuses() -> None:
     """Arrays of the host among those of the device; and, during a capture, reading an array."""
     backend = CudaCaptured()
     x, host = backend.from_host(np.ones(3), "cpu"), np.ones(3)
+    n, square = (backend.from_host(a, "cpu") for a in (np.arange(3), np.eye(2)))
     for mixed in (lambda: x + host, lambda: host * x, lambda: backend.xp.concat([x, host])):
         with pytest.raises(TypeError, match="it is on the host"):
             mixed()
     reading = (
         *(lambda: float(x[0]), lambda: bool(x[0] > 0), lambda: x[x > 0], lambda: x.tolist()),
         *(lambda: backend.to_host(x), lambda: backend.xp.nonzero(x)),
+        *(lambda: backend.xp.repeat(x, n), lambda: backend.xp.linalg.inv(square)),
+        lambda: backend.xp.matmul(square * 1j, square * 1j),
     )
     for read in reading:
         with pytest.raises(RuntimeError, match="not permitted"), Capture():
             read()
+        read()  # where nothing is captured it is permitted
 
 
 def test_a_step_that_reads_the_host_is_warned_of_by_its_line() -> None:

@@ -28,6 +28,13 @@ from .cuda_on_host import CudaOnHost, empty, gemm, launch, memory, signatures
 INQUIRIES = {"isdtype", "finfo", "iinfo", "result_type", "can_cast", "broadcast_shapes"}
 READERS = {"clip", "nonzero", "unique_all", "unique_counts", "unique_inverse", "unique_values"}
 """Functions that read the device; array-api-compat's `clip` selects by a mask, as the others do."""
+BY_LIBRARY = {
+    *("cholesky", "det", "eigh", "eigvalsh", "inv", "matrix_power", "matrix_rank", "pinv", "qr"),
+    *("slogdet", "solve", "svd", "svdvals"),
+}
+"""Functions of `linalg` for which CuPy calls cuBLAS or cuSOLVER, which a capture does not allow."""
+PRODUCTS = {"matmul", "tensordot", "vecdot"}
+"""Functions for which CuPy calls cuBLAS, unless the numbers are whole."""
 
 
 class Capture:
@@ -113,6 +120,15 @@ def reader(f: Callable[..., Any], *args: Any, **options: Any) -> Any:
     return run(f, *args, **options)
 
 
+def repeated(x: Any, repeats: Any, /, **options: Any) -> Any:
+    """`repeat`; CuPy reads on the host how often, if an array says so."""
+    return (reader if isinstance(repeats, np.ndarray) else run)(np.repeat, x, repeats, **options)
+
+
+def by_cublas(f: Callable[..., Any], x: Any, y: Any, /, **options: Any) -> Any:
+    return (run if x.dtype.kind in "biu" else reader)(f, x, y, **options)
+
+
 def on_the_device(args: Any) -> None:
     """Refuse NumPy's own arrays among ours, as CuPy refuses arrays of the host."""
     for a in args:
@@ -195,16 +211,23 @@ def multiplied(how: Any, first: int, out: Any, x: Any, y: Any, bias: Any = None)
 
 
 def namespace(precision: str) -> ModuleType:
-    noted = ModuleType("captured", "NumPy, whose functions are noted.")
-    for name, value in {**vars(compat), "empty": empty}.items():
-        function = callable(value) and not isinstance(value, type)
-        function = function and not name.startswith("_") and name not in INQUIRIES
-        how = reader if name in READERS else run
-        setattr(noted, name, partial(how, value) if function else value)
+    noted = noting(compat, dict.fromkeys(READERS, reader) | dict.fromkeys(PRODUCTS, by_cublas))
+    noted.empty, noted.repeat = partial(run, empty), repeated
+    noted.linalg = noting(compat.linalg, dict.fromkeys(BY_LIBRARY, reader))
     return extended(
         noted, "captured.xp", precision, launch=launched, gemm=multiplied, memory=memory,
         address=lambda x: x.ctypes.data, contiguous=contiguous,
     )  # fmt: skip
+
+
+def noting(module: ModuleType, how: dict[str, Callable[..., Any]]) -> ModuleType:
+    """The module, with functions that are noted as they run, by `run` if `how` does not say how."""
+    noted = ModuleType("captured", "NumPy, whose functions are noted.")
+    for name, value in vars(module).items():
+        function = callable(value) and not isinstance(value, type)
+        function = function and not name.startswith("_") and name not in INQUIRIES
+        setattr(noted, name, partial(how.get(name, run), value) if function else value)
+    return noted
 
 
 def contiguous(x: Any) -> Any:
