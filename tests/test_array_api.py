@@ -93,6 +93,14 @@ def test_what_is_new_in_2025(backend, xp, x):
     np.testing.assert_allclose(by_power, np.trace(X @ X @ X), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("threshold", [0.5, 1e-9])
+def test_a_threshold_of_ranks_may_be_an_array_of_the_namespace(xp, x, threshold):
+    rtol = xp.asarray(threshold, dtype=xp.float64)
+    inverse, rank = xp.linalg.pinv(xp.asarray(x), rtol=rtol), xp.linalg.matrix_rank(x, rtol=rtol)
+    np.testing.assert_allclose(host(inverse), np.linalg.pinv(X, rcond=threshold), atol=1e-12)
+    assert int(rank) == np.linalg.matrix_rank(X, rtol=threshold)
+
+
 def test_asarray_keeps_the_record(xp, x):
     def f(a):
         table = xp.asarray([[a[0, 0], 2.0], [3, a[0, 0] * a[1, 1]]])

@@ -21,7 +21,7 @@ from polynet.ops import indexing
 from polynet.ops.complex_numbers import is_complex
 from polynet.ops.linear_algebra import matmul, matrix_transpose, tensordot, vecdot
 from polynet.ops.statistical import keepdims_shape, reduced_axes
-from polynet.tensor import composition, in_dtype, op, with_pullbacks
+from polynet.tensor import composition, in_dtype, op, plain_value, with_pullbacks
 
 __all__ = ["matmul", "matrix_transpose", "tensordot", "vecdot"]
 
@@ -173,7 +173,7 @@ def solve(xp, x, y, /):
 @op
 def pinv(xp, x, /, *, rtol=None):
     """Golub and Pereyra, "The differentiation of pseudo-inverses" (1973), for constant rank."""
-    y = xp.linalg.pinv(x, rtol=rtol)
+    y = xp.linalg.pinv(x, rtol=plain_value(rtol))
 
     def pullback(g):
         t, h = y.mT, _adjoint(xp, g)
@@ -187,7 +187,7 @@ def pinv(xp, x, /, *, rtol=None):
 
 @op
 def matrix_rank(xp, x, /, *, rtol=None):  # an integer
-    return xp.linalg.matrix_rank(x, rtol=rtol), None
+    return xp.linalg.matrix_rank(x, rtol=plain_value(rtol)), None
 
 
 @composition
