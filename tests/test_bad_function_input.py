@@ -156,6 +156,10 @@ def test_what_is_no_array_is_told_so() -> None:
 
 MISFITS: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "diff of what is prepended": (lambda xp, x: xp.diff(axis=0, prepend=x), "argument: 'x'"),
+    "diff with n by position": (
+        lambda xp, x: xp.diff(x, 2),
+        "prepend or append, got 2; n and axis",
+    ),
     "clip of its bounds": (lambda xp, x: xp.clip(min=x, max=x), "argument: 'x'"),
     **{
         f"matrix_power by {n}": (lambda xp, x, n=n: xp.linalg.matrix_power(x, n), "an integer; got")

@@ -207,6 +207,17 @@ def test_what_a_library_converts_to_numpy_is_told_of_scipys_variable() -> None:
     assert "SCIPY_ARRAY_API was 1 when SciPy was imported" in note
 
 
+def test_an_array_of_numpy_takes_up_no_gradient_in_place() -> None:
+    def f(x: Any) -> Any:
+        y = np.zeros(2)
+        y += x
+        return array_namespace(y).sum(y)
+
+    with pytest.raises(TypeError, match="__array_ufunc__=None") as raised:
+        grad(f)(X)
+    assert any("y = y + x in place of y += x" in note for note in raised.value.__notes__)
+
+
 @pytest.mark.parametrize("function", ["exp", "add", "where"])
 def test_a_namespace_from_outside_knows_no_gradient(backend: Backend, function: str) -> None:
     """As where a layer asks for it first, and differentiates further down; it says so once."""

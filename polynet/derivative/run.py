@@ -17,7 +17,8 @@ Argnums = int | tuple[int, ...]
 
 _OF_A_LIBRARY = (
     "A library's own functions know no gradient: in place of np.exp(x) write xp.exp(x), with "
-    "xp = polynet.array_namespace(x), called within the function that is differentiated"
+    "xp = polynet.array_namespace(x), called within the function that is differentiated, and "
+    "y = y + x in place of y += x where y is not recorded yet"
 )
 NOTES = {
     "__array_ufunc__=None": _OF_A_LIBRARY,

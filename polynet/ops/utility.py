@@ -9,6 +9,11 @@ from polynet.tensor import op
 @op
 def diff(xp, x, /, prepend=None, append=None, *, axis=-1, n=1):
     axis = normalise_axis(axis, x.ndim)
+    for a in (prepend, append):
+        if a is not None and not hasattr(a, "dtype"):
+            raise TypeError(
+                f"diff: expected an array to prepend or append, got {a!r}; n and axis have names"
+            )
     if n == 0:  # then nothing is prepended or appended either
         return xp.diff(x, axis=axis, n=0), (lambda g: g, None, None)
     pieces = [a for a in (prepend, x, append) if a is not None]
