@@ -1,5 +1,6 @@
 """Fixtures: plug-ins that are installed for the tests, and Python in a clean environment."""
 
+import gc
 import importlib.util
 import os
 import signal
@@ -27,6 +28,15 @@ def _install(target, names):
     command = [sys.executable, str(PLUGINS / "wheels.py"), str(target), *names]
     subprocess.run(command, check=True)
     return target
+
+
+def pytest_collection_finish():
+    """Keep thousands of collected tests out of the rounds of Python's garbage collector.
+
+    They stay until the end, and each round that looks at all objects would take 0.3 seconds.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
