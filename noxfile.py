@@ -224,9 +224,9 @@ def cuda_sources(session: nox.Session) -> None:
     """CuPy's kernels without a GPU: compiled for three kinds of GPU, and run on the host.
 
     The suite on `cupy` runs if there is a GPU; if not, it is collected, and skipped with the
-    reason. For the host the kernels are compiled by g++. The last run has AddressSanitizer, which
-    ends the process if a kernel reads or writes past an array. (A download of 700 MB: NVRTC and
-    cuBLASLt.)
+    reason. For the host the kernels are compiled by g++. The last run has its sanitizers, which end
+    the process if a kernel reads or writes past an array, reads a pack at an address that is not
+    aligned, or counts beyond what an integer holds. (A download of 700 MB: NVRTC and cuBLASLt.)
     """
     session.install("-e", ".", *group("cuda"), *group("test"))
     pytest(session, SOURCES)  # in one process, so that its table of registers is printed
@@ -244,10 +244,13 @@ def cuda_sources(session: nox.Session) -> None:
     ]
     if not all(map(os.path.isabs, libraries)):
         session.skip("g++ lacks AddressSanitizer: whether kernels keep within arrays was not seen")
+    flags = "-g -fsanitize=address,alignment,bounds,shift,signed-integer-overflow"
     watched = {
-        "CUDA_ON_HOST_FLAGS": "-g -fsanitize=address", "LD_PRELOAD": ":".join(libraries),
-        "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc",
-    }  # fmt: skip
+        "CUDA_ON_HOST_FLAGS": f"{flags} -fsanitize-undefined-trap-on-error",
+        "LD_PRELOAD": ":".join(libraries),
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "PYTHONMALLOC": "malloc",
+    }
     beside = [path for path in on_the_host if "captured" not in path]
     pytest(session, *beside, *TWO, **with_plugin, **watched)
 
