@@ -26,8 +26,11 @@ from polynet_cupy.namespace import extended
 from .cuda_on_host import CudaOnHost, empty, gemm, launch, memory, signatures
 
 INQUIRIES = {"isdtype", "finfo", "iinfo", "result_type", "can_cast", "broadcast_shapes"}
-READERS = {"clip", "nonzero", "unique_all", "unique_counts", "unique_inverse", "unique_values"}
-"""Functions that read the device; array-api-compat's `clip` selects by a mask, as the others do."""
+UNCAPTURED = {
+    *("clip", "isin", "nonzero", "unique_all", "unique_counts", "unique_inverse", "unique_values"),
+}
+"""Functions that copy to or from the host; array-api-compat's `clip` selects by a mask, as most of
+the others do."""
 BY_LIBRARY = {
     *("cholesky", "det", "eigh", "eigvalsh", "inv", "matrix_power", "matrix_rank", "pinv", "qr"),
     *("slogdet", "solve", "svd", "svdvals"),
@@ -113,20 +116,26 @@ def run(f: Callable[..., Any], *args: Any, writes: Sequence[Any] = (), **options
     return result
 
 
-def reader(f: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """Call a function that reads an array's value, which is an error during a capture."""
+def uncaptured(f: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Call a function that copies to or from the host, or calls a library: no capture allows it."""
     if Capture.current is not None:
-        raise RuntimeError(f"{f.__name__} reads the device, not permitted when stream is capturing")
+        raise RuntimeError(f"{f.__name__} is not permitted when stream is capturing")
     return run(f, *args, **options)
 
 
 def repeated(x: Any, repeats: Any, /, **options: Any) -> Any:
     """`repeat`; CuPy reads on the host how often, if an array says so."""
-    return (reader if isinstance(repeats, np.ndarray) else run)(np.repeat, x, repeats, **options)
+    how = uncaptured if isinstance(repeats, np.ndarray) else run
+    return how(np.repeat, x, repeats, **options)
+
+
+def made(x: Any, /, **options: Any) -> Any:
+    """`asarray`; CuPy copies the numbers of a list from the host."""
+    return (uncaptured if isinstance(x, list | tuple) else run)(compat.asarray, x, **options)
 
 
 def by_cublas(f: Callable[..., Any], x: Any, y: Any, /, **options: Any) -> Any:
-    return (run if x.dtype.kind in "biu" else reader)(f, x, y, **options)
+    return (run if x.dtype.kind in "biu" else uncaptured)(f, x, y, **options)
 
 
 def on_the_device(args: Any) -> None:
@@ -211,9 +220,10 @@ def multiplied(how: Any, first: int, out: Any, x: Any, y: Any, bias: Any = None)
 
 
 def namespace(precision: str) -> ModuleType:
-    noted = noting(compat, dict.fromkeys(READERS, reader) | dict.fromkeys(PRODUCTS, by_cublas))
-    noted.empty, noted.repeat = partial(run, empty), repeated
-    noted.linalg = noting(compat.linalg, dict.fromkeys(BY_LIBRARY, reader))
+    how = dict.fromkeys(UNCAPTURED, uncaptured) | dict.fromkeys(PRODUCTS, by_cublas)
+    noted = noting(compat, how)
+    noted.asarray, noted.empty, noted.repeat = made, partial(run, empty), repeated
+    noted.linalg = noting(compat.linalg, dict.fromkeys(BY_LIBRARY, uncaptured))
     return extended(
         noted, "captured.xp", precision, launch=launched, gemm=multiplied, memory=memory,
         address=lambda x: x.ctypes.data, contiguous=contiguous,
@@ -252,7 +262,7 @@ class CudaCaptured(CudaOnHost):
         return np.array(array).view(Array)
 
     def to_host(self, array: Any) -> np.ndarray:
-        return reader(np.array, array).view(np.ndarray)
+        return uncaptured(np.array, array).view(np.ndarray)
 
     def is_array(self, x: object) -> bool:
         return isinstance(x, Array)
