@@ -107,7 +107,7 @@ class Program:
         for (backend, what, _), answer in zip(runs, done, strict=True):
             said = answer.stdout.strip().splitlines() or [answer.stderr[-500:]]
             failed = f"FAILED, exit status {answer.returncode}: " if answer.returncode else ""
-            rows.append([backend, what, failed + said[-1].strip("= ")])
+            rows.append([backend, what, " ".join(f"{failed}{said[-1]}".strip("= ").split())])
             summed = [line for line in said if line.startswith(("FAILED", "ERROR"))]
             so_far = [line for line in said if re.search(r"\b(FAILED|ERROR)\b", line)]
             rows += [[backend, what, line] for line in summed or so_far]

@@ -303,4 +303,4 @@ def outcome(check: Callable[..., str], *args: Any) -> str:
         return check(*args)
     except Exception as error:
         traceback.print_exc()
-        return f"FAILED: {type(error).__name__}: {error}"
+        return " ".join(f"FAILED: {type(error).__name__}: {error}".split())
