@@ -88,10 +88,10 @@ NUMPY = {
 DEPENDENCIES = {
     "array_api_compat": {
         "functional.attention",
+        "functional.padding",
         "functional.pooling",
         "functional.recurrent",
         "functional.resampling",
-        "functional.windows",
         "losses.shared",
         "ops.assignment",
         "ops.fourier",
