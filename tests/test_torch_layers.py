@@ -15,6 +15,8 @@ from polynet.ops import OPS
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
+from torch.fx.experimental.proxy_tensor import make_fx
+
 
 @pytest.mark.parametrize(
     ("name", "shapes", "options"),
@@ -148,6 +150,16 @@ def test_the_largest_of_a_sequence_is_nan_where_there_is_one() -> None:
     torch.testing.assert_close(
         y, torch.asarray([[[math.nan, 3.0, -math.inf]]]), rtol=0, atol=0, equal_nan=True
     )
+
+
+def test_the_indices_of_the_largest_are_found_once_where_a_step_is_traced() -> None:
+    def step(x: Any) -> Any:
+        pool = lambda x: functional.max_pool(x, window=(2,), stride=(2,), padding=(0,))
+        return value_and_grad(lambda x: OPS["sum"](pool(x)))(x)
+
+    x = torch.ones(2, 3, 8)
+    calls = [str(node.target) for node in make_fx(step)(x).graph.nodes]
+    assert calls.count("aten.max_pool2d_with_indices.default") == 1
 
 
 def test_other_arrays_are_padded_by_the_definition() -> None:

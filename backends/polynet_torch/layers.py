@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch.backends import cudnn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from polynet_torch.kernels import recorded
 
@@ -194,11 +195,12 @@ def max_pool(
     """The largest number of each window, whose index the gradient goes to.
 
     On the CPU PyTorch's own function of sequences is much faster, and gives no indices. They are
-    found when the gradient is asked for.
+    found when the gradient is asked for. A step that is traced asks for it, and finds them at once.
     """
     how = (window, stride, padding, dilation, ceil_mode)
     pool, back = aten.max_pool2d_with_indices, aten.max_pool2d_with_indices_backward
-    if len(window) == 2 and x.shape[2] == window[0] == 1 and not padding[0] and not x.is_cuda:
+    is_row = len(window) == 2 and x.shape[2] == window[0] == 1 and not padding[0]
+    if is_row and x.device.type == "cpu" and _get_current_dispatch_mode() is None:
         of_row = (n[-1] for n in how[:4])
         y = torch.max_pool1d(x.squeeze(2), *of_row, ceil_mode).unsqueeze(2)
         return y, (lambda g: back(g, x, *how, pool(x, *how)[1]),)
