@@ -15,6 +15,7 @@ from polynet_numpy.capture import Capture, Captured, Uncapturable
 from polynet_numpy.pool import ALIGNED, Pool
 
 NUMPY = get_backend("numpy")
+LINALG = NUMPY.xp.linalg
 RNG = np.random.default_rng(3)
 
 
@@ -52,6 +53,8 @@ FUNCTIONS = {
     "several": lambda x, y: np.modf(x)[0] + np.modf(y)[1],
     "accumulated": lambda x, y: np.add.accumulate(x, axis=1) + np.cumsum(y, axis=0),
     "sorted": lambda x, y: np.sort(x, axis=1) + np.take_along_axis(y, np.argsort(x), axis=1),
+    "solved": lambda x, y: LINALG.solve(LINALG.cholesky(x @ x.T + np.eye(3, dtype="f")), y[:, 0]),
+    "factors": lambda x, y: LINALG.qr(x.T).R + LINALG.trace(y),
     "scaled": lambda x, y: np.linalg.norm(x) * np.float32(2) + 1j * np.abs(np.fft.fft(y)),
 }
 

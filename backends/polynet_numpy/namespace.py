@@ -14,6 +14,7 @@ from polynet_numpy.capture import Captured, active
 from polynet_numpy.functions import INTO
 
 WRAPPERS = "argsort clip count_nonzero cumulative_prod cumulative_sum searchsorted sort".split()
+OF_LINALG = "cholesky qr solve trace".split()
 """Functions of array-api-compat that inspect their arrays: each is captured as one call."""
 
 
@@ -42,11 +43,15 @@ def namespace() -> ModuleType:
         plain = type(condition) is np.ndarray and Captured not in {type(x), type(y)}
         return (choice.where if plain else np.where)(condition, x, y)
 
+    linalg = ModuleType("polynet_numpy.xp.linalg", compat.linalg.__doc__)
+    vars(linalg).update({n: f for n, f in vars(compat.linalg).items() if n != "__name__"})
+    vars(linalg).update({name: _capturable(getattr(compat.linalg, name)) for name in OF_LINALG})
     xp = ModuleType("polynet_numpy.xp", compat.__doc__)
     vars(xp).update({name: value for name, value in vars(compat).items() if name != "__name__"})
     vars(xp).update({name: _capturable(getattr(compat, name)) for name in WRAPPERS})
     vars(xp).update(
         asarray=asarray,
+        linalg=linalg,
         matmul=matmul,
         ones_like=np.ones_like,
         permute_dims=np.permute_dims,
