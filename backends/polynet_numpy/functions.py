@@ -36,10 +36,12 @@ VIEWS = {
 
 WITH_OUT = {
     np.all, np.any, np.argmax, np.argmin, np.clip, np.concatenate, np.cumprod, np.cumsum, np.dot,
-    np.einsum, np.max, np.mean, np.min, np.prod, np.round, np.stack, np.std, np.sum, np.trace,
-    np.var,
+    np.max, np.mean, np.min, np.prod, np.round, np.stack, np.std, np.sum, np.trace, np.var,
 }  # fmt: skip
-"""Functions that can write their result to `out=`."""
+"""Functions that can write their result to `out=`.
+
+`np.einsum` can, but it then adds up the numbers of a flipped array in another order.
+"""
 
 
 def _filled(value: Any) -> Callable[..., Any]:
