@@ -332,6 +332,8 @@ def test_a_label_that_is_no_class_spoils_the_loss(
     backend: Backend, name: str, options: Any, label: int, dtype: str
 ) -> None:
     """In silence it would count as another number, or as nothing; a device cannot raise."""
+    if (backend.name, name) == ("torch", "nll"):
+        pytest.skip("on the CPU, PyTorch's kernel refuses it: tests/test_torch_kernels.py")
     if label < 0 and dtype == "uint8":
         label = 255
     loss = partial(getattr(losses, name), **options)
