@@ -15,7 +15,8 @@ from polynet_numpy.functions import INTO
 
 WRAPPERS = "argsort clip count_nonzero cumulative_prod cumulative_sum searchsorted sort".split()
 OF_LINALG = "cholesky qr solve trace".split()
-"""Functions of array-api-compat that inspect their arrays: each is captured as one call."""
+"""Functions of array-api-compat, and of its `linalg`, that inspect their arrays: each is captured
+as one call."""
 
 
 def matmul(x: np.ndarray, y: np.ndarray, /) -> np.ndarray:
