@@ -1,50 +1,46 @@
-"""The extension `linalg`: decompositions, inverses and norms, each with its derivative.
+"""The extension `linalg`: inverses, norms and products, each with its derivative.
 
 The formulas are those of Giles, "An extended collection of matrix derivative results" (2008),
-unless another source is named; they hold for complex matrices, since the gradients here are the
-conjugates of the usual ones (see `complex_numbers`). All functions take stacks of matrices. Of a
-matrix that is meant to be symmetric, or Hermitian, only one triangle is read, but its gradient is
-symmetric, or Hermitian. Complex singular vectors and eigenvectors times a number of absolute value
-1 are such vectors too: their gradient is that of functions which do not depend on this number.
+unless another source is named. All functions take stacks of matrices, real or complex.
 """
 
 from __future__ import annotations
 
 import math
-from operator import truediv
 from typing import Any, NamedTuple
-
-import array_api_compat
 
 from polynet.integers import integer
 from polynet.ops import indexing
 from polynet.ops.complex_numbers import is_complex
+from polynet.ops.decompositions import (
+    cholesky,
+    eig,
+    eigh,
+    eigvals,
+    eigvalsh,
+    qr,
+    svd,
+    svdvals,
+)
 from polynet.ops.linear_algebra import matmul, matrix_transpose, tensordot, vecdot
+from polynet.ops.matrices import adjoint, as_column, as_row, conj, identity
 from polynet.ops.statistical import keepdims_shape, reduced_axes
 from polynet.tensor import composition, in_dtype, op, plain_value, with_pullbacks
 
-__all__ = ["matmul", "matrix_transpose", "tensordot", "vecdot"]
-
-
-class EigResult(NamedTuple):
-    """Complex eigenvalues (…, n), in any order, and eigenvectors (…, n, n), as columns."""
-
-    eigenvalues: Any
-    eigenvectors: Any
-
-
-class EighResult(NamedTuple):
-    """Eigenvalues (…, n), rising, and eigenvectors (…, n, n), as columns."""
-
-    eigenvalues: Any
-    eigenvectors: Any
-
-
-class QRResult(NamedTuple):
-    """Orthonormal columns (…, m, k), and an upper triangular matrix (…, k, n)."""
-
-    Q: Any
-    R: Any
+__all__ = [
+    "cholesky",
+    "eig",
+    "eigh",
+    "eigvals",
+    "eigvalsh",
+    "matmul",
+    "matrix_transpose",
+    "qr",
+    "svd",
+    "svdvals",
+    "tensordot",
+    "vecdot",
+]
 
 
 class SlogdetResult(NamedTuple):
@@ -52,55 +48,6 @@ class SlogdetResult(NamedTuple):
 
     sign: Any
     logabsdet: Any
-
-
-class SVDResult(NamedTuple):
-    """Left singular vectors (columns), singular values, right singular vectors (rows)."""
-
-    U: Any
-    S: Any
-    Vh: Any
-
-
-@op
-def _divide_or_0(xp, x, y, /):
-    """x / y, and 0 where both are 0: a zero gradient stays 0 where two eigenvalues are equal."""
-    z = x / xp.where((x == 0) & (y == 0), 1, y)
-    return z, (lambda g: _divide_or_0(g, y), lambda g: -_divide_or_0(g * z, y))
-
-
-def _eye(xp, x, n, m=None, *, k=0, dtype=None):
-    return xp.eye(
-        n, m, k=k, dtype=x.dtype if dtype is None else dtype, device=array_api_compat.device(x)
-    )
-
-
-def _column(xp, x):
-    return xp.expand_dims(x, axis=-1)
-
-
-def _row(xp, x):
-    return xp.expand_dims(x, axis=-2)
-
-
-def _conj(xp, x):
-    return xp.conj(x) if is_complex(xp, x) else x
-
-
-def _adjoint(xp, x):
-    """The conjugate transpose."""
-    return _conj(xp, x).mT
-
-
-def _hermitian(xp, x):
-    return (x + _adjoint(xp, x)) / 2
-
-
-def _lower(xp, x, *, diagonal):
-    """The lower triangle of `x`, with its diagonal multiplied by `diagonal`."""
-    n = x.shape[-1]
-    ones = xp.ones((n, n), dtype=x.dtype, device=array_api_compat.device(x))
-    return x * (xp.tril(ones) - (1 - diagonal) * _eye(xp, x, n))
 
 
 # Determinants and inverses
@@ -114,7 +61,7 @@ def inv(xp, x, /):
 
 @op
 def det(xp, x, /):
-    return xp.linalg.det(x), (lambda g: _column(xp, _column(xp, g)) * _cofactors(x),)
+    return xp.linalg.det(x), (lambda g: as_column(xp, as_column(xp, g)) * _cofactors(x),)
 
 
 def _of_cofactors(xp, g, out, x):
@@ -136,10 +83,10 @@ def _cofactors(xp, x, /):
     """
     u, s, vh = xp.linalg.svd(x, full_matrices=False)
     n = x.shape[-1]
-    others = xp.where(_eye(xp, s, n, dtype=xp.bool), 1.0, _row(xp, s))
+    others = xp.where(identity(xp, s, n, dtype=xp.bool), 1.0, as_row(xp, s))
     sign = xp.linalg.det(u) * xp.linalg.det(vh)
-    y = xp.matmul(xp.conj(u) * _row(xp, xp.prod(others, axis=-1)), xp.conj(vh))
-    return _column(xp, _column(xp, sign)) * y
+    y = xp.matmul(xp.conj(u) * as_row(xp, xp.prod(others, axis=-1)), xp.conj(vh))
+    return as_column(xp, as_column(xp, sign)) * y
 
 
 @op
@@ -150,7 +97,7 @@ def slogdet(xp, x, /):
         to_log = in_dtype(xp, g[1], logarithm.dtype)
         if is_complex(xp, x):  # a real sign is constant
             to_log = to_log + xp.imag(g[0] * sign) * 1j
-        return (_column(xp, _column(xp, to_log)) * xp.linalg.inv(x).mT,)
+        return (as_column(xp, as_column(xp, to_log)) * xp.linalg.inv(x).mT,)
 
     return SlogdetResult(sign, logarithm), pullback
 
@@ -161,9 +108,9 @@ def solve(xp, x, y, /):
     vector = y.ndim == 1
 
     def pullback(g, needs):
-        g = _column(xp, g) if vector else g
+        g = as_column(xp, g) if vector else g
         to_y = xp.linalg.solve(x.mT, g)
-        solution = _column(xp, z) if vector else z
+        solution = as_column(xp, z) if vector else z
         to_x = -xp.matmul(to_y, solution.mT) if needs[0] else None
         return to_x, xp.squeeze(to_y, axis=-1) if vector else to_y
 
@@ -176,8 +123,8 @@ def pinv(xp, x, /, *, rtol=None):
     y = xp.linalg.pinv(x, rtol=plain_value(rtol))
 
     def pullback(g):
-        t, h = y.mT, _adjoint(xp, g)
-        cx, cy = _conj(xp, x), _conj(xp, y)
+        t, h = y.mT, adjoint(xp, g)
+        cx, cy = conj(xp, x), conj(xp, y)
         left = xp.matmul(h - xp.matmul(cx, xp.matmul(cy, h)), xp.matmul(cy, t))
         right = xp.matmul(xp.matmul(t, cy), h - xp.matmul(xp.matmul(h, cy), cx))
         return left + right - xp.matmul(t, xp.matmul(g, t))
@@ -205,206 +152,7 @@ def matrix_power(xp, x, n, /):
             power = x if power is None else xp.matmul(power, x)
         n //= 2
         x = xp.matmul(x, x) if n else x
-    return xp.broadcast_to(_eye(xp, x, x.shape[-1]), x.shape) if power is None else power
-
-
-# Decompositions
-
-
-@op
-def cholesky(xp, x, /, *, upper=False):
-    """Murray, "Differentiation of the Cholesky decomposition" (2016)."""
-    y = xp.linalg.cholesky(x, upper=upper)
-
-    def pullback(g):
-        t = _conj(xp, y) if upper else y.mT
-        middle = _lower(xp, xp.matmul(t, _adjoint(xp, g) if upper else g), diagonal=0.5)
-        half = _adjoint(xp, xp.linalg.solve(t, _adjoint(xp, middle)))
-        return _hermitian(xp, xp.linalg.solve(t, half))
-
-    return y, (pullback,)
-
-
-@op
-def eigh(xp, x, /):
-    """Seeger and others, "Auto-differentiating linear algebra" (2017).
-
-    Eigenvectors have no derivative where two eigenvalues are equal: a gradient that comes from
-    them is not finite there. A gradient that comes from the eigenvalues is finite.
-    """
-    return _eigh(xp, x, _divide_or_0)
-
-
-@op
-def _eigh_of_values(xp, x, /):
-    """`eigh` for `eigvalsh`: where eigenvalues are equal, second derivatives are NaN, not 0."""
-    return _eigh(xp, x, truediv)
-
-
-def _eigh(xp, x, divide):
-    w, v = xp.linalg.eigh(x)
-
-    def pullback(g, _needs):
-        to_w, to_v = g
-        eye = _eye(xp, v, v.shape[-1])
-        gaps = _row(xp, w) - _column(xp, w) + eye
-        rotation = divide(xp.matmul(v.mT, to_v), gaps) * (1 - eye)
-        middle = rotation + eye * _row(xp, in_dtype(xp, to_w, w.dtype))
-        return (_hermitian(xp, xp.matmul(_conj(xp, v), xp.matmul(middle, v.mT))),)
-
-    return EighResult(w, v), pullback
-
-
-@op
-def eigvalsh(xp, x, /):
-    w, v = _eigh_of_values(x)
-
-    def pullback(g):
-        return xp.matmul(_conj(xp, v) * _row(xp, in_dtype(xp, g, w.dtype)), v.mT)
-
-    return w, (pullback,)
-
-
-@op
-def eig(xp, x, /):
-    """Boeddeker and others, "On the computation of complex-valued gradients" (2017).
-
-    Eigenvectors have no derivative where two eigenvalues are equal: a gradient that comes from
-    them is not finite there.
-    """
-    return _eig(xp, x, _divide_or_0)
-
-
-@op
-def _eig_of_values(xp, x, /):
-    """`eig` for `eigvals`: where eigenvalues are equal, second derivatives are NaN, not 0."""
-    return _eig(xp, x, truediv)
-
-
-def _eig(xp, x, divide):
-    w, v = (_as_complex(xp, z) for z in xp.linalg.eig(x))
-
-    def pullback(g, _needs):
-        to_w, to_v = g
-        eye = _eye(xp, v, v.shape[-1])
-        gaps = _row(xp, w) - _column(xp, w) + eye
-        product = xp.matmul(v.mT, to_v)
-        along = xp.sum(product * eye, axis=-2, keepdims=True)  # what only makes a vector longer
-        turn = product - xp.matmul(v.mT, xp.conj(v)) * along
-        middle = divide(turn, gaps) * (1 - eye) + eye * _row(xp, to_w)
-        return (in_dtype(xp, xp.linalg.solve(v.mT, xp.matmul(middle, v.mT)), x.dtype),)
-
-    return EigResult(w, v), pullback
-
-
-@op
-def eigvals(xp, x, /):
-    w, v = _eig_of_values(x)
-
-    def pullback(g):
-        return in_dtype(xp, xp.linalg.solve(v.mT, _column(xp, g) * v.mT), x.dtype)
-
-    return w, (pullback,)
-
-
-def _as_complex(xp, z):
-    """NumPy's own functions give real numbers where the imaginary parts are 0."""
-    return z if is_complex(xp, z) else z + 0j
-
-
-@op
-def qr(xp, x, /, *, mode="reduced"):
-    """Walter and Lehmann, "Algorithmic differentiation of linear algebra functions" (2010)."""
-    q, r = xp.linalg.qr(x, mode=mode)
-    m, n = x.shape[-2:]
-    rest = x[..., m:] if n > m else None  # x = [x₁ x₂], r = [r₁ r₂], x₁ = q r₁ and x₂ = q r₂
-    cq = _conj(xp, q)
-
-    def tall(g_q, g_r, r):
-        product = xp.matmul(_conj(xp, r), _adjoint(xp, g_r)) - xp.matmul(_adjoint(xp, g_q), cq)
-        lower = _lower(xp, product, diagonal=0.5)
-        middle = g_q + xp.matmul(cq, lower + _adjoint(xp, lower))
-        return xp.linalg.solve(r, middle.mT).mT
-
-    def pullback(g, _needs):
-        g_q, g_r = g
-        if m >= n:
-            if mode == "complete" and m > n:
-                raise ValueError(
-                    f"linalg.qr(mode='complete') has no derivative for {m} rows and {n} columns: "
-                    "the last columns of Q may be any that complete it; use mode='reduced'"
-                )
-            return (tall(g_q, g_r, r),)
-        g_rest = g_r[..., m:]
-        whole = g_q + xp.matmul(_conj(xp, rest), _adjoint(xp, g_rest))
-        first = tall(whole, g_r[..., :m], r[..., :m])
-        return (xp.concat([first, xp.matmul(cq, g_rest)], axis=-1),)
-
-    return QRResult(q, r), pullback
-
-
-@op
-def svd(xp, x, /, *, full_matrices=True):
-    """Townsend, "Differentiating the singular value decomposition" (2016).
-
-    Singular vectors have no derivative where two singular values are equal: a gradient that
-    comes from them is not finite there. A gradient that comes from the singular values is finite.
-    """
-    return _svd(xp, x, _divide_or_0, full_matrices)
-
-
-@op
-def _svd_of_values(xp, x, /):
-    """`svd` for `svdvals`: where singular values are equal, second derivatives are NaN, not 0."""
-    return _svd(xp, x, truediv, full_matrices=False)
-
-
-def _svd(xp, x, divide, full_matrices):
-    u, s, vh = xp.linalg.svd(x, full_matrices=full_matrices)
-    m, n = x.shape[-2:]
-
-    def pullback(g, _needs):
-        if full_matrices and m != n:
-            raise ValueError(
-                f"linalg.svd(full_matrices=True) has no derivative for {m} rows and {n} columns: "
-                "the last singular vectors may be any that complete them; use "
-                "full_matrices=False, or svdvals"
-            )
-        g_u, g_s, g_v = g[0], g[1], _adjoint(xp, g[2])
-        v, cu, cvh = _adjoint(xp, vh), _conj(xp, u), _conj(xp, vh)
-        eye = _eye(xp, u, min(m, n))
-        row, column = _row(xp, s), _column(xp, s)
-        gaps = (row - column) * (row + column) + eye
-
-        def skew(basis, to_basis):
-            product = xp.matmul(basis.mT, to_basis)
-            return product - _adjoint(xp, product)
-
-        of_u = skew(u, g_u)
-        middle = divide(of_u, gaps) * row + column * divide(skew(v, g_v), gaps)
-        middle = middle + eye * _row(xp, in_dtype(xp, g_s, s.dtype))
-        if is_complex(xp, u):  # its diagonal: the angles of u's columns against those of v
-            middle = middle + eye * divide(of_u, 2 * row)
-        out = xp.matmul(cu, xp.matmul(middle, cvh))
-        if m > n:  # the part of g_u outside the space that the columns of u span
-            rest = g_u - xp.matmul(cu, xp.matmul(u.mT, g_u))
-            out = out + xp.matmul(divide(rest, row), cvh)
-        if n > m:
-            rest = g_v - xp.matmul(_conj(xp, v), xp.matmul(v.mT, g_v))
-            out = out + xp.matmul(cu, _adjoint(xp, divide(rest, row)))
-        return (out,)
-
-    return SVDResult(u, s, vh), pullback
-
-
-@op
-def svdvals(xp, x, /):
-    u, s, vh = _svd_of_values(x)
-
-    def pullback(g):
-        return xp.matmul(_conj(xp, u) * _row(xp, in_dtype(xp, g, s.dtype)), _conj(xp, vh))
-
-    return s, (pullback,)
+    return xp.broadcast_to(identity(xp, x, x.shape[-1]), x.shape) if power is None else power
 
 
 # Norms; where several elements attain a maximum, they share its gradient
@@ -453,7 +201,7 @@ def matrix_norm(xp, x, /, *, keepdims=False, ord="fro"):  # noqa: A002 (the stan
         raise ValueError(f"ord is {ord!r}; expected 'fro', 'nuc', 1, -1, 2, -2, inf or -inf")
     summed = ord == "nuc" or (ord > 0 and norms.shape[-1] == 0)  # the largest of none is 0
     y = (xp.sum if summed else xp.max if ord > 0 else xp.min)(norms, axis=-1)
-    return _column(xp, _column(xp, y)) if keepdims else y
+    return as_column(xp, as_column(xp, y)) if keepdims else y
 
 
 # Products and diagonals
@@ -489,7 +237,7 @@ def diagonal(xp, x, /, *, offset=0):
     def pullback(g):  # each number into its row, and there onto the diagonal
         whole = tuple(map(range, g.shape[:-1]))
         rows = indexing.put_slice(g, (*whole, range(start, start + length)), (*g.shape[:-1], m))
-        return xp.where(_eye(xp, g, m, n, k=offset, dtype=xp.bool), _column(xp, rows), 0)
+        return xp.where(identity(xp, g, m, n, k=offset, dtype=xp.bool), as_column(xp, rows), 0)
 
     return y, (pullback,)
 
@@ -501,7 +249,7 @@ def trace(xp, x, /, *, offset=0, dtype=None):
 
     def pullback(g):
         g = in_dtype(xp, g, before) if dtype is not None else g
-        on_diagonal = _eye(xp, g, m, n, k=offset, dtype=xp.bool)
-        return xp.where(on_diagonal, _column(xp, _column(xp, g)), 0)
+        on_diagonal = identity(xp, g, m, n, k=offset, dtype=xp.bool)
+        return xp.where(on_diagonal, as_column(xp, as_column(xp, g)), 0)
 
     return xp.linalg.trace(x, offset=offset, dtype=dtype), (pullback,)

@@ -69,8 +69,8 @@ def _of_hermitian(f: Any, xp: Any, x: Any, **options: Any) -> Any:
 
 def _flat(xp: Any, *arrays: Any) -> Any:
     """All numbers in one real array: of complex ones the real and the imaginary parts."""
-    complex_too = [_parts(xp, a) if xp.isdtype(a.dtype, "complex floating") else a for a in arrays]
-    return xp.concat([xp.reshape(a, (-1,)) for a in complex_too], axis=0)
+    in_real = [_parts(xp, a) if xp.isdtype(a.dtype, "complex floating") else a for a in arrays]
+    return xp.concat([xp.reshape(a, (-1,)) for a in in_real], axis=0)
 
 
 def _eigh(f: Any, xp: Any, x: Any) -> Any:
